@@ -1,0 +1,1 @@
+"""TLS as a service of the operating system."""

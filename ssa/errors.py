@@ -1,0 +1,197 @@
+"""Every error that ssa reports: its errno, the TLS alert the peer is sent, and whose fault it is.
+
+The table `REASONS` is the single source. The daemon names a row and adds the detail; the reply carries
+both over the socket; the client library raises the same class with the same words. A program catches
+the class, compares ``errno`` or ``reason``, and shows ``str(error)`` to a person.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from typing import Any
+
+# RFC 8446 section 6, RFC 5246 section 7.2, RFC 7301, RFC 7507: alert descriptions by number.
+ALERTS: dict[int, str] = {
+    0: "close_notify",
+    10: "unexpected_message",
+    20: "bad_record_mac",
+    21: "decryption_failed",
+    22: "record_overflow",
+    30: "decompression_failure",
+    40: "handshake_failure",
+    41: "no_certificate",
+    42: "bad_certificate",
+    43: "unsupported_certificate",
+    44: "certificate_revoked",
+    45: "certificate_expired",
+    46: "certificate_unknown",
+    47: "illegal_parameter",
+    48: "unknown_ca",
+    49: "access_denied",
+    50: "decode_error",
+    51: "decrypt_error",
+    60: "export_restriction",
+    70: "protocol_version",
+    71: "insufficient_security",
+    80: "internal_error",
+    86: "inappropriate_fallback",
+    90: "user_canceled",
+    100: "no_renegotiation",
+    109: "missing_extension",
+    110: "unsupported_extension",
+    111: "certificate_unobtainable",
+    112: "unrecognized_name",
+    113: "bad_certificate_status_response",
+    114: "bad_certificate_hash_value",
+    115: "unknown_psk_identity",
+    116: "certificate_required",
+    120: "no_application_protocol",
+}
+ALERT_NUMBERS: dict[str, int] = {name: number for number, name in ALERTS.items()}
+
+
+def alert_name(number: int) -> str:
+    """The RFC's name of an alert description, or ``alert_N`` for one that has none."""
+    return ALERTS.get(number, f"alert_{number}")
+
+
+class SSAError(OSError):
+    """What went wrong, in the terms of `OSError`.
+
+    Attributes:
+        errno: the system's number for it.
+        reason: the row of `REASONS`, upper case as in `ssl.SSLError.reason`.
+        alert: the TLS alert that was sent to the peer, or that the peer sent (RFC 8446's name), or None.
+        whose_fault: ``peer``, ``policy``, ``caller``, ``network`` or ``system``.
+    """
+
+    reason: str
+    alert: str | None
+    whose_fault: str
+
+    def __init__(self, reason: str, detail: str = "", *, alert: str | None = None) -> None:
+        row = REASONS[reason]
+        super().__init__(row.errno, f"{row.text}: {detail}" if detail else row.text)
+        self.reason = reason
+        self.detail = detail
+        self.alert = alert or row.alert
+        self.whose_fault = row.fault
+
+    def __str__(self) -> str:
+        return f"[{self.reason}] {self.strerror}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (error, (self.reason, self.detail, self.alert))
+
+
+class CertificateError(SSAError):
+    """The peer's certificate was refused. The message names the certificate and the check it failed."""
+
+
+class HandshakeError(SSAError):
+    """The handshake did not complete, for another reason than the peer's certificate."""
+
+
+class HandshakeTimeout(HandshakeError, TimeoutError):
+    """The peer did not complete the handshake in the time allowed (ETIMEDOUT)."""
+
+
+class HandshakeReset(HandshakeError, ConnectionResetError):
+    """The peer closed or reset the connection in the middle of the handshake (ECONNRESET)."""
+
+
+class PolicyError(SSAError):
+    """The administrator's policy does not allow what was asked (EACCES)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One row of the table: what the caller's exception is made of."""
+
+    cls: type[SSAError]
+    errno: int
+    alert: str | None  # what the peer is told; None: nothing is sent
+    fault: str
+    text: str
+
+
+_C, _H, _P, _S = CertificateError, HandshakeError, PolicyError, SSAError
+
+REASONS: dict[str, Reason] = {
+    # The peer's certificate, as judged by ssa.trust.
+    "CERTIFICATE_EXPIRED": Reason(_C, errno.EKEYEXPIRED, "certificate_expired", "peer", "certificate has expired"),
+    "CERTIFICATE_NOT_YET_VALID": Reason(
+        _C, errno.EKEYREJECTED, "certificate_expired", "peer", "certificate is not valid yet"
+    ),
+    "SELF_SIGNED_CERTIFICATE": Reason(
+        _C, errno.EKEYREJECTED, "unknown_ca", "peer", "certificate is self-signed and not a trust anchor"
+    ),
+    "UNKNOWN_CA": Reason(
+        _C, errno.EKEYREJECTED, "unknown_ca", "peer", "no path from the certificate to a trust anchor"
+    ),
+    "HOSTNAME_MISMATCH": Reason(
+        _C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate is for another name"
+    ),
+    "WRONG_PURPOSE": Reason(
+        _C, errno.EKEYREJECTED, "unsupported_certificate", "peer", "certificate is for another purpose"
+    ),
+    "NOT_A_CA": Reason(_C, errno.EKEYREJECTED, "unknown_ca", "peer", "certificate was issued by one that is no CA"),
+    "NAME_CONSTRAINT": Reason(
+        _C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate breaks its CA's name constraints"
+    ),
+    "PATH_LENGTH": Reason(
+        _C, errno.EKEYREJECTED, "bad_certificate", "peer", "chain is longer than a CA in it allows"
+    ),
+    "WEAK_KEY": Reason(
+        _C, errno.EKEYREJECTED, "insufficient_security", "peer", "key is weaker than the policy demands"
+    ),
+    "WEAK_SIGNATURE": Reason(
+        _C, errno.EKEYREJECTED, "insufficient_security", "peer", "signature is weaker than the policy demands"
+    ),
+    "BAD_SIGNATURE": Reason(_C, errno.EKEYREJECTED, "decrypt_error", "peer", "certificate's signature is wrong"),
+    "BAD_CERTIFICATE": Reason(_C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate is not acceptable"),
+    "NO_CERTIFICATE": Reason(_C, errno.ENOKEY, "certificate_required", "peer", "peer sent no certificate"),
+    # The handshake.
+    "PEER_ALERT": Reason(_H, errno.EPROTO, None, "peer", "peer refused the handshake"),
+    "UNSUPPORTED_VERSION": Reason(
+        _H, errno.EPROTO, "protocol_version", "peer", "peer offers no TLS version that the policy allows"
+    ),
+    "NO_COMMON_CIPHER": Reason(
+        _H, errno.EPROTO, "handshake_failure", "peer", "peer offers no cipher suite that the policy allows"
+    ),
+    "NOT_TLS": Reason(_H, errno.EPROTO, None, "peer", "peer does not speak TLS"),
+    "PROTOCOL_VIOLATION": Reason(_H, errno.EPROTO, "unexpected_message", "peer", "peer broke the TLS protocol"),
+    "RECORD_OVERFLOW": Reason(_H, errno.EPROTO, "record_overflow", "peer", "peer sent an oversized record"),
+    "HANDSHAKE_TIMEOUT": Reason(
+        HandshakeTimeout, errno.ETIMEDOUT, None, "peer", "peer did not complete the handshake in time"
+    ),
+    "CONNECTION_CLOSED": Reason(
+        HandshakeReset, errno.ECONNRESET, None, "peer", "peer closed the connection in the middle of the handshake"
+    ),
+    "CONNECTION_RESET": Reason(
+        HandshakeReset, errno.ECONNRESET, None, "network", "connection was reset in the middle of the handshake"
+    ),
+    "NETWORK": Reason(_H, errno.EIO, None, "network", "connection failed in the middle of the handshake"),
+    # The policy.
+    "POLICY_DENIED": Reason(_P, errno.EACCES, None, "policy", "policy does not allow this"),
+    # The request, or the descriptor that came with it.
+    "BAD_REQUEST": Reason(_S, errno.EINVAL, None, "caller", "request is malformed"),
+    "BAD_VALUE": Reason(_S, errno.EINVAL, None, "caller", "value is not valid"),
+    "NO_DESCRIPTOR": Reason(_S, errno.EINVAL, None, "caller", "request carries no descriptor, or more than one"),
+    "NOT_TCP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a TCP socket"),
+    "NOT_CONNECTED": Reason(_S, errno.ENOTCONN, None, "caller", "socket is not connected"),
+    "ALREADY_TLS": Reason(_S, errno.EEXIST, None, "caller", "socket is a TLS socket already"),
+    # This machine.
+    "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS"),
+    "KERNEL_REFUSED": Reason(
+        _S, errno.EPROTONOSUPPORT, "internal_error", "system", "the kernel refused the keys, the connection is closed"
+    ),
+    "OVERLOADED": Reason(_S, errno.EAGAIN, None, "system", "daemon has no resources left for this request"),
+    "DAEMON_FAULT": Reason(_S, errno.EIO, "internal_error", "system", "daemon failed; its log has the details"),
+}
+
+
+def error(reason: str, detail: str = "", alert: str | None = None) -> SSAError:
+    """The exception for a row of `REASONS`: its class, errno and words, with the details of this case."""
+    return REASONS[reason].cls(reason, detail, alert=alert)
