@@ -1,0 +1,1 @@
+"""The policy: its settings (`schema`), the one in force (`live`), its file (`files`), requests (`resolve`)."""
