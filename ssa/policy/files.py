@@ -1,0 +1,154 @@
+"""The policy's file: ``/etc/ssa/policy.toml``, a ``[policy]`` table with a key a setting.
+
+    [policy]
+    min_version = "TLSv1.3"
+    alpn = ["h2", "http/1.1"]   # a list, or one string with separators
+    min_rsa_bits = 3072
+    handshake_timeout = 7.5
+
+A missing file is the default policy. A key that is no setting, or a value that is none, refuses the whole file:
+half a policy is not what its administrator wrote.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ssa.policy.schema import SETTINGS, BadValue, Policy
+
+if TYPE_CHECKING:
+    import tomlkit
+
+_TABLE = "policy"
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_HEADER = "The TLS policy of this machine, as ssad starts with it. The one in force is /ssa/policy."
+
+
+def load(path: str | os.PathLike[str]) -> Policy:
+    """The policy in a file, or the default one if there is no file.
+
+    Raises:
+        BadValue: the file is refused; the message names it, the key and why.
+        OSError: the file could not be read.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        return Policy.default()
+    return _policy_untrusted(_texts_untrusted(data, os.fspath(path)), os.fspath(path))
+
+
+def save(path: str | os.PathLike[str], policy: Policy) -> None:
+    """Write a policy to its file, whole or not at all.
+
+    Comments and layout stay. A setting is written if it is in the file already or is not the default.
+
+    Raises:
+        BadValue: what is in the file now is refused, and stays.
+        OSError: the file could not be written, and stays as it was.
+    """
+    import tomlkit  # late: only saving needs it, and it is slow to load
+
+    target = Path(os.path.realpath(path))
+    before = target.read_bytes() if target.exists() else b""
+    written = _texts_untrusted(before, os.fspath(path))
+    _policy_untrusted(written, os.fspath(path))
+    document = tomlkit.parse(before or f"# {_HEADER}\n")
+    _update(document, written, policy)
+    _replace(target, tomlkit.dumps(document).encode())
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _policy_untrusted(texts: dict[str, str], path: str) -> Policy:
+    try:
+        return Policy.default().replace_many(texts)
+    except BadValue as bad:
+        raise BadValue(f"{path}: {bad}") from None
+
+
+def _texts_untrusted(data: bytes, path: str) -> dict[str, str]:
+    """What the file says of each setting, as text."""
+    try:
+        # A decimal number stays as it is written.
+        document = tomllib.loads(data.decode(), parse_float=str)
+    except (ValueError, RecursionError) as bad:
+        raise BadValue(f"{path}: not TOML: {bad}") from None
+    strangers = document.keys() - {_TABLE}
+    if strangers:
+        raise BadValue(f"{path}: {min(strangers)!a} does not belong here, expected a table [{_TABLE}]")
+    table = document.get(_TABLE, {})
+    if not isinstance(table, dict):
+        raise BadValue(f"{path}: {_TABLE} is not a table")
+    return {name: _text_untrusted(value, f"{path}: {name}") for name, value in table.items()}
+
+
+def _text_untrusted(value: Any, where: str) -> str:
+    """One TOML value as text: a string, a number, or an array of strings."""
+    if isinstance(value, list):
+        if not all(isinstance(word, str) for word in value):
+            raise BadValue(f"{where}: expected an array of strings only")
+        return "\n".join(value)
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise BadValue(f"{where}: expected a string, a number or an array of strings")
+    if isinstance(value, int) and abs(value) > 2**63:
+        raise BadValue(f"{where}: the number is out of range")
+    return str(value)
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def _update(document: tomlkit.TOMLDocument, written: dict[str, str], policy: Policy) -> None:
+    """Change in the document what differs from the policy, and nothing else."""
+    import tomlkit
+
+    changes = {name: policy.text(name) for name in SETTINGS if _differs(name, written, policy)}
+    if changes and _TABLE not in document:
+        document.add(_TABLE, tomlkit.table())
+    for name, text in changes.items():
+        document[_TABLE][name] = _toml(name, text)
+
+
+def _differs(name: str, written: dict[str, str], policy: Policy) -> bool:
+    before = written.get(name, SETTINGS[name].default)
+    return SETTINGS[name].text_untrusted(before) != policy.text(name)
+
+
+def _toml(name: str, text: str) -> Any:
+    """A setting's text as a TOML value: an array for a list, a number as it was written, else a string."""
+    import tomlkit
+
+    if SETTINGS[name].many:
+        return text.split("\n") if text else []
+    return tomlkit.value(text) if _NUMBER.fullmatch(text) else text
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Put a file's new content in the place of the old, so that no crash leaves half of it."""
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_directory(target.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
