@@ -1,0 +1,1 @@
+"""The file system at /ssa: what is in it (`tree`), what it shows (`view`, `render`), FUSE (`operations`, `mount`)."""

@@ -1,0 +1,183 @@
+"""Mounting the file system, and taking the mount point over from a daemon that has crashed.
+
+    mount = await ssa.configfs.mount.init(view, "/ssa")
+    await nursery.start(mount.main)       # returns when a read of the mount has been answered
+    ...                                   # until cancelled, or unmounted from outside
+
+One process can mount one file system: libfuse's binding keeps it in globals.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from ssa.configfs.operations import Operations
+from ssa.configfs.tree import Tree, build
+
+if TYPE_CHECKING:
+    from ssa.configfs.view import View
+
+log = logging.getLogger("ssa.configfs")
+
+_FSTYPE = "fuse.ssa"
+_PROBE_SECONDS = 3.0  # a mount that has not answered a stat() by then belongs to a daemon that is stuck
+_READY_SECONDS = 10.0
+_UNMOUNT: tuple[tuple[str, ...], ...] = (("fusermount3", "-u", "-z"), ("umount", "-l"))
+_OPTIONS = frozenset({"fsname=ssa", "subtype=ssa", "default_permissions", "noexec", "nosuid", "nodev"})
+
+
+class MountError(OSError):
+    """The file system cannot be mounted there. The message says why, and what to do."""
+
+
+async def init(view: View, mountpoint: str | os.PathLike[str], *, allow_other: bool | None = None) -> Mount:
+    """Mount a view; it answers from when `Mount.main` runs.
+
+    Args:
+        view: what to show.
+        mountpoint: an empty directory, or none yet, or what a crashed daemon left there.
+        allow_other: let other users in; by default if root mounts, as fusermount3 wants user_allow_other of others.
+
+    Raises:
+        MountError: it cannot be mounted there.
+    """
+    path = await _prepare(Path(mountpoint))
+    others = os.geteuid() == 0 if allow_other is None else allow_other
+    options = set(_OPTIONS | ({"allow_other"} if others else set()))
+    try:
+        pyfuse3.init(Operations(Tree(build(view), view)), str(path), options)
+    except RuntimeError as failure:
+        # libfuse has written its own reason to stderr, and tells us none.
+        raise MountError(
+            errno.EIO, f"FUSE refused to mount there ({failure}); is there a /dev/fuse?", str(path)
+        ) from None
+    return Mount(path)
+
+
+class Mount:
+    """A mounted file system."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open = True
+
+    async def main(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer requests until cancelled, or unmounted from outside; then unmount."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ready, task_status)
+                await pyfuse3.main()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.unmount()
+
+    def unmount(self) -> None:
+        """Unmount, lazily: who has a file open gets errors. Safe to call twice."""
+        if self._open:
+            self._open = False
+            pyfuse3.close(unmount=True)
+
+    async def _ready(self, task_status: trio.TaskStatus[None]) -> None:
+        """Say that the mount is live once it has answered: a process must not wait for itself, so a thread does."""
+        if not await _answers(self.path / "version", _READY_SECONDS):
+            raise MountError(errno.ETIMEDOUT, "the mount does not answer", str(self.path))
+        task_status.started()
+
+
+# --- the mount point ----------------------------------------------------------------------------------------------
+
+
+async def _prepare(mountpoint: Path) -> Path:
+    """Make the mount point an empty directory that nothing is mounted on."""
+    path = _without_links(mountpoint)
+    while mounted := _mounted(path):
+        await _take_over(path, mounted)
+    return _empty_directory(path)
+
+
+def _empty_directory(path: Path) -> Path:
+    path = Path(os.path.realpath(path))
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        occupied = any(path.iterdir())
+    except OSError as failure:
+        raise MountError(failure.errno, f"cannot make the mount point: {failure.strerror}", str(path)) from None
+    if occupied:
+        raise MountError(errno.ENOTEMPTY, "the mount point is not empty; mounting would hide what is in it", str(path))
+    return path
+
+
+def _without_links(mountpoint: Path) -> Path:
+    """The mount point as the mount table has it, without asking a file system that may be dead."""
+    absolute = mountpoint.absolute()
+    return Path(os.path.realpath(absolute.parent)) / absolute.name
+
+
+def _mounted(path: Path) -> str:
+    """The type of the topmost file system mounted at a path, or nothing (proc(5), mountinfo)."""
+    found = ""
+    for row in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = row.partition(b" - ")
+        if _unescaped(before.split(b" ")[4]) == os.fsencode(path):
+            found = os.fsdecode(after.split(b" ")[0])
+    return found
+
+
+def _unescaped(field: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match.group(1), 8)]), field)
+
+
+async def _take_over(path: Path, fstype: str) -> None:
+    """Remove the mount of a crashed daemon; refuse to touch any other."""
+    if fstype != _FSTYPE:
+        raise MountError(errno.EBUSY, f"another file system is mounted there ({fstype})", str(path))
+    if not await _is_stale(path):
+        raise MountError(errno.EBUSY, "mounted already, by a daemon that is alive", str(path))
+    log.warning("%s: taking over the mount of a daemon that is gone", path)
+    await trio.to_thread.run_sync(_detach, path)
+    if _mounted(path) == _FSTYPE and await _is_stale(path):
+        raise MountError(errno.ENOTCONN, f"a crashed daemon's mount is there; run: umount -l {path}", str(path))
+
+
+async def _is_stale(path: Path) -> bool:
+    """Whether the daemon behind a mount is gone: ENOTCONN. One that is merely stuck is alive."""
+    try:
+        await _stat(path, _PROBE_SECONDS)
+    except OSError as failure:
+        return failure.errno == errno.ENOTCONN
+    return False
+
+
+async def _answers(path: Path, seconds: float) -> bool:
+    try:
+        return await _stat(path, seconds)
+    except OSError:
+        return False
+
+
+async def _stat(path: Path, seconds: float) -> bool:
+    """Ask for a file's attributes in a thread that may be left behind; whether there was an answer in time."""
+    with trio.move_on_after(seconds):
+        await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
+        return True
+    return False
+
+
+def _detach(path: Path) -> None:
+    """Unmount lazily, with the first program that can."""
+    for command in _UNMOUNT:
+        try:
+            subprocess.run([*command, str(path)], check=True, capture_output=True, timeout=30)  # noqa: S603 - fixed
+        except (OSError, subprocess.SubprocessError) as failure:
+            log.info("%s: %s", command[0], failure)
+        else:
+            return

@@ -1,0 +1,138 @@
+"""What the file system shows, as the daemon provides it: the only thing that it knows of the daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ssa.policy.live import LivePolicy
+    from ssa.policy.schema import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """What the kernel says of a socket, asked now."""
+
+    version: str  # TLSv1.3
+    cipher: str  # aes-gcm-256
+    tx: str  # who encrypts: sw, hw, relay, none
+    rx: str  # who decrypts
+    bytes_sent: int
+    bytes_received: int
+
+
+class Socket(Protocol):
+    """One live TLS socket. Properties, so that a frozen class will do."""
+
+    @property
+    def id(self) -> int:
+        """Its number and the name of its directory: never used twice."""
+
+    @property
+    def chain(self) -> Sequence[bytes]:
+        """The peer's certificates in DER, its own first; empty if it showed none."""
+
+    @property
+    def identity(self) -> str:
+        """Who the peer was verified to be."""
+
+    @property
+    def hostname(self) -> str:
+        """The name that was asked for: by us of a server, or by a client of us."""
+
+    @property
+    def role(self) -> str:
+        """Client or server."""
+
+    @property
+    def group(self) -> str:
+        """The key exchange's group."""
+
+    @property
+    def alpn(self) -> str:
+        """The application protocol agreed on, or nothing."""
+
+    @property
+    def resumed(self) -> bool:
+        """Whether a session was resumed."""
+
+    @property
+    def data_path(self) -> str:
+        """The one in use: ktls or relay."""
+
+    @property
+    def local(self) -> str:
+        """Our address and port."""
+
+    @property
+    def remote(self) -> str:
+        """The peer's address and port."""
+
+    @property
+    def pid(self) -> int:
+        """The process that asked."""
+
+    @property
+    def uid(self) -> int:
+        """The user that asked."""
+
+    @property
+    def exe(self) -> str:
+        """The path of the program that asked."""
+
+    @property
+    def profile(self) -> str:
+        """The profile that matched, or nothing."""
+
+    @property
+    def verdicts(self) -> Sequence[str]:
+        """What each validator said."""
+
+    @property
+    def opened(self) -> float:
+        """When the handshake was done, in seconds since 1970."""
+
+    def kernel(self) -> KernelState:
+        """Ask the kernel now; raises OSError."""
+
+    def compliant(self, policy: Policy) -> bool:
+        """Whether this connection would be made under a policy."""
+
+    def end(self) -> None:
+        """End the connection, as the administrator's word; raises OSError."""
+
+
+class Sockets(Protocol):
+    """The live sockets."""
+
+    def ids(self) -> Sequence[int]:
+        """The numbers of the sockets that are alive."""
+
+    def get(self, number: int, /) -> Socket | None:
+        """A socket by its number, or None if it is gone."""
+
+
+class View(Protocol):
+    """All of it."""
+
+    @property
+    def version(self) -> str:
+        """The version of ssa."""
+
+    @property
+    def policy(self) -> LivePolicy:
+        """The policy in force."""
+
+    @property
+    def kernel(self) -> Mapping[str, str]:
+        """What this kernel can do: the rows of `tree.KERNEL_FILES`."""
+
+    @property
+    def sockets(self) -> Sockets:
+        """The live sockets."""
+
+    def stats(self) -> Mapping[str, int]:
+        """The daemon's counters, by name."""

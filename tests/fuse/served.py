@@ -1,0 +1,122 @@
+"""A daemon that serves a fixed view: what the tests of the mount run in a process of its own.
+
+    python served.py MOUNTPOINT [SOCKETS]
+
+It prints "ready" when the mount is live, logs to stderr, and ends by SIGTERM. SIGUSR1 takes the first socket away.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa.configfs import mount
+from ssa.configfs.view import KernelState
+from ssa.policy.live import LivePolicy
+from ssa.policy.schema import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass
+class FixedSocket:
+    """A socket of plain values."""
+
+    id: int
+    chain: tuple[bytes, ...] = ()
+    identity: str = "server.example"
+    hostname: str = "server.example"
+    role: str = "client"
+    group: str = "x25519"
+    alpn: str = ""
+    exe: str = "/usr/bin/curl"
+    profile: str = ""
+    resumed: bool = False
+    data_path: str = "ktls"
+    verdicts: tuple[str, ...] = ("path: good", "hostname: good")
+    pid: int = 4711
+    uid: int = 1000
+    opened: float = 1_700_000_000.5
+    local: str = "127.0.0.1:50000"
+    remote: str = "127.0.0.1:443"
+    ended: bool = False
+    state: KernelState | OSError = field(
+        default_factory=lambda: KernelState("TLSv1.3", "aes-gcm-256", "sw", "sw", 1234, 5678)
+    )
+
+    def kernel(self) -> KernelState:
+        if isinstance(self.state, OSError):
+            raise self.state
+        return self.state
+
+    def compliant(self, policy: Policy) -> bool:
+        return policy.min_version.label <= "TLSv1.2"
+
+    def end(self) -> None:
+        self.ended = True
+
+
+@dataclass
+class FixedSockets:
+    """Sockets in a dictionary."""
+
+    by_id: dict[int, FixedSocket] = field(default_factory=dict)
+
+    def ids(self) -> list[int]:
+        return list(self.by_id)
+
+    def get(self, number: int, /) -> FixedSocket | None:
+        return self.by_id.get(number)
+
+
+@dataclass
+class FixedView:
+    """A view of plain values."""
+
+    sockets: FixedSockets
+    version: str = "0.0.test"
+    policy: LivePolicy = field(default_factory=lambda: LivePolicy(Policy.default()))
+    kernel: Mapping[str, str] = field(
+        default_factory=lambda: {"tls": "yes", "ciphers": "aes-gcm-128\naes-gcm-256", "rekey": "no"}
+    )
+    counters: dict[str, int] = field(default_factory=lambda: {"handshakes": 7, "failures": 0})
+
+    def stats(self) -> Mapping[str, int]:
+        return self.counters
+
+
+def view(sockets: int = 0) -> FixedView:
+    return FixedView(FixedSockets({number: FixedSocket(number) for number in range(1, sockets + 1)}))
+
+
+async def _signals(shown: FixedView, cancel_scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as received:
+        async for number in received:
+            if number == signal.SIGTERM:
+                cancel_scope.cancel()
+                return
+            shown.sockets.by_id.pop(min(shown.sockets.by_id))
+            print("gone", flush=True)  # noqa: T201
+
+
+async def _main(mountpoint: str, sockets: int) -> None:
+    shown = view(sockets)
+    mounted = await mount.init(shown, mountpoint)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(mounted.main)
+        nursery.start_soon(_signals, shown, nursery.cancel_scope)
+        print("ready", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    try:
+        trio.run(_main, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    except mount.MountError as refused:
+        sys.exit(f"refused: {refused}")
