@@ -187,6 +187,7 @@ REASONS: dict[str, Reason] = {
     "KERNEL_REFUSED": Reason(
         _S, errno.EPROTONOSUPPORT, "internal_error", "system", "the kernel refused the keys, the connection is closed"
     ),
+    "TRUST_STORE": Reason(_S, errno.EIO, "internal_error", "system", "the trust store cannot be read"),
     "OVERLOADED": Reason(_S, errno.EAGAIN, None, "system", "daemon has no resources left for this request"),
     "DAEMON_FAULT": Reason(_S, errno.EIO, "internal_error", "system", "daemon failed; its log has the details"),
 }

@@ -1,0 +1,55 @@
+"""The application's side of a request: blocking, small, and all that talks to the daemon."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from types import TracebackType
+
+from ssa import errors, paths, wire
+
+_GRACE = 2  # seconds for the daemon to say that time is up; one that is stopped never will
+
+
+class Daemon:
+    """A connection to ssad. Made before the TCP connection, so that its absence is told at once."""
+
+    def __init__(self) -> None:
+        """Connect to the daemon of the run directory. Raises ConnectionRefusedError where none runs."""
+        path = paths.socket_path()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._socket.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError) as exc:
+            self._socket.close()
+            raise ConnectionRefusedError(
+                errno.ECONNREFUSED,
+                f"no ssad listens at {path}; start it with `ssad` (as root), or `ssad --user` and set SSA_RUN_DIR",
+            ) from exc
+        except OSError:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Daemon:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._socket.close()
+
+    def handshake(self, request: wire.Connect, sock: socket.socket) -> wire.Reply:
+        """Have the daemon handshake on the connected TCP socket. Raises `ssa.SSAError` for what went wrong.
+
+        The daemon keeps the deadline; this waits for its word, and a little longer than that.
+        """
+        if request.timeout_ms is not None:
+            self._socket.settimeout(request.timeout_ms / 1000 + _GRACE)
+        socket.send_fds(self._socket, [wire.pack(request)], [sock.fileno()])
+        data = self._socket.recv(wire.MAX_MESSAGE)
+        if not data:
+            raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
+        reply = wire.parse_untrusted(data, wire.Reply)
+        if reply.reason is not None:
+            raise errors.error(reply.reason, reply.detail or "", reply.alert)
+        return reply
+
+

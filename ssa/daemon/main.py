@@ -1,0 +1,166 @@
+"""ssad: the daemon's command line, and its life from start to end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from ssa import __version__, paths
+from ssa.configfs import mount
+from ssa.daemon import listener, readiness
+from ssa.daemon.rundir import InUse, RunDirectory
+from ssa.daemon.service import Service
+from ssa.ktls.probe import probe
+from ssa.policy import files
+from ssa.policy.schema import BadValue
+
+_log = logging.getLogger("ssa.daemon")
+
+_EPILOG = """\
+files:
+  RUN/ssad.sock            where applications ask (the ssa library does it for them)
+  MOUNT/policy/*           the policy in force; what is written counts from the next handshake on
+  MOUNT/sockets/*          every TLS socket that is open
+  CONFIG                   the policy to start with (TOML); `ssa policy save` writes it
+
+environment:
+  SSA_RUN_DIR, SSA_MOUNT, SSA_CONFIG   the same as --run-dir, --mount and --config; applications and the ssa
+                                       command read them too, so that several daemons can run side by side
+  NOTIFY_SOCKET                        readiness is told to systemd (Type=notify)
+
+signals: SIGTERM and SIGINT end it and unmount. Sockets that applications hold live on: their keys are in the kernel.
+exit status: 0 ended by a signal; 1 it could not start or go on, and said why; 2 wrong use.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    run_dir: Path
+    mount: Path
+    config: Path
+    user: bool
+    ready_fd: int | None
+    log_level: str
+
+
+def _parse(arguments: Sequence[str] | None) -> _Options:
+    parser = argparse.ArgumentParser(
+        prog="ssad",
+        description="TLS as a service of the operating system: makes handshakes for applications under the "
+        "administrator's policy and puts the keys into their sockets. Stays in the foreground; logs to standard error.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ssad {__version__}")
+    parser.add_argument("--run-dir", type=Path, metavar="RUN", help="where the socket and the lock are (/run/ssa)")
+    parser.add_argument("--mount", type=Path, metavar="MOUNT", help="where the file system is mounted (/ssa)")
+    parser.add_argument("--config", type=Path, metavar="CONFIG", help="the policy's file (/etc/ssa/policy.toml)")
+    parser.add_argument(
+        "--user",
+        action="store_true",
+        help="for this user alone, without root: the defaults become $XDG_RUNTIME_DIR/ssa, its fs directory, and "
+        "~/.config/ssa/policy.toml",
+    )
+    parser.add_argument(
+        "--ready-fd", type=int, metavar="FD", help='write "ready" to this descriptor and close it once all is served'
+    )
+    parser.add_argument(
+        "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(info); debug: every handshake"
+    )
+    given = parser.parse_args(arguments)
+    run_dir, mount_point, config = _user_defaults() if given.user else _system_defaults()
+    if not given.user and os.geteuid() != 0 and not (given.run_dir or os.environ.get("SSA_RUN_DIR")):
+        parser.error("the system's daemon has to be started by root; without root: ssad --user")
+    return _Options(
+        run_dir=given.run_dir or run_dir,
+        mount=given.mount or mount_point,
+        config=given.config or config,
+        user=given.user,
+        ready_fd=given.ready_fd,
+        log_level=given.log_level,
+    )
+
+
+def _system_defaults() -> tuple[Path, Path, Path]:
+    return paths.run_dir(), paths.mount_point(), paths.config_file()
+
+
+def _user_defaults() -> tuple[Path, Path, Path]:
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ssa-{os.getuid()}")  # noqa: S108 - made with mode 0700
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    run_dir = paths.run_dir() if os.environ.get("SSA_RUN_DIR") else runtime / "ssa"
+    mount_point = paths.mount_point() if os.environ.get("SSA_MOUNT") else run_dir / "fs"
+    config = paths.config_file() if os.environ.get("SSA_CONFIG") else settings / "ssa" / "policy.toml"
+    return run_dir, mount_point, config
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; the process's exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="ssad: %(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        _run(options)
+    except (InUse, BadValue, mount.MountError, OSError) as exc:
+        _log.critical("%s", exc)
+        return 1
+    return 0
+
+
+def _run(options: _Options) -> None:
+    _raise_descriptor_limit()
+    run_dir = RunDirectory(options.run_dir, mode=0o700 if options.user else 0o755)
+    kernel = probe()
+    if not kernel.tls:
+        _log.warning("this kernel has no TLS, every handshake will be refused: %s", kernel.reason)
+    service = Service(files.load(options.config), kernel)
+    socket_path = paths.socket_path(run_dir.path)
+    requests = listener.listen(socket_path, mode=0o600 if options.user else 0o666)
+    try:
+        trio.run(_serve, options, service, requests)
+    finally:
+        readiness.notify_systemd("STOPPING=1")
+        requests.close()
+        socket_path.unlink(missing_ok=True)
+        service.close()
+
+
+async def _serve(options: _Options, service: Service, requests: socket.socket) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_end_on_signal, nursery.cancel_scope)
+        with mount.mounted(service, options.mount, allow_other=not options.user):
+            nursery.start_soon(mount.main)
+            nursery.start_soon(listener.serve, service, requests)
+            readiness.announce(options.ready_fd)
+            _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
+            if options.user:
+                _log.info("for your programs: export SSA_RUN_DIR=%s SSA_MOUNT=%s", options.run_dir, options.mount)
+            await trio.sleep_forever()
+
+
+async def _end_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            _log.info("%s: ending", signal.Signals(number).name)
+            scope.cancel()
+            return
+
+
+def _raise_descriptor_limit() -> None:
+    """Each handshake in progress takes two descriptors; the soft limit of 1024 is for programs that use select."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

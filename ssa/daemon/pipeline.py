@@ -1,0 +1,162 @@
+"""A request's way through the daemon: one step a line, top to bottom. Read this file first."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import socket
+import time
+from collections.abc import Iterator
+
+import trio
+
+from ssa import errors
+from ssa.daemon.registry import Application, LiveSocket, shared
+from ssa.daemon.service import Service
+from ssa.handshake import driver, tickets
+from ssa.handshake.engine import ClientEngine
+from ssa.handshake.secrets import TrafficKeys
+from ssa.ktls.constants import TCP_ESTABLISHED
+from ssa.ktls.diag import SocketKey
+from ssa.ktls.install import attach, install, shut_down
+from ssa.policy.resolve import Narrowing, narrow
+from ssa.policy.schema import Policy
+from ssa.trust import Verified, normalise
+from ssa.wire import Connect, Reply
+
+async def connect(service: Service, application: Application, request: Connect, sock: socket.socket) -> Reply:
+    """Make the application's connected TCP socket a TLS socket, as a client.
+
+    Raises `ssa.SSAError`. From the first byte sent on, a failure has ended the connection: a socket that an
+    application might still write plain text to must not be left behind.
+    """
+    hostname = _hostname_untrusted(request.hostname)
+    policy = narrow(service.policy.current, _narrowing(request))
+    _check_data_path(policy)
+    _check_descriptor(sock)
+    context = service.contexts.client(policy)
+    attach(sock)
+    engine = ClientEngine(context, _server_name(hostname), policy.alpn)
+    judge = _Judge(service, policy, hostname)
+    try:
+        with _deadline(policy.handshake_timeout):
+            await driver.run(engine, sock, judge)
+            keys = await _take_tickets(service, engine.keys(), sock, hostname)
+        install(sock, keys.tx, keys.rx)
+    except BaseException:
+        shut_down(sock)
+        raise
+    live = service.sockets.add(sock, functools.partial(_describe, service, application, engine, judge, sock))
+    service.count("handshakes")
+    return Reply(
+        socket_id=live.id,
+        version=engine.version.label,
+        cipher=live.suite,
+        alpn=(live.alpn,) if live.alpn else (),
+        peer_identity=live.identity,
+    )
+
+
+def _hostname_untrusted(text: str) -> str:
+    try:
+        return str(normalise(text))
+    except ValueError as exc:
+        raise errors.error("BAD_VALUE", f"host name {text!r}: {exc}") from exc
+
+
+def _server_name(hostname: str) -> str | None:
+    """What SNI says: a DNS name, never an address (RFC 6066 section 3)."""
+    try:
+        ipaddress.ip_address(hostname)
+    except ValueError:
+        return hostname
+    return None
+
+
+def _narrowing(request: Connect) -> Narrowing:
+    timeout = None if request.timeout_ms is None else max(request.timeout_ms, 1) / 1000
+    return Narrowing(alpn=request.alpn, handshake_timeout=timeout)
+
+
+def _check_data_path(policy: Policy) -> None:
+    if policy.data_path == "relay":
+        raise errors.error("POLICY_DENIED", "data_path is relay, which this version of ssad cannot do")
+
+
+def _check_descriptor(sock: socket.socket) -> None:
+    """Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions."""
+    if (sock.family, sock.type, sock.proto) not in _TCP:
+        raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
+    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    if state != TCP_ESTABLISHED:
+        raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
+
+
+_TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    with trio.move_on_after(seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise errors.error("HANDSHAKE_TIMEOUT", f"{seconds:g} s")
+
+
+class _Judge:
+    """Asks ssa.trust once, and remembers the answer for the registry."""
+
+    def __init__(self, service: Service, policy: Policy, hostname: str) -> None:
+        self._service = service
+        self._policy = policy
+        self.hostname = hostname
+        self.chain: tuple[bytes, ...] = ()
+        self.verified: Verified | None = None
+
+    def __call__(self, chain: tuple[bytes, ...]) -> Verified:
+        self.verified = self._service.judge(self._policy, self.hostname, chain)
+        self.chain = chain
+        return self.verified
+
+
+async def _take_tickets(service: Service, keys: TrafficKeys, sock: socket.socket, hostname: str) -> TrafficKeys:
+    server = (hostname, sock.getpeername())
+    drain = tickets.Drain(keys, sock)
+    await drain.run(service.tickets.expected(server), tickets.patience(sock))
+    service.tickets.saw(server, drain.tickets)
+    service.count("tickets", drain.tickets)
+    return drain.keys
+
+
+def _describe(
+    service: Service,
+    application: Application,
+    engine: ClientEngine,
+    judge: _Judge,
+    sock: socket.socket,
+    socket_id: int,
+    inode: int,
+) -> LiveSocket:
+    if judge.verified is None:
+        raise RuntimeError("keys were installed for a peer that nobody judged")
+    return LiveSocket(
+        id=socket_id,
+        inode=inode,
+        key=SocketKey.of(sock),
+        application=shared(application),
+        role="client",
+        hostname=shared(judge.hostname),
+        identity=shared(judge.verified.identity),
+        chain=shared(judge.chain),
+        verdicts=shared(judge.verified.verdicts),
+        suite=engine.suite.name,
+        group=shared(engine.group),
+        alpn=shared(engine.alpn),
+        resumed=False,
+        data_path="ktls",
+        profile="none",
+        opened=time.time(),
+        diag=service.diag,
+        complies=service.complies,
+    )

@@ -1,0 +1,144 @@
+"""The sockets that this daemon made and that some process still holds."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import socket
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from ssa.daemon.liveness import Liveness
+from ssa.ktls.diag import Diag, KernelState, SocketKey
+from ssa.policy.schema import Policy
+
+_T = TypeVar("_T", bound=Hashable)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shared(value: Hashable) -> Hashable:
+    return value
+
+
+def shared(value: _T) -> _T:
+    """An equal value that is in memory already, if one was seen lately: peers and programs repeat themselves."""
+    return cast("_T", _shared(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """Who asked: the process that passed the descriptor, as the kernel vouches for it (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+    exe: str  # empty where it may not be known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSocket:
+    """What is remembered of one TLS socket; what the kernel knows better is asked of the kernel.
+
+    It is made to be small, as there can be thousands: texts that repeat are shared, certificates too.
+    """
+
+    id: int
+    inode: int
+    key: SocketKey
+    application: Application
+    role: str
+    hostname: str
+    identity: str
+    chain: tuple[bytes, ...] = field(repr=False)
+    verdicts: tuple[str, ...]
+    suite: str
+    group: str
+    alpn: str
+    resumed: bool
+    data_path: str
+    profile: str
+    opened: float  # seconds since the epoch
+    diag: Diag = field(repr=False)
+    complies: Callable[[LiveSocket, Policy], bool] = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        """The process that asked for the socket; others may hold it by now."""
+        return self.application.pid
+
+    @property
+    def uid(self) -> int:
+        """Its user."""
+        return self.application.uid
+
+    @property
+    def exe(self) -> str:
+        """Its program."""
+        return self.application.exe
+
+    @property
+    def local(self) -> str:
+        """This end, as address:port."""
+        return _address(self.key.local)
+
+    @property
+    def remote(self) -> str:
+        """The other end, as address:port."""
+        return _address(self.key.remote)
+
+    def kernel(self) -> KernelState:
+        """The kernel's word on this socket, now. Raises OSError."""
+        return self.diag.state(self.key)
+
+    def compliant(self, policy: Policy) -> bool:
+        """Whether this socket would be made under that policy."""
+        return self.complies(self, policy)
+
+    def end(self) -> None:
+        """End the connection, whoever holds it. Raises OSError."""
+        self.diag.destroy(self.key)
+
+
+def _address(end: tuple[str, int]) -> str:
+    host, port = end
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Registry:
+    """Live sockets by id, in order of their making. An id is never used twice in a daemon's life."""
+
+    def __init__(self) -> None:
+        self._liveness = Liveness()
+        self._sockets: dict[int, LiveSocket] = {}
+        self._ids = itertools.count(1)
+        self._sweep_at = 64
+
+    def add(self, sock: socket.socket, make: Callable[[int, int], LiveSocket]) -> LiveSocket:
+        """Take in the socket that `make` describes, given its id and inode. The caller closes its descriptor then."""
+        live = make(next(self._ids), self._liveness.watch(sock))
+        self._sockets[live.id] = live
+        if len(self._sockets) >= self._sweep_at:
+            # Nobody may ever look, so growth itself looks, now and then.
+            self._sweep_at = max(64, 2 * len(self._sweep()))
+        return live
+
+    def ids(self) -> list[int]:
+        """The ids of the sockets that are open now."""
+        return list(self._sweep())
+
+    def get(self, socket_id: int) -> LiveSocket | None:
+        """The socket of that id, if it is open now."""
+        return self._sweep().get(socket_id)
+
+    def _sweep(self) -> dict[int, LiveSocket]:
+        alive = self._liveness.alive()
+        gone = [live.id for live in self._sockets.values() if live.inode not in alive]
+        for socket_id in gone:
+            del self._sockets[socket_id]
+        return self._sockets
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._sockets.clear()
+        self._liveness.close()

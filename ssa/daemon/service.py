@@ -1,0 +1,113 @@
+"""What the steps of the pipeline share: the policy in force, what is cached for it, the live sockets, the counters."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+
+from OpenSSL import SSL
+
+
+from ssa import __version__, errors, trust
+from ssa.daemon.registry import LiveSocket, Registry
+from ssa.handshake.contexts import ContextCache
+from ssa.handshake.tickets import TicketMemory
+from ssa.ktls.diag import Diag
+from ssa.ktls.probe import Capabilities
+from ssa.policy.live import LivePolicy
+from ssa.policy.schema import BadValue, Policy
+from ssa.suites import SUITES
+
+_log = logging.getLogger("ssa.daemon")
+
+COUNTERS = (
+    "handshakes",  # completed
+    "certificates_refused",
+    "handshakes_failed",  # for another reason
+    "requests_refused",  # malformed, or not allowed by the policy
+    "tickets",  # taken out of the way of plain reads
+)
+
+
+class Service:
+    """The daemon's state. It is the `View` that the file system shows."""
+
+    def __init__(self, policy: Policy, kernel: Capabilities) -> None:
+        """Raises `BadValue` when the policy's trust store can't be loaded."""
+        self._stores: dict[str, trust.TrustStore] = {}
+        self._counts: Counter[str] = Counter()
+        self.capabilities = kernel
+        self.policy = LivePolicy(policy, self._check)
+        self.contexts = ContextCache(kernel, _keep_secret)
+        self.tickets = TicketMemory()
+        self.sockets = Registry()
+        self.diag = Diag()
+
+    def close(self) -> None:
+        """Give back what the kernel lent. Sockets that applications hold live on."""
+        self.sockets.close()
+        self.diag.close()
+
+    @property
+    def version(self) -> str:
+        """The version of this software."""
+        return __version__
+
+    @property
+    def kernel(self) -> Mapping[str, str]:
+        """The files under /ssa/kernel."""
+        return self.capabilities.describe()
+
+    def stats(self) -> Mapping[str, int]:
+        """The files under /ssa/stats."""
+        return {"sockets": len(self.sockets.ids()), **{name: self._counts[name] for name in COUNTERS}}
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Count an event, by a name of `COUNTERS`."""
+        self._counts[counter] += number
+
+    def trust_store(self, policy: Policy) -> trust.TrustStore:
+        """The policy's trust store, read again when its files have changed.
+
+        Raises `ssa.SSAError` TRUST_STORE when it can't be read any more: then nothing is trusted.
+        """
+        store = self._stores.get(policy.trust_store)
+        if store is None or store.is_stale():
+            try:
+                store = self._stores[policy.trust_store] = trust.TrustStore.load(policy.trust_store)
+            except (OSError, ValueError) as exc:
+                raise errors.error("TRUST_STORE", f"{policy.trust_store}: {exc}") from exc
+            _log.info("trust store %s: %d trust anchors", policy.trust_store, len(store))
+        return store
+
+    def judge(self, policy: Policy, hostname: str, chain: tuple[bytes, ...]) -> trust.Verified:
+        """The verdict on a server's chain under a policy. Raises `ssa.CertificateError`."""
+        evidence = trust.Evidence(chain=chain, hostname=hostname, role="server")
+        strength = trust.Strength(
+            min_rsa_bits=policy.min_rsa_bits, signature_algorithms=policy.signature_algorithms
+        )
+        return trust.judge(evidence, self.trust_store(policy), strength)
+
+    def complies(self, live: LiveSocket, policy: Policy) -> bool:
+        """Whether a socket would be made under that policy, its chain judged anew at this moment."""
+        suite = SUITES[live.suite]
+        allowed = suite in (*policy.ciphersuites, *policy.ciphers)
+        if not allowed or not policy.min_version <= suite.version <= policy.max_version:
+            return False
+        try:
+            self.judge(policy, live.hostname, live.chain)
+        except errors.SSAError:
+            return False
+        return True
+
+    def _check(self, policy: Policy) -> None:
+        """A trust store that can't be read is a bad value, found before the policy counts."""
+        try:
+            self.trust_store(policy)
+        except errors.SSAError as exc:
+            raise BadValue(f"trust_store: {exc.strerror}") from exc
+
+
+def _keep_secret(connection: SSL.Connection, line: bytes) -> None:
+    connection.get_app_data().add(line)

@@ -1,0 +1,106 @@
+"""OpenSSL contexts, one for each distinct policy. To build one costs a handshake's time, so it is never done for a request."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.bindings._rust import _openssl
+from OpenSSL import SSL
+
+from ssa import errors
+from ssa.ktls.probe import Capabilities
+from ssa.policy.schema import Policy
+from ssa.suites import Suite, TLSVersion
+
+# pyOpenSSL binds no call for groups and signature algorithms; the binding that it stands on does.
+_lib = _openssl.lib
+
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
+_CACHED = 64  # contexts; a policy's narrowings are few
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What a ClientHello is made of: policies that differ in other things share a context."""
+
+    suites: tuple[Suite, ...]
+    groups: tuple[str, ...]
+    signature_algorithms: tuple[str, ...]
+
+    @property
+    def versions(self) -> tuple[TLSVersion, ...]:
+        return tuple(sorted({suite.version for suite in self.suites}))
+
+    def names(self, version: TLSVersion) -> bytes:
+        return ":".join(suite.openssl for suite in self.suites if suite.version is version).encode()
+
+
+class ContextCache:
+    """Makes contexts and keeps them.
+
+    `keylog` is called with a Connection and a line of its key log; it has to be set before a context's first
+    Connection, so it belongs to the cache.
+    """
+
+    def __init__(self, kernel: Capabilities, keylog: Callable[[SSL.Connection, bytes], None]) -> None:
+        self._kernel = kernel
+        self._keylog = keylog
+        self._contexts: OrderedDict[_Offer, SSL.Context] = OrderedDict()
+
+    def client(self, policy: Policy) -> SSL.Context:
+        """The context for a client under this policy, offering only what this kernel can protect.
+
+        Raises `ssa.PolicyError` when nothing is left to offer.
+        """
+        offer = self._offer(policy)
+        context = self._contexts.get(offer)
+        if context is None:
+            context = self._contexts[offer] = _client_context(offer, self._keylog)
+            if len(self._contexts) > _CACHED:
+                self._contexts.popitem(last=False)
+        else:
+            self._contexts.move_to_end(offer)
+        return context
+
+    def _offer(self, policy: Policy) -> _Offer:
+        suites = tuple(
+            suite
+            for suite in (*policy.ciphersuites, *policy.ciphers)
+            if policy.min_version <= suite.version <= policy.max_version and self._kernel.offers(suite)
+        )
+        if not suites:
+            raise errors.error("POLICY_DENIED", "this kernel can do none of the cipher suites that the policy allows")
+        return _Offer(suites, policy.groups, policy.signature_algorithms)
+
+
+def _client_context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_options(_OPTIONS)
+    context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
+    context.set_min_proto_version(offer.versions[0])
+    context.set_max_proto_version(offer.versions[-1])
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # The chain is judged by ssa.trust, between the peer's flight and ours: OpenSSL's own verdict is not asked.
+    context.set_verify(SSL.VERIFY_NONE)
+    for version, setter in _SUITE_SETTERS.items():
+        if names := offer.names(version):
+            setter(context, names)
+    _set_list(_lib.SSL_CTX_set1_curves_list, context, offer.groups)
+    _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, offer.signature_algorithms)
+    context.set_keylog_callback(keylog)
+    return context
+
+
+_SUITE_SETTERS: dict[TLSVersion, Callable[[SSL.Context, bytes], None]] = {
+    TLSVersion.TLSv1_2: SSL.Context.set_cipher_list,
+    TLSVersion.TLSv1_3: SSL.Context.set_tls13_ciphersuites,
+}
+
+
+def _set_list(setter: Any, context: SSL.Context, names: tuple[str, ...]) -> None:
+    if setter(context._context, ":".join(names).encode()) != 1:  # noqa: SLF001 - the context for the raw binding
+        # The policy's vocabulary is what OpenSSL was seen to take, so this is a fault of this installation.
+        raise errors.error("DAEMON_FAULT", f"OpenSSL refuses the list {':'.join(names)}")

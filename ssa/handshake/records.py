@@ -1,0 +1,107 @@
+"""TLS records (RFC 8446 section 5.1): where one ends, and how to open one under a key we know. Values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
+
+from ssa import errors
+from ssa.ktls.constants import ALERT, APPLICATION_DATA
+from ssa.ktls.key_schedule import TrafficKey
+from ssa.suites import AEAD, AES_CCM_128, AES_GCM_128, AES_GCM_256, CHACHA20_POLY1305
+
+HEADER = 5  # bytes
+MAX_PAYLOAD = 16384 + 2048  # bytes: TLS 1.2's limit (RFC 5246 section 6.2.3), the more generous one
+
+_TYPES = range(20, 24)
+_TLS1_2 = b"\x03\x03"  # the version in every record's header, TLS 1.3's too
+
+_Cipher = AESGCM | AESCCM | ChaCha20Poly1305
+_CIPHERS: dict[AEAD, Callable[[bytes], _Cipher]] = {
+    AES_GCM_128: AESGCM,
+    AES_GCM_256: AESGCM,
+    AES_CCM_128: AESCCM,
+    CHACHA20_POLY1305: ChaCha20Poly1305,
+}
+
+
+def record_length_untrusted(data: bytes) -> int:
+    """The length of the record that begins here, header included; 0 while its header is not complete.
+
+    Raises `ssa.HandshakeError`: NOT_TLS for what can't be a record, RECORD_OVERFLOW for too long a one.
+    """
+    if data and data[0] not in _TYPES:
+        raise errors.error("NOT_TLS", _guess(data))
+    if len(data) < HEADER:
+        return 0
+    if data[1] != 3:
+        raise errors.error("NOT_TLS", _guess(data))
+    length = int.from_bytes(data[3:HEADER], "big")
+    if length > MAX_PAYLOAD:
+        raise errors.error("RECORD_OVERFLOW", f"{length} bytes, where {MAX_PAYLOAD} are allowed")
+    return HEADER + length
+
+
+def _guess(data: bytes) -> str:
+    start = bytes(data[:40]).split(b"\r")[0].split(b"\n")[0]
+    kind = "plain HTTP" if start.startswith(b"HTTP/") else "no TLS record"
+    return f"it answered with {kind}, beginning {start!r}"
+
+
+def split_untrusted(data: bytes) -> tuple[list[bytes], bytes]:
+    """The whole records at the front of `data`, and the incomplete one behind them."""
+    records = []
+    at = 0
+    while length := record_length_untrusted(data[at : at + 64]):
+        if at + length > len(data):
+            break
+        records.append(data[at : at + length])
+        at += length
+    return records, data[at:]
+
+
+def _nonce(key: TrafficKey, sequence: int) -> bytes:
+    """RFC 8446 section 5.3."""
+    return (int.from_bytes(key.iv, "big") ^ sequence).to_bytes(len(key.iv), "big")
+
+
+def open_untrusted(aead: AEAD, key: TrafficKey, sequence: int, record: bytes) -> tuple[int, bytes] | None:
+    """The content type and content of a TLS 1.3 record, or None where it is not one under this key and number."""
+    header, sealed = record[:HEADER], record[HEADER:]
+    try:
+        inner = _CIPHERS[aead](key.key).decrypt(_nonce(key, sequence), sealed, header)
+    except (InvalidTag, ValueError):
+        return None
+    content = inner.rstrip(b"\0")
+    return (content[-1], content[:-1]) if content else None
+
+
+def seal(aead: AEAD, key: TrafficKey, sequence: int, kind: int, content: bytes) -> bytes:
+    """The TLS 1.3 record that carries `content` of that type."""
+    length = len(content) + 1 + 16
+    header = bytes([APPLICATION_DATA]) + _TLS1_2 + length.to_bytes(2, "big")
+    return header + _CIPHERS[aead](key.key).encrypt(_nonce(key, sequence), content + bytes([kind]), header)
+
+
+def fatal_alert(name: str) -> bytes:
+    """The content of the alert record of that name, at level fatal."""
+    return bytes([2, errors.ALERT_NUMBERS[name]])
+
+
+def plain_alert(name: str) -> bytes:
+    """The record of a fatal alert before any key is in use."""
+    return bytes([ALERT]) + _TLS1_2 + b"\0\x02" + fatal_alert(name)
+
+
+def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
+    """The types of the handshake messages that begin in `content`, and whether the last one is complete."""
+    types = []
+    at = 0
+    while at < len(content):
+        types.append(content[at])
+        at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
+    return types, at == len(content)
+
+

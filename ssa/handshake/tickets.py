@@ -1,0 +1,121 @@
+"""Taking a TLS 1.3 server's session tickets out of the way, before the kernel has the keys.
+
+A server sends them right behind the handshake, whenever it likes (RFC 8446 section 4.6.1), and to a plain read of
+a kernel TLS socket each is an EIO. So for a bare descriptor they are taken here: peek at the record, try it under
+the key that is known already; a ticket is consumed, anything else is left for the kernel. A record is never
+consumed in part: the kernel has to find the stream at a record's beginning.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections import OrderedDict
+
+import trio
+
+from ssa.errors import alert_name
+from ssa.handshake import records
+from ssa.handshake.engine import from_alert
+from ssa.handshake.secrets import TrafficKeys
+from ssa.ktls.constants import ALERT, HANDSHAKE
+from ssa.suites import TLSVersion
+
+_PEEK = 64 * 1024  # bytes
+_TICK = 0.002  # seconds between looks at a record that is there in part
+_NEW_SESSION_TICKET = 4
+_FATAL = 2
+
+_RTT = 68  # offset of tcpi_rtt, microseconds, in struct tcp_info (include/uapi/linux/tcp.h)
+
+
+class Drain:
+    """The tickets of one connection."""
+
+    def __init__(self, keys: TrafficKeys, sock: socket.socket) -> None:
+        self.keys = keys
+        self.tickets = 0
+        self._socket = sock
+        self._incomplete = b""  # a handshake message that goes on in the next record
+
+    async def run(self, expected: int | None, patience: float) -> None:
+        """Wait until `expected` tickets have come (None: as many as do), for `patience` seconds at most.
+
+        Raises `ssa.HandshakeError` when the server's answer to our Finished is a fatal alert.
+        """
+        if self.keys.rx.version is not TLSVersion.TLSv1_3:
+            return  # TLS 1.2's tickets come inside the handshake (RFC 5077)
+        with trio.move_on_after(patience):
+            while (rest := self.take_untrusted()) is not None:
+                if expected is not None and self.tickets >= expected:
+                    return
+                if rest:
+                    await trio.sleep(_TICK)  # to wait for readiness over half a record would spin
+                else:
+                    await trio.lowlevel.wait_readable(self._socket)
+
+    def take_untrusted(self) -> int | None:
+        """Consume the tickets that are there. The bytes of an incomplete record behind them; None: no ticket is next."""
+        try:
+            data = self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None  # a dead connection is the application's to find
+        if not data:
+            return None
+        found, rest = records.split_untrusted(data)
+        for record in found:
+            if not self._is_ticket_untrusted(record):
+                return None
+            self._socket.recv(len(record), socket.MSG_DONTWAIT)
+            self.keys = self.keys.received(1)
+        return len(rest)
+
+    def _is_ticket_untrusted(self, record: bytes) -> bool:
+        rx = self.keys.rx
+        opened = records.open_untrusted(rx.aead, rx.key, rx.sequence, record)
+        if opened is None:
+            return False
+        kind, content = opened
+        if kind == ALERT and content[:1] == bytes([_FATAL]) and len(content) == 2:
+            raise from_alert(alert_name(content[1]))
+        if kind != HANDSHAKE:
+            return False
+        message = self._incomplete + content
+        types, complete = records.handshake_types_untrusted(message)
+        if set(types) != {_NEW_SESSION_TICKET}:
+            return False
+        self._incomplete = b"" if complete else message
+        self.tickets += len(types) if complete else 0
+        return True
+
+
+def patience(sock: socket.socket) -> float:
+    """How long to wait for tickets, in seconds: two round trips and what a busy server may need, a quarter at most."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT + 4)
+    rtt = int.from_bytes(info[_RTT : _RTT + 4], sys.byteorder) / 1e6
+    return min(0.25, 2 * rtt + 0.04)
+
+
+class TicketMemory:
+    """How many tickets each server sent last time: so that a known server is waited for exactly as long as it takes.
+
+    A server is its name and address. A number that has grown is found at once; one that has shrunk costs `patience` once.
+    """
+
+    _REMEMBERED = 1024  # servers
+
+    def __init__(self) -> None:
+        self._tickets: OrderedDict[tuple[str, object], int] = OrderedDict()
+
+    def expected(self, server: tuple[str, object]) -> int | None:
+        """How many to wait for; None for a server that is new."""
+        return self._tickets.get(server)
+
+    def saw(self, server: tuple[str, object], tickets: int) -> None:
+        """Remember for the next time."""
+        self._tickets[server] = tickets
+        self._tickets.move_to_end(server)
+        if len(self._tickets) > self._REMEMBERED:
+            self._tickets.popitem(last=False)

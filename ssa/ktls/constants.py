@@ -1,0 +1,21 @@
+"""Numbers of the kernel's interface that Python's `socket` does not have."""
+
+from __future__ import annotations
+
+TCP_ULP = 31  # include/uapi/linux/tcp.h
+SOL_TLS = 282  # include/linux/socket.h
+
+# include/uapi/linux/tls.h
+TLS_TX = 1
+TLS_RX = 2
+TLS_SET_RECORD_TYPE = 1
+TLS_GET_RECORD_TYPE = 2
+
+# RFC 8446 section 5.1: ContentType
+CHANGE_CIPHER_SPEC = 20
+ALERT = 21
+HANDSHAKE = 22
+APPLICATION_DATA = 23
+
+SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
+TCP_ESTABLISHED = 1  # include/net/tcp_states.h

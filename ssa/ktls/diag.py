@@ -1,0 +1,152 @@
+"""What the kernel says of a TCP socket that we do not hold: inet_diag over NETLINK_SOCK_DIAG, by cookie.
+
+The kernel's side is net/ipv4/inet_diag.c, net/ipv4/tcp_diag.c and net/tls/tls_main.c (`tls_get_info`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ssa.ktls.constants import SO_COOKIE
+from ssa.suites import AEADS, VERSIONS, TLSVersion
+
+_ORDER = sys.byteorder
+
+NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_SOCK_DESTROY = 21
+_NLMSG_ERROR = 2
+_NLM_F_REQUEST, _NLM_F_ACK = 1, 4
+_INET_DIAG_INFO, _INET_DIAG_ULP_INFO = 2, 21
+_ULP_INFO_TLS = 2
+_TLS_VERSION, _TLS_CIPHER, _TLS_TXCONF, _TLS_RXCONF = 1, 2, 3, 4
+_NESTED = 0x7FFF  # strips NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_ERROR = struct.Struct("=i")
+_REQUEST = struct.Struct("=BBBxI")  # the start of struct inet_diag_req_v2: family, protocol, ext, states
+_ID = struct.Struct(">HH16s16s")  # struct inet_diag_sockid: ports and addresses ...
+_ID_TAIL = struct.Struct("=IQ")  # ... then interface and cookie, in host order
+_MESSAGE = 72  # sizeof(struct inet_diag_msg)
+_ATTRIBUTE = struct.Struct("=HH")
+# struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received is at 128, tcpi_bytes_sent at 200.
+_BYTES_RECEIVED, _BYTES_SENT = 128, 200
+
+_CONFIGURATIONS = {1: "base", 2: "sw", 3: "hw", 4: "hw-record"}  # TLS_CONF_* of include/uapi/linux/tls.h
+
+
+@dataclass(frozen=True, slots=True)
+class SocketKey:
+    """How the kernel finds one socket, and no other that has the same addresses later."""
+
+    family: int
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    interface: int
+    cookie: int
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> SocketKey:
+        """The key of a connected TCP socket."""
+        local, remote = sock.getsockname(), sock.getpeername()
+        cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), _ORDER)
+        scope = local[3] if len(local) > 3 else 0
+        return cls(sock.family, local[:2], remote[:2], scope, cookie)
+
+    def pack(self) -> bytes:
+        """As ``struct inet_diag_sockid``."""
+        addresses = (socket.inet_pton(self.family, a[0].partition("%")[0]) for a in (self.local, self.remote))
+        source, target = (address.ljust(16, b"\0") for address in addresses)
+        ends = _ID.pack(self.local[1], self.remote[1], source, target)
+        return ends + _ID_TAIL.pack(self.interface, self.cookie)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelState:
+    """What the kernel does with one TLS socket. The byte counts are TCP's: records and handshake included."""
+
+    version: str
+    cipher: str
+    tx: str  # "sw", "hw" or "base": no keys in this direction
+    rx: str
+    bytes_sent: int
+    bytes_received: int
+
+
+class Diag:
+    """A netlink socket for questions about the TCP sockets of one network namespace: the one it was opened in."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+        # The kernel answers such a request before sendto returns: waiting longer would be waiting in vain.
+        self._socket.settimeout(1)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Give the netlink socket back."""
+        self._socket.close()
+
+    def state(self, key: SocketKey) -> KernelState:
+        """Ask the kernel. Raises OSError: ENOENT when the socket is gone (or of another namespace)."""
+        extensions = 1 << (_INET_DIAG_INFO - 1)
+        answer = self._ask(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, key, extensions)
+        return _state(dict(_attributes(answer[_MESSAGE:])))
+
+    def destroy(self, key: SocketKey) -> None:
+        """End the connection as `ss --kill` does: its holders get ECONNABORTED.
+
+        Raises OSError: EPERM without CAP_NET_ADMIN, EOPNOTSUPP on a kernel without INET_DIAG_DESTROY.
+        """
+        self._ask(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, key, 0)
+
+    def _ask(self, kind: int, flags: int, key: SocketKey, extensions: int) -> bytes:
+        self._sequence += 1
+        body = _REQUEST.pack(key.family, socket.IPPROTO_TCP, extensions, 0xFFFFFFFF) + key.pack()
+        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        while True:
+            data = self._socket.recv(16384)
+            length, answer, _, sequence, _ = _HEADER.unpack_from(data)
+            if sequence != self._sequence:
+                continue  # the late answer to a question that was given up
+            if answer == _NLMSG_ERROR:
+                (code,) = _ERROR.unpack_from(data, _HEADER.size)
+                if code:
+                    raise OSError(-code, os.strerror(-code))
+                return b""
+            return data[_HEADER.size : length]
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _NESTED, data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
+
+
+def _state(found: dict[int, bytes]) -> KernelState:
+    tls = dict(_attributes(dict(_attributes(found.get(_INET_DIAG_ULP_INFO, b""))).get(_ULP_INFO_TLS, b"")))
+    info = found.get(_INET_DIAG_INFO, b"")
+    if not tls or len(info) < _BYTES_SENT + 8:
+        raise OSError(errno.ENODATA, "the kernel has no TLS state for this socket")
+
+    def number(attribute: int) -> int:
+        return int.from_bytes(tls.get(attribute, b"\0\0"), _ORDER)
+
+    version, cipher = number(_TLS_VERSION), number(_TLS_CIPHER)
+    return KernelState(
+        version=TLSVersion(version).label if version in VERSIONS.values() else f"{version:#06x}",
+        cipher=AEADS[cipher].name if cipher in AEADS else str(cipher),
+        tx=_CONFIGURATIONS.get(number(_TLS_TXCONF), "base"),
+        rx=_CONFIGURATIONS.get(number(_TLS_RXCONF), "base"),
+        bytes_sent=int.from_bytes(info[_BYTES_SENT : _BYTES_SENT + 8], _ORDER),
+        bytes_received=int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], _ORDER),
+    )

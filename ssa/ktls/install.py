@@ -1,0 +1,59 @@
+"""Putting the keys into a TCP socket (Documentation/networking/tls.rst).
+
+There is no way back: a socket with one direction installed and the other refused is dead. So `attach`,
+which tells whether the kernel will do it at all, comes before the handshake, and nothing that can fail for
+another reason comes after the first `setsockopt` of `install`.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from ssa import errors
+from ssa.ktls.constants import SOL_TLS, TCP_ULP, TLS_RX, TLS_TX
+from ssa.ktls.crypto_info import CryptoInfo
+
+_ATTACH_REASONS = {
+    errno.EEXIST: "ALREADY_TLS",
+    errno.ENOENT: "NO_KERNEL_TLS",  # no such module
+    errno.ENOPROTOOPT: "NO_KERNEL_TLS",  # a kernel without upper layer protocols
+    errno.EPERM: "NO_KERNEL_TLS",  # the module is not loaded and we may not load it
+    errno.ENOTCONN: "NOT_CONNECTED",
+}
+
+
+def attach(sock: socket.socket) -> None:
+    """Make the connected TCP socket one that can take keys. Until it has them it works as before.
+
+    Raises `ssa.SSAError`: ALREADY_TLS (EEXIST), NO_KERNEL_TLS (EPROTONOSUPPORT), NOT_CONNECTED (ENOTCONN).
+    """
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
+    except OSError as exc:
+        reason = _ATTACH_REASONS.get(exc.errno or 0, "KERNEL_REFUSED")
+        raise errors.error(reason, f"{exc.strerror}; `ssa doctor` tells more") from exc
+
+
+def install(sock: socket.socket, tx: CryptoInfo, rx: CryptoInfo) -> None:
+    """Hand both directions to the kernel; from here on it encrypts and decrypts.
+
+    Raises `ssa.SSAError` KERNEL_REFUSED, and then the connection has been shut down: a socket that encrypts one
+    direction only must not live.
+    """
+    packed = tx.pack(), rx.pack()
+    try:
+        sock.setsockopt(SOL_TLS, TLS_TX, packed[0])
+        sock.setsockopt(SOL_TLS, TLS_RX, packed[1])
+    except OSError as exc:
+        shut_down(sock)
+        raise errors.error("KERNEL_REFUSED", f"{tx.version.label} {tx.aead.name}: {exc.strerror}") from exc
+
+
+def shut_down(sock: socket.socket) -> None:
+    """End the connection in both directions. A connection that is gone already is as good."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise

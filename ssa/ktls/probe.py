@@ -1,0 +1,93 @@
+"""What this kernel can do, found out by doing it on a connection of our own before anything is promised."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ssa import errors
+from ssa.ktls.constants import SOL_TLS, TLS_TX
+from ssa.ktls.crypto_info import CryptoInfo
+from ssa.ktls.install import attach, install
+from ssa.ktls.key_schedule import TrafficKey
+from ssa.suites import AEAD, AEADS, Suite, TLSVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the running kernel offers to a TLS socket."""
+
+    algorithms: frozenset[tuple[TLSVersion, int]]  # (version, TLS_CIPHER_*)
+    rekey: bool  # a second key in the same direction: TLS 1.3's KeyUpdate
+    reason: str  # why there is no kernel TLS; empty where there is
+
+    @property
+    def tls(self) -> bool:
+        """Whether kernel TLS works at all."""
+        return bool(self.algorithms)
+
+    def offers(self, suite: Suite) -> bool:
+        """Whether this kernel can protect the suite's records."""
+        return (suite.version, suite.aead.kernel) in self.algorithms
+
+    def describe(self) -> dict[str, str]:
+        """As the files under /ssa/kernel show it."""
+        algorithms = sorted(self.algorithms)
+        return {
+            "tls": "yes" if self.tls else f"no: {self.reason}",
+            "ciphers": "\n".join(f"{version.label} {AEADS[kernel].name}" for version, kernel in algorithms),
+            "rekey": "yes" if self.rekey else "no",
+        }
+
+
+def probe() -> Capabilities:
+    """Try each version with each algorithm on a loopback connection; some milliseconds in all."""
+    found: set[tuple[TLSVersion, int]] = set()
+    try:
+        for version in TLSVersion:
+            found.update((version, aead.kernel) for aead in AEADS.values() if _works(version, aead))
+        rekey = bool(found) and _can_rekey(next(aead for _, aead in sorted(found)))
+    except (OSError, errors.SSAError) as exc:
+        return Capabilities(frozenset(), rekey=False, reason=str(exc))
+    return Capabilities(frozenset(found), rekey, reason="" if found else "the kernel refused every cipher")
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        yield sock
+
+
+def _key(version: TLSVersion, aead: AEAD) -> CryptoInfo:
+    implicit = aead.salt if version is TLSVersion.TLSv1_2 and aead.explicit else aead.salt + aead.iv
+    return CryptoInfo(version, aead, TrafficKey(os.urandom(aead.key), os.urandom(implicit)), sequence=0)
+
+
+def _works(version: TLSVersion, aead: AEAD) -> bool:
+    with _connection() as sock:
+        attach(sock)
+        info = _key(version, aead)
+        try:
+            install(sock, info, info)
+        except errors.SSAError:
+            return False
+        return True
+
+
+def _can_rekey(kernel: int) -> bool:
+    """A second TLS_TX is EBUSY before Linux 6.14."""
+    with _connection() as sock:
+        attach(sock)
+        info = _key(TLSVersion.TLSv1_3, AEADS[kernel])
+        install(sock, info, info)
+        try:
+            sock.setsockopt(SOL_TLS, TLS_TX, _key(TLSVersion.TLSv1_3, AEADS[kernel]).pack())
+        except OSError as exc:
+            if exc.errno == errno.EBUSY:
+                return False
+            raise
+        return True

@@ -1,0 +1,102 @@
+"""What applications call."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+
+from ssa import eyeballs
+from ssa.client import Daemon
+from ssa.ktls import control
+from ssa.wire import Connect
+
+
+def connect_tls(
+    host: str,
+    port: int | str,
+    *,
+    timeout: float | None = None,
+    alpn: Sequence[str] | None = None,
+    source_address: tuple[str, int] | None = None,
+) -> int:
+    """Connect to a TLS server and return a plain, blocking descriptor whose records the kernel protects.
+
+    The server is verified under the administrator's policy: there is no way to connect without. `os.read`,
+    `os.write`, `sendfile` and their like work on the descriptor as on any other; `ssa.recv` and `ssa.close`
+    do besides what TLS demands at the end of a stream.
+
+    Args:
+        host: a host name, in any script, or an IP address. Its certificate has to be for it.
+        port: a number or a service's name.
+        timeout: seconds for the TCP connection and the handshake together; the policy's ``handshake_timeout`` holds too.
+        alpn: application protocols to offer, the preferred one first (RFC 7301).
+        source_address: the local address and port to connect from.
+
+    Raises:
+        ConnectionRefusedError: no daemon runs, or the server refuses the connection.
+        OSError: the connection fails, as in `socket.create_connection`.
+        ssa.CertificateError: the server's certificate was refused.
+        ssa.HandshakeError: the handshake failed; `ssa.HandshakeTimeout` (a TimeoutError) if it took too long.
+        ssa.PolicyError: the policy does not allow what was asked.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    protocols = None if alpn is None else tuple(alpn)
+    with Daemon() as daemon, eyeballs.connect(host, port, deadline=deadline, source_address=source_address) as sock:
+        daemon.handshake(Connect(host, protocols, _milliseconds_left(deadline)), sock)
+        return sock.detach()
+
+
+def _milliseconds_left(deadline: float | None) -> int | None:
+    if deadline is None:
+        return None
+    return max(1, min(round((deadline - time.monotonic()) * 1000), 2**32 - 1))
+
+
+@contextlib.contextmanager
+def _borrowed(fd: int) -> Iterator[socket.socket]:
+    """The descriptor as a socket object that does not own it."""
+    sock = socket.socket(fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()
+
+
+def recv(fd: int, size: int) -> bytes:
+    """Read up to `size` bytes from a descriptor of `connect_tls`; ``b""`` when the peer has ended the stream.
+
+    Raises:
+        ConnectionAbortedError: the stream was cut without TLS's close_notify: what came may not be all (RFC 8446, 6.1).
+        OSError: EPROTO for an alert of the peer's, EBADMSG for a forged record, else as recv(2).
+    """
+    with _borrowed(fd) as sock:
+        return control.recv(sock, size)
+
+
+def send(fd: int, data: bytes) -> int:
+    """Write to a descriptor of `connect_tls`. The number of bytes written. Raises OSError as send(2)."""
+    with _borrowed(fd) as sock:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+
+
+def close(fd: int) -> None:
+    """Tell the peer that the stream ends here (close_notify), and close the descriptor.
+
+    A peer that has gone already needs no telling: the descriptor is closed in any case.
+    """
+    try:
+        with _borrowed(fd) as sock:
+            control.send_close_notify(sock)
+    except OSError as exc:
+        if exc.errno not in _GONE:
+            raise
+    finally:
+        os.close(fd)
+
+
+# What sending to a connection that has ended gives; EAGAIN: its buffer is full, and close() has never waited.
+_GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADMSG, errno.ECONNABORTED, errno.EAGAIN, errno.ETIMEDOUT})
