@@ -1,0 +1,20 @@
+"""Whether the peer is who it should be: a certificate chain in, a `Verified` value or a refusal out.
+
+Nothing installs keys without a `Verified`, and only `judge` makes one. The way through it:
+
+    evidence.py     what is judged: the chain, the name, the role, the time
+    certificate.py  one certificate, parsed by both libraries
+    store.py        the trust anchors, read from disk once
+    path.py         paths from the leaf to an anchor, each accepted by OpenSSL
+    profile.py      what each certificate of a path has to be: valid now, a CA, for this purpose
+    strength.py     what the policy demands of its key and signature
+    hostname.py     the peer's name against the leaf's names (RFC 9525)
+    quorum.py       the table of all these, and the verdict: all must agree
+"""
+
+from ssa.trust.evidence import Evidence, Strength, Verified
+from ssa.trust.hostname import normalise
+from ssa.trust.quorum import judge
+from ssa.trust.store import TrustStore
+
+__all__ = ["Evidence", "Strength", "TrustStore", "Verified", "judge", "normalise"]

@@ -1,0 +1,102 @@
+"""A judgement in progress: the evidence, parsed, and where a certificate stands in a path."""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ssa.errors import error
+from ssa.trust import hostname
+from ssa.trust.certificate import load_untrusted, printable
+
+if TYPE_CHECKING:
+    from ssa.trust.certificate import Certificate
+    from ssa.trust.evidence import Evidence, Strength
+    from ssa.trust.hostname import Host
+    from ssa.trust.store import TrustStore
+
+# What a peer may send. The biggest real chains have 6 certificates and 10 kB; libssl itself stops at 100 kB.
+MAX_CERTIFICATES = 64
+MAX_BYTES = 256 << 10
+
+Path = tuple["Certificate", ...]
+
+
+class Place(Enum):
+    """Where a certificate stands in a path."""
+
+    LEAF = "leaf"
+    INTERMEDIATE = "intermediate"
+    ANCHOR = "trust anchor"
+
+    @property
+    def signed(self) -> bool:
+        """Whether its signature matters: an anchor is trusted for being in the store."""
+        return self is not Place.ANCHOR
+
+
+class Case:
+    """One judgement: what was shown, what it is held against, when.
+
+    Raises:
+        CertificateError: the chain is empty, too big or unreadable, or there is no usable name to check against.
+    """
+
+    def __init__(self, evidence: Evidence, store: TrustStore, strength: Strength) -> None:
+        chain = evidence.chain
+        if not chain:
+            raise error("NO_CERTIFICATE")
+        if len(chain) > MAX_CERTIFICATES or sum(map(len, chain)) > MAX_BYTES:
+            raise error(
+                "BAD_CERTIFICATE",
+                f"chain of {len(chain)} certificates and {sum(map(len, chain))} bytes, "
+                f"at most {MAX_CERTIFICATES} and {MAX_BYTES} are looked at",
+            )
+        self.role = evidence.role
+        self.when = evidence.moment()
+        self.host = _host(evidence)
+        self.store = store
+        self.strength = strength
+        self.signatures = strength.signatures
+        self.leaf = self._load(chain[0], "leaf")
+        # A certificate sent twice, or the leaf again, is of no use to any path.
+        rest = dict.fromkeys(der for der in chain[1:] if der != chain[0])
+        self.others = tuple(self._load(der, f"certificate {number} of the chain") for number, der in enumerate(rest, 2))
+
+    def _load(self, der: bytes, what: str) -> Certificate:
+        return self.store.get(der) or load_untrusted(der, what)
+
+    @cached_property
+    def _known(self) -> dict[bytes, Certificate]:
+        return {certificate.der: certificate for certificate in (self.leaf, *self.others)}
+
+    def find(self, der: bytes) -> Certificate | None:
+        """The certificate with these bytes, from the store or as sent."""
+        return self.store.get(der) or self._known.get(der)
+
+    def label(self, certificate: Certificate, place: Place) -> str:
+        """The certificate as a message names it: ``intermediate CN=Some CA``."""
+        return f"{place.value} {certificate.name}"
+
+    def place(self, certificate: Certificate, *, last: bool) -> Place:
+        """Where it stands: the leaf is the leaf even where it is its own anchor."""
+        if certificate.der == self.leaf.der:
+            return Place.LEAF
+        return Place.ANCHOR if last else Place.INTERMEDIATE
+
+
+def places(case: Case, path: Path) -> list[tuple[Certificate, Place]]:
+    """The certificates of a path with their places, leaf first."""
+    return [(certificate, case.place(certificate, last=certificate is path[-1])) for certificate in path]
+
+
+def _host(evidence: Evidence) -> Host | None:
+    if evidence.role == "client":
+        return None
+    if evidence.hostname is None:
+        raise error("HOSTNAME_MISMATCH", "there is no name to check the certificate against")
+    try:
+        return hostname.normalise(str(evidence.hostname))
+    except ValueError as failure:
+        raise error("HOSTNAME_MISMATCH", printable(str(failure))) from failure

@@ -1,0 +1,121 @@
+"""The values that go into a judgement, and the one that comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+Role = Literal["client", "server"]
+
+# Key type and hash of each SignatureScheme (RFC 8446, section 4.2.3). In a certificate only these two are
+# compared: the curve of a scheme is the signer's, and PKCS#1 v1.5 in a certificate is as strong as PSS, which
+# hardly any CA signs with. SHA-1 and MD5 are not here, so no policy can name them.
+SCHEMES: dict[str, tuple[str, str]] = {
+    "ecdsa_secp256r1_sha256": ("ecdsa", "sha256"),
+    "ecdsa_secp384r1_sha384": ("ecdsa", "sha384"),
+    "ecdsa_secp521r1_sha512": ("ecdsa", "sha512"),
+    "ed25519": ("ed25519", ""),
+    "ed448": ("ed448", ""),
+    "rsa_pkcs1_sha256": ("rsa", "sha256"),
+    "rsa_pkcs1_sha384": ("rsa", "sha384"),
+    "rsa_pkcs1_sha512": ("rsa", "sha512"),
+    "rsa_pss_rsae_sha256": ("rsa", "sha256"),
+    "rsa_pss_rsae_sha384": ("rsa", "sha384"),
+    "rsa_pss_rsae_sha512": ("rsa", "sha512"),
+    "rsa_pss_pss_sha256": ("rsa", "sha256"),
+    "rsa_pss_pss_sha384": ("rsa", "sha384"),
+    "rsa_pss_pss_sha512": ("rsa", "sha512"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the peer showed, and what it is held against.
+
+    Attributes:
+        chain: the certificates as the peer sent them, DER, its own first. Not yet parsed, not trusted.
+        hostname: whom the caller asked for, a DNS name (A-labels or U-labels) or an IP address; None for a client.
+        role: the role of the *peer*. A ``server`` is held to serverAuth and the hostname, a ``client`` to clientAuth.
+        when: the moment at which the certificates must be valid; None is now.
+
+    Raises:
+        ValueError: the role is neither, or ``when`` has no time zone.
+    """
+
+    chain: tuple[bytes, ...]
+    hostname: str | IPv4Address | IPv6Address | None
+    role: Role
+    when: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.role not in ("client", "server"):
+            raise ValueError(f"role is {self.role!r}, expected 'client' or 'server'")
+        if self.when is not None and self.when.tzinfo is None:
+            raise ValueError("when has no time zone")
+
+    def moment(self) -> datetime:
+        """The time of the judgement, in UTC and whole seconds, as certificates have it."""
+        return (self.when or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """What the policy demands of every key and signature in a path.
+
+    Attributes:
+        min_rsa_bits: the least size of an RSA modulus, in bits.
+        signature_algorithms: SignatureScheme names of RFC 8446, section 4.2.3 (see `SCHEMES`).
+
+    Raises:
+        ValueError: a scheme is not known.
+    """
+
+    min_rsa_bits: int
+    signature_algorithms: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.signature_algorithms if name not in SCHEMES]:
+            raise ValueError(f"{unknown[0]!r} is no signature algorithm, expected one of {', '.join(SCHEMES)}")
+
+    @property
+    def signatures(self) -> frozenset[tuple[str, str]]:
+        """The allowed pairs of key type and hash."""
+        return frozenset(SCHEMES[name] for name in self.signature_algorithms)
+
+
+_SEAL = object()  # who holds it may make a Verified: this module and, through `_seal`, the quorum
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """The proof that the peer's certificate was judged and found good. Only `ssa.trust.judge` makes one.
+
+    Attributes:
+        path: the certificates that vouch for the peer, DER, from its own to the trust anchor.
+        identity: the hostname or address that matched; for a client, the subject (RFC 4514).
+        verdicts: a line from each validator, such as ``name: ok (DNS *.example.com)``.
+    """
+
+    path: tuple[bytes, ...]
+    identity: str
+    verdicts: tuple[str, ...]
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("a Verified is made by ssa.trust.judge only")
+
+    def __init_subclass__(cls, **_kwargs: object) -> NoReturn:
+        raise TypeError("Verified has no subclasses")
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise TypeError("a Verified is not copied or pickled: judge again")
+
+
+def _seal(path: tuple[bytes, ...], identity: str, verdicts: tuple[str, ...]) -> Any:
+    return Verified(path, identity, verdicts, seal=_SEAL)

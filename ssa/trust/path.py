@@ -1,0 +1,286 @@
+"""Paths from the peer's certificate to a trust anchor.
+
+Theory of operation
+-------------------
+OpenSSL judges every path that leaves this module, with one set of rules: those that curl's users know. But it
+builds one path only, from the first issuer that fits by name, and when that path is bad it does not look for
+another. Peers do send alternatives: an expired cross-certificate beside the new one, one signed with SHA-1
+beside one that is not, a bridge between PKIs. So:
+
+1. Fast: OpenSSL builds and verifies at once. Nearly every chain ends here.
+2. Slow, when it refused, or when the quorum refused the path it found: we build the paths ourselves and hand each
+   to OpenSSL as an exact chain, one anchor and these intermediates and nothing to choose. What OpenSSL refuses as
+   an exact chain stays refused; what we add is only the search.
+
+The search is bounded, for the chain comes from outside and need not be honest. Certificates are made sure of from
+the anchors down: a key is used to verify a signature only after its own certificate was verified, so a stranger's
+certificates cost one failed check each, with an anchor's key. A certificate that fails a check of profile.py
+would fail it in any path, and is left out with all paths through it. The rest is a graph without surprises: a
+depth-first walk tries each way up, and gives up after `MAX_PATHS`, `MAX_STEPS` or `MAX_SIGNATURES`.
+
+A refusal is a value here, not the end: the quorum sees all of them and reports the one that tells most.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from itertools import islice
+from typing import TYPE_CHECKING, cast
+
+from cryptography.hazmat.bindings._rust import _openssl
+from OpenSSL import crypto
+
+from ssa.errors import CertificateError, error
+from ssa.trust.case import Place, places
+from ssa.trust.profile import CHECKS
+from ssa.trust.store import native_store, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ssa.trust.case import Case, Path
+    from ssa.trust.certificate import Certificate
+
+MAX_DEPTH = 10  # certificates in a path, with leaf and anchor
+MAX_PATHS = 64  # exact chains given to OpenSSL for one judgement
+MAX_SIGNATURES = 200  # verified by ourselves for one judgement
+MAX_STEPS = 2000  # of the walk
+
+_lib = _openssl.lib
+# What OpenSSL's refusals are in our terms (X509_V_ERR_*, openssl-verify(1)). The numbers are those that the binding
+# does not name. What is not here is BAD_CERTIFICATE.
+REASONS: dict[int, str] = {
+    _lib.X509_V_ERR_CERT_HAS_EXPIRED: "CERTIFICATE_EXPIRED",
+    _lib.X509_V_ERR_CERT_NOT_YET_VALID: "CERTIFICATE_NOT_YET_VALID",
+    _lib.X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT: "SELF_SIGNED_CERTIFICATE",
+    _lib.X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN: "UNKNOWN_CA",
+    _lib.X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT: "UNKNOWN_CA",
+    _lib.X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "UNKNOWN_CA",
+    _lib.X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: "UNKNOWN_CA",
+    _lib.X509_V_ERR_CERT_UNTRUSTED: "UNKNOWN_CA",
+    _lib.X509_V_ERR_CERT_REJECTED: "UNKNOWN_CA",
+    _lib.X509_V_ERR_SUBJECT_ISSUER_MISMATCH: "UNKNOWN_CA",
+    _lib.X509_V_ERR_AKID_SKID_MISMATCH: "UNKNOWN_CA",
+    _lib.X509_V_ERR_AKID_ISSUER_SERIAL_MISMATCH: "UNKNOWN_CA",
+    _lib.X509_V_ERR_CERT_SIGNATURE_FAILURE: "BAD_SIGNATURE",
+    _lib.X509_V_ERR_UNABLE_TO_DECRYPT_CERT_SIGNATURE: "BAD_SIGNATURE",
+    76: "BAD_SIGNATURE",  # UNSUPPORTED_SIGNATURE_ALGORITHM
+    77: "BAD_SIGNATURE",  # SIGNATURE_ALGORITHM_MISMATCH
+    78: "BAD_SIGNATURE",  # SIGNATURE_ALGORITHM_INCONSISTENCY
+    _lib.X509_V_ERR_INVALID_CA: "NOT_A_CA",
+    79: "NOT_A_CA",  # INVALID_CA, where the binding has an older number
+    _lib.X509_V_ERR_KEYUSAGE_NO_CERTSIGN: "NOT_A_CA",
+    _lib.X509_V_ERR_INVALID_NON_CA: "NOT_A_CA",
+    _lib.X509_V_ERR_INVALID_PURPOSE: "WRONG_PURPOSE",
+    _lib.X509_V_ERR_KEYUSAGE_NO_DIGITAL_SIGNATURE: "WRONG_PURPOSE",
+    _lib.X509_V_ERR_PATH_LENGTH_EXCEEDED: "PATH_LENGTH",
+    _lib.X509_V_ERR_CERT_CHAIN_TOO_LONG: "PATH_LENGTH",
+    _lib.X509_V_ERR_PERMITTED_VIOLATION: "NAME_CONSTRAINT",
+    _lib.X509_V_ERR_EXCLUDED_VIOLATION: "NAME_CONSTRAINT",
+    _lib.X509_V_ERR_SUBTREE_MINMAX: "NAME_CONSTRAINT",
+    _lib.X509_V_ERR_UNSUPPORTED_CONSTRAINT_TYPE: "NAME_CONSTRAINT",
+    _lib.X509_V_ERR_UNSUPPORTED_CONSTRAINT_SYNTAX: "NAME_CONSTRAINT",
+    _lib.X509_V_ERR_UNSUPPORTED_NAME_SYNTAX: "NAME_CONSTRAINT",
+    66: "WEAK_KEY",  # EE_KEY_TOO_SMALL
+    67: "WEAK_KEY",  # CA_KEY_TOO_SMALL
+    68: "WEAK_SIGNATURE",  # CA_MD_TOO_WEAK
+}
+
+
+def candidates(case: Case) -> Iterator[Path | CertificateError]:
+    """The paths that OpenSSL accepts, best first, and in between why others were not: bounded in number and cost."""
+    fast: Path | None = None
+    try:
+        fast = _built(case)
+        yield fast
+    except CertificateError as refusal:
+        yield refusal
+    # Who asks for more was not content with that.
+    for found in _search(case):
+        if isinstance(found, CertificateError):
+            yield found
+        elif found != fast:
+            yield _judged(case, found)
+
+
+def _built(case: Case) -> Path:
+    """The path that OpenSSL builds by itself."""
+    try:
+        chain = case.store.verify(case.role, case.leaf, case.others, case.when)
+    except crypto.X509StoreContextError as refusal:
+        raise _translated(case, refusal) from None
+    return _path(case, chain)
+
+
+def _judged(case: Case, path: Path) -> Path | CertificateError:
+    """OpenSSL's word on exactly this path."""
+    store = native_store(path[-1:], case.role)
+    try:
+        return _path(case, verify(store, path[0], path[1:-1], case.when))
+    except crypto.X509StoreContextError as refusal:
+        return _translated(case, refusal)
+    except CertificateError as refusal:
+        return refusal
+
+
+def _path(case: Case, chain: list[crypto.X509]) -> Path:
+    """OpenSSL's chain in our own values; what it must be is checked, not assumed."""
+    found = [case.find(crypto.dump_certificate(crypto.FILETYPE_ASN1, native)) for native in chain]
+    path = tuple(certificate for certificate in found if certificate is not None)
+    if len(path) != len(found) or not path or path[0].der != case.leaf.der or path[-1] not in case.store:
+        raise error("BAD_CERTIFICATE", "the path is not made of the peer's certificates and a trust anchor")
+    if len(path) > MAX_DEPTH:
+        raise error("PATH_LENGTH", f"path of {len(path)} certificates, at most {MAX_DEPTH} are allowed")
+    return path
+
+
+# --- what OpenSSL said ---------------------------------------------------------------------------------------------
+
+
+def _translated(case: Case, refusal: crypto.X509StoreContextError) -> CertificateError:
+    """OpenSSL's refusal as ours: the reason, the certificate, and what is wrong with it."""
+    code, depth, text = refusal.errors
+    reason = REASONS.get(code, "BAD_CERTIFICATE")
+    certificate = _blamed(case, refusal)
+    if certificate is None:
+        return _error(reason, f"{text} (at depth {depth})")
+    place = case.place(certificate, last=certificate in case.store)
+    for check in CHECKS.values():  # ours say what was found and what was expected
+        try:
+            check(case, certificate, place)
+        except CertificateError as own:
+            if own.reason == reason:
+                return own
+    label = case.label(certificate, place)
+    if reason == "UNKNOWN_CA":
+        where = f"neither in the chain nor among the {len(case.store)} trust anchors of {case.store.source}"
+        issuer = "itself" if certificate.subject == certificate.issuer else certificate.issuer_name
+        return _error(reason, f"{label} was issued by {issuer}, which is {where}")
+    return _error(reason, f"{label}: {text}")
+
+
+def _blamed(case: Case, refusal: crypto.X509StoreContextError) -> Certificate | None:
+    try:
+        return case.find(crypto.dump_certificate(crypto.FILETYPE_ASN1, refusal.certificate))
+    except crypto.Error:  # OpenSSL blames none for a broken policy
+        return None
+
+
+def _error(reason: str, detail: str) -> CertificateError:
+    return cast("CertificateError", error(reason, detail))
+
+
+# --- our own search ------------------------------------------------------------------------------------------------
+
+
+def _search(case: Case) -> Iterator[Path | CertificateError]:
+    """Paths from the leaf to an anchor, shortest first at every fork, and why certificates were left out."""
+    if (fault := _fault(case, case.leaf, Place.LEAF)) is not None:
+        yield fault  # in every path
+        return
+    if case.leaf in case.store:
+        yield (case.leaf,)
+    faults: list[CertificateError] = []
+    issuers = _issuers(case, faults)
+    yield from faults
+    yield from islice(_walk(case, issuers), MAX_PATHS)
+
+
+def _fault(case: Case, certificate: Certificate, place: Place) -> CertificateError | None:
+    for check in CHECKS.values():
+        try:
+            check(case, certificate, place)
+        except CertificateError as refusal:
+            return refusal
+    return None
+
+
+def _issuers(case: Case, faults: list[CertificateError]) -> dict[bytes, list[Certificate]]:
+    """Who really issued whom, by the child's DER: an edge is here when the signature is right and leads from an anchor.
+
+    Certificates are visited from the anchors down, nearest first.
+    """
+    children = _children(case)
+    anchors = [anchor for name in children for anchor in case.store.named(name)]
+    queue = deque(anchor for anchor in anchors if _fine(case, anchor, Place.ANCHOR, faults))
+    seen = {anchor.der for anchor in anchors}
+    issuers: dict[bytes, list[Certificate]] = defaultdict(list)
+    signatures = _Signatures()
+    while queue:
+        issuer = queue.popleft()
+        for child in children.get(issuer.subject, ()):
+            if child.der == issuer.der or not signatures.right(issuer, child):
+                continue
+            issuers[child.der].append(issuer)
+            if child.der in seen or child.der == case.leaf.der:
+                continue
+            seen.add(child.der)
+            if _fine(case, child, Place.INTERMEDIATE, faults):
+                queue.append(child)
+    return issuers
+
+
+def _fine(case: Case, certificate: Certificate, place: Place, faults: list[CertificateError]) -> bool:
+    fault = _fault(case, certificate, place)
+    if fault is not None:
+        faults.append(fault)
+    return fault is None
+
+
+def _children(case: Case) -> dict[bytes, list[Certificate]]:
+    """The leaf and those sent certificates that stand above it by name, by their issuer's name."""
+    by_subject: dict[bytes, list[Certificate]] = defaultdict(list)
+    for certificate in case.others:
+        if certificate not in case.store:  # an anchor needs no issuer
+            by_subject[certificate.subject].append(certificate)
+    children: dict[bytes, list[Certificate]] = {}
+    queue = deque([case.leaf])
+    while queue:
+        certificate = queue.popleft()
+        if certificate.issuer not in children:
+            children[certificate.issuer] = []
+            queue.extend(by_subject[certificate.issuer])
+        children[certificate.issuer].append(certificate)
+    return children
+
+
+class _Signatures:
+    """Checks signatures, each once, and no more than `MAX_SIGNATURES`."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes], bool] = {}
+
+    def right(self, issuer: Certificate, child: Certificate) -> bool:
+        pair = (issuer.spki, child.der)
+        if pair not in self._known:
+            if len(self._known) >= MAX_SIGNATURES:
+                return False
+            self._known[pair] = _signed(issuer, child)
+        return self._known[pair]
+
+
+def _signed(issuer: Certificate, child: Certificate) -> bool:
+    try:
+        child.parsed.verify_directly_issued_by(issuer.parsed)
+    except Exception:  # noqa: BLE001  # a wrong signature, or one the library cannot read: no edge either way
+        return False
+    return True
+
+
+def _walk(case: Case, issuers: dict[bytes, list[Certificate]]) -> Iterator[Path]:
+    """Every way up from the leaf, without going through one CA (name and key) twice."""
+    stack: list[Path] = [(case.leaf,)]
+    for _ in range(MAX_STEPS):
+        if not stack:
+            return
+        path = stack.pop()
+        if len(path) > 1 and path[-1] in case.store:
+            yield path
+        elif len(path) < MAX_DEPTH:
+            passed = {(certificate.subject, certificate.spki) for certificate in path[1:]}
+            above = issuers.get(path[-1].der, ())
+            # Nearest to an anchor first, so last onto the stack.
+            stack.extend((*path, up) for up in reversed(above) if (up.subject, up.spki) not in passed)
+
+
+__all__ = ["MAX_DEPTH", "MAX_PATHS", "MAX_SIGNATURES", "candidates", "places"]

@@ -1,0 +1,126 @@
+"""The verdict: a table of validators, each asked about the same path, and all must agree.
+
+It fails closed. A validator that breaks, for whatever reason, has not agreed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ssa.errors import CertificateError, error
+from ssa.trust import hostname
+from ssa.trust.case import Case, places
+from ssa.trust.evidence import Evidence, Strength, Verified, _seal
+from ssa.trust.path import candidates
+from ssa.trust.profile import CHECKS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ssa.trust.case import Path
+    from ssa.trust.store import TrustStore
+
+# Reasons that say only that no path was found; any other refusal tells more.
+_VAGUE = frozenset({"UNKNOWN_CA", "SELF_SIGNED_CERTIFICATE"})
+
+
+def _path(case: Case, path: Path) -> str:
+    """Every path here is one that OpenSSL accepted; this is the independent look at its two ends."""
+    if path[0].der != case.leaf.der or path[-1] not in case.store:
+        raise error("UNKNOWN_CA", f"{path[-1].name} is no trust anchor")
+    return f"{len(path)} certificate{'s' if len(path) > 1 else ''}, anchor {path[-1].name}"
+
+
+def _name(case: Case, _path: Path) -> str:
+    return f"client {case.leaf.name}" if case.host is None else hostname.check(case, case.leaf)
+
+
+def _validity(case: Case, path: Path) -> str:
+    _each("validity", case, path)
+    return f"until {min(certificate.parsed.not_valid_after_utc for certificate in path):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _authority(case: Case, path: Path) -> str:
+    return _each("authority", case, path)
+
+
+def _purpose(case: Case, path: Path) -> str:
+    _each("purpose", case, path)
+    return f"TLS {case.role}"
+
+
+def _constraints(case: Case, path: Path) -> str:
+    return _each("constraints", case, path)
+
+
+def _strength(case: Case, path: Path) -> str:
+    return _each("strength", case, path)
+
+
+def _each(check: str, case: Case, path: Path) -> str:
+    for certificate, place in places(case, path):
+        CHECKS[check](case, certificate, place)
+    return ""
+
+
+# Asked in this order; the first refusal is the one reported.
+VALIDATORS: dict[str, Callable[[Case, Path], str]] = {
+    "path": _path,
+    "validity": _validity,
+    "authority": _authority,
+    "purpose": _purpose,
+    "constraints": _constraints,
+    "name": _name,
+    "strength": _strength,
+}
+
+
+def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified:
+    """Judge a peer's certificate chain.
+
+    Args:
+        evidence: what the peer sent and whom it should be.
+        store: the trust anchors.
+        strength: what the policy demands of keys and signatures.
+
+    Returns:
+        The proof, with the path that was found and a line from each validator.
+
+    Raises:
+        CertificateError: the peer is refused; the message names the certificate and the check that it failed.
+    """
+    try:
+        case = Case(evidence, store, strength)
+        refusals: list[CertificateError] = []
+        for found in candidates(case):
+            if isinstance(found, CertificateError):
+                refusals.append(found)
+                continue
+            try:
+                return _unanimous(case, found)
+            except CertificateError as refusal:
+                refusals.append(refusal)
+                if refusal.reason == "HOSTNAME_MISMATCH":
+                    break  # the name is the leaf's: no other path changes it
+    except CertificateError:
+        raise
+    except Exception as failure:  # fails closed
+        raise error("BAD_CERTIFICATE", f"it could not be judged: {failure!r}") from failure
+    raise next((refusal for refusal in refusals if refusal.reason not in _VAGUE), refusals[0])
+
+
+def _unanimous(case: Case, path: Path) -> Verified:
+    verdicts = tuple(_verdict(name, case, path) for name in VALIDATORS)
+    identity = case.leaf.name if case.host is None else str(case.host)
+    return cast("Verified", _seal(tuple(certificate.der for certificate in path), identity, verdicts))
+
+
+def _verdict(name: str, case: Case, path: Path) -> str:
+    """What a validator says: a line if it agrees; its refusal, or that it broke, is raised."""
+    try:
+        remark = VALIDATORS[name](case, path)
+    except CertificateError:
+        raise
+    except Exception as failure:  # fails closed
+        raise error("BAD_CERTIFICATE", f"validator {name} failed: {failure!r}") from failure
+    return f"{name}: ok ({remark})" if remark else f"{name}: ok"
