@@ -117,9 +117,14 @@ def _empty_directory(path: Path) -> Path:
 
 
 def _without_links(mountpoint: Path) -> Path:
-    """The mount point as the mount table has it, without asking a file system that may be dead."""
+    """The mount point as the mount table has it, without asking a file system that may be dead or stuck."""
     absolute = mountpoint.absolute()
-    return Path(os.path.realpath(absolute.parent)) / absolute.name
+    path = Path(os.path.realpath(absolute.parent)) / absolute.name
+    try:
+        path.readlink()
+    except OSError:
+        return path
+    return Path(os.path.realpath(path))
 
 
 def _mounted(path: Path) -> str:
