@@ -136,18 +136,17 @@ def _run(options: _Options) -> None:
 
 async def _serve(options: _Options, service: Service, requests: socket.socket) -> None:
     async with trio.open_nursery() as nursery:
-        await nursery.start(_end_on_signal, nursery.cancel_scope)
-        with mount.mounted(service, options.mount, allow_other=not options.user):
-            nursery.start_soon(mount.main)
-            nursery.start_soon(listener.serve, service, requests)
-            readiness.announce(options.ready_fd)
-            _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
-            if options.user:
-                _log.info("for your programs: export SSA_RUN_DIR=%s SSA_MOUNT=%s", options.run_dir, options.mount)
-            await trio.sleep_forever()
+        await nursery.start(_end_on_signal, nursery.cancel_scope)  # first: a signal must always be heard
+        mounted = await mount.init(service, options.mount, allow_other=not options.user)
+        await nursery.start(mounted.main)
+        nursery.start_soon(listener.serve, service, requests)
+        readiness.announce(options.ready_fd)
+        _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
+        if options.user:
+            _log.info("for your programs: export SSA_RUN_DIR=%s SSA_MOUNT=%s", options.run_dir, options.mount)
 
 
-async def _end_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+async def _end_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:

@@ -13,6 +13,7 @@ Records are fed one at a time, and none after `done`: what follows the handshake
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum, auto
 from typing import Any
 
@@ -28,6 +29,8 @@ from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
 from ssa.trust import Verified
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
+
+_FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
 class Step(Enum):
@@ -46,6 +49,7 @@ class ClientEngine:
         self.step = Step.READ
         self.secrets = Secrets()
         self._admitted = False
+        self._pending = b""  # what OpenSSL wants to send, until it may
         self._sent = b""  # the last flight, for the nonce that its Finished spent
         self._connection = SSL.Connection(context, None)
         self._connection.set_app_data(self.secrets)
@@ -69,8 +73,7 @@ class ClientEngine:
             raise RuntimeError("a record was fed to an engine that waits for none")
         self._connection.bio_write(record)
         finished = self._advance()
-        pending = _lib.BIO_ctrl_pending(self._connection._from_ssl)  # noqa: SLF001 - held, not taken
-        if (finished or pending) and not self._admitted and self._has_certificate(finished):
+        if (finished or self._pending) and not self._admitted and self._has_certificate(finished):
             self._finished = finished
             self.step = Step.JUDGE
             return b""
@@ -150,18 +153,21 @@ class ClientEngine:
         except SSL.Error as exc:
             self.step = Step.DONE
             raise _explain(exc) from exc
-        return True
+        else:
+            return True
+        finally:
+            with contextlib.suppress(SSL.WantReadError):  # its word for an empty BIO
+                self._pending += self._connection.bio_read(_FLIGHT)
 
     def _release(self, finished: bool) -> bytes:
         self.step = Step.DONE if finished else Step.READ
         return self._take()
 
     def _take(self) -> bytes:
-        pending = _lib.BIO_ctrl_pending(self._connection._from_ssl)  # noqa: SLF001
-        if not pending:
-            return b""
-        self._sent = self._connection.bio_read(pending)
-        return self._sent
+        flight, self._pending = self._pending, b""
+        if flight:
+            self._sent = flight
+        return flight
 
     def _finished_record(self) -> bytes:
         """TLS 1.2's encrypted Finished: the last record of our last flight."""

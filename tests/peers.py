@@ -1,0 +1,242 @@
+"""Real servers and a real ssad as context managers: Debian's programs, each on a port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import trustme
+
+
+class PKI:
+    """A throw-away authority and what it has issued, as files."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.authority = trustme.CA()
+        self.ca = directory / "ca.pem"
+        self.authority.cert_pem.write_to_path(self.ca)
+        self.cert, self.key = self.issue("server", "localhost", "127.0.0.1", "::1", "example.test")
+
+    def issue(self, name: str, *identities: str, key_type: str = "ECDSA", **options: object) -> tuple[Path, Path]:
+        leaf = self.authority.issue_cert(*identities, key_type=trustme.KeyType[key_type], **options)
+        return self.store(name, leaf)
+
+    def store(self, name: str, leaf: trustme.LeafCert) -> tuple[Path, Path]:
+        cert, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
+        cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        leaf.private_key_pem.write_to_path(key)
+        return cert, key
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return sock.getsockname()[1]
+
+
+def wait_for_port(port: int, process: subprocess.Popen | None = None, host: str = "127.0.0.1") -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            pytest_fail = process.stderr.read().decode() if process.stderr else ""
+            raise RuntimeError(f"{process.args} ended with {process.returncode}: {pytest_fail}")
+        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return
+        time.sleep(0.02)
+    raise RuntimeError(f"nothing listens on port {port}")
+
+
+def listens(port: int) -> bool:
+    """Whether some socket of this network namespace listens on the port: asked without a connection."""
+    wanted = f":{port:04X} "
+    return any(
+        wanted in line and " 0A " in line
+        for table in ("/proc/net/tcp", "/proc/net/tcp6")
+        for line in Path(table).read_text().splitlines()
+    )
+
+
+@contextlib.contextmanager
+def program(*command: object, port: int, **options):
+    """A server program, from the moment it listens until the end of the block."""
+    process = subprocess.Popen([str(word) for word in command], start_new_session=True, **options)
+    try:
+        deadline = time.monotonic() + 20
+        while not listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command} does not listen on port {port} (status {process.poll()})")
+            time.sleep(0.01)
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+@contextlib.contextmanager
+def openssl(pki: PKI, *arguments: object, cert: tuple[Path, Path] | None = None, **options):
+    """`openssl s_server`; yields (port, process)."""
+    port = free_port()
+    certificate, key = cert or (pki.cert, pki.key)
+    command = ("openssl", "s_server", "-accept", port, "-cert", certificate, "-key", key, "-cert_chain", certificate)
+    options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("stdout", subprocess.DEVNULL)
+    options.setdefault("stderr", subprocess.DEVNULL)
+    with program(*command, *arguments, port=port, **options) as process:
+        yield port, process
+
+
+@contextlib.contextmanager
+def gnutls(pki: PKI, priority: str = "NORMAL", *arguments: object, cert: tuple[Path, Path] | None = None):
+    """`gnutls-serv --echo`; yields its port."""
+    port = free_port()
+    certificate, key = cert or (pki.cert, pki.key)
+    command = ("gnutls-serv", "--echo", "--quiet", "-p", port, "--priority", priority)
+    files = ("--x509certfile", certificate, "--x509keyfile", key)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with program(*command, *files, *arguments, port=port, **quiet):
+        yield port
+
+
+NGINX = """
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
+  uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
+  server {{
+    listen 127.0.0.1:{port} ssl; listen [::1]:{port} ssl;
+    ssl_certificate {cert}; ssl_certificate_key {key};
+    {extra}
+    location / {{ root {directory}; }}
+    location /hello {{ return 200 "hello from nginx\\n"; }}
+  }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(pki: PKI, directory: Path, extra: str = ""):
+    """nginx serving a directory; yields its port."""
+    port = free_port()
+    directory.mkdir(parents=True, exist_ok=True)
+    configuration = directory / "nginx.conf"
+    configuration.write_text(
+        NGINX.format(directory=directory, port=port, cert=pki.cert, key=pki.key, extra=extra)
+    )
+    command = (shutil.which("nginx") or "/usr/sbin/nginx", "-e", directory / "error.log", "-c", configuration)
+    with program(*command, "-g", "user root;" if os.geteuid() == 0 else "", port=port):
+        yield port
+
+
+class Daemon:
+    """An ssad of our own: its run directory, its mount, its policy."""
+
+    def __init__(self, directory: Path, *, arguments: tuple[str, ...] = (), policy: str = "") -> None:
+        self.run_dir = directory / "run"
+        self.mount = directory / "ssa"
+        self.config = directory / "policy.toml"
+        self.log_file = directory / "ssad.log"
+        self._arguments = arguments
+        self.environment = {
+            "SSA_RUN_DIR": str(self.run_dir),
+            "SSA_MOUNT": str(self.mount),
+            "SSA_CONFIG": str(self.config),
+        }
+        self.config.write_text(policy)
+
+    def start(self) -> Daemon:
+        ready, told = os.pipe()
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
+                env=os.environ | self.environment,
+                pass_fds=[told],
+                stderr=log,
+            )
+        os.close(told)
+        try:
+            if not select.select([ready], [], [], 30)[0] or os.read(ready, 16) != b"ready\n":
+                self.stop()
+                raise RuntimeError(f"ssad did not get ready: {self.log}")
+        finally:
+            os.close(ready)
+        return self
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def __enter__(self) -> Daemon:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def set(self, name: str, text: str) -> None:
+        with (self.mount / "policy" / name).open("w") as file:
+            file.write(text + "\n")
+
+    def get(self, path: str) -> str:
+        return (self.mount / path).read_text()
+
+    def sockets(self) -> list[str]:
+        return sorted(os.listdir(self.mount / "sockets"), key=int)
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+
+@contextlib.contextmanager
+def script(serve, count: int | None = None):
+    """A TCP server whose every connection is handed to `serve(connection)` in a thread; yields its port."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    connections = []
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            threading.Thread(target=run, args=(connection,), daemon=True).start()
+
+    def run(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            serve(connection)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
