@@ -57,13 +57,12 @@ def authority(case: Case, certificate: Certificate, place: Place) -> None:
     """RFC 5280, section 6.1.4 (k) and (n), for intermediates. An anchor may be a v1 root: OpenSSL knows those rules."""
     if place is not Place.INTERMEDIATE:
         return
-    label = case.label(certificate, place)
     basic = certificate.extension_untrusted(x509.BasicConstraints)
     if certificate.parsed.version is not x509.Version.v3 or basic is None or not basic.ca:
-        raise error("NOT_A_CA", f"{label}: its basicConstraints do not make it a CA")
+        raise error("NOT_A_CA", f"{case.label(certificate, place)}: its basicConstraints do not make it a CA")
     usage = certificate.extension_untrusted(x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
-        raise error("NOT_A_CA", f"{label}: its keyUsage does not allow keyCertSign")
+        raise error("NOT_A_CA", f"{case.label(certificate, place)}: its keyUsage does not allow keyCertSign")
 
 
 def purpose(case: Case, certificate: Certificate, place: Place) -> None:
@@ -72,14 +71,16 @@ def purpose(case: Case, certificate: Certificate, place: Place) -> None:
     A keyUsage without digitalSignature is accepted for RSA servers as OpenSSL and curl do (many a private CA's
     recipe says keyEncipherment only), for no other key: all our key exchanges are signed.
     """
-    label = case.label(certificate, place)
     wanted = _PURPOSES[case.role]
     extended = certificate.extension_untrusted(x509.ExtendedKeyUsage)
     if extended is not None and wanted not in extended:
         found = ", ".join(oid.dotted_string for oid in list(extended)[:8])
-        raise error("WRONG_PURPOSE", f"{label}: its extendedKeyUsage is {found}, expected {wanted.dotted_string}")
+        raise error(
+            "WRONG_PURPOSE",
+            f"{case.label(certificate, place)}: its extendedKeyUsage is {found}, expected {wanted.dotted_string}",
+        )
     if place is Place.LEAF and not _may_sign(case, certificate):
-        raise error("WRONG_PURPOSE", f"{label}: its keyUsage does not allow digitalSignature")
+        raise error("WRONG_PURPOSE", f"{case.label(certificate, place)}: its keyUsage does not allow digitalSignature")
 
 
 def _may_sign(case: Case, certificate: Certificate) -> bool:

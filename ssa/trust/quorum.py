@@ -111,6 +111,7 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
 
 def _unanimous(case: Case, path: Path) -> Verified:
     verdicts = tuple(_verdict(name, case, path) for name in VALIDATORS)
+    case.store.remember(path[1:-1])
     identity = case.leaf.name if case.host is None else str(case.host)
     return cast("Verified", _seal(tuple(certificate.der for certificate in path), identity, verdicts))
 

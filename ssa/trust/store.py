@@ -40,6 +40,7 @@ SYSTEM_PATHS: tuple[str, ...] = (
 )
 
 _MAX_FILE = 16 << 20  # bytes: a bundle is 200 kB, so whatever is bigger is something else
+_MAX_MET = 256  # intermediates kept parsed, 10 kB each
 # Base64 has no '-', so a block that was cut short does not swallow the one after it.
 _PEM = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----([^-]*)-----END (?:X509 )?CERTIFICATE-----")
 
@@ -85,6 +86,7 @@ class TrustStore:
         self._native = {role: native_store(self._by_der.values(), role) for role in _PURPOSES}
         self._signatures = signatures
         self._lock = threading.Lock()
+        self._met: dict[bytes, Certificate] = {}
         self.source = source
         self.skipped = skipped
 
@@ -120,8 +122,19 @@ class TrustStore:
         return certificate.der in self._by_der
 
     def get(self, der: bytes) -> Certificate | None:
-        """The anchor with these bytes."""
-        return self._by_der.get(der)
+        """The certificate with these bytes, parsed already: an anchor, or an intermediate met before."""
+        return self._by_der.get(der) or self._met.get(der)
+
+    def remember(self, intermediates: Iterable[Certificate]) -> None:
+        """Keep the intermediates of an accepted path parsed (not trusted): most peers of a kind send the same ones.
+
+        A stranger's certificates never get here, so he can neither fill it nor push others out.
+        """
+        with self._lock:
+            for certificate in (new for new in intermediates if new.der not in self._met):
+                if len(self._met) >= _MAX_MET:
+                    del self._met[next(iter(self._met))]
+                self._met[certificate.der] = certificate
 
     def named(self, subject: bytes) -> list[Certificate]:
         """The anchors with this subject (a name, DER)."""
