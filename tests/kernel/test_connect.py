@@ -21,7 +21,7 @@ SIZE = 64 * 1024 * 1024
 def kernel_state(fd):
     """(version, algorithm) of both directions, as the kernel tells whoever holds the descriptor."""
     with contextlib.closing(socket.socket(fileno=os.dup(fd))) as sock:
-        return [parse_header(sock.getsockopt(SOL_TLS, direction, 64)) for direction in (TLS_TX, TLS_RX)]
+        return [parse_header(sock.getsockopt(SOL_TLS, direction, 4)) for direction in (TLS_TX, TLS_RX)]
 
 
 def read_line(fd):
@@ -54,7 +54,7 @@ def test_every_suite_with_openssl(ssad, pki, tmp_path, name, capabilities):
         fd = ssa.connect_tls("localhost", port)
         try:
             assert kernel_state(fd) == [(suite.version, suite.aead)] * 2
-            for size in (1, 1000, 16000, 40000):
+            for size in (1, 1000, 8000):  # -rev reverses a line of 16 KiB at most
                 text = os.urandom(size).hex().encode()
                 os.write(fd, text + b"\n")
                 received = b""
