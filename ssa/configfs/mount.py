@@ -24,6 +24,8 @@ from ssa.configfs.operations import Operations
 from ssa.configfs.tree import Tree, build
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ssa.configfs.view import View
 
 log = logging.getLogger("ssa.configfs")
@@ -156,7 +158,8 @@ async def _take_over(path: Path, fstype: str) -> None:
 async def _is_stale(path: Path) -> bool:
     """Whether the daemon behind a mount is gone: ENOTCONN. One that is merely stuck is alive."""
     try:
-        await _stat(path, _PROBE_SECONDS)
+        # Unlike a file's attributes, these are never answered from the kernel's cache.
+        await _in_time(os.statvfs, path, _PROBE_SECONDS)
     except OSError as failure:
         return failure.errno == errno.ENOTCONN
     return False
@@ -164,15 +167,15 @@ async def _is_stale(path: Path) -> bool:
 
 async def _answers(path: Path, seconds: float) -> bool:
     try:
-        return await _stat(path, seconds)
+        return await _in_time(os.stat, path, seconds)
     except OSError:
         return False
 
 
-async def _stat(path: Path, seconds: float) -> bool:
-    """Ask for a file's attributes in a thread that may be left behind; whether there was an answer in time."""
+async def _in_time(ask: Callable[[Path], object], path: Path, seconds: float) -> bool:
+    """Ask a file system in a thread that may be left behind; whether there was an answer in time."""
     with trio.move_on_after(seconds):
-        await trio.to_thread.run_sync(os.stat, path, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(ask, path, abandon_on_cancel=True)
         return True
     return False
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import FUSEError
 
-from ssa.configfs.tree import File
+from ssa.configfs.tree import ROOT, File
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
@@ -154,8 +154,12 @@ class Operations(pyfuse3.Operations):
         attributes.st_size = _PAGE if is_file else 0
         attributes.st_blksize = _PAGE
         attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = self._started
-        attributes.entry_timeout = attributes.attr_timeout = _FOREVER if self._tree.is_fixed(inode) else 0
+        attributes.entry_timeout = attributes.attr_timeout = self._lifetime(inode)
         return attributes
+
+    def _lifetime(self, inode: int) -> float:
+        """How long the kernel need not ask again; for the root never, so that a crashed daemon does not look alive."""
+        return _FOREVER if inode != ROOT and self._tree.is_fixed(inode) else 0
 
     # --- directories ---
 

@@ -95,8 +95,11 @@ def view(sockets: int = 0) -> FixedView:
     return FixedView(FixedSockets({number: FixedSocket(number) for number in range(1, sockets + 1)}))
 
 
-async def _signals(shown: FixedView, cancel_scope: trio.CancelScope) -> None:
+async def _signals(
+    shown: FixedView, cancel_scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as received:
+        task_status.started()
         async for number in received:
             if number == signal.SIGTERM:
                 cancel_scope.cancel()
@@ -109,8 +112,8 @@ async def _main(mountpoint: str, sockets: int) -> None:
     shown = view(sockets)
     mounted = await mount.init(shown, mountpoint)
     async with trio.open_nursery() as nursery:
+        await nursery.start(_signals, shown, nursery.cancel_scope)
         await nursery.start(mounted.main)
-        nursery.start_soon(_signals, shown, nursery.cancel_scope)
         print("ready", flush=True)  # noqa: T201
 
 

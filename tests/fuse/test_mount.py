@@ -1,0 +1,393 @@
+"""The file system as programs see it: a real mount, served by a process of its own, used by /bin/sh and others."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).parent
+PATIENCE = 30.0  # a user-mode Linux guest is slow
+
+pytestmark = pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="needs a /dev/fuse")
+
+
+@dataclass
+class Served:
+    """A mount and the process behind it."""
+
+    root: Path
+    process: subprocess.Popen[str]
+    log: list[str] = field(default_factory=list)
+
+    def sh(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script with the mount as its working directory."""
+        return subprocess.run(
+            ["/bin/sh", "-c", script], cwd=self.root, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+
+    def logged(self, text: str) -> bool:
+        """Whether a line with this text is in the log, or comes there soon."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            if any(text in line for line in self.log):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+STARTED: list[Served] = []
+
+
+def serve(root: Path, sockets: int = 3) -> Served:
+    """Start the helper, and wait until it says that it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "served.py"), str(root), str(sockets)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(HERE.parents[1])},
+    )
+    served = Served(root, process)
+    STARTED.append(served)
+    assert process.stdout
+    assert process.stderr
+    errors = process.stderr
+    threading.Thread(target=lambda: served.log.extend(iter(errors.readline, "")), daemon=True).start()
+    if process.stdout.readline() != "ready\n":
+        process.wait(PATIENCE)
+        time.sleep(0.1)
+        raise RuntimeError("".join(served.log))
+    return served
+
+
+def ls(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def detach(root: Path) -> None:
+    """Unmount what is mounted at or below a directory."""
+    for row in Path("/proc/self/mounts").read_text().splitlines():
+        mounted = Path(row.split(" ")[1])
+        if mounted.is_relative_to(root):
+            subprocess.run(["fusermount3", "-u", "-z", str(mounted)], check=False, capture_output=True)
+
+
+def is_stale(root: Path) -> bool:
+    try:
+        root.stat()
+    except OSError as failure:
+        return failure.errno == errno.ENOTCONN
+    return False
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One mount for the tests that leave the process alone."""
+    base = tmp_path_factory.mktemp("fuse")
+    for directory in (base, *base.parents[:2]):
+        if directory.owner() and "pytest" in directory.name:
+            directory.chmod(0o755)  # another user has to get there
+    served = serve(base / "ssa")
+    yield served
+    assert served.stop() == 0
+    assert not os.path.ismount(served.root)
+
+
+@pytest.fixture
+def ssa(shared: Served) -> Served:
+    """The shared mount, with the settings that the tests change as they were."""
+    for name, value in (("min_version", "TLSv1.2"), ("min_rsa_bits", "2048"), ("groups", "x25519"), ("alpn", "")):
+        (shared.root / "policy" / name).write_text(value + "\n")
+    return shared
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A mount point for a test that starts and ends processes."""
+    before = len(STARTED)
+    yield tmp_path / "ssa"
+    for served in STARTED[before:]:
+        served.process.kill()
+        served.process.wait(PATIENCE)
+    detach(tmp_path)
+
+
+# --- the shell ---
+
+# A script with the mount as its working directory, and what it prints.
+SHELL = [
+    ("cat version", "0.0.test\n"),
+    ("echo TLSv1.3 > policy/min_version; cat policy/min_version", "TLSv1.3\n"),
+    ("echo TLSv1.3 >> policy/min_version; cat policy/min_version", "TLSv1.3\n"),
+    ("printf TLSv1.3 > policy/min_version; cat policy/min_version", "TLSv1.3\n"),
+    ("echo TLSv1.3 | tee policy/min_version; cat policy/min_version", "TLSv1.3\nTLSv1.3\n"),
+    ("echo TLSv1.3 | tee -a policy/min_version >/dev/null; cat policy/min_version", "TLSv1.3\n"),
+    ("echo TLSv1.3 | dd of=policy/min_version 2>/dev/null; cat policy/min_version", "TLSv1.3\n"),
+    (
+        "echo TLSv1.3 | dd of=policy/min_version conv=notrunc seek=9 bs=8 2>/dev/null; cat policy/*_version",
+        "TLSv1.3\n" * 2,
+    ),
+    ("echo TLSv1.3 1<> policy/min_version; cat policy/min_version", "TLSv1.3\n"),
+    (": > policy/min_version && cat policy/min_version", "TLSv1.2\n"),
+    ("> policy/min_version && cat policy/min_version", "TLSv1.2\n"),
+    ("truncate -s 0 policy/min_version && cat policy/min_version", "TLSv1.2\n"),
+    ("touch policy/min_version && cat policy/min_version", "TLSv1.2\n"),
+    ("echo P-256:X25519,secp384r1 > policy/groups; cat policy/groups", "P-256\nX25519\nsecp384r1\n"),
+    ("printf 'h2\\nhttp/1.1\\n' > policy/alpn; cat policy/alpn", "h2\nhttp/1.1\n"),
+    ("cat policy/alpn", "\n"),
+    ("head -n 1 sockets/1/verdicts; tail -n 1 sockets/1/verdicts", "path: good\nhostname: good\n"),
+    ("dd if=policy/min_version bs=1 2>/dev/null", "TLSv1.2\n"),
+    ("grep -h . policy/min_version policy/min_rsa_bits", "TLSv1.2\n2048\n"),
+    ("wc -c < policy/min_version", "8\n"),
+    ("wc -l < sockets/1/verdicts", "2\n"),
+    ("cp policy/min_version /dev/stdout", "TLSv1.2\n"),
+    ("read v < policy/min_version; echo $v", "TLSv1.2\n"),
+    ("ls", "kernel\npolicy\nsockets\nstats\nversion\n"),
+    ("ls sockets", "1\n2\n3\n"),
+    ("echo sockets/*/pid", "sockets/1/pid sockets/2/pid sockets/3/pid\n"),
+    ("find . -name cipher | sort", "./sockets/1/cipher\n./sockets/2/cipher\n./sockets/3/cipher\n"),
+    (
+        "stat -c '%A %s' policy/alpn version sockets/1/close policy",
+        "-rw-r--r-- 4096\n-r--r--r-- 4096\n--w------- 4096\ndrwxr-xr-x 0\n",
+    ),
+    ("ls -l policy | wc -l", "12\n"),
+    ("test -d sockets/1 && ! test -e sockets/9 && echo fine", "fine\n"),
+    ("cd sockets/1 && cat ../../version", "0.0.test\n"),
+    ("df . | tail -n 1 | cut -d' ' -f1", "ssa\n"),
+]
+
+# A script that has to fail, and what it has to say.
+REFUSED = [
+    ("echo TLSv1.1 > policy/min_version", "I/O error|Invalid argument"),
+    ("echo junk | tee policy/min_version", "Invalid argument"),
+    ("printf TLSv1.3 | dd of=policy/min_version bs=1", "Invalid argument"),
+    ("head -c 4097 /dev/zero | dd of=policy/min_version bs=8k iflag=fullblock", "Invalid argument"),
+    ("head -c 300000 /dev/zero | dd of=policy/min_version bs=300000 iflag=fullblock", "Invalid argument"),
+    ("sed -i s/2/3/ policy/min_version", "couldn't open temporary file"),
+    ("echo x > policy/new", "Permission denied|cannot create"),
+    ("echo x > new", "Permission denied|cannot create"),
+    ("mkdir new", "Operation not permitted"),
+    ("rm -f policy/min_version", "Operation not permitted"),
+    ("rmdir stats", "Operation not permitted"),
+    ("rm -rf sockets/1", "Operation not permitted"),
+    ("mv policy/min_version policy/max_version", "Operation not permitted"),
+    ("mv policy/min_version /tmp/ssa-stolen", "Operation not permitted"),
+    ("ln -s version new", "Operation not permitted"),
+    ("ln version new", "Operation not permitted"),
+    ("mkfifo new", "Operation not permitted"),
+    ("chmod 666 policy/min_version", "Operation not permitted"),
+    ("chown 1 policy/min_version", "Operation not permitted"),
+    ("echo 1 > version", "Permission denied"),
+    ("cat sockets/1/close", "Permission denied"),
+    ("echo 0 > sockets/1/close", "I/O error|Invalid argument"),
+    ("cat sockets/9/pid", "No such file"),
+    ("cat policy", "Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("script", "output"), SHELL)
+def test_shell(ssa: Served, script: str, output: str) -> None:
+    done = ssa.sh(script)
+    assert (done.stdout, done.stderr, done.returncode) == (output, "", 0)
+
+
+@pytest.mark.parametrize(("script", "message"), REFUSED)
+def test_refused_and_nothing_changed(ssa: Served, script: str, message: str) -> None:
+    before = {path: path.read_bytes() for path in (ssa.root / "policy").iterdir()}
+    done = ssa.sh(script)
+    assert done.returncode != 0
+    assert any(words in done.stderr for words in message.split("|")), done.stderr
+    assert {path: path.read_bytes() for path in (ssa.root / "policy").iterdir()} == before
+    assert ls(ssa.root) == ["kernel", "policy", "sockets", "stats", "version"]
+    Path("/tmp/ssa-stolen").unlink(missing_ok=True)
+
+
+def test_refusal_is_logged(ssa: Served) -> None:
+    ssa.sh("echo TLSv1.7 > policy/min_version")
+    assert ssa.logged(f"policy/min_version: refused from uid {os.geteuid()} pid ")
+    assert ssa.logged("'TLSv1.7' is not supported: the kernel has no other versions, expected TLSv1.2 or TLSv1.3")
+
+
+def test_each_write_of_one_descriptor_is_a_store(ssa: Served) -> None:
+    descriptor = os.open(ssa.root / "policy/min_rsa_bits", os.O_RDWR)
+    try:
+        assert os.write(descriptor, b"3072\n") == 5
+        with pytest.raises(OSError, match="Invalid argument"):
+            os.write(descriptor, b"nothing")
+        assert os.write(descriptor, b"4096\n") == 5
+        assert os.pread(descriptor, 100, 0) == b"4096\n"
+        assert os.pread(descriptor, 2, 2) == b"96"
+    finally:
+        os.close(descriptor)
+
+
+def test_python_reads_and_writes_in_place(ssa: Served) -> None:
+    with (ssa.root / "policy/min_version").open("r+") as file:
+        assert file.read() == "TLSv1.2\n"
+        file.seek(0)
+        file.write("TLSv1.3\n")
+        file.flush()
+        file.seek(0)
+        assert file.read() == "TLSv1.3\n"
+
+
+def test_readers_see_one_value_or_the_other(ssa: Served) -> None:
+    values = {"x25519\n", "secp521r1\nsecp384r1\nsecp256r1\nx448\nffdhe2048\n"}
+    path = ssa.root / "policy/groups"
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            for value in sorted(values):
+                path.write_text(value)
+
+    def read(_: int) -> set[str]:
+        return {path.read_text() for _ in range(5)}
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with ThreadPoolExecutor(64) as readers:
+            seen = set().union(*readers.map(read, range(64)))
+    finally:
+        done.set()
+        writer.join()
+    assert seen <= values
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
+def test_another_user_reads_and_does_not_write(ssa: Served) -> None:
+    nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "
+    assert ssa.sh(f"{nobody} 'cat policy/min_version sockets/1/pid'").stdout == "TLSv1.2\n4711\n"
+    for script in ("echo TLSv1.3 > policy/min_version", "echo 1 > sockets/1/close", "> policy/new"):
+        done = ssa.sh(f"{nobody} '{script}'")
+        assert done.returncode != 0
+        assert "Permission denied" in done.stderr
+    assert ssa.sh("cat policy/min_version").stdout == "TLSv1.2\n"
+
+
+# --- processes that come and go ---
+
+
+def test_a_socket_goes(root: Path) -> None:
+    served = serve(root)
+    with (root / "sockets/1/hostname").open("rb", buffering=0) as file:
+        served.process.send_signal(signal.SIGUSR1)
+        assert served.process.stdout
+        assert served.process.stdout.readline() == "gone\n"
+        assert file.read(100) == b"server.example\n"
+        assert os.fstat(file.fileno()).st_size == 4096
+    assert ls(root / "sockets") == ["2", "3"]
+    with pytest.raises(FileNotFoundError):
+        (root / "sockets/1/hostname").read_bytes()
+    assert served.stop() == 0
+
+
+def test_a_thousand_sockets_are_listed_quickly(root: Path) -> None:
+    served = serve(root, sockets=1000)
+    began = time.monotonic()
+    assert sorted(map(int, ls(root / "sockets"))) == list(range(1, 1001))
+    assert time.monotonic() - began < PATIENCE / 10
+    assert served.stop() == 0
+
+
+def test_the_mount_goes_with_the_daemon(root: Path) -> None:
+    served = serve(root)
+    assert os.path.ismount(root)
+    held = (root / "version").open()
+    assert served.stop() == 0
+    with contextlib.suppress(OSError):
+        held.close()
+    assert not os.path.ismount(root)
+    assert list(root.iterdir()) == []
+
+
+def test_a_crashed_daemons_mount_is_taken_over(root: Path) -> None:
+    for _ in range(2):
+        served = serve(root)
+        held = (root / "version").open()
+        served.stop(signal.SIGKILL)
+        assert is_stale(root)
+        with contextlib.suppress(OSError):
+            held.close()
+    again = serve(root)
+    assert (root / "version").read_text() == "0.0.test\n"
+    assert again.logged("taking over the mount of a daemon that is gone")
+    assert again.stop() == 0
+    assert not os.path.ismount(root)
+
+
+def test_a_live_daemons_mount_is_left_alone(root: Path) -> None:
+    served = serve(root)
+    with pytest.raises(RuntimeError, match="mounted already, by a daemon that is alive"):
+        serve(root)
+    assert (root / "version").read_text() == "0.0.test\n"
+    assert served.stop() == 0
+
+
+def test_a_stuck_daemons_mount_is_left_alone(root: Path) -> None:
+    served = serve(root)
+    served.process.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(RuntimeError, match="mounted already, by a daemon that is alive"):
+            serve(root)
+    finally:
+        served.process.send_signal(signal.SIGCONT)
+    assert served.stop() == 0
+
+
+def test_unmounted_from_outside(root: Path) -> None:
+    served = serve(root)
+    detach(root)
+    assert not os.path.ismount(root)
+    served.process.terminate()
+    served.process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: (root.mkdir(), (root / "something").touch()), "not empty"),
+        (lambda root: root.touch(), "cannot make the mount point"),
+        (lambda root: root.symlink_to("/proc/self/nowhere/deeper"), "cannot make the mount point"),
+    ],
+)
+def test_where_it_cannot_be_mounted(root: Path, make: object, message: str) -> None:
+    assert callable(make)
+    make(root)
+    with pytest.raises(RuntimeError, match=message):
+        serve(root)
+
+
+def test_another_file_systems_mount_is_left_alone() -> None:
+    with pytest.raises(RuntimeError, match=r"another file system is mounted there \(proc\)"):
+        serve(Path("/proc"))
+
+
+def test_a_mount_point_is_made_with_its_parents_and_links_are_followed(root: Path) -> None:
+    link = root.with_name("link")
+    link.symlink_to(root / "deep" / "er")
+    served = serve(link)
+    assert (root / "deep/er/version").read_text() == "0.0.test\n"
+    assert served.stop(signal.SIGKILL) == -signal.SIGKILL
+    again = serve(link)
+    assert again.stop() == 0

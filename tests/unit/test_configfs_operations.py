@@ -1,0 +1,402 @@
+"""The file system's operations, called as pyfuse3 calls them, without a mount."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from pyfuse3 import FUSEError
+
+from ssa.configfs import render
+from ssa.configfs.operations import Operations
+from ssa.configfs.tree import KERNEL_FILES, ROOT, SOCKET_FILES, Collection, File, Node, Tree, build
+from ssa.policy.schema import SETTINGS
+
+sys.path.append(str(Path(__file__).parents[1] / "fuse"))
+import served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+DOCS = Path(__file__).parents[2] / "docs" / "configfs.md"
+ROOT_USER = SimpleNamespace(uid=0, pid=42)
+
+
+@dataclass
+class Shell:
+    """The operations by path, as a program sees them through the kernel."""
+
+    view: served.FixedView
+    ops: Operations
+
+    def inode(self, path: str) -> int:
+        async def walk() -> int:
+            inode = ROOT
+            for name in filter(None, path.split("/")):
+                inode = (await self.ops.lookup(inode, name.encode(), ROOT_USER)).st_ino
+            return inode
+
+        return trio.run(walk)
+
+    def call(self, handler: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
+        return trio.run(functools.partial(handler, *args))
+
+    def open(self, path: str, flags: int = os.O_RDONLY) -> int:
+        info = self.call(self.ops.open, self.inode(path), flags, ROOT_USER)
+        assert info.direct_io
+        return info.fh  # type: ignore[no-any-return]
+
+    def read(self, fh: int, size: int = 65536, off: int = 0) -> bytes:
+        return self.call(self.ops.read, fh, off, size)  # type: ignore[no-any-return]
+
+    def cat(self, path: str) -> bytes:
+        fh = self.open(path)
+        try:
+            return self.read(fh)
+        finally:
+            self.call(self.ops.release, fh)
+
+    def write(self, path: str, data: bytes, off: int = 0) -> None:
+        fh = self.open(path, os.O_WRONLY)
+        try:
+            assert self.call(self.ops.write, fh, off, data) == len(data)
+        finally:
+            self.call(self.ops.release, fh)
+
+    def stat(self, path: str) -> Any:
+        return self.call(self.ops.getattr, self.inode(path), ROOT_USER)
+
+    def ls(self, path: str) -> list[str]:
+        return [name for name, _ in self.ops._tree.children(self.inode(path))]
+
+
+@pytest.fixture
+def shell() -> Shell:
+    view = served.view(sockets=3)
+    return Shell(view, Operations(Tree(build(view), view)))
+
+
+def fails(number: int) -> Any:
+    return pytest.raises(FUSEError, match=f"^{os.strerror(number)}$")
+
+
+def files(node: Node, path: str = "") -> Iterator[tuple[str, File[Any]]]:
+    """Every file of the tree, with * for a collection's members."""
+    if isinstance(node, File):
+        yield path, node
+    elif isinstance(node, Collection):
+        yield from files(node.each, f"{path}/*")
+    else:
+        for child in node.children:
+            yield from files(child, f"{path}/{child.name}")
+
+
+# --- names ---
+
+
+def test_what_is_there(shell: Shell) -> None:
+    assert shell.ls("/") == ["version", "kernel", "policy", "sockets", "stats"]
+    assert shell.ls("policy") == list(SETTINGS)
+    assert shell.ls("kernel") == list(KERNEL_FILES)
+    assert shell.ls("sockets") == ["1", "2", "3"]
+    assert shell.ls("stats") == ["handshakes", "failures"]
+    assert shell.ls("sockets/2") == [file.name for file in SOCKET_FILES]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["x", "policy/x", "sockets/9", "sockets/01", "sockets/+1", "sockets/²", "sockets/1/x", "stats/x", "version/x"],
+)
+def test_what_is_not_there(shell: Shell, path: str) -> None:
+    with fails(errno.ENOENT):
+        shell.inode(path)
+
+
+def test_names_that_are_no_text(shell: Shell) -> None:
+    for name in (b"\xff\xfe", b"9" * 255, b"-1", b""):
+        with fails(errno.ENOENT):
+            shell.call(shell.ops.lookup, shell.inode("sockets"), name, ROOT_USER)
+
+
+def test_inodes_are_of_one_node_each_and_come_back(shell: Shell) -> None:
+    tree = shell.ops._tree
+
+    def walk(inode: int) -> Iterator[int]:
+        yield inode
+        for _, child in tree.children(inode):
+            yield from walk(child)
+
+    inodes = list(walk(ROOT))
+    assert len(inodes) == len(set(inodes)) == 1 + 5 + 3 + len(SETTINGS) + 3 * (1 + len(SOCKET_FILES)) + 2
+    assert all(shell.inode(tree.path(inode)) == inode for inode in inodes)
+
+
+@pytest.mark.parametrize("inode", [0, 2**16, 2**56, 9 << 56, (5 << 56) | 255, 2**63 - 1])
+def test_an_inode_that_never_was(shell: Shell, inode: int) -> None:
+    for handler in (shell.ops.getattr, functools.partial(shell.ops.open, inode, os.O_RDONLY)):
+        with pytest.raises(FUSEError):
+            shell.call(handler, *(() if isinstance(handler, functools.partial) else (inode,)), ROOT_USER)
+
+
+def test_attributes(shell: Shell) -> None:
+    for path, mode, size in (
+        ("policy", stat.S_IFDIR | 0o755, 0),
+        ("policy/alpn", stat.S_IFREG | 0o644, 4096),
+        ("version", stat.S_IFREG | 0o444, 4096),
+        ("sockets/1/close", stat.S_IFREG | 0o200, 4096),
+    ):
+        attributes = shell.stat(path)
+        assert (attributes.st_mode, attributes.st_size, attributes.st_uid) == (mode, size, os.geteuid())
+    assert shell.stat("sockets/1").entry_timeout == 0
+    assert shell.stat("sockets/1/pid").attr_timeout == 0
+
+
+# --- reading ---
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("version", b"0.0.test\n"),
+        ("kernel/ciphers", b"aes-gcm-128\naes-gcm-256\n"),
+        ("policy/min_version", b"TLSv1.2\n"),
+        ("policy/alpn", b"\n"),
+        ("stats/handshakes", b"7\n"),
+        ("stats/failures", b"0\n"),
+        ("sockets/1/peer_cert", b"\n"),
+        ("sockets/1/alpn", b"\n"),
+        ("sockets/1/version", b"TLSv1.3\n"),
+        ("sockets/1/cipher", b"aes-gcm-256\n"),
+        ("sockets/1/bytes_sent", b"1234\n"),
+        ("sockets/1/bytes_received", b"5678\n"),
+        ("sockets/1/verdicts", b"path: good\nhostname: good\n"),
+        ("sockets/1/opened", b"2023-11-14T22:13:20Z\n"),
+        ("sockets/1/resumed", b"no\n"),
+        ("sockets/1/compliant", b"yes\n"),
+    ],
+)
+def test_read(shell: Shell, path: str, content: bytes) -> None:
+    assert shell.cat(path) == content
+
+
+def test_every_file_that_can_be_read_ends_its_line(shell: Shell) -> None:
+    for path, file in files(build(shell.view)):
+        if file.read:
+            content = shell.cat(path.replace("sockets/*", "sockets/1").replace("stats/*", "stats/failures"))
+            assert content.endswith(b"\n")
+            assert content.count(b"\n") == 1 or not content.startswith(b"\n")
+
+
+def test_a_list_is_read_back_one_a_line_as_written(shell: Shell) -> None:
+    shell.write("policy/groups", b"P-256:X25519\n")
+    assert shell.cat("policy/groups") == b"P-256\nX25519\n"
+    shell.write("policy/handshake_timeout", b" 0.50 \n")
+    assert shell.cat("policy/handshake_timeout") == b"0.50\n"
+
+
+def test_what_the_kernel_does_not_say(shell: Shell) -> None:
+    socket = shell.view.sockets.by_id[1]
+    for number, answer in ((errno.ENOENT, errno.ENODATA), (errno.ENODATA, errno.ENODATA), (errno.EPERM, errno.EIO)):
+        socket.state = OSError(number, os.strerror(number))
+        with fails(answer):
+            shell.cat("sockets/1/cipher")
+        assert shell.cat("sockets/1/hostname") == b"server.example\n"
+
+
+def test_what_fails_otherwise_is_eio_and_logged(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+    shell.view.sockets.by_id[1].opened = float("nan")
+    with fails(errno.EIO):
+        shell.cat("sockets/1/opened")
+    assert "open failed" in caplog.text
+
+
+def test_a_reader_sees_one_value(shell: Shell) -> None:
+    fh = shell.open("policy/min_version")
+    start = shell.read(fh, 3)
+    shell.write("policy/min_version", b"TLSv1.3")
+    assert start + shell.read(fh, 100, 3) == b"TLSv1.2\n"
+    assert shell.read(fh) == b"TLSv1.3\n"  # from the start again: the value of now
+
+
+def test_an_open_file_outlives_its_socket(shell: Shell) -> None:
+    fh, inode = shell.open("sockets/1/hostname"), shell.inode("sockets/1/hostname")
+    writer, folder = shell.open("sockets/1/close", os.O_WRONLY), shell.inode("sockets/1")
+    socket = shell.view.sockets.by_id.pop(1)
+    assert shell.read(fh) == shell.read(fh) == b"server.example\n"
+    assert shell.call(shell.ops.getattr, inode, ROOT_USER).st_size == 4096
+    with fails(errno.ENODEV):
+        shell.call(shell.ops.write, writer, 0, b"1")
+    assert not socket.ended
+    with fails(errno.ENOENT):
+        shell.inode("sockets/1")
+    with fails(errno.ENOENT):
+        shell.call(shell.ops.lookup, folder, b"pid", ROOT_USER)
+    with fails(errno.ENOENT):
+        shell.call(shell.ops.open, inode, os.O_RDONLY, ROOT_USER)
+    assert shell.ls("sockets") == ["2", "3"]
+
+
+def test_certificates_are_what_openssl_reads(shell: Shell, tmp_path: Path) -> None:
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    leaf = authority.issue_cert("server.example").cert_chain_pems[0].bytes()
+    made = subprocess.run(["openssl", "x509", "-outform", "DER"], input=leaf, capture_output=True, check=True).stdout
+    shell.view.sockets.by_id[1].chain = (made, made)
+    assert shell.cat("sockets/1/peer_cert") == leaf
+    assert shell.cat("sockets/1/peer_chain") == leaf * 2
+
+
+# --- writing ---
+
+
+@pytest.mark.parametrize("off", [0, 8, 4096])
+def test_every_write_is_a_whole_store(shell: Shell, off: int) -> None:
+    shell.write("policy/min_version", b"TLSv1.3\n", off)
+    assert shell.cat("policy/min_version") == b"TLSv1.3\n"
+
+
+@pytest.mark.parametrize("data", [b"TLSv1.1", b"", b"\0", b"TLSv1.3\0", b"\xff", b"T", b"TLSv1.3\n" * 513])
+def test_a_bad_write_changes_nothing_and_is_logged(shell: Shell, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    before = shell.view.policy.current
+    with fails(errno.EINVAL), caplog.at_level(logging.WARNING, "ssa.configfs"):
+        shell.write("policy/min_version", data)
+    assert shell.view.policy.current is before
+    assert "policy/min_version: refused from uid 0 pid 42: " in caplog.text
+    assert "expected" in caplog.text or "limit" in caplog.text
+
+
+def test_read_after_write_through_one_descriptor(shell: Shell) -> None:
+    for first_read in (True, False):
+        shell.write("policy/min_rsa_bits", b"2048")
+        fh = shell.open("policy/min_rsa_bits", os.O_RDWR)
+        assert not first_read or shell.read(fh) == b"2048\n"
+        shell.call(shell.ops.write, fh, 0, b"3072\n")
+        assert shell.read(fh) == b"3072\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "flags"),
+    [
+        ("version", os.O_WRONLY),
+        ("sockets/1/pid", os.O_RDWR),
+        ("sockets/1/close", os.O_RDONLY),
+        ("sockets/1/close", os.O_RDWR),
+    ],
+)
+def test_the_mode_stops_root_too(shell: Shell, path: str, flags: int) -> None:
+    with fails(errno.EACCES):
+        shell.open(path, flags)
+
+
+def test_truncation_and_appending_are_harmless(shell: Shell) -> None:
+    fh = shell.open("policy/min_version", os.O_WRONLY | os.O_TRUNC | os.O_APPEND)
+    assert shell.cat("policy/min_version") == b"TLSv1.2\n"
+    shell.call(shell.ops.write, fh, 4096, b"TLSv1.3\n")
+    assert shell.cat("policy/min_version") == b"TLSv1.3\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "number"),
+    [("update_size", 0), ("update_mtime", 0), ("update_mode", errno.EPERM), ("update_uid", errno.EPERM)],
+)
+def test_setattr(shell: Shell, fields: str, number: int) -> None:
+    names = ("atime", "mtime", "ctime", "mode", "uid", "gid", "size")
+    changes = SimpleNamespace(**{f"update_{name}": f"update_{name}" == fields for name in names})
+    args = (shell.inode("policy/alpn"), None, changes, None, ROOT_USER)
+    if number:
+        with fails(number):
+            shell.call(shell.ops.setattr, *args)
+    else:
+        assert shell.call(shell.ops.setattr, *args).st_size == 4096
+
+
+def test_nothing_can_be_made_or_removed(shell: Shell) -> None:
+    refusals = {"create": errno.EACCES} | dict.fromkeys(
+        ("mkdir", "mknod", "unlink", "rmdir", "rename", "link", "symlink"), errno.EPERM
+    )
+    for name, number in refusals.items():
+        with fails(number):
+            shell.call(getattr(shell.ops, name), ROOT, b"x", 0o644, ROOT_USER)
+
+
+@pytest.mark.parametrize("text", [b"1", b"1\n"])
+def test_close_ends_the_connection(shell: Shell, text: bytes) -> None:
+    shell.write("sockets/2/close", text)
+    assert [socket.ended for socket in shell.view.sockets.by_id.values()] == [False, True, False]
+
+
+@pytest.mark.parametrize("text", [b"0", b"yes", b"11", b"\n"])
+def test_close_wants_a_one(shell: Shell, text: bytes) -> None:
+    with fails(errno.EINVAL):
+        shell.write("sockets/2/close", text)
+    assert not shell.view.sockets.by_id[2].ended
+
+
+def test_close_passes_the_errno_on(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end() -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    monkeypatch.setattr(shell.view.sockets.by_id[1], "end", end)
+    with fails(errno.ENOTCONN):
+        shell.write("sockets/1/close", b"1")
+
+
+def test_compliant_follows_the_policy(shell: Shell) -> None:
+    assert shell.cat("sockets/1/compliant") == b"yes\n"
+    shell.write("policy/min_version", b"TLSv1.3")
+    assert shell.cat("sockets/1/compliant") == b"no\n"
+
+
+def test_counters_may_come_and_go(shell: Shell) -> None:
+    inode = shell.inode("stats/failures")
+    shell.view.counters = {"late": 1, "failures": 2}
+    assert sorted(shell.ls("stats")) == ["failures", "late"]
+    assert shell.inode("stats/failures") == inode
+    assert shell.cat("stats/failures") == b"2\n"
+    with fails(errno.ENOENT):
+        shell.inode("stats/handshakes")
+
+
+def test_a_thousand_sockets() -> None:
+    view = served.view(sockets=1000)
+    tree = Tree(build(view), view)
+    sockets = tree.child(ROOT, "sockets")
+    assert sockets
+    assert [name for name, _ in tree.children(sockets)] == [str(number) for number in range(1, 1001)]
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize(
+    ("value", "content"),
+    [("", b"\n"), ("a b", b"a b\n"), ("a\nb", b"a\\012b\n"), ("\\", b"\\134\n"), ("é\udcff", b"\xc3\xa9\xff\n")],
+)
+def test_a_line_is_one_line(value: str, content: bytes) -> None:
+    assert render.line(value) == content
+
+
+# --- the manual ---
+
+
+def test_the_manual_has_every_file_and_setting(shell: Shell) -> None:
+    manual = DOCS.read_text()
+    for path, file in files(build(shell.view)):
+        name = path.rsplit("/", 1)[-1]
+        assert name == "*" or f"`{name}`" in manual, path
+        assert file.doc
+    for row in SETTINGS.values():
+        assert f"| `{row.name}` |" in manual
+        assert row.doc.removesuffix(".") in manual, row.name
+        assert row.many or not row.default or f"`{row.default}`" in manual
