@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -12,16 +11,32 @@ if TYPE_CHECKING:
     from ssa.policy.schema import Policy
 
 
-@dataclass(frozen=True, slots=True)
-class KernelState:
+class KernelState(Protocol):
     """What the kernel says of a socket, asked now."""
 
-    version: str  # TLSv1.3
-    cipher: str  # aes-gcm-256
-    tx: str  # who encrypts: sw, hw, relay, none
-    rx: str  # who decrypts
-    bytes_sent: int
-    bytes_received: int
+    @property
+    def version(self) -> str:
+        """The protocol version, as TLSv1.3."""
+
+    @property
+    def cipher(self) -> str:
+        """The record cipher, as aes-gcm-256."""
+
+    @property
+    def tx(self) -> str:
+        """Who encrypts, as sw."""
+
+    @property
+    def rx(self) -> str:
+        """Who decrypts."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes sent over TCP."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes received over TCP."""
 
 
 class Socket(Protocol):

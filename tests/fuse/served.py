@@ -16,12 +16,23 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa.configfs import mount
-from ssa.configfs.view import KernelState
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """What a kernel might say."""
+
+    version: str = "TLSv1.3"
+    cipher: str = "aes-gcm-256"
+    tx: str = "sw"
+    rx: str = "sw"
+    bytes_sent: int = 1234
+    bytes_received: int = 5678
 
 
 @dataclass
@@ -46,9 +57,7 @@ class FixedSocket:
     local: str = "127.0.0.1:50000"
     remote: str = "127.0.0.1:443"
     ended: bool = False
-    state: KernelState | OSError = field(
-        default_factory=lambda: KernelState("TLSv1.3", "aes-gcm-256", "sw", "sw", 1234, 5678)
-    )
+    state: KernelState | OSError = KernelState()
 
     def kernel(self) -> KernelState:
         if isinstance(self.state, OSError):
