@@ -158,7 +158,11 @@ SOCKET_FILES: tuple[File[SocketSubject], ...] = (
     File("alpn", "Application protocol agreed on; an empty line if none was.", lambda s: render.line(s.socket.alpn)),
     File("resumed", "yes if a session was resumed, else no.", lambda s: render.yes_no(s.socket.resumed)),
     File("data_path", "ktls or relay: which is in use.", lambda s: render.line(s.socket.data_path)),
-    File("tx", "Who encrypts what is sent, asked of the kernel.", lambda s: render.line(s.socket.kernel().tx)),
+    File(
+        "tx",
+        "Who encrypts what is sent: sw, hw or base (nobody), asked of the kernel.",
+        lambda s: render.line(s.socket.kernel().tx),
+    ),
     File("rx", "Who decrypts what is received, asked of the kernel.", lambda s: render.line(s.socket.kernel().rx)),
     File("local", "This side's address and port.", lambda s: render.line(s.socket.local)),
     File("remote", "The peer's address and port.", lambda s: render.line(s.socket.remote)),
@@ -168,10 +172,14 @@ SOCKET_FILES: tuple[File[SocketSubject], ...] = (
     File("profile", "The profile that matched; an empty line if none did.", lambda s: render.line(s.socket.profile)),
     File("verdicts", "What each validator said, one a line.", lambda s: render.lines(s.socket.verdicts)),
     File("opened", "When the handshake was done, RFC 3339 in UTC.", lambda s: render.moment(s.socket.opened)),
-    File("bytes_sent", "Bytes sent, asked of the kernel.", lambda s: render.line(s.socket.kernel().bytes_sent)),
+    File(
+        "bytes_sent",
+        "Bytes sent by TCP, records and handshake included, asked of the kernel.",
+        lambda s: render.line(s.socket.kernel().bytes_sent),
+    ),
     File(
         "bytes_received",
-        "Bytes received, asked of the kernel.",
+        "Bytes received by TCP, asked of the kernel.",
         lambda s: render.line(s.socket.kernel().bytes_received),
     ),
     File(
