@@ -1,9 +1,9 @@
 """What each certificate of a path has to be, whatever the path: valid now, a CA, for this purpose, for this name.
 
 OpenSSL has checked most of this by then. It is checked again by other code on another parser, because a single
-flag that was not set makes OpenSSL skip it in silence; and a few things OpenSSL lets pass are refused here: an
-intermediate without basicConstraints whose keyUsage allows signing, a purpose of Server Gated Cryptography, a
-wildcard that reaches into a subtree its CA excludes.
+flag that was not set makes OpenSSL skip it in silence; and a few things that OpenSSL lets pass are refused here: a
+purpose of Server Gated Cryptography only, a wildcard that reaches into a subtree its CA excludes, an EC key that
+may not sign.
 
 Each check looks at one certificate and its place, not at its neighbours. So the path builder can use them to
 leave a certificate out of every path.

@@ -49,9 +49,10 @@ _PURPOSES: dict[Role, int] = {
     "server": _openssl.lib.X509_PURPOSE_SSL_SERVER,
     "client": _openssl.lib.X509_PURPOSE_SSL_CLIENT,
 }
-# An intermediate or a leaf that the administrator put in the store is trusted, as curl does since 7.68. A CA that
-# demands certificate policies (RFC 5280, section 6.1) gets them checked.
-_FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN | crypto.X509StoreFlags.POLICY_CHECK
+# An intermediate or a leaf that the administrator put in the store is trusted, as curl does since 7.68. Certificate
+# policies are not processed, as curl does not: OpenSSL's POLICY_CHECK takes "no policy asked for" as "none will
+# do", and so refuses every chain of a CA that demands one.
+_FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
 Signature = tuple[int, ...]
 
