@@ -82,7 +82,8 @@ def matches(pattern: str, name: str) -> bool:
         return pattern == name  # which is well formed, so an ill-formed pattern equals no name
     parent = pattern[2:]
     # "*.com" would stand for everybody's names; "*.*.example.com" and "*.-_" fail as ill-formed.
-    return "." in parent and _is_dns_name(parent) and name.partition(".")[2] == parent
+    label, _, rest = name.partition(".")
+    return "." in parent and _is_dns_name(parent) and rest == parent and label != ""
 
 
 def check(case: Case, certificate: Certificate) -> str:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ssa.trust.certificate import Certificate
 
 MAX_DEPTH = 10  # certificates in a path, with leaf and anchor
-MAX_PATHS = 64  # exact chains given to OpenSSL for one judgement
+MAX_PATHS = 32  # exact chains given to OpenSSL for one judgement
 MAX_SIGNATURES = 200  # verified by ourselves for one judgement
 MAX_STEPS = 2000  # of the walk
 
