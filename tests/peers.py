@@ -44,18 +44,6 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-def wait_for_port(port: int, process: subprocess.Popen | None = None, host: str = "127.0.0.1") -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
-            pytest_fail = process.stderr.read().decode() if process.stderr else ""
-            raise RuntimeError(f"{process.args} ended with {process.returncode}: {pytest_fail}")
-        with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-            return
-        time.sleep(0.02)
-    raise RuntimeError(f"nothing listens on port {port}")
-
-
 def listens(port: int) -> bool:
     """Whether some socket of this network namespace listens on the port: asked without a connection."""
     wanted = f":{port:04X} "
@@ -92,7 +80,7 @@ def openssl(pki: PKI, *arguments: object, cert: tuple[Path, Path] | None = None,
     port = free_port()
     certificate, key = cert or (pki.cert, pki.key)
     command = ("openssl", "s_server", "-accept", port, "-cert", certificate, "-key", key, "-cert_chain", certificate)
-    options.setdefault("stdin", subprocess.DEVNULL)
+    options.setdefault("stdin", subprocess.PIPE)  # at the end of its input it hangs up
     options.setdefault("stdout", subprocess.DEVNULL)
     options.setdefault("stderr", subprocess.DEVNULL)
     with program(*command, *arguments, port=port, **options) as process:
@@ -207,7 +195,12 @@ class Daemon:
         return sorted(os.listdir(self.mount / "sockets"), key=int)
 
     def descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """How many it has when it has come to rest: it closes an application's connection after the application has."""
+        counts = []
+        while len(counts) < 3 or len(set(counts[-3:])) > 1:
+            time.sleep(0.05)
+            counts.append(len(os.listdir(f"/proc/{self.process.pid}/fd")))
+        return counts[-1]
 
 
 @contextlib.contextmanager

@@ -35,8 +35,8 @@ async def connect(service: Service, application: Application, request: Connect, 
     policy = narrow(service.policy.current, _narrowing(request))
     _check_data_path(policy)
     _check_descriptor(sock)
-    context = service.contexts.client(policy)
     attach(sock)
+    context = service.contexts.client(policy, service.kernel_tls())
     engine = ClientEngine(context, _server_name(hostname), policy.alpn)
     judge = _Judge(service, policy, hostname)
     try:

@@ -129,7 +129,8 @@ class Registry:
 
     def get(self, socket_id: int) -> LiveSocket | None:
         """The socket of that id, if it is open now."""
-        return self._sweep().get(socket_id)
+        live = self._sockets.get(socket_id)
+        return live if live is not None and live.inode in self._liveness.alive() else None
 
     def _sweep(self) -> dict[int, LiveSocket]:
         alive = self._liveness.alive()

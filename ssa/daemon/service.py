@@ -14,7 +14,7 @@ from ssa.daemon.registry import LiveSocket, Registry
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.tickets import TicketMemory
 from ssa.ktls.diag import Diag
-from ssa.ktls.probe import Capabilities
+from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
 from ssa.suites import SUITES
@@ -37,9 +37,9 @@ class Service:
         """Raises `BadValue` when the policy's trust store can't be loaded."""
         self._stores: dict[str, trust.TrustStore] = {}
         self._counts: Counter[str] = Counter()
-        self.capabilities = kernel
+        self._capabilities = kernel
         self.policy = LivePolicy(policy, self._check)
-        self.contexts = ContextCache(kernel, _keep_secret)
+        self.contexts = ContextCache(_keep_secret)
         self.tickets = TicketMemory()
         self.sockets = Registry()
         self.diag = Diag()
@@ -57,7 +57,15 @@ class Service:
     @property
     def kernel(self) -> Mapping[str, str]:
         """The files under /ssa/kernel."""
-        return self.capabilities.describe()
+        return self._capabilities.describe()
+
+    def kernel_tls(self) -> Capabilities:
+        """What this kernel can do. Where it could do nothing so far it is asked again: modules come, and lo comes up."""
+        if not self._capabilities.tls:
+            self._capabilities = probe()
+        if not self._capabilities.tls:
+            raise errors.error("NO_KERNEL_TLS", self._capabilities.reason)
+        return self._capabilities
 
     def stats(self) -> Mapping[str, int]:
         """The files under /ssa/stats."""

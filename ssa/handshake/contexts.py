@@ -45,17 +45,16 @@ class ContextCache:
     Connection, so it belongs to the cache.
     """
 
-    def __init__(self, kernel: Capabilities, keylog: Callable[[SSL.Connection, bytes], None]) -> None:
-        self._kernel = kernel
+    def __init__(self, keylog: Callable[[SSL.Connection, bytes], None]) -> None:
         self._keylog = keylog
         self._contexts: OrderedDict[_Offer, SSL.Context] = OrderedDict()
 
-    def client(self, policy: Policy) -> SSL.Context:
+    def client(self, policy: Policy, kernel: Capabilities) -> SSL.Context:
         """The context for a client under this policy, offering only what this kernel can protect.
 
         Raises `ssa.PolicyError` when nothing is left to offer.
         """
-        offer = self._offer(policy)
+        offer = _offer(policy, kernel)
         context = self._contexts.get(offer)
         if context is None:
             context = self._contexts[offer] = _client_context(offer, self._keylog)
@@ -65,15 +64,16 @@ class ContextCache:
             self._contexts.move_to_end(offer)
         return context
 
-    def _offer(self, policy: Policy) -> _Offer:
-        suites = tuple(
-            suite
-            for suite in (*policy.ciphersuites, *policy.ciphers)
-            if policy.min_version <= suite.version <= policy.max_version and self._kernel.offers(suite)
-        )
-        if not suites:
-            raise errors.error("POLICY_DENIED", "this kernel can do none of the cipher suites that the policy allows")
-        return _Offer(suites, policy.groups, policy.signature_algorithms)
+
+def _offer(policy: Policy, kernel: Capabilities) -> _Offer:
+    suites = tuple(
+        suite
+        for suite in (*policy.ciphersuites, *policy.ciphers)
+        if policy.min_version <= suite.version <= policy.max_version and kernel.offers(suite)
+    )
+    if not suites:
+        raise errors.error("POLICY_DENIED", "this kernel can do none of the cipher suites that the policy allows")
+    return _Offer(suites, policy.groups, policy.signature_algorithms)
 
 
 def _client_context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> SSL.Context:

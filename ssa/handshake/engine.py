@@ -14,6 +14,7 @@ Records are fed one at a time, and none after `done`: what follows the handshake
 from __future__ import annotations
 
 import contextlib
+import functools
 from enum import Enum, auto
 from typing import Any
 
@@ -175,18 +176,17 @@ class ClientEngine:
         return flight[-1]
 
 
-# OpenSSL's words for a received alert: its reason code is 1000 (SSL_AD_REASON_OFFSET) and the alert's number.
 _ERR_LIB_SSL = 20
+_ALERT_OFFSET = 1000  # SSL_AD_REASON_OFFSET: the reason code of a received alert is this and the alert's number
 
 
-def _reason_text(code: int) -> str:
-    text = _lib.ERR_reason_error_string(_ERR_LIB_SSL << 23 | code)
-    return _ffi.string(text).decode() if text != _ffi.NULL else ""
+@functools.cache
+def _alerts_by_text() -> dict[str, int]:
+    """OpenSSL's words for each alert, which is all that pyOpenSSL's exceptions have. It knows them from its first use on."""
+    code = {number: _ERR_LIB_SSL << 23 | _ALERT_OFFSET + number for number in errors.ALERTS}
+    texts = {number: _lib.ERR_reason_error_string(code[number]) for number in code}
+    return {_ffi.string(text).decode(): number for number, text in texts.items() if text != _ffi.NULL}
 
-
-_ALERTS_BY_TEXT: dict[str, int] = {
-    text: number for number in errors.ALERTS if (text := _reason_text(1000 + number))
-}
 
 # What an alert most likely means to a client: (row of errors.REASONS, explanation).
 _ALERT_MEANINGS: dict[str, tuple[str, str]] = {
@@ -221,8 +221,8 @@ def _explain(exc: SSL.Error) -> errors.SSAError:
     """The error that an exception of OpenSSL's stands for: the first of its queue says what went wrong."""
     queue: list[tuple[Any, ...]] = exc.args[0] if exc.args and isinstance(exc.args[0], list) else []
     text = str(queue[0][2]) if queue else str(exc) or "OpenSSL gave no reason"
-    if text in _ALERTS_BY_TEXT:
-        return from_alert(errors.alert_name(_ALERTS_BY_TEXT[text]))
+    if text in _alerts_by_text():
+        return from_alert(errors.alert_name(_alerts_by_text()[text]))
     return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text)
 
 
