@@ -31,7 +31,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import crypto
 
 from ssa.errors import CertificateError, error
-from ssa.trust.case import Place, places
+from ssa.trust.case import Place
 from ssa.trust.profile import CHECKS
 from ssa.trust.store import native_store, verify
 
@@ -145,12 +145,9 @@ def _translated(case: Case, refusal: crypto.X509StoreContextError) -> Certificat
     if certificate is None:
         return _error(reason, f"{text} (at depth {depth})")
     place = case.place(certificate, last=certificate in case.store)
-    for check in CHECKS.values():  # ours say what was found and what was expected
-        try:
-            check(case, certificate, place)
-        except CertificateError as own:
-            if own.reason == reason:
-                return own
+    own = _fault(case, certificate, place)
+    if own is not None and own.reason == reason:
+        return own  # ours says what was found and what was expected
     label = case.label(certificate, place)
     if reason == "UNKNOWN_CA":
         where = f"neither in the chain nor among the {len(case.store)} trust anchors of {case.store.source}"
@@ -187,11 +184,15 @@ def _search(case: Case) -> Iterator[Path | CertificateError]:
 
 
 def _fault(case: Case, certificate: Certificate, place: Place) -> CertificateError | None:
-    for check in CHECKS.values():
-        try:
+    """Why no path can have it there; a certificate that cannot even be looked at is one such."""
+    try:
+        _ = certificate.subject, certificate.issuer, certificate.spki
+        for check in CHECKS.values():
             check(case, certificate, place)
-        except CertificateError as refusal:
-            return refusal
+    except CertificateError as refusal:
+        return refusal
+    except Exception as failure:  # noqa: BLE001  # fails closed, for this certificate only
+        return _error("BAD_CERTIFICATE", f"{place.value} cannot be judged: {failure!r}")
     return None
 
 
@@ -231,7 +232,7 @@ def _children(case: Case) -> dict[bytes, list[Certificate]]:
     """The leaf and those sent certificates that stand above it by name, by their issuer's name."""
     by_subject: dict[bytes, list[Certificate]] = defaultdict(list)
     for certificate in case.others:
-        if certificate not in case.store:  # an anchor needs no issuer
+        if certificate not in case.store and _named(certificate):  # an anchor needs no issuer
             by_subject[certificate.subject].append(certificate)
     children: dict[bytes, list[Certificate]] = {}
     queue = deque([case.leaf])
@@ -242,6 +243,14 @@ def _children(case: Case) -> dict[bytes, list[Certificate]]:
             queue.extend(by_subject[certificate.issuer])
         children[certificate.issuer].append(certificate)
     return children
+
+
+def _named(certificate: Certificate) -> bool:
+    try:
+        _ = certificate.subject, certificate.issuer
+    except ValueError:
+        return False
+    return True
 
 
 class _Signatures:
@@ -281,6 +290,3 @@ def _walk(case: Case, issuers: dict[bytes, list[Certificate]]) -> Iterator[Path]
             above = issuers.get(path[-1].der, ())
             # Nearest to an anchor first, so last onto the stack.
             stack.extend((*path, up) for up in reversed(above) if (up.subject, up.spki) not in passed)
-
-
-__all__ = ["MAX_DEPTH", "MAX_PATHS", "MAX_SIGNATURES", "candidates", "places"]

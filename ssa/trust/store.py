@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import threading
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -152,7 +153,11 @@ def verify(
 ) -> list[crypto.X509]:
     """Have OpenSSL build and verify a path. Raises `crypto.X509StoreContextError`."""
     store.set_time(when)
-    return crypto.X509StoreContext(store, leaf.native, [other.native for other in others]).get_verified_chain()
+    try:
+        return crypto.X509StoreContext(store, leaf.native, [other.native for other in others]).get_verified_chain()
+    finally:
+        # What a refusal leaves in OpenSSL's queue of errors would be taken for one of the next connection's.
+        _openssl.lib.ERR_clear_error()
 
 
 def _system() -> Path:
@@ -205,11 +210,13 @@ def _certificates(data: bytes, path: Path, skipped: list[str]) -> Iterator[bytes
 
 
 def _parse(ders: Iterable[bytes], skipped: list[str]) -> Iterator[Certificate]:
-    for der in ders:
-        try:
-            yield Certificate(der)
-        except Exception as failure:  # noqa: BLE001  # an anchor that a parser chokes on, however, is no anchor
-            skipped.append(f"a certificate of {len(der)} bytes: {printable(str(failure))}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some of the world's roots have a serial number of 0
+        for der in ders:
+            try:
+                yield Certificate(der)
+            except Exception as failure:  # noqa: BLE001  # an anchor that a parser chokes on, however, is no anchor
+                skipped.append(f"a certificate of {len(der)} bytes: {printable(str(failure))}")
 
 
 def _signature(status: os.stat_result) -> Signature:

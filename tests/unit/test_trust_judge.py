@@ -27,6 +27,7 @@ from tests.unit.trust_factory import (
     patched,
     resigned,
     root,
+    sans,
     unknown,
 )
 
@@ -57,6 +58,14 @@ def four(lengths=(None, None, None), of_inner=None):
 
 def limited(names, *, permitted=(), excluded=(), place="of_ca", of_leaf=None):
     return three(**{place: {"limits": constraints(permitted, excluded)}}, of_leaf=of_leaf, names=names)
+
+
+def nested_limits(outer, inner, **of_inner):
+    """Two CAs, one below the other, with a list each of what they may issue for."""
+    anchor = root()
+    top = authority("Outer CA", anchor, limits=constraints(outer))
+    middle = authority("Inner CA", top, limits=constraints(inner), **of_inner)
+    return [leaf(middle, HOST), middle, top], [anchor]
 
 
 def alone(*, anchored=True, **options):
@@ -145,6 +154,7 @@ GOOD = {
     "permitted everywhere": lambda: limited([HOST, "192.0.2.1"], permitted=["example.com", "192.0.2.0/24"]),
     "addresses limited, names not": lambda: limited([HOST], permitted=["192.0.2.0/24"]),
     "excluded another name": lambda: limited([HOST], excluded=["example.org", "ample.com"]),
+    "constraints that narrow": lambda: nested_limits(["example.com"], ["www.example.com"]),
     "permitted directory name": lambda: limited([HOST], permitted=["CN=leaf"]),
     "P-384": lambda: aligned("p384"),
     "P-521": lambda: aligned("p521"),
@@ -220,6 +230,18 @@ BAD = {
         "NAME_CONSTRAINT",
         "",
         lambda: limited([HOST, "example.org"], permitted=["example.com"]),
+    ),
+    "a wildcard wider than permitted": (
+        "NAME_CONSTRAINT",
+        "",
+        lambda: limited(["*.example.com"], permitted=["www.example.com"]),
+    ),
+    "constraints that add up": ("NAME_CONSTRAINT", "", lambda: nested_limits(["www.example.com"], ["example.org"])),
+    "constraints that widen": ("NAME_CONSTRAINT", "", lambda: nested_limits(["example.org"], ["example.com"])),
+    "names of the CA not permitted": (
+        "NAME_CONSTRAINT",
+        "CN=Inner CA",
+        lambda: nested_limits(["example.com"], ["example.com"], more=[(sans("ca.example.org"), False)]),
     ),
     "address not permitted": (
         "NAME_CONSTRAINT",

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from ssa.errors import CertificateError
 from ssa.trust import case as trust_case
 from ssa.trust import path
-from tests.unit.trust_factory import HOST, Made, authority, constraints, judge, key, leaf, root
+from tests.unit.trust_factory import HOST, Made, authority, constraints, judge, key, leaf, root, sans
 
 PASSED = {"start": timedelta(days=-20), "end": timedelta(days=-2)}
 
@@ -142,6 +142,19 @@ def test_an_anchor_with_a_weak_key_beside_a_cross_certificate():
     assert refusal([end, by_old], [weak, new]).reason == "WEAK_KEY"
 
 
+def test_an_alternative_whose_own_names_are_allowed():
+    """The same CA from two roots; in one of the paths a CA above it forbids the name that certificate carries."""
+    limited, free = root("Limited Root"), root("Free Root")
+    own = key()
+    limiting = authority("Limiting CA", limited, limits=constraints(excluded=["forbidden.example.com"]))
+    named = [(sans("forbidden.example.com"), False)]
+    by_limiting, by_free = (authority("CA", issuer, key_=own, more=named) for issuer in (limiting, free))
+    end = leaf(by_free, HOST)
+    for others in itertools.permutations([limiting, by_limiting, by_free]):
+        assert judge([end, *others], [limited, free]).path[-1] == free.der
+        assert refusal([end, *others], [limited]).reason == "NAME_CONSTRAINT"
+
+
 # --- cycles --------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +164,19 @@ def test_a_cycle_that_leads_nowhere():
     second = authority("Second", first, key_=second_key)
     end = leaf(first, HOST)
     assert refusal([end, first, second], [root()]).reason == "UNKNOWN_CA"
+
+
+def test_a_cycle_beside_the_path():
+    """Three roots that certify each other in every direction; one of them is trusted."""
+    keys = {name: key() for name in "ABC"}
+    roots = {name: root(name, key_=keys[name]) for name in "ABC"}
+    crosses = [
+        authority(target, roots[source], key_=keys[target]) for source, target in itertools.permutations("ABC", 2)
+    ]
+    for name in "ABC":
+        ca = authority("CA", roots["A"])
+        end = leaf(ca, HOST)
+        assert judge([end, ca, *crosses], [roots[name]]).path[-1] == roots[name].der
 
 
 # --- the graphs of RFC 4158 ----------------------------------------------------------------------------------------

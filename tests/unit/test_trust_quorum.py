@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -130,8 +131,6 @@ def test_a_path_that_openssl_makes_up_is_refused(monkeypatch):
 
 def test_openssl_that_forgets_to_check_is_caught(monkeypatch):
     """Were purpose, time and the rest not checked by OpenSSL at all, our own checks would refuse."""
-    from datetime import timedelta
-
     from tests.unit.trust_factory import CLIENT, constraints
 
     monkeypatch.setattr(trust.TrustStore, "verify", lambda _, __, first, rest, ___: [
@@ -147,6 +146,31 @@ def test_openssl_that_forgets_to_check_is_caught(monkeypatch):
     ):
         ca = authority("CA", ANCHOR, key_=CA.key, **changes)
         assert refusal((LEAF, ca)).reason == reason
+
+
+def test_nothing_is_left_for_the_next_connection():
+    """OpenSSL keeps one queue of errors a thread: what stays in it, the next SSL object reports as its own."""
+    from cryptography.hazmat.bindings._rust import _openssl
+
+    spoiled = LEAF.der[:-1] + bytes([LEAF.der[-1] ^ 1])
+    for chain in ((spoiled, CA), (LEAF,), (b"junk",), (LEAF.der[:-1],), (LEAF, CA)):
+        outcome(tuple(part if isinstance(part, bytes) else part.der for part in chain))
+        assert _openssl.lib.ERR_peek_error() == 0
+
+
+def test_a_certificate_that_cannot_be_looked_at_spoils_only_its_paths(monkeypatch):
+    """Another version of the CA breaks a check; the good one is still found."""
+    other = authority("CA", ANCHOR, key_=CA.key, end=timedelta(hours=-1))
+    real = profile.CHECKS["purpose"]
+
+    def fragile(case, certificate, place):
+        if certificate.der == other.der:
+            raise RuntimeError("broken")
+        real(case, certificate, place)
+
+    monkeypatch.setitem(profile.CHECKS, "purpose", fragile)
+    for others in ((CA, other), (other, CA)):
+        assert judge((LEAF, *others), (ANCHOR,))
 
 
 # --- anything at all -----------------------------------------------------------------------------------------------
