@@ -1,0 +1,1 @@
+"""The `ssa` command: a file a verb, and `main` with the table of them."""

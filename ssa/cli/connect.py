@@ -1,0 +1,238 @@
+"""`ssa connect`: standard input and output to a TLS server, as ncat --ssl does.
+
+A thread takes the input to the server while the main one brings back the output, each of them blocking: however much
+goes either way, neither waits for the other. The end of the input says nothing to the server (many drop the
+connection at an early close_notify, with the answer); the server's close_notify ends the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import select
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import ssa
+from ssa.cli.failure import Failure, explain
+from ssa.cli.filesystem import FileSystem
+from ssa.cli.output import printable
+from ssa.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_CHUNK = 1 << 16
+_GRACE = 1.0  # seconds for a write to be done that is not stuck
+_INPUT, _OUTPUT = 0, 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    _open_standard_streams()
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    peer = f"{host}:{options.port}"
+    fd = _connect(options, peer)
+    if options.verbose:
+        print(f"ssa: {printable(_about(fd))}", file=sys.stderr, flush=True)  # noqa: T201
+    sender = _Sender(fd, crlf=options.crlf)
+    sender.start()
+    try:
+        _bring_back(fd)
+    except BrokenPipeError:
+        raise  # our own output: nobody reads it any more
+    except OSError as failure:
+        raise Failure(f"{peer}: {explain(failure)}") from failure
+    if not sender.finish():
+        raise Failure(f"{peer}: the peer ended the connection before it had taken all the input")
+    return 0
+
+
+def _connect(options: argparse.Namespace, peer: str) -> int:
+    try:
+        return ssa.connect_tls(
+            options.host, options.port, timeout=options.timeout, alpn=options.alpn, source_address=options.source
+        )
+    except OSError as failure:
+        raise Failure(f"{peer}: {explain(failure)}") from failure
+
+
+def _bring_back(fd: int) -> None:
+    """All that the peer sends, to standard output, until its close_notify."""
+    while data := ssa.recv(fd, _CHUNK):
+        _write_all(_OUTPUT, data)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # who shares the stream with us made it non-blocking
+            select.select([], [fd], [])
+
+
+def _read(fd: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, _CHUNK)
+        except BlockingIOError:
+            select.select([fd], [], [])
+
+
+def _open_standard_streams() -> None:
+    """Have something at 0, 1 and 2: a connection that got one of these numbers would be read from or written to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
+def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Line ends as CR LF, those that are so already left alone, wherever the chunks are cut."""
+    last = b""
+    for chunk in chunks:
+        yield re.sub(rb"(?<!\r)\n", b"\r\n", last + chunk)[len(last) :]
+        last = b"\r" if chunk.endswith(b"\r") else b""
+
+
+class _Sender(threading.Thread):
+    """Takes standard input to the peer. At its end there is no more to do: the connection stays open."""
+
+    def __init__(self, fd: int, *, crlf: bool) -> None:
+        super().__init__(daemon=True)  # it may wait for input that never comes
+        self._fd = fd
+        self._crlf = crlf
+        self._sending = threading.Lock()
+        self._failed = False
+
+    def run(self) -> None:
+        chunks = iter(lambda: _read(_INPUT), b"")
+        try:
+            for chunk in with_crlf(chunks) if self._crlf else chunks:
+                with self._sending:
+                    _write_all(self._fd, chunk)
+        except OSError:
+            self._failed = True  # why, the receiving end finds out
+
+    def finish(self) -> bool:
+        """Close the connection. False if the peer had not taken all that there was for it.
+
+        Then it is told no close_notify, as the stream does not end where it should; and it could not be told, while
+        the kernel still waits for room to send the rest.
+        """
+        if self._failed or not self._sending.acquire(timeout=_GRACE):
+            return False
+        ssa.close(self._fd)
+        return True
+
+
+# --- what -v tells ------------------------------------------------------------------------------------------------
+
+
+def _about(fd: int) -> str:
+    try:
+        tree = FileSystem()
+        number = _socket_id(tree, fd)
+        found = tree.socket(number) if number is not None else None
+    except (Failure, OSError) as failure:
+        return f"connected; {failure}"
+    if found is None:
+        return "connected; ssad does not list the socket"
+    alpn = f", {found['alpn']}" if found.get("alpn") else ""
+    return (
+        f"connected to {found['peer_identity']} ({found['remote']}): {found['version']} {found['cipher']} "
+        f"{found['group']}{alpn}, {found['data_path']}, socket {found['id']}"
+    )
+
+
+def _socket_id(tree: FileSystem, fd: int) -> int | None:
+    """The socket that is this process's and has this local port; most likely the newest."""
+    sock = socket.socket(fileno=fd)
+    try:
+        port = sock.getsockname()[1]
+    finally:
+        sock.detach()
+    for number in reversed(tree.socket_ids()):
+        found = tree.socket(number, ("pid", "local")) or {}
+        if found.get("pid") == os.getpid() and str(found.get("local")).endswith(f":{port}"):
+            return number
+    return None
+
+
+# --- arguments ----------------------------------------------------------------------------------------------------
+
+
+def port(text: str) -> int | str:
+    """A port's number, or a service's name for the resolver."""
+    if not text.isdigit():
+        return text
+    if not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, expected 1 to 65535")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time to wait."""
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) < 1e6:
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+
+
+def protocols(text: str) -> list[str]:
+    """Names with commas between them."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it")
+    return names
+
+
+_SOURCE = re.compile(r"\[(?P<bracketed>[^]]+)\](?::(?P<a>[0-9]+))?|(?P<v4>[^:]+)(?::(?P<b>[0-9]+))?|(?P<v6>.*:.*:.*)")
+
+
+def source(text: str) -> tuple[str, int]:
+    """A local address, with a port or without: 192.0.2.1, 192.0.2.1:5000, ::1, [::1]:5000."""
+    found = _SOURCE.fullmatch(text)
+    number = int((found["a"] or found["b"] or 0) if found else -1)
+    if not found or not 0 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address, or [address]:port")
+    return found["bracketed"] or found["v4"] or found["v6"], number
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "host", metavar="HOST", help="a host name, which the server's certificate has to be for, or an address"
+    )
+    parser.add_argument("port", type=port, metavar="PORT", help="a number, or a service's name such as https")
+    parser.add_argument(
+        "--alpn", type=protocols, metavar="A,B", help="application protocols to offer, the preferred first"
+    )
+    parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds for connection and handshake together")
+    parser.add_argument("--source", type=source, metavar="ADDR[:PORT]", help="the local address to connect from")
+    parser.add_argument("--crlf", action="store_true", help="send each line end as CR LF, as many protocols want it")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say on standard error what was agreed on, and with whom"
+    )
+
+
+VERB = Verb(
+    name="connect",
+    summary="connect to a TLS server: standard input and output",
+    description="""\
+Connects, and takes standard input to the server and what it sends to standard output, until the server ends
+the stream. The end of the input alone ends nothing, so a piped request gets its whole answer. The server is
+verified under the policy: there is no way to connect without. A stream that is cut short is an error (status
+1).
+""",
+    examples="""\
+printf 'GET / HTTP/1.0\\r\\nHost: example.com\\r\\n\\r\\n' | ssa connect example.com 443
+ssa connect -v --crlf mail.example.com 993
+ssa connect --alpn h2,http/1.1 --timeout 5 -v example.com https < /dev/null
+""",
+    run=_run,
+    arguments=_arguments,
+    json=False,
+)

@@ -1,0 +1,286 @@
+"""`ssa doctor`: what this machine has, what it lacks, and what to do about it.
+
+Each check of `CHECKS` asks one thing of the machine, needs neither root nor a daemon, and gives its findings as values.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import threading
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssa import __version__, paths
+from ssa.cli import output
+from ssa.cli.failure import Failure, explain
+from ssa.cli.filesystem import FileSystem
+from ssa.cli.output import Column
+from ssa.cli.verb import Verb
+from ssa.policy import files
+from ssa.policy.schema import Policy
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator
+
+OK, NOTE, LACKS = "ok", "note", "lacks"
+_PATIENCE = 3.0  # seconds; a daemon that has not answered by then is stuck
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        status: ``ok``; ``note`` for what one can do without; ``lacks`` for what is essential.
+        advice: what to do about it, one line.
+    """
+
+    check: str
+    status: str
+    detail: str
+    advice: str = ""
+
+
+# --- software -----------------------------------------------------------------------------------------------------
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("ssa", OK, f"{__version__} on Python {platform.python_version()} ({sys.executable})")
+    try:
+        import OpenSSL
+        from OpenSSL import SSL
+    except ImportError as failure:
+        yield Finding("openssl", LACKS, f"pyOpenSSL cannot be loaded: {failure}", "install it: pip install pyOpenSSL")
+    else:
+        library = SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode()
+        yield Finding("openssl", OK, f"{library}, by pyOpenSSL {OpenSSL.__version__}")
+
+
+# --- kernel TLS ---------------------------------------------------------------------------------------------------
+
+
+_CIPHERS = "a kernel that has them all has CONFIG_CRYPTO_GCM, CONFIG_CRYPTO_CCM and CONFIG_CRYPTO_CHACHA20POLY1305"
+
+
+def _kernel() -> Iterator[Finding]:
+    from ssa.ktls.probe import probe  # late: it loads the cryptography
+    from ssa.suites import AEADS, TLSVersion
+
+    found = probe()
+    release = f"Linux {platform.release()}"
+    if not found.tls:
+        yield Finding("kernel tls", LACKS, f"{release}: {_bare(found.reason)}", _without_kernel_tls())
+        return
+    yield Finding("kernel tls", OK, f"{release}, {_module()}")
+    for version in TLSVersion:
+        offered = [aead.name for aead in AEADS.values() if (version, aead.kernel) in found.algorithms]
+        missing = [aead.name for aead in AEADS.values() if aead.name not in offered]
+        detail = ", ".join(offered) + (f"; not {', '.join(missing)}" if missing else "")
+        yield Finding(version.label, NOTE if missing else OK, detail or "none", _CIPHERS if missing else "")
+    if found.rekey:
+        yield Finding("rekey", OK, "keys can be changed in a connection (KeyUpdate)")
+    else:
+        advice = "Linux 6.14 or later can; without it a peer that sends a KeyUpdate ends the connection"
+        yield Finding("rekey", NOTE, "this kernel cannot change the keys of a connection (KeyUpdate)", advice)
+
+
+def _bare(reason: str) -> str:
+    """A message of ours without what is for others: its name, and that doctor tells more."""
+    return reason.rpartition("] ")[2].partition("; `ssa doctor`")[0]
+
+
+def _module() -> str:
+    """How the kernel comes by its TLS."""
+    if _on_disk("modules.builtin"):
+        return "built in"
+    return "module tls loaded" if Path("/sys/module/tls").exists() else "built in or loaded"
+
+
+def _on_disk(index: str) -> bool:
+    """Whether an index of the running kernel's modules has the one for TLS."""
+    try:
+        return "/net/tls/tls.ko" in Path("/lib/modules", platform.release(), index).read_text()
+    except OSError:
+        return False
+
+
+def _without_kernel_tls() -> str:
+    if _on_disk("modules.dep"):
+        return "load the module: `modprobe tls` as root, and for every start: echo tls > /etc/modules-load.d/tls.conf"
+    advice = "boot a kernel with CONFIG_TLS, as distributions' kernels are"
+    if shutil.which("linux.uml"):
+        return f"{advice}; to try it here: `tools/kernel-run COMMAND` of the sources runs one in user mode"
+    return f"{advice}; to try it here: install user-mode-linux, then `tools/kernel-run COMMAND` of the sources"
+
+
+# --- the file system ----------------------------------------------------------------------------------------------
+
+
+def _fuse() -> Iterator[Finding]:
+    device = Path("/dev/fuse")
+    if not device.exists():
+        yield Finding(
+            "fuse",
+            LACKS,
+            f"there is no {device}",
+            "load the module: `modprobe fuse` as root; in a container: give it the device",
+        )
+    elif not os.access(device, os.R_OK | os.W_OK):
+        yield Finding("fuse", LACKS, f"{device} may not be opened", "`chmod 666 /dev/fuse` as root, as udev does it")
+    else:
+        yield Finding("fuse", OK, str(device))
+    helper = shutil.which("fusermount3")
+    if helper:
+        yield Finding("fusermount3", OK, helper)
+    else:
+        yield Finding("fusermount3", NOTE, "not found: `ssad --user` cannot mount without it", "apt-get install fuse3")
+
+
+# --- the daemon ---------------------------------------------------------------------------------------------------
+
+
+def _daemon() -> Iterator[Finding]:
+    from ssa.client import Daemon
+
+    path = paths.socket_path()
+    try:
+        Daemon().__exit__(None, None, None)
+    except ConnectionRefusedError:
+        advice = "start it: `ssad` as root; without root: `ssad --user`, then set what it says"
+        yield Finding("daemon", LACKS, f"none listens at {path}", advice)
+    except OSError as failure:
+        yield Finding("daemon", LACKS, f"{path}: {failure.strerror}", "it may be another user's: set SSA_RUN_DIR")
+    else:
+        yield Finding("daemon", OK, f"listens at {path}")
+
+
+def _mount() -> Iterator[Finding]:
+    yield from _in_time(
+        _mounted,
+        Finding(
+            "file system",
+            LACKS,
+            f"{paths.mount_point()} does not answer",
+            "the daemon is stuck: see its log, and start it again",
+        ),
+    )
+
+
+def _mounted() -> Finding:
+    try:
+        tree = FileSystem()
+    except Failure as failure:
+        detail, _, advice = str(failure).partition(": ")
+        return Finding("file system", LACKS, detail, advice)
+    if tree.version != __version__:
+        return Finding(
+            "file system", NOTE, f"{tree.root} is of ssad {tree.version}, this is {__version__}", "start ssad again"
+        )
+    return Finding("file system", OK, f"{tree.root}, TLS sockets: {len(tree.socket_ids())}")
+
+
+def _in_time(ask: Callable[[], Finding], otherwise: Finding) -> Iterator[Finding]:
+    """Ask in a thread that may be left behind: a file system whose daemon is stuck answers never."""
+    answers: list[Finding] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    yield answers[0] if answers else otherwise
+
+
+# --- policy and trust ---------------------------------------------------------------------------------------------
+
+
+def _config() -> Iterator[Finding]:
+    path = paths.config_file()
+    advice = "correct the file, ssad does not start with it: its keys are those of `ssa policy get --help`"
+    try:
+        policy = files.load(path)
+    except (OSError, ValueError) as failure:
+        yield Finding("policy file", LACKS, explain(failure), advice)
+        yield from _trust(Policy.default())
+    else:
+        yield Finding("policy file", OK, f"{path}" if path.exists() else f"{path} is not there: the defaults hold")
+        yield from _trust(policy)
+
+
+def _trust(policy: Policy) -> Iterator[Finding]:
+    from ssa.trust import TrustStore
+
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of anchors that are odd, but usable
+            store = TrustStore.load(policy.trust_store)
+    except (OSError, ValueError) as failure:
+        advice = (
+            "apt-get install ca-certificates"
+            if policy.trust_store == "system"
+            else "correct trust_store in the policy's file"
+        )
+        yield Finding("trust store", LACKS, explain(failure), advice)
+        return
+    skipped = f"; {len(store.skipped)} could not be used: {store.skipped[0]}" if store.skipped else ""
+    yield Finding("trust store", NOTE if skipped else OK, f"{store.source}, trust anchors: {len(store)}{skipped}")
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (_versions, _kernel, _fuse, _config, _daemon, _mount)
+
+
+def examine() -> list[Finding]:
+    """All findings. A check that breaks is a finding, too."""
+    return [finding for check in CHECKS for finding in _carefully(check)]
+
+
+def _carefully(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except Exception as failure:  # noqa: BLE001 - whatever is wrong with this machine, the other checks are of use
+        yield Finding(check.__name__.strip("_"), LACKS, f"could not be checked: {explain(failure)}", "report this")
+
+
+def _run(options: argparse.Namespace) -> int:
+    findings = examine()
+    lacking = [finding for finding in findings if finding.status == LACKS]
+    if options.json:
+        output.print_json({"ok": not lacking, "findings": [asdict(finding) for finding in findings]})
+    else:
+        _print(findings, len(lacking))
+    return 1 if lacking else 0
+
+
+_COLUMNS = (Column("CHECK"), Column("STATUS"), Column("FINDING", prose=True))
+
+
+def _print(findings: Iterable[Finding], lacking: int) -> None:
+    output.print_table(_COLUMNS, [(f.check, f.status, _told(f)) for f in findings])
+    output.print_line("")
+    output.print_line(
+        f"{lacking} essential {'things are' if lacking > 1 else 'thing is'} lacking" if lacking else "all is well"
+    )
+
+
+def _told(finding: Finding) -> str:
+    return f"{finding.detail}\n-> {finding.advice}" if finding.advice else finding.detail
+
+
+VERB = Verb(
+    name="doctor",
+    summary="say what this machine has and lacks, and what to do about it",
+    description="""\
+Looks at all that ssa needs of this machine: the kernel's TLS with each version and cipher, FUSE, the policy's
+file, the trust store, the daemon and its file system. For each lack it says what to do. It needs neither root
+nor a daemon. Status 1 if something essential is lacking.
+""",
+    examples="""\
+ssa doctor
+ssa doctor --json | jq -r '.findings[] | select(.status == "lacks") | .advice'
+""",
+    run=_run,
+)

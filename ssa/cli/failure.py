@@ -1,0 +1,67 @@
+"""An error as one line for a person: what is wrong, whose fault it is, what to do about it."""
+
+from __future__ import annotations
+
+import socket
+
+from ssa.cli.output import printable
+from ssa.errors import SSAError
+
+
+class Failure(Exception):  # noqa: N818 - of the command, told by its message
+    """What was asked could not be done. The message is for a person, and whole."""
+
+
+FAULTS: dict[str, str] = {
+    "peer": "the peer's fault",
+    "policy": "this machine's policy",
+    "caller": "the request's fault",
+    "network": "the network's fault",
+    "system": "this machine's fault",
+}
+
+_TRUST = "If you do trust it, add its CA to the policy's trust_store (`ssa policy get trust_store`)"
+_POLICY = "`ssa policy` shows what is allowed"
+_DOCTOR = "`ssa doctor` tells more"
+
+# What can be done about a row of `ssa.errors.REASONS`, where that is more than to tell the peer.
+ADVICE: dict[str, str] = {
+    "CERTIFICATE_EXPIRED": "Its operator has to renew it; see that this machine's clock is right",
+    "CERTIFICATE_NOT_YET_VALID": "See that this machine's clock is right",
+    "SELF_SIGNED_CERTIFICATE": _TRUST,
+    "UNKNOWN_CA": _TRUST,
+    "HOSTNAME_MISMATCH": "Connect by a name that the certificate is for",
+    "WEAK_KEY": _POLICY,
+    "WEAK_SIGNATURE": _POLICY,
+    "UNSUPPORTED_VERSION": "The policy's min_version and max_version say which are allowed",
+    "NO_COMMON_CIPHER": "The policy's ciphers, ciphersuites and groups say which are allowed",
+    "PEER_ALERT": "Perhaps the two have no version or cipher in common: " + _POLICY,
+    "NOT_TLS": "See that the port is one for TLS",
+    "HANDSHAKE_TIMEOUT": "See that the port is one for TLS; --timeout and the policy's handshake_timeout limit it",
+    "POLICY_DENIED": _POLICY,
+    "KERNEL_REFUSED": _DOCTOR,
+    "TRUST_STORE": _DOCTOR,
+    "OVERLOADED": "Try again later",
+}
+
+
+_RESOLVER = {socket.EAI_ADDRFAMILY: "the local address is of another family (IPv4, IPv6) than the server's"}
+
+
+def explain(failure: BaseException) -> str:
+    """The line, without an end; whatever a peer has put into the message is harmless in it."""
+    return printable(_words(failure))
+
+
+def _words(failure: BaseException) -> str:
+    if isinstance(failure, SSAError):
+        advice = ADVICE.get(failure.reason)
+        return f"{failure.strerror} ({failure.reason}: {FAULTS[failure.whose_fault]})" + (
+            f". {advice}" if advice else ""
+        )
+    if isinstance(failure, socket.gaierror):
+        return _RESOLVER.get(failure.errno or 0, f"the name cannot be resolved: {failure.strerror}")
+    if isinstance(failure, OSError):
+        named = f"{failure.filename}: " if failure.filename else ""
+        return f"{named}{failure.strerror or failure}"
+    return str(failure) or type(failure).__name__

@@ -1,0 +1,129 @@
+"""`ssa`: the table of verbs, the parser made of it, and how every failure ends: one line and a status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from ssa import __version__
+from ssa.cli import connect, doctor, ls, policy, show
+from ssa.cli.failure import Failure, explain
+from ssa.policy.schema import BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ssa.cli.verb import Verb
+
+VERBS: tuple[Verb, ...] = (connect.VERB, ls.VERB, show.VERB, policy.VERB, doctor.VERB)
+
+_DESCRIPTION = """\
+TLS as a service of the operating system, from the command line. The daemon ssad makes TLS handshakes for
+applications and judges their peers under one policy, the administrator's; the kernel does the rest. This command
+connects, shows the TLS sockets of this machine, shows and changes the policy, and says what a machine lacks.
+"""
+
+_EPILOG = """\
+environment:
+  SSA_RUN_DIR   the run directory of the ssad to ask (/run/ssa)
+  SSA_MOUNT     where its file system is (/ssa)
+  SSA_CONFIG    the policy's file, which `ssa policy save` writes (/etc/ssa/policy.toml)
+  NO_COLOR      no colours
+
+files:
+  /ssa/policy/*    the policy in force; `ssa policy set` writes there, as echo can
+  /ssa/sockets/*   what `ssa ls` and `ssa show` read; cat can, too
+
+examples:
+  ssa doctor                                       can this machine do it, and what is missing?
+  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | ssa connect example.com 443
+  ssa ls                                           who has TLS connections to whom?
+  ssa show 7                                       all about one of them
+  ssa policy set min_version TLSv1.3               from the next handshake on, for every program
+  ssa policy save                                  and after the next start, too
+
+exit status: 0 done; 1 it failed, standard error says why in one line; 2 wrong use; 130 interrupted.
+
+`ssa VERB --help` has more on each verb, with examples.
+"""
+
+_WIDTH = 100  # of descriptions
+_JSON_HELP = "print JSON, for programs"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, with a subparser for each verb."""
+    parser = argparse.ArgumentParser(
+        prog="ssa",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ssa {__version__}")
+    parser.add_argument("--json", action="store_true", help=_JSON_HELP + "; here or after the verb")
+    _add_verbs(parser, VERBS)
+    return parser
+
+
+def _add_verbs(parser: argparse.ArgumentParser, verbs: Sequence[Verb]) -> None:
+    if not verbs:
+        return
+    below = parser.add_subparsers(title="verbs", metavar="VERB")
+    for verb in verbs:
+        own = below.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=textwrap.fill(verb.description, _WIDTH),
+            epilog=f"examples:\n{textwrap.indent(verb.examples, '  ')}\n{verb.notes}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        own.set_defaults(verb=verb)
+        if verb.json:
+            # Without a default of its own, it leaves what stood before the verb.
+            own.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
+        verb.arguments(own)
+        _add_verbs(own, verb.verbs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the process's exit status."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if "verb" not in options:
+        parser.print_help(sys.stderr)
+        return 2
+    if options.json and not options.verb.json:
+        parser.error(f"{options.verb.name} takes no --json")
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        status: int = options.verb.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        return 1
+    except (OSError, BadValue, Failure) as failure:
+        print(f"ssa: {explain(failure)}", file=sys.stderr)  # noqa: T201
+        return 1
+    return status
+
+
+def _forget_output() -> None:
+    """Whoever read our output is gone: what is left of it must not fail once more when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
