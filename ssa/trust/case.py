@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ssa.trust.certificate import Certificate
     from ssa.trust.evidence import Evidence, Strength
     from ssa.trust.hostname import Host
-    from ssa.trust.store import TrustStore
+    from ssa.trust.store import Question, TrustStore
 
 # What a peer may send. The biggest real chains have 6 certificates and 10 kB; libssl itself stops at 100 kB.
 MAX_CERTIFICATES = 64
@@ -40,7 +40,8 @@ class Case:
     """One judgement: what was shown, what it is held against, when.
 
     Raises:
-        CertificateError: the chain is empty, too big or unreadable, or there is no usable name to check against.
+        CertificateError: the chain is empty or too big, or there is no usable name to check against; later, when a
+            certificate is first asked for, that it cannot be read.
     """
 
     def __init__(self, evidence: Evidence, store: TrustStore, strength: Strength) -> None:
@@ -59,10 +60,19 @@ class Case:
         self.store = store
         self.strength = strength
         self.signatures = strength.signatures
-        self.leaf = self._load(chain[0], "leaf")
-        # A certificate sent twice, or the leaf again, is of no use to any path.
-        rest = dict.fromkeys(der for der in chain[1:] if der != chain[0])
-        self.others = tuple(self._load(der, f"certificate {number} of the chain") for number, der in enumerate(rest, 2))
+        self.question: Question = (tuple(chain), self.host, self.role, strength)
+
+    @cached_property
+    def leaf(self) -> Certificate:
+        """The peer's own certificate."""
+        return self._load(self.question[0][0], "leaf")
+
+    @cached_property
+    def others(self) -> tuple[Certificate, ...]:
+        """What it sent beside it. A certificate sent twice, or the leaf again, is of no use to any path."""
+        own, *rest = self.question[0]
+        ders = dict.fromkeys(der for der in rest if der != own)
+        return tuple(self._load(der, f"certificate {number} of the chain") for number, der in enumerate(ders, 2))
 
     def _load(self, der: bytes, what: str) -> Certificate:
         return self.store.get(der) or load_untrusted(der, what)

@@ -91,6 +91,8 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
     """
     try:
         case = Case(evidence, store, strength)
+        if (known := store.recall(case.question, case.when)) is not None:
+            return known
         refusals: list[CertificateError] = []
         for found in candidates(case):
             if isinstance(found, CertificateError):
@@ -111,9 +113,10 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
 
 def _unanimous(case: Case, path: Path) -> Verified:
     verdicts = tuple(_verdict(name, case, path) for name in VALIDATORS)
-    case.store.remember(path[1:-1])
     identity = case.leaf.name if case.host is None else str(case.host)
-    return cast("Verified", _seal(tuple(certificate.der for certificate in path), identity, verdicts))
+    verified = cast("Verified", _seal(tuple(certificate.der for certificate in path), identity, verdicts))
+    case.store.remember(case.question, path, verified)
+    return verified
 
 
 def _verdict(name: str, case: Case, path: Path) -> str:

@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import crypto
@@ -22,10 +22,11 @@ from OpenSSL import crypto
 from ssa.trust.certificate import Certificate, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
-    from ssa.trust.evidence import Role
+    from ssa.trust.evidence import Role, Strength, Verified
+    from ssa.trust.hostname import Host
 
 # Where distributions keep the system's anchors, the first that exists counts.
 SYSTEM_PATHS: tuple[str, ...] = (
@@ -41,7 +42,8 @@ SYSTEM_PATHS: tuple[str, ...] = (
 )
 
 _MAX_FILE = 16 << 20  # bytes: a bundle is 200 kB, so whatever is bigger is something else
-_MAX_MET = 256  # intermediates kept parsed, 10 kB each
+_MAX_RECENT = 256  # intermediates kept parsed, and judgements kept
+_MAX_KEPT = 16 << 10  # bytes of certificates worth keeping: what is bigger is no usual chain
 # Base64 has no '-', so a block that was cut short does not swallow the one after it.
 _PEM = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----([^-]*)-----END (?:X509 )?CERTIFICATE-----")
 
@@ -56,6 +58,46 @@ _PURPOSES: dict[Role, int] = {
 _FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
 Signature = tuple[int, ...]
+Question = tuple[tuple[bytes, ...], "Host | None", "Role", "Strength"]  # chain, host, role of the peer, policy
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Judgement(NamedTuple):
+    """A judgement that was made, and from when to when its certificates are all valid."""
+
+    verified: Verified
+    start: datetime
+    end: datetime
+
+
+class Recent(Generic[Key, Value]):
+    """The values used last, a limited number of them. Safe to use from several threads."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: dict[Key, Value] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: Key) -> Value | None:
+        """The value, which now is the one used last."""
+        with self._lock:
+            value = self._values.pop(key, None)
+            if value is not None:
+                self._values[key] = value
+            return value
+
+    def put(self, key: Key, value: Value) -> None:
+        """Keep the value, and forget the one not used for longest if there are too many."""
+        with self._lock:
+            self._values.pop(key, None)
+            self._values[key] = value
+            if len(self._values) > self._size:
+                del self._values[next(iter(self._values))]
 
 
 def native_store(anchors: Iterable[Certificate], role: Role) -> crypto.X509Store:
@@ -88,7 +130,8 @@ class TrustStore:
         self._native = {role: native_store(self._by_der.values(), role) for role in _PURPOSES}
         self._signatures = signatures
         self._lock = threading.Lock()
-        self._met: dict[bytes, Certificate] = {}
+        self._intermediates: Recent[bytes, Certificate] = Recent(_MAX_RECENT)
+        self._judgements: Recent[Question, Judgement] = Recent(_MAX_RECENT)
         self.source = source
         self.skipped = skipped
 
@@ -125,18 +168,29 @@ class TrustStore:
 
     def get(self, der: bytes) -> Certificate | None:
         """The certificate with these bytes, parsed already: an anchor, or an intermediate met before."""
-        return self._by_der.get(der) or self._met.get(der)
+        return self._by_der.get(der) or self._intermediates.get(der)
 
-    def remember(self, intermediates: Iterable[Certificate]) -> None:
-        """Keep the intermediates of an accepted path parsed (not trusted): most peers of a kind send the same ones.
+    def recall(self, question: Question, when: datetime) -> Verified | None:
+        """The judgement of the same question, if all certificates of its path are valid at that moment, too.
+
+        A judgement depends on nothing but its question, these anchors and the time, and on the time only through
+        the periods of the certificates in the path. So the answer would be the same, 0.3 ms later.
+        """
+        known = self._judgements.get(question)
+        return known.verified if known is not None and known.start <= when <= known.end else None
+
+    def remember(self, question: Question, path: Sequence[Certificate], verified: Verified) -> None:
+        """Keep a judgement, and its intermediates parsed (not trusted): most peers of a kind send the same ones.
 
         A stranger's certificates never get here, so he can neither fill it nor push others out.
         """
-        with self._lock:
-            for certificate in (new for new in intermediates if new.der not in self._met):
-                if len(self._met) >= _MAX_MET:
-                    del self._met[next(iter(self._met))]
-                self._met[certificate.der] = certificate
+        if sum(map(len, question[0])) > _MAX_KEPT:
+            return
+        for certificate in path[1:-1]:
+            self._intermediates.put(certificate.der, certificate)
+        start = max(certificate.parsed.not_valid_before_utc for certificate in path)
+        end = min(certificate.parsed.not_valid_after_utc for certificate in path)
+        self._judgements.put(question, Judgement(verified, start, end))
 
     def named(self, subject: bytes) -> list[Certificate]:
         """The anchors with this subject (a name, DER)."""

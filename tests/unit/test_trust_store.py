@@ -3,13 +3,14 @@
 import os
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 
 from ssa import trust
 from ssa.errors import CertificateError
 from ssa.trust import store as store_module
-from tests.unit.trust_factory import EVERYTHING, HOST, authority, leaf, root, store
+from tests.unit.trust_factory import EVERYTHING, HOST, NOW, authority, leaf, root, store
 
 
 def accepts(loaded, anchor):
@@ -226,36 +227,68 @@ def test_intermediates_are_remembered_not_trusted(tmp_path, two):
         trust.judge(trust.Evidence((ca.der,), HOST, "server"), loaded, EVERYTHING)
 
 
-def test_the_memory_of_intermediates_is_bounded(tmp_path, two, monkeypatch):
-    monkeypatch.setattr(store_module, "_MAX_MET", 4)
+def test_what_is_remembered_is_bounded(two, monkeypatch):
+    monkeypatch.setattr(store_module, "_MAX_RECENT", 4)
     kept = store(two[0])
     for number in range(10):
         ca = authority(f"CA {number}", two[0])
         trust.judge(trust.Evidence((leaf(ca, HOST).der, ca.der), HOST, "server"), kept, EVERYTHING)
-    assert len(kept._met) == 4
+    assert (len(kept._intermediates), len(kept._judgements)) == (4, 4)
     assert kept.get(ca.der) is not None
+    many = leaf(two[0], *(f"host{number}.example.com" for number in range(2000)))
+    trust.judge(trust.Evidence((many.der,), "host1.example.com", "server"), kept, EVERYTHING)
+    assert many.der not in {question[0][0] for question in kept._judgements._values}
+
+
+def test_the_same_question_has_the_same_answer(two):
+    """And whatever differs in it is another question."""
+    kept, end = store(two[0]), leaf(two[0], HOST, "example.com")
+    evidence = trust.Evidence((end.der,), HOST, "server", NOW)
+    first = trust.judge(evidence, kept, EVERYTHING)
+    assert trust.judge(evidence, kept, EVERYTHING) is first
+    assert trust.judge(trust.Evidence((end.der,), "WWW.example.com.", "server"), kept, EVERYTHING) is first
+    assert trust.judge(trust.Evidence((end.der,), "example.com", "server"), kept, EVERYTHING).identity == "example.com"
+    for other, strength, anchors in (
+        (trust.Evidence((end.der,), "example.org", "server"), EVERYTHING, kept),
+        (trust.Evidence((end.der,), None, "client"), EVERYTHING, kept),
+        (trust.Evidence((end.der, b"junk"), HOST, "server"), EVERYTHING, kept),
+        (trust.Evidence((end.der,), HOST, "server", NOW + timedelta(days=31)), EVERYTHING, kept),
+        (trust.Evidence((end.der,), HOST, "server", NOW - timedelta(days=2)), EVERYTHING, kept),
+        (evidence, trust.Strength(2048, ("ed25519",)), kept),
+        (evidence, EVERYTHING, store(two[1])),
+    ):
+        with pytest.raises(CertificateError):
+            trust.judge(other, anchors, strength)
+    assert trust.judge(evidence, kept, EVERYTHING) is first
 
 
 def test_several_threads(two):
     shared, end = store(*two), leaf(two[0], HOST)
-    evidence, outcomes = trust.Evidence((end.der,), HOST, "server"), []
-    threads = [
-        threading.Thread(target=lambda: outcomes.extend(trust.judge(evidence, shared, EVERYTHING) for _ in range(50)))
-        for _ in range(4)
-    ]
+    outcomes = []
+
+    def work():
+        for number in range(50):
+            when = NOW + timedelta(days=31 if number % 2 else 0)
+            try:
+                outcomes.append(trust.judge(trust.Evidence((end.der,), HOST, "server", when), shared, EVERYTHING))
+            except CertificateError as refusal:
+                outcomes.append(refusal.reason)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(outcomes) == 200
+    assert outcomes.count("CERTIFICATE_EXPIRED") == 100
 
 
 def test_a_usual_judgement_is_fast(two):
     """Well under a millisecond; the bound is for a machine that does something else, too."""
     ca = authority("CA", two[0])
-    evidence = trust.Evidence((leaf(ca, HOST).der, ca.der), HOST, "server")
     shared, took = store(*two), []
     for _ in range(20):
+        evidence = trust.Evidence((leaf(ca, HOST).der, ca.der), HOST, "server")
         start = time.perf_counter()
         trust.judge(evidence, shared, EVERYTHING)
         took.append(time.perf_counter() - start)
