@@ -174,7 +174,8 @@ class TrustStore:
         """The judgement of the same question, if all certificates of its path are valid at that moment, too.
 
         A judgement depends on nothing but its question, these anchors and the time, and on the time only through
-        the periods of the certificates in the path. So the answer would be the same, 0.3 ms later.
+        the periods of the certificates in the path. So the answer would be the same, 0.3 ms later. A validator
+        that looks at anything else, such as revocation, has to be asked beside this.
         """
         known = self._judgements.get(question)
         return known.verified if known is not None and known.start <= when <= known.end else None

@@ -214,6 +214,7 @@ def test_openssl_agrees(pattern, host):
 # --- anything at all -----------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_normalise_raises_nothing_else(text):
     try:
@@ -224,16 +225,19 @@ def test_normalise_raises_nothing_else(text):
     assert str(found).isascii()
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_normalise_keeps_addresses(address):
     assert normalise(str(address)) == ip_address(str(address))
 
 
+@settings(deadline=None)
 @given(st.text(), hosts)
 def test_matching_raises_nothing(pattern, host):
     assert hostname.matches(pattern, host) in {True, False}
 
 
+@settings(deadline=None)
 @given(hosts)
 def test_a_name_matches_itself_and_the_wildcard_over_its_parent(host):
     assert hostname.matches(host, host)
