@@ -32,7 +32,6 @@ _INPUT, _OUTPUT = 0, 1
 
 
 def _run(options: argparse.Namespace) -> int:
-    _open_standard_streams()
     host = f"[{options.host}]" if ":" in options.host else options.host
     peer = f"{host}:{options.port}"
     fd = _connect(options, peer)
@@ -81,13 +80,6 @@ def _read(fd: int) -> bytes:
             return os.read(fd, _CHUNK)
         except BlockingIOError:
             select.select([fd], [], [])
-
-
-def _open_standard_streams() -> None:
-    """Have something at 0, 1 and 2: a connection that got one of these numbers would be read from or written to."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(fd)
 
 
 def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -190,7 +182,9 @@ def protocols(text: str) -> list[str]:
     return names
 
 
-_SOURCE = re.compile(r"\[(?P<bracketed>[^]]+)\](?::(?P<a>[0-9]+))?|(?P<v4>[^:]+)(?::(?P<b>[0-9]+))?|(?P<v6>.*:.*:.*)")
+_SOURCE = re.compile(
+    r"\[(?P<bracketed>[^][]+)\](?::(?P<a>[0-9]+))?|(?P<plain>[^][:]+)(?::(?P<b>[0-9]+))?|(?P<v6>[^][]*:[^][]*:[^][]*)"
+)
 
 
 def source(text: str) -> tuple[str, int]:
@@ -199,7 +193,7 @@ def source(text: str) -> tuple[str, int]:
     number = int((found["a"] or found["b"] or 0) if found else -1)
     if not found or not 0 <= number < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address, or [address]:port")
-    return found["bracketed"] or found["v4"] or found["v6"], number
+    return found["bracketed"] or found["plain"] or found["v6"], number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

@@ -92,36 +92,47 @@ def _add_verbs(parser: argparse.ArgumentParser, verbs: Sequence[Verb]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the process's exit status."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if "verb" not in options:
-        parser.print_help(sys.stderr)
-        return 2
-    if options.json and not options.verb.json:
-        parser.error(f"{options.verb.name} takes no --json")
+    _open_standard_streams()
     try:
-        return _run(options)
+        return _run(arguments)
     except KeyboardInterrupt:
         return 130
-
-
-def _run(options: argparse.Namespace) -> int:
-    try:
-        status: int = options.verb.run(options)
-        sys.stdout.flush()
     except BrokenPipeError:
-        _forget_output()
-        return 1
+        pass  # whoever read our output has enough of it
     except (OSError, BadValue, Failure) as failure:
         print(f"ssa: {explain(failure)}", file=sys.stderr)  # noqa: T201
-        return 1
-    return status
+    _forget_output()
+    return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        parser = build_parser()
+        options = parser.parse_args(arguments)
+        if "verb" not in options:
+            parser.print_help(sys.stderr)
+            return 2
+        if options.json and not options.verb.json:
+            parser.error(f"{options.verb.name} takes no --json")
+        status: int = options.verb.run(options)
+        return status
+    finally:
+        sys.stdout.flush()
+
+
+def _open_standard_streams() -> None:
+    """Have something at 0, 1 and 2: a connection that got one of these numbers would be read from or written to."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - Python has none for a closed one
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _forget_output() -> None:
-    """Whoever read our output is gone: what is left of it must not fail once more when Python ends."""
+    """What could not be written must not fail once more when Python ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, 1)
     os.close(nowhere)
 
 

@@ -6,6 +6,7 @@ Much of what is shown was chosen by a peer, so whatever a terminal might act on 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def _print_fitted(columns: Sequence[Column], rows: Sequence[Sequence[Sequence[st
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="" if os.environ.get("NO_COLOR") else "bold")
     needed = 2 * (len(columns) - 1)
     for number, column in enumerate(columns):
         table.add_column(

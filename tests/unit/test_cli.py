@@ -1,0 +1,476 @@
+"""The command line without a daemon: its help, its arguments, its words, and a tree of plain files for /ssa."""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ssa
+from ssa.cli import certificate, connect, doctor, failure, filesystem, ls, main, output
+from ssa.errors import REASONS, error
+from ssa.policy.schema import SETTINGS
+
+COMMANDS = [(verb.name,) for verb in main.VERBS] + [(v.name, w.name) for v in main.VERBS for w in v.verbs]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """No daemon, no file system, no configuration."""
+    monkeypatch.setenv("SSA_RUN_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("SSA_MOUNT", str(tmp_path / "ssa"))
+    monkeypatch.setenv("SSA_CONFIG", str(tmp_path / "etc" / "policy.toml"))
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "ssa.cli.main", *arguments]
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def call(capsys, *arguments):
+    try:
+        status = main.main(arguments)
+    except SystemExit as end:
+        status = end.code
+    return status, *capsys.readouterr()
+
+
+# --- help -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_help_is_complete(capsys):
+    status, printed, _ = call(capsys, "--help")
+    assert status == 0
+    for verb in main.VERBS:
+        assert re.search(rf"^ +{verb.name} +{re.escape(verb.summary)}$", printed, re.MULTILINE)
+    for word in ("SSA_RUN_DIR", "SSA_MOUNT", "SSA_CONFIG", "examples:", "exit status:", "/ssa/policy", "--json"):
+        assert word in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_verb_has_help_with_examples(capsys, command):
+    status, printed, _ = call(capsys, *command, "--help")
+    assert status == 0
+    assert re.search(r"^examples:\n  .*\bssa\b", printed, re.MULTILINE)
+    assert all(len(line) <= 140 for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("verb", ["get", "set"])
+def test_the_settings_are_told(capsys, verb):
+    _, printed, _ = call(capsys, "policy", verb, "--help")
+    for setting in SETTINGS.values():
+        assert setting.doc in printed
+
+
+def test_version(capsys):
+    assert call(capsys, "--version") == (0, f"ssa {ssa.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("frobnicate",),
+        ("connect",),
+        ("connect", "host"),
+        ("connect", "host", "65536"),
+        ("connect", "host", "0"),
+        ("connect", "host", "443", "--timeout", "0"),
+        ("connect", "host", "443", "--timeout", "nan"),
+        ("connect", "host", "443", "--alpn", "h2,"),
+        ("connect", "host", "443", "--source", "[::1"),
+        ("--json", "connect", "host", "443"),
+        ("show",),
+        ("show", "x"),
+        ("policy", "set", "min_version"),
+        ("ls", "--js"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_use(capsys, arguments):
+    status, printed, told = call(capsys, *arguments)
+    assert status == 2
+    assert not printed
+    assert told.startswith("usage: ssa")
+
+
+# --- no daemon ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("ls",), "start `ssad`"),
+        (("show", "1"), "start `ssad`"),
+        (("policy",), "start `ssad`"),
+        (("policy", "get", "alpn"), "start `ssad`"),
+        (("policy", "set", "alpn", "h2"), "start `ssad`"),
+        (("policy", "save"), "start `ssad`"),
+        (("connect", "localhost", "1"), "no ssad listens at"),
+        (("policy", "get", "min_versio"), "did you mean min_version?"),
+        (("policy", "set", "\x1b[31m", "x"), r"'\x1b[31m' is not a setting"),
+    ],
+)
+def test_failures_are_one_line(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert not done.stdout
+    assert re.fullmatch(r"ssa: [^\n]+\n", done.stderr)
+    assert words in done.stderr
+
+
+def test_doctor_works_without_a_daemon():
+    done = run("doctor")
+    assert done.returncode == 1
+    assert not done.stderr
+    assert re.search(r"^daemon +lacks +none listens at .* -> start it", done.stdout, re.MULTILINE)
+    told = json.loads(run("doctor", "--json").stdout)
+    assert told["ok"] is False
+    assert {"ssa", "openssl", "kernel tls", "fuse", "policy file", "trust store", "daemon", "file system"} <= {
+        finding["check"] for finding in told["findings"]
+    }
+    assert all(finding["advice"] for finding in told["findings"] if finding["status"] == "lacks")
+
+
+def test_doctor_survives_its_own_checks(monkeypatch, capsys):
+    def broken():
+        raise RuntimeError("\x1b[31mred")
+        yield
+
+    monkeypatch.setattr(doctor, "CHECKS", (broken,))
+    status, printed, _ = call(capsys, "doctor")
+    assert status == 1
+    assert r"could not be checked: \x1b[31mred" in printed
+
+
+def test_doctor_on_a_bad_policy_file(tmp_path, monkeypatch):
+    file = tmp_path / "policy.toml"
+    file.write_text('[policy]\nmin_version = "SSLv3"\n')
+    monkeypatch.setenv("SSA_CONFIG", str(file))
+    found = {finding.check: finding for finding in doctor.examine()}
+    assert found["policy file"].status == "lacks"
+    assert "'SSLv3' is not supported" in found["policy file"].detail
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_gone():
+    shown = subprocess.run(
+        f"{sys.executable} -m ssa.cli.main --help | true; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not shown.stderr
+    assert shown.stdout in ("0\n", "1\n")
+
+
+def test_a_full_disk():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ssa.cli.main", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"ssa: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(closed):
+    command = f"{sys.executable} -m ssa.cli.main ls {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_an_interrupt(monkeypatch):
+    monkeypatch.setattr(main, "_run", lambda _: signal.raise_signal(signal.SIGINT))
+    assert main.main([]) == 130
+
+
+def test_the_verbs_load_nothing_dear():
+    code = (
+        "import sys, ssa.cli.main; print([m for m in ('cryptography', 'OpenSSL', 'trio', 'rich') if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "[]\n"
+
+
+# --- a file system of plain files -----------------------------------------------------------------------------------
+
+SOCKET = {
+    "peer_identity": "evil.example",
+    "hostname": "evil.example",
+    "role": "client",
+    "version": "TLSv1.3",
+    "cipher": "aes-gcm-256",
+    "group": "x25519",
+    "alpn": "",
+    "resumed": "no",
+    "data_path": "ktls",
+    "local": "127.0.0.1:1",
+    "remote": "127.0.0.1:2",
+    "pid": "7",
+    "uid": "0",
+    "exe": r"/opt/a b\033[31m\134x/red",
+    "verdicts": "path: ok\nname: ok",
+    "opened": "2026-11-21T02:32:26Z",
+    "bytes_sent": "1536",
+    "bytes_received": "",
+    "compliant": "yes",
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "ssa"
+    (root / "policy").mkdir(parents=True)
+    (root / "sockets" / "12").mkdir(parents=True)
+    (root / "version").write_text("0.1.0\n")
+    for setting in SETTINGS.values():
+        (root / "policy" / setting.name).write_text(setting.default + "\n")
+    leaf = trustme.CA(organization_name="\x1b[31mowned\x07").issue_cert("evil.example", "192.0.2.1")
+    for name, text in SOCKET.items():
+        (root / "sockets" / "12" / name).write_text(text + "\n")
+    for name in ("peer_cert", "peer_chain"):
+        (root / "sockets" / "12" / name).write_bytes(leaf.cert_chain_pems[0].bytes())
+    (root / "sockets" / "12" / "close").write_text("")
+    (root / "sockets" / "12" / "close").chmod(0o200)
+    return root
+
+
+def test_ls(tree, capsys):
+    status, printed, _ = call(capsys, "ls")
+    head, row = printed.splitlines()
+    assert status == 0
+    assert head.split() == [column.title for column in ls.COLUMNS]
+    assert row.split()[:-3] == [
+        "12",
+        "7",
+        "red",
+        "client",
+        "evil.example",
+        "127.0.0.1:2",
+        "TLSv1.3",
+        "aes-gcm-256",
+        "ktls",
+    ]
+    assert row.split()[-2:] == ["1.5K", "-"]
+
+
+@pytest.mark.parametrize("arguments", [("ls", "--json"), ("--json", "ls")])
+def test_ls_for_programs(tree, capsys, arguments):
+    (found,) = json.loads(call(capsys, *arguments)[1])
+    assert list(found) == ["id", *ls.FILES]
+    assert (found["id"], found["pid"], found["bytes_sent"], found["bytes_received"]) == (12, 7, 1536, None)
+    assert found["exe"] == "/opt/a b\x1b[31m\\x/red"
+
+
+def test_ls_of_nothing(tree, capsys):
+    (tree / "sockets" / "12").rename(tree / "gone")
+    assert call(capsys, "ls") == (0, "no TLS sockets\n", "")
+    assert call(capsys, "ls", "--json") == (0, "[]\n", "")
+
+
+def test_a_socket_that_goes_while_it_is_looked_at(tree, capsys):
+    (tree / "sockets" / "12" / "cipher").unlink()
+    assert call(capsys, "ls") == (0, "no TLS sockets\n", "")
+
+
+def test_ls_of_many_is_in_order(tree, capsys):
+    for number in (3, 100, 21):
+        (tree / "sockets" / str(number)).symlink_to(tree / "sockets" / "12")
+    assert [found["id"] for found in json.loads(call(capsys, "ls", "--json")[1])] == [3, 12, 21, 100]
+
+
+def test_show(tree, capsys):
+    status, printed, _ = call(capsys, "show", "12")
+    assert status == 0
+    for line in (
+        "socket 12",
+        r"  exe             /opt/a b\x1b[31m\x/red",
+        "  alpn            -",
+        "  names       DNS:evil.example, IP:192.0.2.1",
+        "  path: ok",
+    ):
+        assert line in printed.splitlines()
+    assert r"\x1b[31mowned\x07" in printed
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", printed)
+
+
+def test_show_for_programs(tree, capsys):
+    found = json.loads(call(capsys, "show", "12", "--json")[1])
+    assert set(SOCKET) | {"id", "peer_cert", "peer_chain", "certificates"} == set(found)
+    assert found["verdicts"] == ["path: ok", "name: ok"]
+    assert (found["compliant"], found["resumed"], found["alpn"]) == (True, False, None)
+    assert found["certificates"][0]["names"] == ["DNS:evil.example", "IP:192.0.2.1"]
+    assert "\x1b[31mowned" in found["certificates"][0]["issuer"]
+
+
+def test_show_of_none(tree, capsys):
+    assert call(capsys, "show", "13") == (
+        1,
+        "",
+        "ssa: there is no TLS socket 13 (any more): `ssa ls` lists those that are open\n",
+    )
+
+
+def test_policy(tree, capsys):
+    (tree / "policy" / "min_version").write_text("TLSv1.3\n")
+    status, printed, _ = call(capsys, "policy")
+    assert status == 0
+    rows = {line.split()[0]: line for line in printed.splitlines()[1:]}
+    assert list(rows) == list(SETTINGS)
+    assert re.search(r"TLSv1\.3 +no +higher +Lowest", rows["min_version"])
+    assert re.search(r"x25519 X25519MLKEM768 secp256r1 secp384r1 +yes +fewer", rows["groups"])
+    assert call(capsys, "policy", "list")[1] == printed
+
+
+def test_policy_for_programs(tree, capsys):
+    (tree / "policy" / "groups").write_text("P-256\n")
+    found = {row["name"]: row for row in json.loads(call(capsys, "policy", "--json")[1])}
+    assert list(found) == list(SETTINGS)
+    assert found["groups"]["value"] == ["P-256"]
+    assert found["groups"]["is_default"] is False
+    assert found["alpn"]["value"] == []
+    assert found["min_version"]["is_default"] is True
+    assert json.loads(call(capsys, "policy", "get", "groups", "--json")[1]) == found["groups"]
+
+
+def test_policy_get_and_set(tree, capsys):
+    assert call(capsys, "policy", "set", "groups", "x25519", "P-256") == (0, "", "")
+    assert (tree / "policy" / "groups").read_text().startswith("x25519\nP-256\n")
+    (tree / "policy" / "alpn").write_text("h2\nhttp/1.1\n")
+    assert call(capsys, "policy", "get", "alpn") == (0, "h2\nhttp/1.1\n", "")
+
+
+def test_policy_save(tree, tmp_path, capsys):
+    (tree / "policy" / "min_version").write_text("TLSv1.3\n")
+    status, printed, _ = call(capsys, "policy", "save")
+    file = tmp_path / "etc" / "policy.toml"
+    assert (status, str(file) in printed) == (0, True)
+    assert 'min_version = "TLSv1.3"' in file.read_text()
+    before = file.read_text() + "unknown = 1\n"
+    file.write_text(before)
+    status, _, told = call(capsys, "policy", "save", "--json")
+    assert (status, "unknown" in told) == (1, True)
+    assert file.read_text() == before
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.text())
+def test_printable(text):
+    shown = output.printable(text)
+    assert shown.isprintable()
+    if text.isprintable():
+        assert shown == text
+
+
+def test_printable_on_what_terminals_act_on():
+    assert output.printable("\x1b[2J\u202e\x9b\udc80\n") == r"\x1b[2J\u202e\x9b\udc80\n"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(None, "-"), (0, "0B"), (999, "999B"), (1000, "1.0K"), (1536, "1.5K"), (20480, "20K"), (2**31, "2.0G")],
+)
+def test_size(count, shown):
+    assert output.size(count) == shown
+
+
+@pytest.mark.parametrize(("span", "shown"), [(-1, "0s"), (59.9, "59s"), (60, "1m"), (7300, "2h"), (200000, "2d")])
+def test_age(span, shown):
+    assert output.age(span) == shown
+
+
+def test_tables_in_a_pipe_are_whole(capsys):
+    output.print_table(
+        [output.Column("A", numbers=True), output.Column("B", prose=True)], [("1", "x" * 500), ("22", "y\nz\x1b")]
+    )
+    assert capsys.readouterr().out == f" A  B\n 1  {'x' * 500}\n22  y z\\x1b\n"
+
+
+def test_tables_on_a_narrow_terminal_are_whole(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("NO_COLOR", "1")
+    name, prose = "[red]name-that-is-longer-than-thirty-columns", "some words that do not fit"
+    output.print_table([output.Column("A"), output.Column("B", prose=True)], [(name, prose)])
+    printed = capsys.readouterr().out
+    assert name in printed
+    assert " ".join(re.findall(r"some|words|that|do|not|fit", printed.replace(name, ""))) == prose
+    assert "\x1b" not in printed
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_values_of_files_are_read_back(text):
+    from ssa.configfs import render
+
+    assert filesystem.unescaped(render.line(text).decode()[:-1]) == text
+
+
+def test_a_certificate_that_cannot_be_read():
+    bad = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    assert "cannot be read" in certificate.decode(bad)[0]["error"]
+    assert certificate.decode("\n") == []
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_failure_says_whose_fault_it_is(reason):
+    line = failure.explain(error(reason, "a\nb"))
+    assert f"({reason}: {failure.FAULTS[REASONS[reason].fault]})" in line
+    assert "\n" not in line
+
+
+def test_advice_is_for_reasons_that_exist():
+    assert failure.ADVICE.keys() <= REASONS.keys()
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 0)),
+        ("192.0.2.1:5000", ("192.0.2.1", 5000)),
+        ("localhost:1", ("localhost", 1)),
+        ("::1", ("::1", 0)),
+        ("fe80::1%lo", ("fe80::1%lo", 0)),
+        ("[::1]", ("::1", 0)),
+        ("[::1]:65535", ("::1", 65535)),
+    ],
+)
+def test_source(text, meaning):
+    assert connect.source(text) == meaning
+
+
+@pytest.mark.parametrize("text", ["", ":", "a:b", "192.0.2.1:65536", "[::1]x", "[]:1"])
+def test_bad_source(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        connect.source(text)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"a", b"\r\n"])), st.integers(min_value=1, max_value=3))
+def test_crlf_wherever_the_chunks_are_cut(parts, step):
+    data = b"".join(parts)
+    chunks = [data[start : start + step] for start in range(0, len(data), step)]
+    assert b"".join(connect.with_crlf(chunks)) == re.sub(rb"(?<!\r)\n", b"\r\n", data)
+
+
+def test_the_environment_is_documented():
+    parser = main.build_parser()
+    for name in ("SSA_RUN_DIR", "SSA_MOUNT", "SSA_CONFIG"):
+        assert name in os.environ
+        assert name in parser.format_help()
