@@ -74,14 +74,6 @@ def _write_all(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
-def _read(fd: int) -> bytes:
-    while True:
-        try:
-            return os.read(fd, _CHUNK)
-        except BlockingIOError:
-            select.select([fd], [], [])
-
-
 def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Line ends as CR LF, those that are so already left alone, wherever the chunks are cut."""
     last = b""
@@ -97,28 +89,42 @@ class _Sender(threading.Thread):
         super().__init__(daemon=True)  # it may wait for input that never comes
         self._fd = fd
         self._crlf = crlf
-        self._sending = threading.Lock()
+        self._sending = threading.Lock()  # held from before a read to the end of the write: nothing is in between
+        self._complete = False
         self._failed = False
 
     def run(self) -> None:
-        chunks = iter(lambda: _read(_INPUT), b"")
+        chunks = self._chunks()
         try:
             for chunk in with_crlf(chunks) if self._crlf else chunks:
-                with self._sending:
-                    _write_all(self._fd, chunk)
+                _write_all(self._fd, chunk)
         except OSError:
             self._failed = True  # why, the receiving end finds out
 
-    def finish(self) -> bool:
-        """Close the connection. False if the peer had not taken all that there was for it.
+    def _chunks(self) -> Iterator[bytes]:
+        while not self._complete:
+            select.select([_INPUT], [], [])
+            with self._sending, contextlib.suppress(BlockingIOError):
+                if chunk := os.read(_INPUT, _CHUNK):
+                    yield chunk
+                else:
+                    self._complete = True
 
-        Then it is told no close_notify, as the stream does not end where it should; and it could not be told, while
-        the kernel still waits for room to send the rest.
+    def finish(self) -> bool:
+        """Close the connection. False if the peer has not taken all that there was for it.
+
+        Then it is told no close_notify, as the stream does not end where it should; nor could it be told, while the
+        kernel still waits for room to send the rest.
         """
-        if self._failed or not self._sending.acquire(timeout=_GRACE):
+        if not self._sending.acquire(timeout=_GRACE) or self._failed or not (self._complete or _no_more()):
             return False
         ssa.close(self._fd)
         return True
+
+
+def _no_more() -> bool:
+    """Whether the input has ended, or waits for somebody to type on."""
+    return not select.select([_INPUT], [], [], 0)[0] or not os.read(_INPUT, 1)
 
 
 # --- what -v tells ------------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import Column
 from ssa.cli.verb import Verb
 from ssa.policy import files
-from ssa.policy.schema import Policy
 
 if TYPE_CHECKING:
     import argparse
@@ -203,29 +202,31 @@ def _config() -> Iterator[Finding]:
     try:
         policy = files.load(path)
     except (OSError, ValueError) as failure:
-        yield Finding("policy file", LACKS, explain(failure), advice)
-        yield from _trust(Policy.default())
+        yield _unreadable("policy file", failure, advice)
     else:
         yield Finding("policy file", OK, f"{path}" if path.exists() else f"{path} is not there: the defaults hold")
-        yield from _trust(policy)
+        yield _trust(policy.trust_store)
 
 
-def _trust(policy: Policy) -> Iterator[Finding]:
+def _trust(source: str) -> Finding:
     from ssa.trust import TrustStore
 
     try:
         with warnings.catch_warnings(action="ignore"):  # of anchors that are odd, but usable
-            store = TrustStore.load(policy.trust_store)
+            store = TrustStore.load(source)
     except (OSError, ValueError) as failure:
-        advice = (
-            "apt-get install ca-certificates"
-            if policy.trust_store == "system"
-            else "correct trust_store in the policy's file"
-        )
-        yield Finding("trust store", LACKS, explain(failure), advice)
-        return
+        system = source == "system"
+        advice = "apt-get install ca-certificates" if system else "correct trust_store in the policy's file"
+        return _unreadable("trust store", failure, advice)
     skipped = f"; {len(store.skipped)} could not be used: {store.skipped[0]}" if store.skipped else ""
-    yield Finding("trust store", NOTE if skipped else OK, f"{store.source}, trust anchors: {len(store)}{skipped}")
+    return Finding("trust store", NOTE if skipped else OK, f"{store.source}, trust anchors: {len(store)}{skipped}")
+
+
+def _unreadable(check: str, failure: Exception, advice: str) -> Finding:
+    """A file that cannot be used; one that is only not for our eyes is for the daemon's, maybe."""
+    if isinstance(failure, PermissionError) and os.geteuid() != 0:
+        return Finding(check, NOTE, explain(failure), "run `ssa doctor` as the user that ssad runs as")
+    return Finding(check, LACKS, explain(failure), advice)
 
 
 # --- all of it ----------------------------------------------------------------------------------------------------

@@ -135,9 +135,8 @@ def test_doctor_works_without_a_daemon():
     assert re.search(r"^daemon +lacks +none listens at .* -> start it", done.stdout, re.MULTILINE)
     told = json.loads(run("doctor", "--json").stdout)
     assert told["ok"] is False
-    assert {"ssa", "openssl", "kernel tls", "fuse", "policy file", "trust store", "daemon", "file system"} <= {
-        finding["check"] for finding in told["findings"]
-    }
+    checked = {finding["check"] for finding in told["findings"]}
+    assert checked >= {"ssa", "openssl", "kernel tls", "fuse", "policy file", "trust store", "daemon", "file system"}
     assert all(finding["advice"] for finding in told["findings"] if finding["status"] == "lacks")
 
 
