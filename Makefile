@@ -1,0 +1,47 @@
+# `make` lists the targets. Tests that need a kernel with TLS find one by tools/kernel-run: see there.
+
+PYTHON ?= /usr/bin/python3
+# A test run that hangs ends. In seconds, for each start of the test kernel.
+export SSA_KERNEL_TIMEOUT ?= 3600
+
+BIN := .venv/bin
+ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse)
+ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop)
+
+.PHONY: help setup demo test test-7.2 lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ': .*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/ready ## Debian's packages, and .venv with the Python ones
+
+.venv/ready: pyproject.toml tools/debian-packages
+	tools/setup-debian
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup ## what ssa is for, shown on real servers
+	tools/kernel-run tools/demo
+
+test: lint ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
+	$(BIN)/pytest $(ON_HOST)
+	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
+
+test-7.2: setup ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
+	tools/kernel-build 7.2
+	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## measure, under kernel 7.2 (made on the first time)
+	tools/kernel-build 7.2
+	KERNEL=7.2 tools/kernel-run $(BIN)/python -m bench
+
+clean: ## remove what make has made here (not the kernels: they lie in ~/.cache/ssa)
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
