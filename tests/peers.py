@@ -79,7 +79,13 @@ def openssl(pki: PKI, *arguments: object, cert: tuple[Path, Path] | None = None,
     """`openssl s_server`; yields (port, process)."""
     port = free_port()
     certificate, key = cert or (pki.cert, pki.key)
-    command = ("openssl", "s_server", "-accept", port, "-cert", certificate, "-key", key, "-cert_chain", certificate)
+    command = ["openssl", "s_server", "-accept", port, "-cert", certificate, "-key", key]
+    begin = "-----BEGIN CERTIFICATE-----"
+    _, _, *others = Path(certificate).read_text().split(begin)
+    if others:
+        chain = Path(certificate).with_suffix(".chain")
+        chain.write_text("".join(begin + other for other in others))
+        command += ["-cert_chain", chain]
     options.setdefault("stdin", subprocess.PIPE)  # at the end of its input it hangs up
     options.setdefault("stdout", subprocess.DEVNULL)
     options.setdefault("stderr", subprocess.DEVNULL)
@@ -122,9 +128,7 @@ def nginx(pki: PKI, directory: Path, extra: str = ""):
     port = free_port()
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "nginx.conf"
-    configuration.write_text(
-        NGINX.format(directory=directory, port=port, cert=pki.cert, key=pki.key, extra=extra)
-    )
+    configuration.write_text(NGINX.format(directory=directory, port=port, cert=pki.cert, key=pki.key, extra=extra))
     command = (shutil.which("nginx") or "/usr/sbin/nginx", "-e", directory / "error.log", "-c", configuration)
     with program(*command, "-g", "user root;" if os.geteuid() == 0 else "", port=port):
         yield port

@@ -97,9 +97,7 @@ async def _receive_untrusted(connection: trio.socket.SocketType) -> _Packet | No
     """The next packet; None when the application has hung up, or is silent for too long."""
     with trio.move_on_after(_IDLE):
         # One byte more than fits tells a message that is too long.
-        data, ancillary, flags, _ = await connection.recvmsg(
-            wire.MAX_MESSAGE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, flags, _ = await connection.recvmsg(wire.MAX_MESSAGE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         packet = _Packet(data, truncated=bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
         for level, kind, value in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

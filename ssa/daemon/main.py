@@ -75,7 +75,10 @@ def _parse(arguments: Sequence[str] | None) -> _Options:
         "--ready-fd", type=int, metavar="FD", help='write "ready" to this descriptor and close it once all is served'
     )
     parser.add_argument(
-        "--log-level", choices=["debug", "info", "warning", "error"], default="info", help="(info); debug: every handshake"
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="info",
+        help="(info); debug: every handshake",
     )
     given = parser.parse_args(arguments)
     run_dir, mount_point, config = _user_defaults() if given.user else _system_defaults()
@@ -138,12 +141,20 @@ async def _serve(options: _Options, service: Service, requests: socket.socket) -
     async with trio.open_nursery() as nursery:
         await nursery.start(_end_on_signal, nursery.cancel_scope)  # first: a signal must always be heard
         mounted = await mount.init(service, options.mount, allow_other=not options.user)
-        await nursery.start(mounted.main)
+        await nursery.start(_show, mounted)
         nursery.start_soon(listener.serve, service, requests)
+        nursery.start_soon(service.sockets.tidy)
         readiness.announce(options.ready_fd)
         _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
         if options.user:
             _log.info("for your programs: export SSA_RUN_DIR=%s SSA_MOUNT=%s", options.run_dir, options.mount)
+
+
+async def _show(mounted: mount.Mount, *, task_status: trio.TaskStatus[None]) -> None:
+    await mounted.main(task_status=task_status)
+    _log.error(
+        "the file system was unmounted from outside; the policy stays in force, a restart of ssad shows it again"
+    )
 
 
 async def _end_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:

@@ -25,6 +25,7 @@ from ssa.policy.schema import Policy
 from ssa.trust import Verified, normalise
 from ssa.wire import Connect, Reply
 
+
 async def connect(service: Service, application: Application, request: Connect, sock: socket.socket) -> Reply:
     """Make the application's connected TCP socket a TLS socket, as a client.
 
@@ -157,6 +158,6 @@ def _describe(
         data_path="ktls",
         profile="none",
         opened=time.time(),
-        diag=service.diag,
+        diag=service.diags.of(sock),
         complies=service.complies,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import socket
@@ -9,9 +10,13 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
+import trio
+
 from ssa.daemon.liveness import Liveness
 from ssa.ktls.diag import Diag, KernelState, SocketKey
 from ssa.policy.schema import Policy
+
+_TIDY = 2  # seconds
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -59,7 +64,7 @@ class LiveSocket:
     data_path: str
     profile: str
     opened: float  # seconds since the epoch
-    diag: Diag = field(repr=False)
+    diag: Diag | None = field(repr=False)  # None: it is of a network namespace that we may not enter
     complies: Callable[[LiveSocket, Policy], bool] = field(repr=False)
 
     @property
@@ -89,7 +94,7 @@ class LiveSocket:
 
     def kernel(self) -> KernelState:
         """The kernel's word on this socket, now. Raises OSError."""
-        return self.diag.state(self.key)
+        return self._ask().state(self.key)
 
     def compliant(self, policy: Policy) -> bool:
         """Whether this socket would be made under that policy."""
@@ -97,7 +102,12 @@ class LiveSocket:
 
     def end(self) -> None:
         """End the connection, whoever holds it. Raises OSError."""
-        self.diag.destroy(self.key)
+        self._ask().destroy(self.key)
+
+    def _ask(self) -> Diag:
+        if self.diag is None:
+            raise OSError(errno.EPERM, "the socket is of a network namespace that this ssad may not enter")
+        return self.diag
 
 
 def _address(end: tuple[str, int]) -> str:
@@ -112,15 +122,11 @@ class Registry:
         self._liveness = Liveness()
         self._sockets: dict[int, LiveSocket] = {}
         self._ids = itertools.count(1)
-        self._sweep_at = 64
 
     def add(self, sock: socket.socket, make: Callable[[int, int], LiveSocket]) -> LiveSocket:
         """Take in the socket that `make` describes, given its id and inode. The caller closes its descriptor then."""
         live = make(next(self._ids), self._liveness.watch(sock))
         self._sockets[live.id] = live
-        if len(self._sockets) >= self._sweep_at:
-            # Nobody may ever look, so growth itself looks, now and then.
-            self._sweep_at = max(64, 2 * len(self._sweep()))
         return live
 
     def ids(self) -> list[int]:
@@ -138,6 +144,13 @@ class Registry:
         for socket_id in gone:
             del self._sockets[socket_id]
         return self._sockets
+
+    async def tidy(self) -> None:
+        """Forget what is gone now and then, so that nothing is kept alive for its sake. Runs until cancelled."""
+        while True:
+            await trio.sleep(_TIDY)
+            if self._sockets:
+                self._sweep()
 
     def close(self) -> None:
         """Forget everything."""

@@ -13,7 +13,7 @@ from ssa import __version__, errors, trust
 from ssa.daemon.registry import LiveSocket, Registry
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.tickets import TicketMemory
-from ssa.ktls.diag import Diag
+from ssa.ktls.netns import Diags
 from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
@@ -42,12 +42,12 @@ class Service:
         self.contexts = ContextCache(_keep_secret)
         self.tickets = TicketMemory()
         self.sockets = Registry()
-        self.diag = Diag()
+        self.diags = Diags()
 
     def close(self) -> None:
         """Give back what the kernel lent. Sockets that applications hold live on."""
         self.sockets.close()
-        self.diag.close()
+        self.diags.close()
 
     @property
     def version(self) -> str:
@@ -92,9 +92,7 @@ class Service:
     def judge(self, policy: Policy, hostname: str, chain: tuple[bytes, ...]) -> trust.Verified:
         """The verdict on a server's chain under a policy. Raises `ssa.CertificateError`."""
         evidence = trust.Evidence(chain=chain, hostname=hostname, role="server")
-        strength = trust.Strength(
-            min_rsa_bits=policy.min_rsa_bits, signature_algorithms=policy.signature_algorithms
-        )
+        strength = trust.Strength(min_rsa_bits=policy.min_rsa_bits, signature_algorithms=policy.signature_algorithms)
         return trust.judge(evidence, self.trust_store(policy), strength)
 
     def complies(self, live: LiveSocket, policy: Policy) -> bool:

@@ -103,5 +103,3 @@ def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
         types.append(content[at])
         at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
     return types, at == len(content)
-
-

@@ -74,4 +74,3 @@ def key_block(suite: Suite, master: bytes, client_random: bytes, server_random: 
 
 def _implicit_iv(aead: AEAD) -> int:
     return aead.salt if aead.explicit else _NONCE
-

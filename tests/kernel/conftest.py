@@ -33,6 +33,7 @@ def ssad(running, pki, monkeypatch):
     """The running ssad, with its policy as at the start, for the calls of this process."""
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
+    assert running.sockets() == []  # nothing of an earlier test's
     yield running
     for name in SETTINGS:
         wanted = {"trust_store": str(pki.ca), "handshake_timeout": "10"}.get(name, SETTINGS[name].default)
