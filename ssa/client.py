@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from ssa import errors, paths, wire
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 _GRACE = 2  # seconds for the daemon to say that time is up; one that is stopped never will
 
@@ -30,7 +33,7 @@ class Daemon:
             self._socket.close()
             raise
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -51,5 +54,3 @@ class Daemon:
         if reply.reason is not None:
             raise errors.error(reply.reason, reply.detail or "", reply.alert)
         return reply
-
-

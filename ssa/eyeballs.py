@@ -8,8 +8,10 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried beside the last (RFC 8305 section 5)
 
@@ -47,7 +49,7 @@ class _Race:
         self._errors: list[OSError] = []
         self._poll = select.poll()
 
-    def __enter__(self) -> _Race:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -6,12 +6,15 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ssa import eyeballs
 from ssa.client import Daemon
 from ssa.ktls import control
 from ssa.wire import Connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 
 def connect_tls(
@@ -31,7 +34,7 @@ def connect_tls(
     Args:
         host: a host name, in any script, or an IP address. Its certificate has to be for it.
         port: a number or a service's name.
-        timeout: seconds for the TCP connection and the handshake together; the policy's ``handshake_timeout`` holds too.
+        timeout: seconds for the TCP connection and the handshake together; the policy's timeout holds too.
         alpn: application protocols to offer, the preferred one first (RFC 7301).
         source_address: the local address and port to connect from.
 
@@ -77,7 +80,7 @@ def recv(fd: int, size: int) -> bytes:
 
 
 def send(fd: int, data: bytes) -> int:
-    """Write to a descriptor of `connect_tls`. The number of bytes written. Raises OSError as send(2)."""
+    """Write to a descriptor of `connect_tls`; the number of bytes written. Raises OSError as the system call does."""
     with _borrowed(fd) as sock:
         return sock.send(data, socket.MSG_NOSIGNAL)
 

@@ -1,0 +1,1 @@
+"""ssad. The way of a request is in `pipeline`; read that first."""

@@ -1,4 +1,4 @@
-"""Takes requests from applications: one SOCK_SEQPACKET connection each, a message a request, and tells them what became of it."""
+"""Takes requests from applications, each on a SOCK_SEQPACKET connection of its own, and answers them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import socket
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors, wire
 from ssa.daemon import pipeline
 from ssa.daemon.registry import Application
-from ssa.daemon.service import Service
+
+if TYPE_CHECKING:
+    from ssa.daemon.service import Service
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -67,7 +70,7 @@ async def _serve_one(service: Service, connection: trio.socket.SocketType) -> No
                 await connection.send(wire.pack(reply))
         except OSError as exc:
             _log.debug("an application went away: %s", exc.strerror)
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
             _log.exception("a fault of ssad's own")
 
 
@@ -153,7 +156,7 @@ async def _answer_untrusted(service: Service, application: Application, packet: 
         service.count(_COUNTERS.get(type(exc), "requests_refused"))
         _log.info("pid %d uid %d, %s: %s", application.pid, application.uid, ascii(hostname), exc)
         return _refusal(exc)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - fails closed: logged whole, and the application is refused
         _log.exception("a fault of ssad's own, serving pid %d for %s", application.pid, ascii(hostname))
         return _refusal(errors.error("DAEMON_FAULT", type(exc).__name__))
     finally:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import re
 import select
-import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 _INODE = re.compile(rb"\bino:([0-9a-f]+)")
 _FRESH = 0.01  # seconds for which a look is good enough: a listing of a thousand sockets is one look

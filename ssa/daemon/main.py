@@ -7,11 +7,10 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,6 +22,10 @@ from ssa.daemon.service import Service
 from ssa.ktls.probe import probe
 from ssa.policy import files
 from ssa.policy.schema import BadValue
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
 
 _log = logging.getLogger("ssa.daemon")
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
 from ssa.daemon.registry import Application, LiveSocket, shared
-from ssa.daemon.service import Service
 from ssa.handshake import driver, tickets
 from ssa.handshake.engine import ClientEngine
-from ssa.handshake.secrets import TrafficKeys
 from ssa.ktls.constants import TCP_ESTABLISHED
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
 from ssa.policy.resolve import Narrowing, narrow
-from ssa.policy.schema import Policy
 from ssa.trust import Verified, normalise
 from ssa.wire import Connect, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ssa.daemon.service import Service
+    from ssa.handshake.secrets import TrafficKeys
+    from ssa.policy.schema import Policy
 
 
 async def connect(service: Service, application: Application, request: Connect, sock: socket.socket) -> Reply:
@@ -48,8 +52,7 @@ async def connect(service: Service, application: Application, request: Connect, 
     except BaseException:
         shut_down(sock)
         raise
-    live = service.sockets.add(sock, functools.partial(_describe, service, application, engine, judge, sock))
-    service.count("handshakes")
+    live = _register(service, application, engine, judge.outcome, sock)
     return Reply(
         socket_id=live.id,
         version=engine.version.label,
@@ -105,20 +108,34 @@ def _deadline(seconds: float) -> Iterator[None]:
         raise errors.error("HANDSHAKE_TIMEOUT", f"{seconds:g} s")
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """A verdict, and what it was about."""
+
+    hostname: str
+    chain: tuple[bytes, ...]
+    verified: Verified
+
+
 class _Judge:
-    """Asks ssa.trust once, and remembers the answer for the registry."""
+    """Asks ssa.trust for its verdict on a chain, and keeps it for the registry."""
 
     def __init__(self, service: Service, policy: Policy, hostname: str) -> None:
         self._service = service
         self._policy = policy
-        self.hostname = hostname
-        self.chain: tuple[bytes, ...] = ()
-        self.verified: Verified | None = None
+        self._hostname = hostname
+        self._outcome: _Outcome | None = None
 
     def __call__(self, chain: tuple[bytes, ...]) -> Verified:
-        self.verified = self._service.judge(self._policy, self.hostname, chain)
-        self.chain = chain
-        return self.verified
+        verified = self._service.judge(self._policy, self._hostname, chain)
+        self._outcome = _Outcome(self._hostname, chain, verified)
+        return verified
+
+    @property
+    def outcome(self) -> _Outcome:
+        if self._outcome is None:
+            raise RuntimeError("keys were installed for a peer that nobody judged")
+        return self._outcome
 
 
 async def _take_tickets(service: Service, keys: TrafficKeys, sock: socket.socket, hostname: str) -> TrafficKeys:
@@ -130,27 +147,18 @@ async def _take_tickets(service: Service, keys: TrafficKeys, sock: socket.socket
     return drain.keys
 
 
-def _describe(
-    service: Service,
-    application: Application,
-    engine: ClientEngine,
-    judge: _Judge,
-    sock: socket.socket,
-    socket_id: int,
-    inode: int,
+def _register(
+    service: Service, application: Application, engine: ClientEngine, outcome: _Outcome, sock: socket.socket
 ) -> LiveSocket:
-    if judge.verified is None:
-        raise RuntimeError("keys were installed for a peer that nobody judged")
-    return LiveSocket(
-        id=socket_id,
-        inode=inode,
+    live = LiveSocket(
+        id=service.sockets.new_id(),
         key=SocketKey.of(sock),
         application=shared(application),
         role="client",
-        hostname=shared(judge.hostname),
-        identity=shared(judge.verified.identity),
-        chain=shared(judge.chain),
-        verdicts=shared(judge.verified.verdicts),
+        hostname=shared(outcome.hostname),
+        identity=shared(outcome.verified.identity),
+        chain=shared(outcome.chain),
+        verdicts=shared(outcome.verified.verdicts),
         suite=engine.suite.name,
         group=shared(engine.group),
         alpn=shared(engine.alpn),
@@ -161,3 +169,6 @@ def _describe(
         diag=service.diags.of(sock),
         complies=service.complies,
     )
+    service.sockets.add(live, sock)
+    service.count("handshakes")
+    return live

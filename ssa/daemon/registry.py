@@ -5,16 +5,19 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
-import socket
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import trio
 
 from ssa.daemon.liveness import Liveness
-from ssa.ktls.diag import Diag, KernelState, SocketKey
-from ssa.policy.schema import Policy
+
+if TYPE_CHECKING:
+    import socket
+
+    from ssa.ktls.diag import Diag, KernelState, SocketKey
+    from ssa.policy.schema import Policy
 
 _TIDY = 2  # seconds
 
@@ -49,7 +52,6 @@ class LiveSocket:
     """
 
     id: int
-    inode: int
     key: SocketKey
     application: Application
     role: str
@@ -84,7 +86,7 @@ class LiveSocket:
 
     @property
     def local(self) -> str:
-        """This end, as address:port."""
+        """Our end, as address:port."""
         return _address(self.key.local)
 
     @property
@@ -121,13 +123,17 @@ class Registry:
     def __init__(self) -> None:
         self._liveness = Liveness()
         self._sockets: dict[int, LiveSocket] = {}
+        self._inodes: dict[int, int] = {}
         self._ids = itertools.count(1)
 
-    def add(self, sock: socket.socket, make: Callable[[int, int], LiveSocket]) -> LiveSocket:
-        """Take in the socket that `make` describes, given its id and inode. The caller closes its descriptor then."""
-        live = make(next(self._ids), self._liveness.watch(sock))
+    def new_id(self) -> int:
+        """A number for a socket that is about to be added."""
+        return next(self._ids)
+
+    def add(self, live: LiveSocket, sock: socket.socket) -> None:
+        """Take it in. The caller closes its descriptor then."""
         self._sockets[live.id] = live
-        return live
+        self._inodes[live.id] = self._liveness.watch(sock)
 
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""
@@ -135,14 +141,12 @@ class Registry:
 
     def get(self, socket_id: int) -> LiveSocket | None:
         """The socket of that id, if it is open now."""
-        live = self._sockets.get(socket_id)
-        return live if live is not None and live.inode in self._liveness.alive() else None
+        return self._sockets.get(socket_id) if self._inodes.get(socket_id) in self._liveness.alive() else None
 
     def _sweep(self) -> dict[int, LiveSocket]:
         alive = self._liveness.alive()
-        gone = [live.id for live in self._sockets.values() if live.inode not in alive]
-        for socket_id in gone:
-            del self._sockets[socket_id]
+        for socket_id in [socket_id for socket_id, inode in self._inodes.items() if inode not in alive]:
+            del self._sockets[socket_id], self._inodes[socket_id]
         return self._sockets
 
     async def tidy(self) -> None:
@@ -155,4 +159,5 @@ class Registry:
     def close(self) -> None:
         """Forget everything."""
         self._sockets.clear()
+        self._inodes.clear()
         self._liveness.close()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-
-from OpenSSL import SSL
-
+from typing import TYPE_CHECKING
 
 from ssa import __version__, errors, trust
 from ssa.daemon.registry import LiveSocket, Registry
@@ -18,6 +15,11 @@ from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
 from ssa.suites import SUITES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from OpenSSL import SSL
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -60,7 +62,7 @@ class Service:
         return self._capabilities.describe()
 
     def kernel_tls(self) -> Capabilities:
-        """What this kernel can do. Where it could do nothing so far it is asked again: modules come, and lo comes up."""
+        """What this kernel can do. One that could do nothing so far is asked again: modules come, and lo comes up."""
         if not self._capabilities.tls:
             self._capabilities = probe()
         if not self._capabilities.tls:

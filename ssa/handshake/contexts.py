@@ -1,19 +1,22 @@
-"""OpenSSL contexts, one for each distinct policy. To build one costs a handshake's time, so it is never done for a request."""
+"""OpenSSL contexts, one for each distinct policy: to build one costs a handshake's time."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
 from ssa import errors
-from ssa.ktls.probe import Capabilities
-from ssa.policy.schema import Policy
 from ssa.suites import Suite, TLSVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ssa.ktls.probe import Capabilities
+    from ssa.policy.schema import Policy
 
 # pyOpenSSL binds no call for groups and signature algorithms; the binding that it stands on does.
 _lib = _openssl.lib

@@ -25,6 +25,7 @@ from OpenSSL import SSL
 from ssa import errors
 from ssa.handshake import records
 from ssa.handshake.secrets import Secrets, TrafficKeys, tls12_keys, tls13_keys
+from ssa.ktls.constants import ALERT
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
 from ssa.trust import Verified
@@ -50,6 +51,7 @@ class ClientEngine:
         self.step = Step.READ
         self.secrets = Secrets()
         self._admitted = False
+        self._finished = False
         self._pending = b""  # what OpenSSL wants to send, until it may
         self._sent = b""  # the last flight, for the nonce that its Finished spent
         self._connection = SSL.Connection(context, None)
@@ -74,13 +76,13 @@ class ClientEngine:
             raise RuntimeError("a record was fed to an engine that waits for none")
         self._connection.bio_write(record)
         finished = self._advance()
-        if (finished or self._pending) and not self._admitted and self._has_certificate(finished):
+        if (finished or self._pending) and not self._admitted and self._has_certificate(finished=finished):
             self._finished = finished
             self.step = Step.JUDGE
             return b""
-        return self._release(finished)
+        return self._release(finished=finished)
 
-    def _has_certificate(self, finished: bool) -> bool:
+    def _has_certificate(self, *, finished: bool) -> bool:
         if self._connection.get_peer_certificate(as_cryptography=True) is not None:
             return True
         if finished:
@@ -99,7 +101,7 @@ class ClientEngine:
         if not isinstance(verified, Verified):
             raise TypeError("only a verdict of ssa.trust admits a peer")
         self._admitted = True
-        return self._release(self._finished)
+        return self._release(finished=self._finished)
 
     def refuse(self, alert: str) -> bytes:
         """The peer is refused: the alert, in place of the held flight."""
@@ -109,7 +111,7 @@ class ClientEngine:
             return records.plain_alert(alert)
         suite = self.suite
         key = traffic_key(suite, self.secrets["CLIENT_HANDSHAKE_TRAFFIC_SECRET"])
-        return records.seal(suite.aead, key, 0, records.ALERT, records.fatal_alert(alert))
+        return records.seal(suite.aead, key, 0, ALERT, records.fatal_alert(alert))
 
     def farewell(self) -> bytes:
         """What OpenSSL has left to say after an error: an alert, or nothing."""
@@ -122,8 +124,10 @@ class ClientEngine:
         if self.version is TLSVersion.TLSv1_3:
             return tls13_keys(self.suite, self.secrets)
         connection = self._connection
-        randoms = connection.client_random(), connection.server_random()
-        return tls12_keys(self.suite, connection.master_key(), *randoms, finished=self._finished_record())
+        master, client, server = connection.master_key(), connection.client_random(), connection.server_random()
+        if master is None or client is None or server is None:
+            raise RuntimeError("OpenSSL has no secrets after a handshake")
+        return tls12_keys(self.suite, master, client, server, finished=self._finished_record())
 
     @property
     def version(self) -> TLSVersion:
@@ -133,7 +137,7 @@ class ClientEngine:
     @property
     def suite(self) -> Suite:
         """The negotiated cipher suite."""
-        return BY_OPENSSL_NAME[self._connection.get_cipher_name()]
+        return BY_OPENSSL_NAME[self._connection.get_cipher_name() or "none"]
 
     @property
     def group(self) -> str:
@@ -160,7 +164,7 @@ class ClientEngine:
             with contextlib.suppress(SSL.WantReadError):  # its word for an empty BIO
                 self._pending += self._connection.bio_read(_FLIGHT)
 
-    def _release(self, finished: bool) -> bytes:
+    def _release(self, *, finished: bool) -> bytes:
         self.step = Step.DONE if finished else Step.READ
         return self._take()
 
@@ -182,7 +186,7 @@ _ALERT_OFFSET = 1000  # SSL_AD_REASON_OFFSET: the reason code of a received aler
 
 @functools.cache
 def _alerts_by_text() -> dict[str, int]:
-    """OpenSSL's words for each alert, which is all that pyOpenSSL's exceptions have. It knows them from its first use on."""
+    """OpenSSL's words for each alert, which is all that an exception has. It knows them once it has been used."""
     code = {number: _ERR_LIB_SSL << 23 | _ALERT_OFFSET + number for number in errors.ALERTS}
     texts = {number: _lib.ERR_reason_error_string(code[number]) for number in code}
     return {_ffi.string(text).decode(): number for number, text in texts.items() if text != _ffi.NULL}

@@ -1,16 +1,20 @@
-"""TLS records (RFC 8446 section 5.1): where one ends, and how to open one under a key we know. Values in, values out."""
+"""TLS records (RFC 8446 section 5.1): where one ends, and how to open one under a known key. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from ssa import errors
 from ssa.ktls.constants import ALERT, APPLICATION_DATA
-from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEAD, AES_CCM_128, AES_GCM_128, AES_GCM_256, CHACHA20_POLY1305
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ssa.ktls.key_schedule import TrafficKey
 
 HEADER = 5  # bytes
 MAX_PAYLOAD = 16384 + 2048  # bytes: TLS 1.2's limit (RFC 5246 section 6.2.3), the more generous one

@@ -11,15 +11,18 @@ from __future__ import annotations
 import socket
 import sys
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import trio
 
 from ssa.errors import alert_name
 from ssa.handshake import records
 from ssa.handshake.engine import from_alert
-from ssa.handshake.secrets import TrafficKeys
 from ssa.ktls.constants import ALERT, HANDSHAKE
 from ssa.suites import TLSVersion
+
+if TYPE_CHECKING:
+    from ssa.handshake.secrets import TrafficKeys
 
 _PEEK = 64 * 1024  # bytes
 _TICK = 0.002  # seconds between looks at a record that is there in part
@@ -58,7 +61,7 @@ class Drain:
                     await trio.lowlevel.wait_readable(self._socket)
 
     def take_untrusted(self) -> int | None:
-        """Consume the tickets that are there. The bytes of an incomplete record behind them; None: no ticket is next."""
+        """Consume the tickets that are there. How much of a record is behind them; None: what is next is no ticket."""
         try:
             data = self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -104,7 +107,7 @@ def patience(sock: socket.socket) -> float:
 class TicketMemory:
     """How many tickets each server sent last time: so that a known server is waited for exactly as long as it takes.
 
-    A server is its name and address. A number that has grown is found at once; one that has shrunk costs `patience` once.
+    A server is its name and address. A number that has shrunk costs `patience` once.
     """
 
     _REMEMBERED = 1024  # servers

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEAD, AEADS, TLSVersion
+
+if TYPE_CHECKING:
+    from ssa.ktls.key_schedule import TrafficKey
 
 _NATIVE = sys.byteorder
 

@@ -10,11 +10,14 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ssa.ktls.constants import SO_COOKIE
 from ssa.suites import AEADS, VERSIONS, TLSVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ORDER = sys.byteorder
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import errno
 import socket
+from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.ktls.constants import SOL_TLS, TCP_ULP, TLS_RX, TLS_TX
-from ssa.ktls.crypto_info import CryptoInfo
+
+if TYPE_CHECKING:
+    from ssa.ktls.crypto_info import CryptoInfo
 
 _ATTACH_REASONS = {
     errno.EEXIST: "ALREADY_TLS",

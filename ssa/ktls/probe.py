@@ -6,8 +6,8 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.ktls.constants import SOL_TLS, TLS_TX
@@ -15,6 +15,9 @@ from ssa.ktls.crypto_info import CryptoInfo
 from ssa.ktls.install import attach, install
 from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEAD, AEADS, Suite, TLSVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a server's certificate may be, against Debian's openssl: who is refused, with what words, and what it is told."""
+"""What a server's certificate may be: who is refused, with what words, and what Debian's openssl is told of it."""
 
 import contextlib
 import os
@@ -77,8 +77,11 @@ REFUSED = {
         ("NAME_CONSTRAINT", "bad_certificate", "permitted subtree"),
     ),
     "path length": (
-        lambda w: (lambda first: (lambda second: (make.leaf(second, "localhost"), second, first))(
-            make.authority("Second", first)))(make.authority("First", w.root, length=0)),
+        lambda w: (
+            lambda first: (lambda second: (make.leaf(second, "localhost"), second, first))(
+                make.authority("Second", first)
+            )
+        )(make.authority("First", w.root, length=0)),
         ("PATH_LENGTH", "bad_certificate", "First"),
     ),
     "issued by a leaf": (
@@ -122,11 +125,40 @@ def test_what_private_authorities_issue_is_accepted(ssad, pki, tmp_path):
     """A CA of `openssl req -x509` and a leaf of `openssl x509`, as a thousand tutorials have it."""
     run = lambda *words: subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)  # noqa: E731
     ca, ca_key, leaf, key = (tmp_path / name for name in ("ca.pem", "ca.key", "leaf.pem", "leaf.key"))
-    run("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", ca_key, "-out", ca, "-subj", "/CN=Mine", "-days", "9")
+    run(
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        ca_key,
+        "-out",
+        ca,
+        "-subj",
+        "/CN=Mine",
+        "-days",
+        "9",
+    )
     run("req", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", tmp_path / "csr", "-subj", "/CN=localhost")
     (tmp_path / "ext").write_text("subjectAltName=DNS:localhost\n")
-    run("x509", "-req", "-in", tmp_path / "csr", "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "9",
-        "-extfile", tmp_path / "ext", "-out", leaf)
+    run(
+        "x509",
+        "-req",
+        "-in",
+        tmp_path / "csr",
+        "-CA",
+        ca,
+        "-CAkey",
+        ca_key,
+        "-CAcreateserial",
+        "-days",
+        "9",
+        "-extfile",
+        tmp_path / "ext",
+        "-out",
+        leaf,
+    )
     ssad.set("trust_store", str(ca))
     with peers.openssl(pki, "-rev", "-quiet", cert=(leaf, key)) as (port, _):
         fd = ssa.connect_tls("localhost", port)

@@ -153,7 +153,7 @@ def test_a_cut_stream_is_an_error(ssad, pki):
     assert f"localhost:{port}: the connection was cut" in told(done)
 
 
-def test_the_peer_may_end_before_the_input(ssad, pki):
+def test_the_peer_may_end_before_the_input(ssad, pki, tmp_path):
     """That the peer has ended is the end; that it has not taken all of the input is told."""
 
     def serve(connection):
@@ -162,7 +162,9 @@ def test_the_peer_may_end_before_the_input(ssad, pki):
             connection.unwrap()
 
     with tls_server(pki, serve) as port:
-        large = run("connect", "localhost", port, data=bytes(SIZE))
+        (tmp_path / "large").write_bytes(bytes(SIZE))
+        with (tmp_path / "large").open() as file:
+            large = run("connect", "localhost", port, data=None, stdin=file)
         with subprocess.Popen(
             [*SSA, "connect", "localhost", str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as idle:
@@ -270,7 +272,7 @@ def test_a_daemon_that_has_crashed(ssad, tmp_path, monkeypatch):
 
 def test_policy(ssad, pki):
     rows = {line.split()[0]: line for line in run("policy").stdout.decode().splitlines()[1:]}
-    assert re.search(r"TLSv1\.2 +yes +higher", rows["min_version"])
+    assert re.search(r"TLSv1\.2 +yes +Lowest", rows["min_version"])
     assert re.search(rf"{pki.ca} +no ", rows["trust_store"])
     assert json.loads(run("policy", "get", "trust_store", "--json").stdout)["value"] == str(pki.ca)
 

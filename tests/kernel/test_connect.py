@@ -76,7 +76,9 @@ GNUTLS = {
 @pytest.mark.parametrize("version", TLSVersion, ids=lambda v: v.label)
 @pytest.mark.parametrize("cipher", GNUTLS)
 def test_every_algorithm_with_gnutls(ssad, pki, version, cipher):
-    priority = f"NONE:+VERS-{version.label.replace('v', '')}:+{cipher}:+AEAD:+ECDHE-ECDSA:+GROUP-ALL:+SIGN-ALL:+CTYPE-ALL"
+    priority = (
+        f"NONE:+VERS-{version.label.replace('v', '')}:+{cipher}:+AEAD:+ECDHE-ECDSA:+GROUP-ALL:+SIGN-ALL:+CTYPE-ALL"
+    )
     aead = next(a for a in AEADS.values() if a.name == GNUTLS[cipher])
     with peers.gnutls(pki, priority) as port:
         fd = ssa.connect_tls("127.0.0.1", port)
@@ -114,9 +116,7 @@ def test_64_mib_each_way_at_once(ssad, pki, tmp_path, version):
     for _ in range(blocks):
         expected.update(block)
     there = hashlib.sha256()
-    with peers.openssl(
-        pki, "-quiet", version, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as (port, server):
+    with peers.openssl(pki, "-quiet", version, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as (port, server):
         fd = ssa.connect_tls("localhost", port)
 
         def feed():

@@ -329,8 +329,8 @@ def test_policy(tree, capsys):
     assert status == 0
     rows = {line.split()[0]: line for line in printed.splitlines()[1:]}
     assert list(rows) == list(SETTINGS)
-    assert re.search(r"TLSv1\.3 +no +higher +Lowest", rows["min_version"])
-    assert re.search(r"x25519 X25519MLKEM768 secp256r1 secp384r1 +yes +fewer", rows["groups"])
+    assert re.search(r"TLSv1\.3 +no +Lowest.* Stricter: higher\.$", rows["min_version"])
+    assert re.search(r"x25519 X25519MLKEM768 secp256r1 secp384r1 +yes +Key .* Stricter: fewer\.$", rows["groups"])
     assert call(capsys, "policy", "list")[1] == printed
 
 

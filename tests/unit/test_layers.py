@@ -33,6 +33,7 @@ EDGES = {
     "ssa.ktls.probe",
     "ssa.ktls.control",
     "ssa.ktls.diag",
+    "ssa.ktls.netns",
     "ssa.configfs.operations",
     "ssa.configfs.mount",
 }

@@ -189,7 +189,7 @@ def test_a_link_that_points_elsewhere_is_noticed(tmp_path, two):
 
 
 def test_the_systems_store():
-    if not any(os.path.exists(path) for path in store_module.SYSTEM_PATHS):  # noqa: PTH110
+    if not any(os.path.exists(path) for path in store_module.SYSTEM_PATHS):
         pytest.skip("this system has no trust store")
     loaded = trust.TrustStore.load("system")
     assert len(loaded) > 50
