@@ -8,7 +8,7 @@ from ssa.cli.output import printable
 from ssa.errors import SSAError
 
 
-class Failure(Exception):  # noqa: N818 - of the command, told by its message
+class Failure(Exception):
     """What was asked could not be done. The message is for a person, and whole."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -11,7 +12,7 @@ from ssa import paths
 from ssa.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -23,7 +24,8 @@ _ABSENT: dict[int, str] = {
     errno.ENOTCONN: "the ssad whose file system is at {root} is gone: start `ssad` again, it takes the place over",
     errno.EACCES: "the file system at {root} is for another user: its ssad runs for that user alone",
 }
-_GONE = frozenset({errno.ENOENT, errno.ENODEV})
+_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ESTALE})
+_ROOM = 1 << 16  # bytes of one read
 
 
 def unescaped(line: str) -> str:
@@ -66,7 +68,11 @@ _KINDS: dict[str, Callable[[str], Any]] = {
 
 
 class FileSystem:
-    """The mounted file system of the daemon that is asked."""
+    """The mounted file system of the daemon that is asked.
+
+    Each question to it is a message to the daemon and back, and there may be thousands of sockets: so their files are
+    opened from their directory, not from the root, and read by one call.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         """Raises `Failure` where no daemon's file system is."""
@@ -79,51 +85,68 @@ class FileSystem:
 
     def read(self, path: str) -> str:
         """A file's text. Raises OSError."""
-        return (self.root / path).read_bytes().decode("utf-8", "surrogateescape")
+        with _opened(self.root / path) as file:
+            return _text(file)
 
     def write(self, path: str, text: str) -> None:
         """Put a value into a file: one write, whole. Raises OSError."""
-        descriptor = os.open(self.root / path, os.O_WRONLY)
-        try:
-            os.write(descriptor, text.encode() + b"\n")
-        finally:
-            os.close(descriptor)
+        with _opened(self.root / path, os.O_WRONLY) as file:
+            os.write(file, text.encode() + b"\n")
 
     def policy(self) -> dict[str, str]:
         """The text of each setting in force. Raises OSError."""
-        return {name: self.read(f"policy/{name}").removesuffix("\n") for name in self._names("policy")}
+        with _opened(self.root / "policy") as directory:
+            return {name: _read(name, directory).removesuffix("\n") for name in os.listdir(directory)}
 
     def socket_ids(self) -> list[int]:
-        """The live sockets, in order of their making."""
-        return sorted(map(int, self._names("sockets")))
+        """The live sockets, in order of their making. Raises OSError."""
+        with _opened(self.root / "sockets") as directory:
+            return sorted(map(int, os.listdir(directory)))
 
     def socket(self, number: int, names: Iterable[str] | None = None) -> dict[str, Any] | None:
         """A socket's files by name, all of them if none are named; None if it is gone, maybe meanwhile.
 
-        What the kernel does not know of it (any more) is None.
+        What the kernel does not know of it (any more) is None. Raises OSError.
         """
-        directory = f"sockets/{number}"
-        found: dict[str, Any] = {"id": number}
         try:
-            for name in self._readable(directory) if names is None else names:
-                found[name] = self._value(directory, name)
+            with _opened(self.root / "sockets" / str(number)) as directory:
+                return {"id": number, **{name: _value(name, directory) for name in names or _readable(directory)}}
         except OSError as failure:
             if failure.errno in _GONE:
                 return None
             raise
-        return found
 
-    def _readable(self, directory: str) -> list[str]:
-        return [name for name in self._names(directory) if (self.root / directory / name).stat().st_mode & 0o444]
 
-    def _names(self, directory: str) -> list[str]:
-        return [entry.name for entry in (self.root / directory).iterdir()]
+@contextlib.contextmanager
+def _opened(path: str | Path, flags: int = os.O_RDONLY, directory: int | None = None) -> Iterator[int]:
+    descriptor = os.open(path, flags, dir_fd=directory)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
-    def _value(self, directory: str, name: str) -> Any:
-        try:
-            text = self.read(f"{directory}/{name}")
-        except OSError as failure:
-            if failure.errno == errno.ENODATA:
-                return None
-            raise
-        return _KINDS.get(name, _one)(text)
+
+def _text(file: int) -> str:
+    """A file's content: as on every file system like this one, what one read gives is all there is, if it has room."""
+    data = os.read(file, _ROOM)
+    while len(data) % _ROOM == 0 and (more := os.read(file, _ROOM)):
+        data += more
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _read(name: str, directory: int) -> str:
+    with _opened(name, directory=directory) as file:
+        return _text(file)
+
+
+def _readable(directory: int) -> list[str]:
+    return [name for name in os.listdir(directory) if os.stat(name, dir_fd=directory).st_mode & 0o444]
+
+
+def _value(name: str, directory: int) -> Any:
+    try:
+        return _KINDS.get(name, _one)(_read(name, directory))
+    except OSError as failure:
+        if failure.errno == errno.ENODATA:
+            return None
+        raise

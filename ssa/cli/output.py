@@ -60,7 +60,7 @@ def _print_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
         print("  ".join(c.rjust(w) if k.numbers else c.ljust(w) for c, w, k in placed).rstrip())  # noqa: T201
 
 
-_PROSE = 24  # columns at least: a narrower terminal breaks the lines itself
+_PROSE = 20  # columns at least: a narrower terminal breaks the lines itself
 
 
 def _print_fitted(columns: Sequence[Column], rows: Sequence[Sequence[Sequence[str]]]) -> None:

@@ -39,14 +39,13 @@ _COLUMNS = (
     Column("SETTING"),
     Column("VALUE", prose=True),
     Column("DEFAULT"),
-    Column("STRICTER", prose=True),
     Column("MEANING", prose=True),
 )
 
 
 def _row(setting: Setting[Any], text: str) -> tuple[str, ...]:
-    default = describe(setting, text)["is_default"]
-    return setting.name, text or "(empty)", "yes" if default else "no", setting.stricter, setting.doc
+    default = "yes" if describe(setting, text)["is_default"] else "no"
+    return setting.name, text or "(empty)", default, f"{setting.doc} Stricter: {setting.stricter}."
 
 
 def _list(options: argparse.Namespace) -> int:
