@@ -1,0 +1,102 @@
+"""Numbers and how they are taken: interleaved samples, medians, and a row of the table."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HZ = 100  # of utime and stime (sysconf(_SC_CLK_TCK) on every Linux architecture of today)
+
+Sample = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What was measured, in the unit of its row."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.values)
+
+    def describe(self) -> dict[str, float | int]:
+        """For JSON: the median, the quartiles around it, and how many."""
+        if len(self.values) < 2:
+            return {"median": self.median, "samples": len(self.values)}
+        low, _, high = statistics.quantiles(self.values, n=4)
+        return {"median": self.median, "low_quartile": low, "high_quartile": high, "samples": len(self.values)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table. `ratio` is what the aim is about, so which way it goes is the row's own."""
+
+    name: str
+    unit: str
+    ours: Samples | None
+    theirs: Samples | None = None
+    ratio: float | None = None
+    aim: str = ""
+    met: bool | None = None  # None: there is no aim, or nothing comparable was measured
+    note: str = ""
+
+    def describe(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "ssa": self.ours and self.ours.describe(),
+            "ssl": self.theirs and self.theirs.describe(),
+            "ratio": self.ratio,
+            "aim": self.aim,
+            "met": self.met,
+            "note": self.note,
+        }
+
+
+def elapsed(action: Callable[[], object]) -> float:
+    """The seconds that the action takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def interleaved(times: int, *samples: Sample, warm_up: int = 5, scale: float = 1.0) -> list[Samples]:
+    """Take each sample in turn, A B A B, so that a drift of the machine is in all of them alike.
+
+    Python's garbage collector waits meanwhile: it would come into whichever is being measured.
+    """
+    for _ in range(warm_up):
+        for sample in samples:
+            sample()
+    taken: list[list[float]] = [[] for _ in samples]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(times):
+            for sample, values in zip(samples, taken, strict=True):
+                values.append(sample() * scale)
+    finally:
+        gc.enable()
+    return [Samples(tuple(values)) for values in taken]
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a process so far, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / HZ
+
+
+def memory(pid: int) -> int:
+    """The bytes of memory that are a process's share: its PSS, which counts a page shared by two as a half."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"this kernel tells no PSS of process {pid}")

@@ -1,0 +1,122 @@
+"""What is measured: an nginx that can take many connections, an ssad, and an `ssl` context that trusts the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import shutil
+import socket
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ssa
+from ssa.trust.store import SYSTEM_PATHS
+from tests.peers import PKI, Daemon, free_port, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HOST = "localhost"
+_DESCRIPTORS = 8192
+
+# One cipher suite of each version and one group, so that both clients do the same arithmetic.
+_NGINX = """
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log;
+worker_rlimit_nofile 8192;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
+  uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s; client_header_timeout 600s;
+  ssl_certificate {cert}; ssl_certificate_key {key}; ssl_ecdh_curve X25519; ssl_prefer_server_ciphers on;
+  ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+  server {{ listen 127.0.0.1:{ports[0]} ssl backlog=1024; ssl_protocols TLSv1.2; return 200 "hello\\n"; }}
+  server {{ listen 127.0.0.1:{ports[1]} ssl backlog=1024; ssl_protocols TLSv1.3; return 200 "hello\\n"; }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The servers, the daemon and the other client's context."""
+
+    tls12: int  # nginx's port for TLS 1.2 alone
+    tls13: int
+    daemon: Daemon
+    context: ssl.SSLContext
+    ca: Path  # the authority that the servers' certificates are of
+    cert: Path
+    key: Path
+
+    def ssa(self, port: int) -> None:
+        """Connect and close, with ssa."""
+        os.close(ssa.connect_tls(HOST, port))
+
+    def ssl(self, port: int) -> None:
+        """Connect and close, with `ssl`. Neither of the two says close_notify."""
+        connect_ssl(self.context, port).close()
+
+    def pair(self, port: int) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Both, for one server."""
+        return (lambda: self.ssa(port)), (lambda: self.ssl(port))
+
+
+def connect_ssl(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
+    """Connect as a Python program does without ssa."""
+    sock = socket.create_connection((HOST, port))
+    return context.wrap_socket(sock, server_hostname=HOST)
+
+
+@contextlib.contextmanager
+def world() -> Iterator[World]:
+    """All of it, in a temporary directory."""
+    _allow_descriptors()
+    with tempfile.TemporaryDirectory(prefix="ssa-bench.") as name:
+        directory = Path(name)
+        pki = PKI(directory / "pki")
+        # A leaf under an intermediate, as public servers have it.
+        leaf = pki.authority.create_child_ca().issue_cert(HOST, "127.0.0.1")
+        cert, key = pki.store("bench", leaf)
+        with _nginx(directory / "nginx", cert, key) as ports, _daemon(directory, pki.ca) as daemon:
+            os.environ.update(daemon.environment)
+            yield World(*ports, daemon, _context(pki.ca), pki.ca, cert, key)
+
+
+def _allow_descriptors() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+@contextlib.contextmanager
+def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int]]:
+    directory.mkdir()
+    ports = free_port(), free_port()
+    configuration = directory / "nginx.conf"
+    configuration.write_text(_NGINX.format(directory=directory, ports=ports, cert=cert, key=key))
+    nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+    user = "user root;" if os.geteuid() == 0 else ""
+    with program(nginx, "-e", directory / "error.log", "-c", configuration, "-g", user, port=ports[1]):
+        yield ports
+
+
+@contextlib.contextmanager
+def _daemon(directory: Path, ca: Path) -> Iterator[Daemon]:
+    """Run an ssad that trusts what the system trusts and the authority of the servers here."""
+    store = directory / "trust.pem"
+    store.write_bytes(_system_store().read_bytes() + ca.read_bytes())
+    with Daemon(directory, policy=f'[policy]\ntrust_store = "{store}"\n') as daemon:
+        yield daemon
+
+
+def _system_store() -> Path:
+    return next(path for name in SYSTEM_PATHS if (path := Path(name)).is_file())
+
+
+def _context(ca: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca)
+    return context
