@@ -21,6 +21,7 @@ class Daemon:
         """Connect to the daemon of the run directory. Raises ConnectionRefusedError where none runs."""
         path = paths.socket_path()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(None)  # the daemon keeps the deadline, whatever setdefaulttimeout() says
         try:
             self._socket.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as exc:

@@ -130,9 +130,7 @@ REASONS: dict[str, Reason] = {
     "UNKNOWN_CA": Reason(
         _C, errno.EKEYREJECTED, "unknown_ca", "peer", "no path from the certificate to a trust anchor"
     ),
-    "HOSTNAME_MISMATCH": Reason(
-        _C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate is for another name"
-    ),
+    "HOSTNAME_MISMATCH": Reason(_C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate is for another name"),
     "WRONG_PURPOSE": Reason(
         _C, errno.EKEYREJECTED, "unsupported_certificate", "peer", "certificate is for another purpose"
     ),
@@ -140,9 +138,7 @@ REASONS: dict[str, Reason] = {
     "NAME_CONSTRAINT": Reason(
         _C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate breaks its CA's name constraints"
     ),
-    "PATH_LENGTH": Reason(
-        _C, errno.EKEYREJECTED, "bad_certificate", "peer", "chain is longer than a CA in it allows"
-    ),
+    "PATH_LENGTH": Reason(_C, errno.EKEYREJECTED, "bad_certificate", "peer", "chain is longer than a CA in it allows"),
     "WEAK_KEY": Reason(
         _C, errno.EKEYREJECTED, "insufficient_security", "peer", "key is weaker than the policy demands"
     ),
@@ -183,7 +179,7 @@ REASONS: dict[str, Reason] = {
     "NOT_CONNECTED": Reason(_S, errno.ENOTCONN, None, "caller", "socket is not connected"),
     "ALREADY_TLS": Reason(_S, errno.EEXIST, None, "caller", "socket is a TLS socket already"),
     # This machine.
-    "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS"),
+    "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS (see `ssa doctor`)"),
     "KERNEL_REFUSED": Reason(
         _S, errno.EPROTONOSUPPORT, "internal_error", "system", "the kernel refused the keys, the connection is closed"
     ),

@@ -61,7 +61,13 @@ def _milliseconds_left(deadline: float | None) -> int | None:
 @contextlib.contextmanager
 def _borrowed(fd: int) -> Iterator[socket.socket]:
     """The descriptor as a socket object that does not own it."""
-    sock = socket.socket(fileno=fd)
+    was_blocking = socket.getdefaulttimeout() is None or os.get_blocking(fd)
+    # Told what it is, it asks the kernel nothing; the family only matters for addresses, which nobody here uses.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
+    if sock.gettimeout() is not None:
+        # setdefaulttimeout() has just made the *application's* open file non-blocking: as it was, then.
+        sock.settimeout(None)
+        os.set_blocking(fd, was_blocking)
     try:
         yield sock
     finally:
@@ -86,7 +92,7 @@ def send(fd: int, data: bytes) -> int:
 
 
 def close(fd: int) -> None:
-    """Tell the peer that the stream ends here (close_notify), and close the descriptor. Never waits.
+    """Tell the peer that the stream ends here (close_notify), and close the descriptor, without waiting for the peer.
 
     A peer that has gone already needs no telling: the descriptor is closed in any case.
     """

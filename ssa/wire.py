@@ -12,11 +12,13 @@ from 512 up. A message is a packet of a SOCK_SEQPACKET socket; the TCP descripto
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ssa.options import NUMBERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_MESSAGE = 64 * 1024  # bytes; the longest thing in one is a certificate chain
 

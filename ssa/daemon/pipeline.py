@@ -164,7 +164,7 @@ def _register(
         alpn=shared(engine.alpn),
         resumed=False,
         data_path="ktls",
-        profile="none",
+        profile="",
         opened=time.time(),
         diag=service.diags.of(sock),
         complies=service.complies,

@@ -6,12 +6,13 @@ import errno
 import functools
 import itertools
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import trio
 
 from ssa.daemon.liveness import Liveness
+from ssa.suites import SUITES
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ssa.policy.schema import Policy
 
 _TIDY = 2  # seconds
+_UNTOLD = "unknown"
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -95,8 +97,15 @@ class LiveSocket:
         return _address(self.key.remote)
 
     def kernel(self) -> KernelState:
-        """The kernel's word on this socket, now. Raises OSError."""
-        return self._ask().state(self.key)
+        """The kernel's word on this socket, now. Raises OSError.
+
+        Where it tells us of the bytes only, as we are not privileged, the rest is what it was given.
+        """
+        state = self._ask().state(self.key)
+        if state.version:
+            return state
+        suite = SUITES[self.suite]
+        return replace(state, version=suite.version.label, cipher=suite.aead.name, tx=_UNTOLD, rx=_UNTOLD)
 
     def compliant(self, policy: Policy) -> bool:
         """Whether this socket would be made under that policy."""

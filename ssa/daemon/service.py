@@ -87,7 +87,8 @@ class Service:
             try:
                 store = self._stores[policy.trust_store] = trust.TrustStore.load(policy.trust_store)
             except (OSError, ValueError) as exc:
-                raise errors.error("TRUST_STORE", f"{policy.trust_store}: {exc}") from exc
+                reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+                raise errors.error("TRUST_STORE", f"{policy.trust_store}: {reason}") from exc
             _log.info("trust store %s: %d trust anchors", policy.trust_store, len(store))
         return store
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ssa.ktls.constants import SO_COOKIE
-from ssa.suites import AEADS, VERSIONS, TLSVersion
+from ssa.suites import AEADS, TLSVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _ORDER = sys.byteorder
 
@@ -41,6 +41,8 @@ _ATTRIBUTE = struct.Struct("=HH")
 # struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received is at 128, tcpi_bytes_sent at 200.
 _BYTES_RECEIVED, _BYTES_SENT = 128, 200
 
+_VERSIONS = {version.value: version.label for version in TLSVersion}
+_CIPHERS = {number: aead.name for number, aead in AEADS.items()}
 _CONFIGURATIONS = {1: "base", 2: "sw", 3: "hw", 4: "hw-record"}  # TLS_CONF_* of include/uapi/linux/tls.h
 
 
@@ -72,7 +74,10 @@ class SocketKey:
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """What the kernel does with one TLS socket. The byte counts are TCP's: records and handshake included."""
+    """What the kernel does with one TLS socket. The byte counts are TCP's: records and handshake included.
+
+    Older kernels tell of TLS only to who has CAP_NET_ADMIN (`tcp_diag_get_aux`): to others the texts are empty.
+    """
 
     version: str
     cipher: str
@@ -138,18 +143,18 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _state(found: dict[int, bytes]) -> KernelState:
     tls = dict(_attributes(dict(_attributes(found.get(_INET_DIAG_ULP_INFO, b""))).get(_ULP_INFO_TLS, b"")))
     info = found.get(_INET_DIAG_INFO, b"")
-    if not tls or len(info) < _BYTES_SENT + 8:
-        raise OSError(errno.ENODATA, "the kernel has no TLS state for this socket")
+    if len(info) < _BYTES_SENT + 8:
+        raise OSError(errno.ENODATA, "the kernel does not count this socket's bytes")
 
-    def number(attribute: int) -> int:
-        return int.from_bytes(tls.get(attribute, b"\0\0"), _ORDER)
+    def text(attribute: int, names: Mapping[int, str]) -> str:
+        number = int.from_bytes(tls.get(attribute, b""), _ORDER)
+        return names.get(number, str(number)) if attribute in tls else ""
 
-    version, cipher = number(_TLS_VERSION), number(_TLS_CIPHER)
     return KernelState(
-        version=TLSVersion(version).label if version in VERSIONS.values() else f"{version:#06x}",
-        cipher=AEADS[cipher].name if cipher in AEADS else str(cipher),
-        tx=_CONFIGURATIONS.get(number(_TLS_TXCONF), "base"),
-        rx=_CONFIGURATIONS.get(number(_TLS_RXCONF), "base"),
+        version=text(_TLS_VERSION, _VERSIONS),
+        cipher=text(_TLS_CIPHER, _CIPHERS),
+        tx=text(_TLS_TXCONF, _CONFIGURATIONS),
+        rx=text(_TLS_RXCONF, _CONFIGURATIONS),
         bytes_sent=int.from_bytes(info[_BYTES_SENT : _BYTES_SENT + 8], _ORDER),
         bytes_received=int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], _ORDER),
     )

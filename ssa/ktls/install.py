@@ -35,7 +35,7 @@ def attach(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
     except OSError as exc:
         reason = _ATTACH_REASONS.get(exc.errno or 0, "KERNEL_REFUSED")
-        raise errors.error(reason, f"{exc.strerror}; `ssa doctor` tells more") from exc
+        raise errors.error(reason, exc.strerror or "") from exc
 
 
 def install(sock: socket.socket, tx: CryptoInfo, rx: CryptoInfo) -> None:

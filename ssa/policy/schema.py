@@ -26,11 +26,11 @@ T = TypeVar("T")
 MAX_TEXT = 4096  # bytes of one value: a page, as in sysfs
 
 
-class BadValue(ValueError):  # noqa: N818 - it is the value that is bad
+class BadValue(ValueError):
     """A setting's text was refused. The message says what is wrong with it and what was expected."""
 
 
-class Loosening(ValueError):  # noqa: N818 - it is the request that loosens
+class Loosening(ValueError):
     """A request asked for less than the policy demands. The message says what the policy allows."""
 
 
