@@ -8,7 +8,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from ssa import eyeballs
+from ssa import errors, eyeballs
 from ssa.client import Daemon
 from ssa.ktls import control
 from ssa.wire import Connect
@@ -47,9 +47,24 @@ def connect_tls(
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     protocols = None if alpn is None else tuple(alpn)
-    with Daemon() as daemon, eyeballs.connect(host, port, deadline=deadline, source_address=source_address) as sock:
+    with (
+        Daemon() as daemon,
+        eyeballs.connect(_looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
+    ):
         daemon.handshake(Connect(host, protocols, _milliseconds_left(deadline)), sock)
         return sock.detach()
+
+
+def _looked_up(host: str) -> str:
+    """The name to ask the resolver for: Python's own conversion is that of 2003, and would look up another name."""
+    if host.isascii():
+        return host
+    from ssa.names import normalise  # late: few names need it
+
+    try:
+        return str(normalise(host))
+    except ValueError as exc:
+        raise errors.error("BAD_VALUE", str(exc)) from None
 
 
 def _milliseconds_left(deadline: float | None) -> int | None:

@@ -18,8 +18,8 @@ from ssa.handshake.engine import ClientEngine
 from ssa.ktls.constants import TCP_ESTABLISHED
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
+from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
-from ssa.trust import Verified, normalise
 from ssa.wire import Connect, Reply
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ssa.daemon.service import Service
     from ssa.handshake.secrets import TrafficKeys
     from ssa.policy.schema import Policy
+    from ssa.trust import Verified
 
 
 async def connect(service: Service, application: Application, request: Connect, sock: socket.socket) -> Reply:

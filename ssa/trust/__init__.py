@@ -12,8 +12,8 @@ Nothing installs keys without a `Verified`, and only `judge` makes one. The way 
     quorum.py       the table of all these, and the verdict: all must agree
 """
 
+from ssa.names import normalise
 from ssa.trust.evidence import Evidence, Strength, Verified
-from ssa.trust.hostname import normalise
 from ssa.trust.quorum import judge
 from ssa.trust.store import TrustStore
 

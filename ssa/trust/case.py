@@ -7,13 +7,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ssa.errors import error
-from ssa.trust import hostname
+from ssa.names import normalise
 from ssa.trust.certificate import load_untrusted, printable
 
 if TYPE_CHECKING:
+    from ssa.names import Host
     from ssa.trust.certificate import Certificate
     from ssa.trust.evidence import Evidence, Strength
-    from ssa.trust.hostname import Host
     from ssa.trust.store import Question, TrustStore
 
 # What a peer may send. The biggest real chains have 6 certificates and 10 kB; libssl itself stops at 100 kB.
@@ -107,6 +107,6 @@ def _host(evidence: Evidence) -> Host | None:
     if evidence.hostname is None:
         raise error("HOSTNAME_MISMATCH", "there is no name to check the certificate against")
     try:
-        return hostname.normalise(str(evidence.hostname))
+        return normalise(str(evidence.hostname))
     except ValueError as failure:
         raise error("HOSTNAME_MISMATCH", printable(str(failure))) from failure

@@ -25,10 +25,10 @@ from ssa.trust.case import Place
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ssa.names import Host
     from ssa.trust.case import Case
     from ssa.trust.certificate import Certificate
     from ssa.trust.evidence import Role
-    from ssa.trust.hostname import Host
 
 _PURPOSES: dict[Role, x509.ObjectIdentifier] = {
     "server": ExtendedKeyUsageOID.SERVER_AUTH,

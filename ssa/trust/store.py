@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
+    from ssa.names import Host
     from ssa.trust.evidence import Role, Strength, Verified
-    from ssa.trust.hostname import Host
 
 # Where distributions keep the system's anchors, the first that exists counts.
 SYSTEM_PATHS: tuple[str, ...] = (

@@ -13,7 +13,7 @@ ROOT = Path(ssa.__file__).parent
 
 # Lowest first; what stands in one row may not import another of the same row.
 LAYERS = [
-    ["ssa.errors", "ssa.options", "ssa.suites", "ssa.paths", "ssa.eyeballs"],
+    ["ssa.errors", "ssa.options", "ssa.suites", "ssa.paths", "ssa.eyeballs", "ssa.names"],
     ["ssa.wire", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.client", "ssa.handshake", "ssa.configfs"],
     ["ssa.sockets", "ssa.daemon"],

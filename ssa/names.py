@@ -1,0 +1,61 @@
+"""Host names in their one canonical form: what is looked up, what SNI says and what a certificate is held against."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from ipaddress import IPv4Address, IPv6Address
+
+Host = str | IPv4Address | IPv6Address
+
+_MAX_NAME = 253  # characters of a DNS name (RFC 1035, section 2.3.4), without the root's dot
+_MAX_TYPED = 1024  # characters looked at before conversion, which is slow on long nonsense
+# Letters, digits, hyphens (RFC 952, RFC 1123), and the underscore that private networks use.
+_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+# A name that ends like this is an address in one of inet_aton's spellings: the resolver would take it as one.
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+def normalise(host: str) -> Host:
+    """The name or address that a certificate is held against, in its one canonical form.
+
+    An address becomes an object of `ipaddress` (a zone such as ``%eth0`` is dropped: it is no part of the peer's
+    identity); a DNS name becomes A-labels (IDNA 2008 with the mapping of UTS 46), lower case, without the root's
+    dot. What it returns, as text, it accepts again.
+
+    Raises:
+        ValueError: it is neither, or an address in a spelling that only some resolvers know, such as ``127.1``.
+    """
+    try:
+        return _address(host)
+    except ValueError:
+        pass
+    if len(host) > _MAX_TYPED:
+        raise ValueError(f"host name of {len(host)} characters, at most {_MAX_NAME} are allowed")
+    name = (host if host.isascii() else _a_labels(host)).lower().removesuffix(".")
+    if not is_dns_name(name):
+        raise ValueError(f"{host!a} is no host name")
+    if _NUMBER.fullmatch(name.rpartition(".")[2]):
+        raise ValueError(f"{host!a} is neither a host name nor an address in dotted form")
+    return name
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    address = ipaddress.ip_address(host)
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        return IPv6Address(address.packed)
+    return address
+
+
+def _a_labels(host: str) -> str:
+    import idna  # late: its tables are large, and most names need none of them
+
+    try:
+        return idna.encode(host, uts46=True).decode("ascii")
+    except UnicodeError as failure:  # idna.IDNAError is one
+        raise ValueError(f"{host!a} is no host name: {failure}") from failure
+
+
+def is_dns_name(name: str) -> bool:
+    """Whether it is well formed: labels of letters, digits, hyphens and underscores, of the right lengths."""
+    return len(name) <= _MAX_NAME and all(map(_LABEL.fullmatch, name.split(".")))
