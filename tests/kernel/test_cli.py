@@ -17,14 +17,15 @@ import pytest
 import ssa
 from tests import peers
 
-SSA = (sys.executable, "-m", "ssa.cli.main")
+VERB = ("-m", "ssa.cli.main")
+SSA = (sys.executable, *VERB)
 SIZE = 8 << 20
 GET = b"GET /hello HTTP/1.0\r\n\r\n"
 
 
-def run(*arguments, data=b"", **options):
+def run(*arguments, data=b"", program=SSA, **options):
     return subprocess.run(
-        [*SSA, *map(str, arguments)], input=data, capture_output=True, timeout=60, check=False, **options
+        [*program, *map(str, arguments)], input=data, capture_output=True, timeout=60, check=False, **options
     )
 
 
@@ -318,12 +319,19 @@ def test_policy_save(ssad):
     ssad.config.write_text(before)
 
 
-def test_who_is_not_root_may_look_only(ssad, connected):
+def test_who_is_not_root_may_look_only(ssad, connected, site):
     number, _ = connected
     for path in ssad.mount.parents:
         if path.owner() == "root" and path.is_relative_to("/tmp"):
             path.chmod(0o755)
-    nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+    nobody = {
+        "program": (os.path.realpath(sys.executable), *VERB),
+        "env": os.environ | {"PYTHONPATH": str(site)},
+        "cwd": "/",
+        "user": 65534,
+        "group": 65534,
+        "extra_groups": [],
+    }
     assert str(number).encode() in run("ls", **nobody).stdout
     assert run("show", number, **nobody).returncode == 0
     assert run("policy", **nobody).returncode == 0

@@ -4,18 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 
 import pytest
 
-import ssa
 from tests import peers
 
 NOBODY = 65534
-
-# What only developers need: left out of the copy.
-DEVELOPERS = ("mypy*", "ruff*", "hypothesis*", "pip*", "setuptools*", "_pytest", "*.dist-info", "__pycache__", "*.pth")
 
 SCRIPT = """
 import atexit, os, subprocess, sys
@@ -39,17 +33,6 @@ ssa.close(fd)
 daemon.terminate()
 print("ended with", daemon.wait())
 """
-
-
-@pytest.fixture
-def site(tmp_path_factory):
-    """The packages, where everybody can read them: the checkout may lie where only root can."""
-    site = Path("/tmp") / f"ssa-site-{os.getpid()}"  # whose parents everybody may enter
-    shutil.copytree(sysconfig.get_path("purelib"), site, ignore=shutil.ignore_patterns(*DEVELOPERS))
-    shutil.copytree(Path(ssa.__file__).parent, site / "ssa", ignore=shutil.ignore_patterns("__pycache__"))
-    site.chmod(0o755)
-    yield site
-    shutil.rmtree(site)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
