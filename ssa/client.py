@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, Self
 
 from ssa import errors, paths, wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing import Self
 
 _GRACE = 2  # seconds for the daemon to say that time is up; one that is stopped never will
 
@@ -37,7 +37,7 @@ class Daemon:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._socket.close()
 
     def handshake(self, request: wire.Connect, sock: socket.socket) -> wire.Reply:

@@ -8,8 +8,10 @@ the class, compares ``errno`` or ``reason``, and shows ``str(error)`` to a perso
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
-from typing import Any
+
+TYPE_CHECKING = False  # as everything that applications import, this loads no more than it needs: not even typing
+if TYPE_CHECKING:
+    from typing import Any
 
 # RFC 8446 section 6, RFC 5246 section 7.2, RFC 7301, RFC 7507: alert descriptions by number.
 ALERTS: dict[int, str] = {
@@ -105,15 +107,17 @@ class PolicyError(SSAError):
     """The administrator's policy does not allow what was asked (EACCES)."""
 
 
-@dataclass(frozen=True, slots=True)
 class Reason:
     """One row of the table: what the caller's exception is made of."""
 
-    cls: type[SSAError]
-    errno: int
-    alert: str | None  # what the peer is told; None: nothing is sent
-    fault: str
-    text: str
+    __slots__ = ("alert", "cls", "errno", "fault", "text")
+
+    def __init__(self, cls: type[SSAError], errno: int, alert: str | None, fault: str, text: str) -> None:
+        self.cls = cls
+        self.errno = errno
+        self.alert = alert  # what the peer is told; None: nothing is sent
+        self.fault = fault
+        self.text = text
 
 
 _C, _H, _P, _S = CertificateError, HandshakeError, PolicyError, SSAError

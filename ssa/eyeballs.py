@@ -8,14 +8,15 @@ import os
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Self
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any, Self
+
+    AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]  # as getaddrinfo gives it
 
 ATTEMPT_DELAY = 0.25  # seconds before the next address is tried beside the last (RFC 8305 section 5)
-
-AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]  # as getaddrinfo gives it
 
 
 def interleave(found: Iterable[AddressInfo]) -> list[AddressInfo]:
@@ -28,7 +29,7 @@ def interleave(found: Iterable[AddressInfo]) -> list[AddressInfo]:
 
 
 def connect(
-    host: str, port: int | str, *, deadline: float | None, source_address: tuple[str, int] | None
+    host: bytes, port: int | str, *, deadline: float | None, source_address: tuple[str, int] | None
 ) -> socket.socket:
     """A connected TCP socket, in blocking mode. `deadline` is on `time.monotonic`'s clock.
 

@@ -6,19 +6,19 @@ compile; ``TLS_UPGRADE`` stands in for its TCP_UPGRADE_TLS, whose number is TCP_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 IPPROTO_TLS = 205  # 715 % 255, as the original has it
 AF_HOSTNAME = 43  # an address family that only ever appears in an address given to a TLS socket
 
 
-@dataclass(frozen=True, slots=True)
 class Option:
     """A row of the table: the option's number at level `IPPROTO_TLS` and what it means."""
 
-    number: int
-    name: str
-    meaning: str
+    __slots__ = ("meaning", "name", "number")
+
+    def __init__(self, number: int, name: str, meaning: str) -> None:
+        self.number = number
+        self.name = name
+        self.meaning = meaning
 
 
 _TABLE = (

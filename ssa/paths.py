@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 
-def run_dir() -> Path:
+def run_dir() -> str:
     """The daemon's run directory: ``SSA_RUN_DIR``, else /run/ssa."""
-    return Path(os.environ.get("SSA_RUN_DIR") or "/run/ssa")
+    return os.environ.get("SSA_RUN_DIR") or "/run/ssa"
 
 
-def mount_point() -> Path:
+def mount_point() -> str:
     """Where the file system is mounted: ``SSA_MOUNT``, else /ssa."""
-    return Path(os.environ.get("SSA_MOUNT") or "/ssa")
+    return os.environ.get("SSA_MOUNT") or "/ssa"
 
 
-def config_file() -> Path:
+def config_file() -> str:
     """The policy that outlasts the daemon: ``SSA_CONFIG``, else /etc/ssa/policy.toml."""
-    return Path(os.environ.get("SSA_CONFIG") or "/etc/ssa/policy.toml")
+    return os.environ.get("SSA_CONFIG") or "/etc/ssa/policy.toml"
 
 
-def socket_path(directory: Path | None = None) -> Path:
+def socket_path(directory: str | os.PathLike[str] | None = None) -> str:
     """The socket on which the daemon in a run directory takes requests."""
-    return (directory or run_dir()) / "ssad.sock"
+    return f"{os.fspath(directory or run_dir())}/ssad.sock"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from ssa import errors, eyeballs
 from ssa.client import Daemon
 from ssa.ktls import control
 from ssa.wire import Connect
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 
 def connect_tls(
@@ -55,16 +54,16 @@ def connect_tls(
         return sock.detach()
 
 
-def _looked_up(host: str) -> str:
-    """The name to ask the resolver for: Python's own conversion is that of 2003, and would look up another name."""
-    if host.isascii():
-        return host
-    from ssa.names import normalise  # late: few names need it
+def _looked_up(host: str) -> bytes:
+    """The name to ask the resolver for. Given a str, `socket` would convert it by the rules of 2003: another name."""
+    if not host.isascii():
+        from ssa.names import normalise  # late: few names need it
 
-    try:
-        return str(normalise(host))
-    except ValueError as exc:
-        raise errors.error("BAD_VALUE", str(exc)) from None
+        try:
+            host = str(normalise(host))
+        except ValueError as exc:
+            raise errors.error("BAD_VALUE", str(exc)) from None
+    return host.encode("ascii")
 
 
 def _milliseconds_left(deadline: float | None) -> int | None:
@@ -73,20 +72,23 @@ def _milliseconds_left(deadline: float | None) -> int | None:
     return max(1, min(round((deadline - time.monotonic()) * 1000), 2**32 - 1))
 
 
-@contextlib.contextmanager
-def _borrowed(fd: int) -> Iterator[socket.socket]:
-    """The descriptor as a socket object that does not own it."""
-    was_blocking = socket.getdefaulttimeout() is None or os.get_blocking(fd)
-    # Told what it is, it asks the kernel nothing; the family only matters for addresses, which nobody here uses.
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
-    if sock.gettimeout() is not None:
-        # setdefaulttimeout() has just made the *application's* open file non-blocking: as it was, then.
-        sock.settimeout(None)
-        os.set_blocking(fd, was_blocking)
-    try:
-        yield sock
-    finally:
-        sock.detach()
+class _Borrowed:
+    """A descriptor as a socket object that does not own it, and leaves its flags alone."""
+
+    def __init__(self, fd: int) -> None:
+        was_blocking = socket.getdefaulttimeout() is None or os.get_blocking(fd)
+        # Told what it is, it asks the kernel nothing; the family only matters for addresses, which nobody here uses.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
+        if self._socket.gettimeout() is not None:
+            # setdefaulttimeout() has just made the *application's* open file non-blocking: as it was, then.
+            self._socket.settimeout(None)
+            os.set_blocking(fd, was_blocking)
+
+    def __enter__(self) -> socket.socket:
+        return self._socket
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.detach()
 
 
 def recv(fd: int, size: int) -> bytes:
@@ -96,13 +98,13 @@ def recv(fd: int, size: int) -> bytes:
         ConnectionAbortedError: the stream was cut without TLS's close_notify: what came may not be all (RFC 8446, 6.1).
         OSError: EPROTO for an alert of the peer's, EBADMSG for a forged record, else as recv(2).
     """
-    with _borrowed(fd) as sock:
+    with _Borrowed(fd) as sock:
         return control.recv(sock, size)
 
 
 def send(fd: int, data: bytes) -> int:
     """Write to a descriptor of `connect_tls`; the number of bytes written. Raises OSError as the system call does."""
-    with _borrowed(fd) as sock:
+    with _Borrowed(fd) as sock:
         return sock.send(data, socket.MSG_NOSIGNAL)
 
 
@@ -112,7 +114,7 @@ def close(fd: int) -> None:
     A peer that has gone already needs no telling: the descriptor is closed in any case.
     """
     try:
-        with _borrowed(fd) as sock:
+        with _Borrowed(fd) as sock:
             control.end(sock)
     finally:
         os.close(fd)

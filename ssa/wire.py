@@ -12,13 +12,16 @@ from 512 up. A message is a packet of a SOCK_SEQPACKET socket; the TCP descripto
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from ssa.options import NUMBERS
 
+# No dataclasses here, nor anything else that is slow to load: a new program would pay for it with every connection.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _M = TypeVar("_M", bound="Message")
 
 MAX_MESSAGE = 64 * 1024  # bytes; the longest thing in one is a certificate chain
 
@@ -33,33 +36,69 @@ class WireError(ValueError):
     """The bytes are no message of this protocol. The one exception that the parsers here raise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Message:
+    """A message: its attributes are the names in `__slots__`."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.values() == other.values()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.values().items()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.values().items())})"
+
+    def values(self) -> dict[str, Any]:
+        """What is in the message, by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Connect(Message):
     """Handshake as a client on the descriptor that comes with this message."""
 
-    hostname: str  # a DNS name (A-labels) or an IP address
-    alpn: tuple[str, ...] | None = None  # None: whatever the policy says
-    timeout_ms: int | None = None  # for the handshake; None: whatever the policy says
+    __slots__ = ("alpn", "hostname", "timeout_ms")
+
+    def __init__(self, hostname: str, alpn: tuple[str, ...] | None = None, timeout_ms: int | None = None) -> None:
+        self.hostname = hostname  # a DNS name or an IP address
+        self.alpn = alpn  # None: whatever the policy says
+        self.timeout_ms = timeout_ms  # for the handshake; None: whatever the policy says
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What became of a request: `reason` is empty when the descriptor is a TLS socket now."""
+class Reply(Message):
+    """What became of a request: without a `reason` the descriptor is a TLS socket now."""
 
-    socket_id: int | None = None
-    version: str | None = None
-    cipher: str | None = None
-    alpn: tuple[str, ...] | None = None
-    peer_identity: str | None = None
-    reason: str | None = None  # a row of ssa.errors.REASONS
-    detail: str | None = None
-    alert: str | None = None
+    __slots__ = ("alert", "alpn", "cipher", "detail", "peer_identity", "reason", "socket_id", "version")
+
+    def __init__(  # noqa: PLR0913 - one for each attribute
+        self,
+        *,
+        socket_id: int | None = None,
+        version: str | None = None,
+        cipher: str | None = None,
+        alpn: tuple[str, ...] | None = None,
+        peer_identity: str | None = None,
+        reason: str | None = None,
+        detail: str | None = None,
+        alert: str | None = None,
+    ) -> None:
+        self.socket_id = socket_id
+        self.version = version
+        self.cipher = cipher
+        self.alpn = alpn
+        self.peer_identity = peer_identity
+        self.reason = reason  # a row of ssa.errors.REASONS
+        self.detail = detail
+        self.alert = alert
 
 
-@dataclass(frozen=True, slots=True)
 class _Codec:
-    pack: Callable[[Any], bytes]
-    unpack_untrusted: Callable[[bytes], Any]
+    __slots__ = ("pack", "unpack_untrusted")
+
+    def __init__(self, pack: Callable[[Any], bytes], unpack_untrusted: Callable[[bytes], Any]) -> None:
+        self.pack = pack
+        self.unpack_untrusted = unpack_untrusted
 
 
 def _text_untrusted(value: bytes) -> str:
@@ -109,8 +148,6 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "alert": (514, _TEXT),
 }
 
-Message = Connect | Reply
-_M = TypeVar("_M", Connect, Reply)
 _KINDS: dict[type[Message], int] = {Connect: CONNECT, Reply: REPLY}
 
 
@@ -118,15 +155,14 @@ def pack(message: Message) -> bytes:
     """The message as one packet. ValueError where it is longer than `MAX_MESSAGE` or a value can't be written."""
     body = bytearray()
     count = 0
-    for field in fields(message):
-        value = getattr(message, field.name)
+    for name, value in message.values().items():
         if value is None:
             continue
-        number, codec = _ATTRIBUTES[field.name]
+        number, codec = _ATTRIBUTES[name]
         try:
             encoded = codec.pack(value)
         except struct.error as exc:
-            raise ValueError(f"{field.name}: {exc}") from exc
+            raise ValueError(f"{name}: {exc}") from exc
         body += _ATTRIBUTE.pack(number, 0, len(encoded)) + encoded
         count += 1
     length = _HEADER.size + len(body)
@@ -169,11 +205,11 @@ def _attributes_untrusted(data: bytes, kind: int) -> dict[int, bytes]:
 
 
 def _fields_untrusted(values: dict[int, bytes], kind: type[Message]) -> dict[str, Any]:
-    parsed = {}
-    for field in fields(kind):
-        number, codec = _ATTRIBUTES[field.name]
+    parsed: dict[str, Any] = {}
+    for name in kind.__slots__:
+        number, codec = _ATTRIBUTES[name]
         if number in values:
-            parsed[field.name] = codec.unpack_untrusted(values.pop(number))
+            parsed[name] = codec.unpack_untrusted(values.pop(number))
     if values:
         # Unknown means newer: to ignore it could be to ignore a restriction.
         raise WireError(f"unknown attributes {sorted(values)}")

@@ -147,7 +147,7 @@ def _fuse() -> Iterator[Finding]:
 def _daemon() -> Iterator[Finding]:
     from ssa.client import Daemon
 
-    path = paths.socket_path()
+    path = Path(paths.socket_path())
     try:
         Daemon().__exit__(None, None, None)
     except ConnectionRefusedError:
@@ -197,7 +197,7 @@ def _in_time(ask: Callable[[], Finding], otherwise: Finding) -> Iterator[Finding
 
 
 def _config() -> Iterator[Finding]:
-    path = paths.config_file()
+    path = Path(paths.config_file())
     advice = "correct the file, ssad does not start with it: its keys are those of `ssa policy get --help`"
     try:
         policy = files.load(path)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssa import paths
@@ -13,7 +14,6 @@ from ssa.cli.failure import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -76,7 +76,7 @@ class FileSystem:
 
     def __init__(self, root: Path | None = None) -> None:
         """Raises `Failure` where no daemon's file system is."""
-        self.root = root or paths.mount_point()
+        self.root = root or Path(paths.mount_point())
         try:
             self.version = self.read("version").strip()
         except OSError as failure:

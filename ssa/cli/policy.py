@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ssa import paths
@@ -113,7 +114,7 @@ def _known(tree: FileSystem) -> dict[str, str]:
 def _save(options: argparse.Namespace) -> int:
     from ssa.policy import files
 
-    target = paths.config_file()
+    target = Path(paths.config_file())
     policy = Policy.default().replace_many(_known(FileSystem()))
     try:
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

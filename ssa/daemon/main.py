@@ -98,15 +98,15 @@ def _parse(arguments: Sequence[str] | None) -> _Options:
 
 
 def _system_defaults() -> tuple[Path, Path, Path]:
-    return paths.run_dir(), paths.mount_point(), paths.config_file()
+    return Path(paths.run_dir()), Path(paths.mount_point()), Path(paths.config_file())
 
 
 def _user_defaults() -> tuple[Path, Path, Path]:
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ssa-{os.getuid()}")  # noqa: S108 - made with mode 0700
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    run_dir = paths.run_dir() if os.environ.get("SSA_RUN_DIR") else runtime / "ssa"
-    mount_point = paths.mount_point() if os.environ.get("SSA_MOUNT") else run_dir / "fs"
-    config = paths.config_file() if os.environ.get("SSA_CONFIG") else settings / "ssa" / "policy.toml"
+    run_dir = Path(paths.run_dir()) if os.environ.get("SSA_RUN_DIR") else runtime / "ssa"
+    mount_point = Path(paths.mount_point()) if os.environ.get("SSA_MOUNT") else run_dir / "fs"
+    config = Path(paths.config_file()) if os.environ.get("SSA_CONFIG") else settings / "ssa" / "policy.toml"
     return run_dir, mount_point, config
 
 
@@ -129,7 +129,7 @@ def _run(options: _Options) -> None:
     if not kernel.tls:
         _log.warning("this kernel has no TLS, every handshake will be refused: %s", kernel.reason)
     service = Service(files.load(options.config), kernel)
-    socket_path = paths.socket_path(run_dir.path)
+    socket_path = Path(paths.socket_path(run_dir.path))
     requests = listener.listen(socket_path, mode=0o600 if options.user else 0o666)
     try:
         trio.run(_serve, options, service, requests)
