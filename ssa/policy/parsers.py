@@ -1,0 +1,239 @@
+"""The vocabulary of the settings, and the parsers of their text. Rule 1: no I/O here.
+
+Text comes from outside, so the parsers are named ``*_untrusted`` and raise `BadValue` only; its message is for the
+administrator who wrote the text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+T = TypeVar("T")
+
+MAX_TEXT = 4096  # bytes of one value: a page, as in sysfs
+
+
+class BadValue(ValueError):
+    """A setting's text was refused. The message says what is wrong with it and what was expected."""
+
+
+# --- words -------------------------------------------------------------------------------------------------------
+
+SYSTEM_STORE = "system"
+DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
+
+# Canonical name (RFC 8446's, as OpenSSL takes it): the other names it goes by.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "X25519MLKEM768": (),
+    "x25519": ("X25519",),
+    "secp256r1": ("P-256", "prime256v1"),
+    "secp384r1": ("P-384",),
+    "secp521r1": ("P-521",),
+    "x448": ("X448",),
+    "SecP256r1MLKEM768": (),
+    "SecP384r1MLKEM1024": (),
+    "ffdhe2048": (),
+    "ffdhe3072": (),
+    "ffdhe4096": (),
+    "ffdhe6144": (),
+    "ffdhe8192": (),
+}
+# The hybrid is offered, not put first: its key share makes a ClientHello of 1.5 kB out of one of 0.3 kB and costs
+# both ends together 0.2 ms, and a server that does not know it answers with a HelloRetryRequest, one more round trip.
+DEFAULT_GROUPS = ("x25519", "X25519MLKEM768", "secp256r1", "secp384r1")
+
+# RFC 8446, section 4.2.3, without SHA-1. In order of the default policy.
+SIGNATURE_ALGORITHMS: tuple[str, ...] = (
+    "ecdsa_secp256r1_sha256",
+    "ed25519",
+    "ecdsa_secp384r1_sha384",
+    "ecdsa_secp521r1_sha512",
+    "ed448",
+    "rsa_pss_rsae_sha256",
+    "rsa_pss_pss_sha256",
+    "rsa_pss_rsae_sha384",
+    "rsa_pss_pss_sha384",
+    "rsa_pss_rsae_sha512",
+    "rsa_pss_pss_sha512",
+    "rsa_pkcs1_sha256",
+    "rsa_pkcs1_sha384",
+    "rsa_pkcs1_sha512",
+)
+
+
+def quoted(text: str) -> str:
+    """What was written, for a message: one line, printable, not endless."""
+    shown = ascii(text)
+    return shown if len(shown) <= 80 else f"{shown[:76]}...{shown[0]}"
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """What was probably meant, or the whole vocabulary."""
+    known = list(words)
+    by_folded = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.75)
+    return f"did you mean {by_folded[near[0]]}?" if near else f"expected one of: {', '.join(known)}"
+
+
+# --- parsers of text from outside --------------------------------------------------------------------------------
+
+_SEPARATORS = re.compile(r"[\n ,:]+")
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_CONTROL = re.compile(r"[^\n\x20-\x7e]")
+
+
+def clean_untrusted(text: str) -> str:
+    """The text without what surrounds it: printable ASCII and newlines, no longer than `MAX_TEXT`."""
+    if len(text) > MAX_TEXT:
+        raise BadValue(f"{len(text)} characters are too long, the limit is {MAX_TEXT}")
+    stripped = text.strip(" \t\r\n")
+    odd = _CONTROL.search(stripped)
+    if odd:
+        raise BadValue(f"character {odd.group()!a} is not allowed, expected printable ASCII")
+    return stripped
+
+
+def tokens_untrusted(text: str) -> tuple[str, ...]:
+    """The words of a list: separated by newlines, spaces, commas or colons, none of them twice."""
+    tokens = tuple(filter(None, _SEPARATORS.split(clean_untrusted(text))))
+    _refuse_duplicates(tokens, tokens)
+    return tokens
+
+
+def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
+    """Refuse a list in which two words mean the same thing."""
+    first: dict[Any, str] = {}
+    for value, token in zip(values, tokens, strict=True):
+        if value in first:
+            same = "" if first[value] == token else f": it is the same as {quoted(first[value])}"
+            raise BadValue(f"{quoted(token)} is there twice{same}")
+        first[value] = token
+
+
+def _word_untrusted(text: str) -> str:
+    """A value of one line."""
+    word = clean_untrusted(text)
+    if "\n" in word:
+        raise BadValue(f"{quoted(word)} is more than one line, expected one value")
+    return word
+
+
+def parse_version_untrusted(text: str) -> TLSVersion:
+    """A protocol version."""
+    word = _word_untrusted(text)
+    if word in VERSIONS:
+        return VERSIONS[word]
+    reason = ": the kernel has no other versions" if re.fullmatch(r"(?i)(SSL|TLS|DTLS)v?[0-9.]+", word) else ""
+    raise BadValue(f"{quoted(word)} is not supported{reason}, expected {' or '.join(VERSIONS)}")
+
+
+def _list_untrusted(text: str, resolve: Callable[[str], T]) -> tuple[T, ...]:
+    """A list with at least one word, each of them resolved, none of them twice under another name."""
+    tokens = tokens_untrusted(text)
+    if not tokens:
+        raise BadValue("the list is empty, expected at least one name")
+    values = tuple(resolve(token) for token in tokens)
+    _refuse_duplicates(values, tokens)
+    return values
+
+
+def _suite(version: TLSVersion, belongs: str) -> Callable[[str], Suite]:
+    """Resolve a suite's name, IANA's or OpenSSL's, for the list of one protocol version."""
+    names = [suite.name for suite in SUITES.values() if suite.version == version]
+
+    def resolve(token: str) -> Suite:
+        suite = SUITES.get(token) or BY_OPENSSL_NAME.get(token)
+        if suite is None:
+            hint = closest(token, [*names, *(SUITES[name].openssl for name in names)])
+            raise BadValue(f"{quoted(token)} is not a {version.label} suite that the kernel can do, {hint}")
+        if suite.version != version:
+            raise BadValue(f"{quoted(token)} is a {suite.version.label} suite, it belongs in {belongs}")
+        return suite
+
+    return resolve
+
+
+def _name(what: str, names: Mapping[str, str]) -> Callable[[str], str]:
+    """Resolve a name, or another name of it, to the canonical one."""
+
+    def resolve(token: str) -> str:
+        if token not in names:
+            raise BadValue(f"{quoted(token)} is not a {what} that is known here, {closest(token, names)}")
+        return names[token]
+
+    return resolve
+
+
+_GROUP_NAMES = {alias: name for name, aliases in GROUPS.items() for alias in (name, *aliases)}
+_resolve_ciphersuite = _suite(TLSVersion.TLSv1_3, "ciphers")
+_resolve_cipher = _suite(TLSVersion.TLSv1_2, "ciphersuites")
+_resolve_group = _name("group", _GROUP_NAMES)
+_resolve_signature = _name("signature algorithm", {name: name for name in SIGNATURE_ALGORITHMS})
+
+
+def parse_ciphersuites_untrusted(text: str) -> tuple[Suite, ...]:
+    """TLS 1.3 suites, by IANA's names."""
+    return _list_untrusted(text, _resolve_ciphersuite)
+
+
+def parse_ciphers_untrusted(text: str) -> tuple[Suite, ...]:
+    """TLS 1.2 suites, by IANA's names or OpenSSL's."""
+    return _list_untrusted(text, _resolve_cipher)
+
+
+def parse_groups_untrusted(text: str) -> tuple[str, ...]:
+    """Key exchange groups, by any of their names."""
+    return _list_untrusted(text, _resolve_group)
+
+
+def parse_signatures_untrusted(text: str) -> tuple[str, ...]:
+    """Signature algorithms, by RFC 8446's names."""
+    return _list_untrusted(text, _resolve_signature)
+
+
+def parse_alpn_untrusted(text: str) -> tuple[str, ...]:
+    """Application protocols; the list may be empty."""
+    tokens = tokens_untrusted(text)
+    for token in tokens:
+        if len(token) > 255:
+            raise BadValue(f"{quoted(token)} has {len(token)} bytes, a protocol's name has 1 to 255 (RFC 7301)")
+    return tokens
+
+
+def parse_bits_untrusted(text: str) -> int:
+    """A key size in bits."""
+    word = _word_untrusted(text)
+    if not re.fullmatch(r"[0-9]{1,9}", word) or not 1024 <= int(word) <= 16384:
+        raise BadValue(f"{quoted(word)} is not a key size, expected a whole number of bits, 1024 to 16384")
+    return int(word)
+
+
+def parse_seconds_untrusted(text: str) -> float:
+    """A time in seconds."""
+    word = _word_untrusted(text)
+    if not _DECIMAL.fullmatch(word) or not 0 < float(word) <= 3600:
+        raise BadValue(f"{quoted(word)} is not a time, expected seconds as a decimal number above 0, up to 3600")
+    return float(word)
+
+
+def parse_store_untrusted(text: str) -> str:
+    """Where a trust store is: `SYSTEM_STORE`, or an absolute path."""
+    word = _word_untrusted(text)
+    if word != SYSTEM_STORE and not word.startswith("/"):
+        raise BadValue(f"{quoted(word)} is no trust store, expected {SYSTEM_STORE} or an absolute path")
+    return word
+
+
+def parse_data_path_untrusted(text: str) -> str:
+    """One of `DATA_PATHS`."""
+    word = _word_untrusted(text)
+    if word not in DATA_PATHS:
+        raise BadValue(f"{quoted(word)} is not a data path, {closest(word, DATA_PATHS)}")
+    return word
