@@ -10,9 +10,11 @@ import threading
 import pytest
 
 import ssa
+from ssa.client import Daemon
 from ssa.ktls.constants import SOL_TLS, TLS_RX, TLS_TX
 from ssa.ktls.crypto_info import parse_header
 from ssa.suites import AEADS, SUITES, TLSVersion
+from ssa.wire import Connect
 from tests import peers
 
 SIZE = 64 * 1024 * 1024
@@ -159,3 +161,55 @@ def test_ipv6_and_addresses_as_names(ssad, pki):
             os.write(fd, b"GET /hello HTTP/1.0\r\n\r\n")
             assert b"hello from nginx" in os.read(fd, 4096)
             ssa.close(fd)
+
+
+@pytest.mark.parametrize("group", ["P-384", "X25519", "P-256"])
+def test_a_server_that_asks_for_another_key_share(ssad, pki, group):
+    """HelloRetryRequest (RFC 8446 section 4.1.4), unless the first share was the right one."""
+    with peers.openssl(pki, "-rev", "-quiet", "-tls1_3", "-groups", group) as (port, _):
+        fd = ssa.connect_tls("localhost", port)
+        os.write(fd, b"abc\n")
+        assert read_line(fd) == b"cba\n"
+        ssa.close(fd)
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_certificate_message_longer_than_a_record(ssad, pki, tmp_path, version):
+    """The peer's certificates come in several records."""
+    chain = tmp_path / "chain.pem"
+    leaf = pki.cert.read_bytes()
+    others = [pki.issue(f"other{n}", *(f"{'x' * 50}{m}.example" for m in range(60)))[0] for n in range(6)]
+    chain.write_bytes(leaf + b"".join(other.read_bytes() for other in others))
+    with peers.openssl(pki, "-rev", "-quiet", version, cert=(chain, pki.key)) as (port, _):
+        fd = ssa.connect_tls("localhost", port)
+        (number,) = ssad.sockets()
+        shown = ssad.get(f"sockets/{number}/peer_chain")
+        assert len(shown) > 20_000
+        assert shown.count("BEGIN") >= 7
+        os.write(fd, b"abc\n")
+        assert read_line(fd) == b"cba\n"
+        ssa.close(fd)
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_server_that_would_like_a_client_certificate(ssad, pki, version):
+    """It asks, none is sent, and it goes on: what each side's Finished covers is not the usual."""
+    with peers.openssl(pki, "-rev", "-quiet", "-verify", "1", version) as (port, _):
+        fd = ssa.connect_tls("localhost", port)
+        os.write(fd, b"abc\n")
+        assert read_line(fd) == b"cba\n"
+        ssa.close(fd)
+
+
+def test_an_internationalised_name(ssad, pki):
+    """Sent and verified as A-labels."""
+    cert = pki.issue("idn", "xn--bcher-kva.example")
+    with (
+        peers.openssl(pki, "-rev", "-quiet", cert=cert) as (port, _),
+        socket.create_connection(("localhost", port)) as sock,
+        Daemon() as daemon,
+    ):
+        reply = daemon.handshake(Connect("Bücher.example"), sock)
+        assert reply.peer_identity == "xn--bcher-kva.example"
+        os.write(sock.fileno(), b"abc\n")
+        assert read_line(sock.fileno()) == b"cba\n"
