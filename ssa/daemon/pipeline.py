@@ -50,10 +50,10 @@ async def connect(service: Service, application: Application, request: Connect, 
             await driver.run(engine, sock, judge)
             keys = await _take_tickets(service, engine.keys(), sock, hostname)
         install(sock, keys.tx, keys.rx)
+        live = _register(service, application, engine, judge.outcome, sock)
     except BaseException:
         shut_down(sock)
         raise
-    live = _register(service, application, engine, judge.outcome, sock)
     return Reply(
         socket_id=live.id,
         version=engine.version.label,
