@@ -58,13 +58,22 @@ def alert_name(number: int) -> str:
     return ALERTS.get(number, f"alert_{number}")
 
 
+def printable(text: str, limit: int = 160) -> str:
+    """Text from outside as it may go into a message or a log: one line, no control characters, not long."""
+    clean = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:limit])
+    return clean + "..." if len(text) > limit else clean
+
+
+_LONGEST = 1000  # characters of a detail
+
+
 class SSAError(OSError):
     """What went wrong, in the terms of `OSError`.
 
     Attributes:
         errno: the system's number for it.
         reason: the row of `REASONS`, upper case as in `ssl.SSLError.reason`.
-        alert: the TLS alert that was sent to the peer, or that the peer sent (RFC 8446's name), or None.
+        alert: the TLS alert that the peer is told, or that it sent (RFC 8446's name), or None.
         whose_fault: ``peer``, ``policy``, ``caller``, ``network`` or ``system``.
     """
 
@@ -74,6 +83,7 @@ class SSAError(OSError):
 
     def __init__(self, reason: str, detail: str = "", *, alert: str | None = None) -> None:
         row = REASONS[reason]
+        detail = printable(detail, _LONGEST)  # it may quote what a peer or an application sent
         super().__init__(row.errno, f"{row.text}: {detail}" if detail else row.text)
         self.reason = reason
         self.detail = detail
@@ -185,11 +195,11 @@ REASONS: dict[str, Reason] = {
     # This machine.
     "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS (see `ssa doctor`)"),
     "KERNEL_REFUSED": Reason(
-        _S, errno.EPROTONOSUPPORT, "internal_error", "system", "the kernel refused the keys, the connection is closed"
+        _S, errno.EPROTONOSUPPORT, None, "system", "the kernel refused the keys, the connection is closed"
     ),
     "TRUST_STORE": Reason(_S, errno.EIO, "internal_error", "system", "the trust store cannot be read"),
     "OVERLOADED": Reason(_S, errno.EAGAIN, None, "system", "daemon has no resources left for this request"),
-    "DAEMON_FAULT": Reason(_S, errno.EIO, "internal_error", "system", "daemon failed; its log has the details"),
+    "DAEMON_FAULT": Reason(_S, errno.EIO, None, "system", "daemon failed; its log has the details"),
 }
 
 

@@ -33,7 +33,7 @@ def connect(
 ) -> socket.socket:
     """A connected TCP socket, in blocking mode. `deadline` is on `time.monotonic`'s clock.
 
-    Raises what `socket.create_connection` does: `socket.gaierror`, and the first address' OSError.
+    Raises what `socket.create_connection` does: `socket.gaierror`, and the last address' OSError.
     """
     addresses = interleave(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP))
     with _Race(deadline, source_address) as race:
@@ -65,7 +65,7 @@ class _Race:
             if not self._running:
                 if more:
                     continue
-                raise self._errors[0]
+                raise self._errors[-1]
             winner = self._wait(ATTEMPT_DELAY if more else None)
             if winner is not None:
                 winner.setblocking(True)

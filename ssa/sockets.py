@@ -38,16 +38,17 @@ def connect_tls(
         source_address: the local address and port to connect from.
 
     Raises:
+        ValueError: a timeout or a protocol name that is none.
         ConnectionRefusedError: no daemon runs, or the server refuses the connection.
         OSError: the connection fails, as in `socket.create_connection`.
         ssa.CertificateError: the server's certificate was refused.
         ssa.HandshakeError: the handshake failed; `ssa.HandshakeTimeout` (a TimeoutError) if it took too long.
         ssa.PolicyError: the policy does not allow what was asked.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    protocols = None if alpn is None else tuple(alpn)
+    deadline = _deadline(timeout)
+    protocols = None if alpn is None else _protocols(alpn)
     with (
-        Daemon() as daemon,
+        Daemon(deadline) as daemon,
         eyeballs.connect(_looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
     ):
         daemon.handshake(Connect(host, protocols, _milliseconds_left(deadline)), sock)
@@ -64,6 +65,26 @@ def _looked_up(host: str) -> bytes:
         except ValueError as exc:
             raise errors.error("BAD_VALUE", str(exc)) from None
     return host.encode("ascii")
+
+
+_FOREVER = 2**21  # seconds, 24 days: what poll(2) can wait
+
+
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if not timeout >= 0:  # a NaN is not
+        raise ValueError("timeout has to be a number of seconds, 0 or more")
+    return time.monotonic() + min(timeout, _FOREVER)
+
+
+def _protocols(alpn: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(alpn, str):
+        raise TypeError(f"alpn has to be a list of protocol names, as [{alpn!r}]")
+    for name in alpn:
+        if not name.isascii() or not 1 <= len(name) <= 255:
+            raise ValueError(f"alpn: {name!r} is no protocol name: 1 to 255 ASCII characters (RFC 7301)")
+    return tuple(alpn)
 
 
 def _milliseconds_left(deadline: float | None) -> int | None:
@@ -109,7 +130,9 @@ def send(fd: int, data: bytes) -> int:
 
 
 def close(fd: int) -> None:
-    """Tell the peer that the stream ends here (close_notify), and close the descriptor, without waiting for the peer.
+    """Tell the peer that the stream ends here (close_notify), and close the descriptor.
+
+    Waits, for a second at most, where what was written before fills the send buffer.
 
     A peer that has gone already needs no telling: the descriptor is closed in any case.
     """

@@ -11,13 +11,15 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ssa import errors
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
     r"""The text on one line, with control and formatting characters as ``\x1b`` or ``\u202e``."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return errors.printable(text, limit=len(text))
 
 
 def print_json(value: Any) -> None:

@@ -27,7 +27,8 @@ class Liveness:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}")
+        # Opened once: to look must be possible when there is no descriptor left.
+        self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").open("rb", buffering=0)  # noqa: SIM115
         self._seen: frozenset[int] = frozenset()
         self._looked = float("-inf")
 
@@ -42,10 +43,12 @@ class Liveness:
         """The inodes of the watched sockets that some process still holds."""
         now = time.monotonic()
         if now - self._looked > _FRESH:
-            self._seen = frozenset(int(inode, 16) for inode in _INODE.findall(self._info.read_bytes()))
+            self._info.seek(0)
+            self._seen = frozenset(int(inode, 16) for inode in _INODE.findall(self._info.read()))
             self._looked = now
         return self._seen
 
     def close(self) -> None:
         """Stop watching."""
+        self._info.close()
         self._epoll.close()

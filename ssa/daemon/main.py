@@ -17,7 +17,7 @@ import trio
 from ssa import __version__, paths
 from ssa.configfs import mount
 from ssa.daemon import listener, readiness
-from ssa.daemon.rundir import InUse, RunDirectory
+from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.service import Service
 from ssa.ktls.probe import probe
 from ssa.policy import files
@@ -102,7 +102,7 @@ def _system_defaults() -> tuple[Path, Path, Path]:
 
 
 def _user_defaults() -> tuple[Path, Path, Path]:
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ssa-{os.getuid()}")  # noqa: S108 - made with mode 0700
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ssa-{os.getuid()}")  # noqa: S108 - see make_private
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     run_dir = Path(paths.run_dir()) if os.environ.get("SSA_RUN_DIR") else runtime / "ssa"
     mount_point = Path(paths.mount_point()) if os.environ.get("SSA_MOUNT") else run_dir / "fs"
@@ -114,17 +114,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="ssad: %(levelname)s: %(message)s", stream=sys.stderr)
+    status = 0
     try:
         _run(options)
-    except (InUse, BadValue, mount.MountError, OSError) as exc:
-        _log.critical("%s", exc)
-        return 1
-    return 0
+    except* (InUse, BadValue, OSError) as group:
+        for line in _messages(group):
+            _log.critical("%s", line)
+        status = 1
+    return status
+
+
+def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
+    """What went wrong, without the nurseries that it went wrong in."""
+    leaves = (_messages(exc) if isinstance(exc, BaseExceptionGroup) else [str(exc)] for exc in group.exceptions)
+    return [line for leaf in leaves for line in leaf]
 
 
 def _run(options: _Options) -> None:
     _raise_descriptor_limit()
-    run_dir = RunDirectory(options.run_dir, mode=0o700 if options.user else 0o755)
+    if options.user:
+        make_private(options.run_dir)
+    run_dir = RunDirectory(options.run_dir)
     kernel = probe()
     if not kernel.tls:
         _log.warning("this kernel has no TLS, every handshake will be refused: %s", kernel.reason)

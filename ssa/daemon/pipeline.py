@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ssa.daemon.service import Service
     from ssa.handshake.secrets import TrafficKeys
+    from ssa.ktls.diag import Diag
     from ssa.policy.schema import Policy
     from ssa.trust import Verified
 
@@ -40,7 +41,7 @@ async def connect(service: Service, application: Application, request: Connect, 
     hostname = _hostname_untrusted(request.hostname)
     policy = narrow(service.policy.current, _narrowing(request))
     _check_data_path(policy)
-    _check_descriptor(sock)
+    connection = _connection(service, sock)
     attach(sock)
     context = service.contexts.client(policy, service.kernel_tls())
     engine = ClientEngine(context, _server_name(hostname), policy.alpn)
@@ -48,9 +49,9 @@ async def connect(service: Service, application: Application, request: Connect, 
     try:
         with _deadline(policy.handshake_timeout):
             await driver.run(engine, sock, judge)
-            keys = await _take_tickets(service, engine.keys(), sock, hostname)
+            keys = await _take_tickets(service, engine.keys(), connection, hostname)
         install(sock, keys.tx, keys.rx)
-        live = _register(service, application, engine, judge.outcome, sock)
+        live = _register(service, application, engine, judge.outcome, connection)
     except BaseException:
         shut_down(sock)
         raise
@@ -67,7 +68,7 @@ def _hostname_untrusted(text: str) -> str:
     try:
         return str(normalise(text))
     except ValueError as exc:
-        raise errors.error("BAD_VALUE", f"host name {text!r}: {exc}") from exc
+        raise errors.error("BAD_VALUE", f"host name: {exc}") from exc
 
 
 def _server_name(hostname: str) -> str | None:
@@ -89,14 +90,29 @@ def _check_data_path(policy: Policy) -> None:
         raise errors.error("POLICY_DENIED", "data_path is relay, which this version of ssad cannot do")
 
 
-def _check_descriptor(sock: socket.socket) -> None:
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """The descriptor, and how to find its socket again: a connection that has ended meanwhile no longer tells."""
+
+    sock: socket.socket
+    key: SocketKey
+    diag: Diag | None
+
+
+def _connection(service: Service, sock: socket.socket) -> _Connection:
     """Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions."""
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
     state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     if state != TCP_ESTABLISHED:
         raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
+    try:
+        return _Connection(sock, SocketKey.of(sock), service.diags.of(sock))
+    except OSError as exc:
+        raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
 
+
+_SHARED = 16 * 1024  # bytes of certificates: a longer chain is no usual one, and shall not outlive its socket
 
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
 
@@ -139,26 +155,26 @@ class _Judge:
         return self._outcome
 
 
-async def _take_tickets(service: Service, keys: TrafficKeys, sock: socket.socket, hostname: str) -> TrafficKeys:
-    server = (hostname, sock.getpeername())
-    drain = tickets.Drain(keys, sock)
-    await drain.run(service.tickets.expected(server), tickets.patience(sock))
+async def _take_tickets(service: Service, keys: TrafficKeys, connection: _Connection, hostname: str) -> TrafficKeys:
+    server = (hostname, connection.key.remote)
+    drain = tickets.Drain(keys, connection.sock)
+    await drain.run(service.tickets.expected(server), tickets.patience(connection.sock))
     service.tickets.saw(server, drain.tickets)
     service.count("tickets", drain.tickets)
     return drain.keys
 
 
 def _register(
-    service: Service, application: Application, engine: ClientEngine, outcome: _Outcome, sock: socket.socket
+    service: Service, application: Application, engine: ClientEngine, outcome: _Outcome, connection: _Connection
 ) -> LiveSocket:
     live = LiveSocket(
         id=service.sockets.new_id(),
-        key=SocketKey.of(sock),
+        key=connection.key,
         application=shared(application),
         role="client",
         hostname=shared(outcome.hostname),
         identity=shared(outcome.verified.identity),
-        chain=shared(outcome.chain),
+        chain=shared(outcome.chain) if sum(map(len, outcome.chain)) <= _SHARED else outcome.chain,
         verdicts=shared(outcome.verified.verdicts),
         suite=engine.suite.name,
         group=shared(engine.group),
@@ -167,9 +183,9 @@ def _register(
         data_path="ktls",
         profile="",
         opened=time.time(),
-        diag=service.diags.of(sock),
+        diag=connection.diag,
         complies=service.complies,
     )
-    service.sockets.add(live, sock)
+    service.sockets.add(live, connection.sock)
     service.count("handshakes")
     return live

@@ -141,8 +141,8 @@ class Registry:
 
     def add(self, live: LiveSocket, sock: socket.socket) -> None:
         """Take it in. The caller closes its descriptor then."""
-        self._sockets[live.id] = live
-        self._inodes[live.id] = self._liveness.watch(sock)
+        inode = self._liveness.watch(sock)
+        self._sockets[live.id], self._inodes[live.id] = live, inode
 
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""

@@ -20,6 +20,7 @@ from ssa.handshake.engine import ClientEngine, Step
 from ssa.trust import Verified
 
 _PEEK = 64 * 1024  # bytes: more than a usual flight
+POLL = 0.005  # seconds between looks, where readiness cannot be waited for
 
 Judge = Callable[[tuple[bytes, ...]], Verified]
 
@@ -55,7 +56,7 @@ class RecordReader:
             try:
                 data = self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
+                await wait_readable(self._socket)
                 continue
             except OSError as exc:
                 raise _network_error(exc) from exc
@@ -65,12 +66,28 @@ class RecordReader:
 
     def _discard(self, count: int) -> None:
         while count > 0:
-            count -= len(self._socket.recv(count, socket.MSG_DONTWAIT))
+            try:
+                taken = len(self._socket.recv(count, socket.MSG_DONTWAIT))
+            except OSError as exc:
+                raise _network_error(exc) from exc
+            if not taken:
+                raise errors.error("NETWORK", "somebody else reads from this socket")
+            count -= taken
+
+
+async def wait_readable(sock: socket.socket) -> None:
+    """Wait until there may be something to read, even where the application has set SO_RCVLOWAT, which epoll obeys."""
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) > 1:
+        await trio.sleep(POLL)
+    else:
+        await trio.lowlevel.wait_readable(sock)
 
 
 def _network_error(exc: OSError) -> errors.SSAError:
     reset = exc.errno in (errno.ECONNRESET, errno.EPIPE)
-    return errors.error("CONNECTION_RESET" if reset else "NETWORK", exc.strerror or "")
+    stolen = exc.errno == errno.EAGAIN  # there was something a moment ago
+    detail = "somebody else reads from this socket" if stolen else exc.strerror or ""
+    return errors.error("CONNECTION_RESET" if reset else "NETWORK", detail)
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
@@ -90,7 +107,7 @@ async def run(engine: ClientEngine, sock: socket.socket, judge: Judge) -> None:
     await send(sock, engine.start())
     while engine.step is not Step.DONE:
         try:
-            answer = _feed(engine, reader, await reader.peek())
+            answer = await _feed(engine, reader, await reader.peek())
         except errors.SSAError as exc:
             send_farewell(sock, engine.farewell() or _alert_for(exc))
             raise
@@ -99,13 +116,20 @@ async def run(engine: ClientEngine, sock: socket.socket, judge: Judge) -> None:
         await send(sock, answer)
 
 
-def _feed(engine: ClientEngine, reader: RecordReader, found: list[bytes]) -> bytes:
-    """Feed as many of the records as the engine wants, and consume just those."""
+async def _feed(engine: ClientEngine, reader: RecordReader, found: list[bytes]) -> bytes:
+    """Feed as many of the records as the engine wants, and consume just those.
+
+    OpenSSL's work is done on the event loop, as a thread for each step costs more than it gains; except where a
+    server could make it last, at everybody's cost.
+    """
     used, answer = 0, b""
     for record in found:
         used += len(record)
         try:
-            answer = engine.feed_untrusted(record)
+            if engine.is_costly_untrusted(record):
+                answer = await trio.to_thread.run_sync(engine.feed_untrusted, record)
+            else:
+                answer = engine.feed_untrusted(record)
         except errors.SSAError:
             reader.consume(used)
             raise
@@ -120,6 +144,9 @@ def _judge(engine: ClientEngine, sock: socket.socket, judge: Judge) -> bytes:
         verified = judge(engine.chain)
     except errors.SSAError as exc:
         send_farewell(sock, engine.refuse(exc.alert or "bad_certificate"))
+        raise
+    except Exception:
+        send_farewell(sock, engine.refuse("internal_error"))
         raise
     return engine.admit(verified)
 

@@ -19,19 +19,20 @@ from enum import Enum, auto
 from typing import Any
 
 from cryptography.hazmat.bindings._rust import _openssl
-from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from ssa import errors
 from ssa.handshake import records
 from ssa.handshake.secrets import Secrets, TrafficKeys, tls12_keys, tls13_keys
-from ssa.ktls.constants import ALERT
+from ssa.ktls.constants import ALERT, CHANGE_CIPHER_SPEC
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
 from ssa.trust import Verified
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
+# DHE-RSA with AES-128-GCM, AES-256-GCM, AES-128-CCM and ChaCha20-Poly1305 (RFC 5288, 6655, 7905)
+_COSTLY = frozenset({0x009E, 0x009F, 0xC09E, 0xCCAA})
 _FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
@@ -52,6 +53,7 @@ class ClientEngine:
         self.secrets = Secrets()
         self._admitted = False
         self._finished = False
+        self._received = 0  # records since ChangeCipherSpec: in TLS 1.2, under the key that the kernel gets
         self._pending = b""  # what OpenSSL wants to send, until it may
         self._sent = b""  # the last flight, for the nonce that its Finished spent
         self._connection = SSL.Connection(context, None)
@@ -74,6 +76,7 @@ class ClientEngine:
         """
         if self.step is not Step.READ:
             raise RuntimeError("a record was fed to an engine that waits for none")
+        self._received = 0 if record[0] == CHANGE_CIPHER_SPEC else self._received + 1
         self._connection.bio_write(record)
         finished = self._advance()
         if (finished or self._pending) and not self._admitted and self._has_certificate(finished=finished):
@@ -82,8 +85,16 @@ class ClientEngine:
             return b""
         return self._release(finished=finished)
 
+    def is_costly_untrusted(self, record: bytes) -> bool:
+        """Whether to feed this record may take long: the server chose a suite in which it chooses how long."""
+        name = self._connection.get_cipher_name()
+        if name is not None:
+            return name in BY_OPENSSL_NAME and BY_OPENSSL_NAME[name].costly
+        suite = records.server_hello_suite_untrusted(record)
+        return suite is None or suite in _COSTLY
+
     def _has_certificate(self, *, finished: bool) -> bool:
-        if self._connection.get_peer_certificate(as_cryptography=True) is not None:
+        if self._connection.get_peer_certificate() is not None:
             return True
         if finished:
             # No suite without a certificate is ever offered.
@@ -93,8 +104,9 @@ class ClientEngine:
     @property
     def chain(self) -> tuple[bytes, ...]:
         """The peer's certificates as it sent them, DER, its own first."""
-        chain = self._connection.get_peer_cert_chain(as_cryptography=True) or ()
-        return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain)
+        # As OpenSSL has them: what another parser makes of them is for ssa.trust to find out.
+        chain = self._connection.get_peer_cert_chain() or ()
+        return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain)
 
     def admit(self, verified: Verified) -> bytes:
         """The peer is who it should be: the held flight."""
@@ -127,7 +139,7 @@ class ClientEngine:
         master, client, server = connection.master_key(), connection.client_random(), connection.server_random()
         if master is None or client is None or server is None:
             raise RuntimeError("OpenSSL has no secrets after a handshake")
-        return tls12_keys(self.suite, master, client, server, finished=self._finished_record())
+        return tls12_keys(self.suite, master, client, server, sent=self._sealed_records(), received=self._received)
 
     @property
     def version(self) -> TLSVersion:
@@ -155,6 +167,9 @@ class ClientEngine:
             self._connection.do_handshake()
         except SSL.WantReadError:
             return False
+        except SSL.ZeroReturnError as exc:
+            self.step = Step.DONE
+            raise errors.error("CONNECTION_CLOSED", "it sent close_notify") from exc
         except SSL.Error as exc:
             self.step = Step.DONE
             raise _explain(exc) from exc
@@ -174,10 +189,11 @@ class ClientEngine:
             self._sent = flight
         return flight
 
-    def _finished_record(self) -> bytes:
-        """TLS 1.2's encrypted Finished: the last record of our last flight."""
+    def _sealed_records(self) -> list[bytes]:
+        """Our records behind ChangeCipherSpec in TLS 1.2: the Finished, as a rule in one."""
         flight, _ = records.split_untrusted(self._sent)
-        return flight[-1]
+        kinds = [record[0] for record in flight]
+        return flight[kinds.index(CHANGE_CIPHER_SPEC) + 1 :]
 
 
 _ERR_LIB_SSL = 20
@@ -224,7 +240,9 @@ _OPENSSL_REASONS: dict[str, str] = {
 def _explain(exc: SSL.Error) -> errors.SSAError:
     """The error that an exception of OpenSSL's stands for: the first of its queue says what went wrong."""
     queue: list[tuple[Any, ...]] = exc.args[0] if exc.args and isinstance(exc.args[0], list) else []
-    text = str(queue[0][2]) if queue else str(exc) or "OpenSSL gave no reason"
+    text = str(queue[0][2]) if queue else str(exc)
+    if not text:  # as for alerts that have no words
+        return errors.error("PEER_ALERT", "it answered with an alert that is in no standard")
     if text in _alerts_by_text():
         return from_alert(errors.alert_name(_alerts_by_text()[text]))
     return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text)

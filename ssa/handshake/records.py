@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from ssa import errors
-from ssa.ktls.constants import ALERT, APPLICATION_DATA
+from ssa.ktls.constants import ALERT, APPLICATION_DATA, HANDSHAKE
 from ssa.suites import AEAD, AES_CCM_128, AES_GCM_128, AES_GCM_256, CHACHA20_POLY1305
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ def split_untrusted(data: bytes) -> tuple[list[bytes], bytes]:
     return records, data[at:]
 
 
+def server_hello_suite_untrusted(record: bytes) -> int | None:
+    """The cipher suite's number in a record that begins with a ServerHello (RFC 8446 section 4.1.3), else None."""
+    body = record[HEADER:]
+    at = 4 + 2 + 32  # the message's header, version and random; then the session's id with its length
+    if record[:1] != bytes([HANDSHAKE]) or body[:1] != b"\x02" or len(body) <= at:
+        return None
+    number = body[at + 1 + body[at] :][:2]
+    return int.from_bytes(number, "big") if len(number) == 2 else None
+
+
 def _nonce(key: TrafficKey, sequence: int) -> bytes:
     """RFC 8446 section 5.3."""
     return (int.from_bytes(key.iv, "big") ^ sequence).to_bytes(len(key.iv), "big")
@@ -97,13 +107,3 @@ def fatal_alert(name: str) -> bytes:
 def plain_alert(name: str) -> bytes:
     """The record of a fatal alert before any key is in use."""
     return bytes([ALERT]) + _TLS1_2 + b"\0\x02" + fatal_alert(name)
-
-
-def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
-    """The types of the handshake messages that begin in `content`, and whether the last one is complete."""
-    types = []
-    at = 0
-    while at < len(content):
-        types.append(content[at])
-        at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
-    return types, at == len(content)

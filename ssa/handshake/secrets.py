@@ -44,17 +44,18 @@ def tls13_keys(suite: Suite, secrets: Secrets) -> TrafficKeys:
     return TrafficKeys(suite, tx=info("CLIENT_TRAFFIC_SECRET_0"), rx=info("SERVER_TRAFFIC_SECRET_0"))
 
 
-def tls12_keys(
-    suite: Suite, master: bytes, client_random: bytes, server_random: bytes, *, finished: bytes
+def tls12_keys(  # noqa: PLR0913 - what RFC 5246 section 6.3 takes
+    suite: Suite, master: bytes, client_random: bytes, server_random: bytes, *, sent: list[bytes], received: int
 ) -> TrafficKeys:
-    """TLS 1.2's keys: each side's Finished was record 0 under them.
+    """TLS 1.2's keys: each side's Finished was sent under them, as a rule in one record.
 
-    `finished` is ours as it was sent: the kernel's nonces go on behind the one that it spent (RFC 5288 section 3).
+    `sent` are our records under them: the kernel's nonces go on behind the last that was spent (RFC 5288 section 3).
+    `received` is the number of the server's.
     """
     client, server = key_block(suite, master, client_random, server_random)
 
-    def info(key: TrafficKey, explicit_nonce: int) -> CryptoInfo:
-        return CryptoInfo(TLSVersion.TLSv1_2, suite.aead, key, sequence=1, explicit_nonce=explicit_nonce)
+    def info(key: TrafficKey, sequence: int, explicit_nonce: int) -> CryptoInfo:
+        return CryptoInfo(TLSVersion.TLSv1_2, suite.aead, key, sequence, explicit_nonce)
 
-    spent = int.from_bytes(finished[HEADER : HEADER + suite.aead.iv], "big") if suite.aead.explicit else 0
-    return TrafficKeys(suite, tx=info(client, (spent + 1) % 2**64), rx=info(server, 0))
+    spent = int.from_bytes(sent[-1][HEADER : HEADER + suite.aead.iv], "big") if suite.aead.explicit else 0
+    return TrafficKeys(suite, tx=info(client, len(sent), (spent + 1) % 2**64), rx=info(server, received, 0))

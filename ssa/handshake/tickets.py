@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa.errors import alert_name
+from ssa.errors import alert_name, error
 from ssa.handshake import records
+from ssa.handshake.driver import POLL, wait_readable
 from ssa.handshake.engine import from_alert
 from ssa.ktls.constants import ALERT, HANDSHAKE
+from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
 
 if TYPE_CHECKING:
     from ssa.handshake.secrets import TrafficKeys
 
 _PEEK = 64 * 1024  # bytes
-_TICK = 0.002  # seconds between looks at a record that is there in part
 _NEW_SESSION_TICKET = 4
 _FATAL = 2
 
@@ -56,9 +57,9 @@ class Drain:
                 if expected is not None and self.tickets >= expected:
                     return
                 if rest:
-                    await trio.sleep(_TICK)  # to wait for readiness over half a record would spin
+                    await trio.sleep(POLL)  # to wait for readiness over half a record would spin
                 else:
-                    await trio.lowlevel.wait_readable(self._socket)
+                    await wait_readable(self._socket)
 
     def take_untrusted(self) -> int | None:
         """Consume the tickets that are there. How much of a record is behind them; None: what is next is no ticket."""
@@ -74,7 +75,8 @@ class Drain:
         for record in found:
             if not self._is_ticket_untrusted(record):
                 return None
-            self._socket.recv(len(record), socket.MSG_DONTWAIT)
+            if self._socket.recv(len(record), socket.MSG_DONTWAIT) != record:
+                raise error("NETWORK", "somebody else reads from this socket")
             self.keys = self.keys.received(1)
         return len(rest)
 
@@ -89,7 +91,7 @@ class Drain:
         if kind != HANDSHAKE:
             return False
         message = self._incomplete + content
-        types, complete = records.handshake_types_untrusted(message)
+        types, complete = handshake_types_untrusted(message)
         if set(types) != {_NEW_SESSION_TICKET}:
             return False
         self._incomplete = b"" if complete else message

@@ -18,4 +18,5 @@ HANDSHAKE = 22
 APPLICATION_DATA = 23
 
 SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
+SO_BINDTOIFINDEX = 62
 TCP_ESTABLISHED = 1  # include/net/tcp_states.h

@@ -8,6 +8,7 @@ end of the stream is a bare FIN, the truncation of RFC 8446 section 6.1: the tru
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import struct
 
@@ -19,7 +20,7 @@ _ANCILLARY = socket.CMSG_SPACE(1)
 _WARNING, _FATAL = 1, 2
 _CLOSE_NOTIFY = 0
 _USER_CANCELED = 90
-_NEW_SESSION_TICKET = 4
+_NEW_SESSION_TICKET, _KEY_UPDATE = 4, 24  # RFC 8446 section 4
 
 
 def recv(sock: socket.socket, size: int) -> bytes:
@@ -57,10 +58,27 @@ def _take_control_record_untrusted(sock: socket.socket) -> bool:
     _receive_record(sock, 0)
     if kind == ALERT:
         _judge_alert(record)
-    elif kind != HANDSHAKE or record[:1] != bytes([_NEW_SESSION_TICKET]):
-        what = "KeyUpdate" if record[:1] == b"\x18" else f"record of type {kind}"
-        raise OSError(errno.EPROTO, f"the peer sent a {what}, which this socket can't serve")
+    else:
+        _pass_over_tickets(kind, record)
     return False
+
+
+def _pass_over_tickets(kind: int, record: bytes) -> None:
+    """Raises OSError EPROTO for a record that holds anything else than session tickets: a KeyUpdate, above all."""
+    types = set(handshake_types_untrusted(record)[0]) if kind == HANDSHAKE else set()
+    if types != {_NEW_SESSION_TICKET}:
+        what = "KeyUpdate" if _KEY_UPDATE in types else f"record of type {kind}"
+        raise OSError(errno.EPROTO, f"the peer sent a {what}, which this socket can't serve")
+
+
+def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
+    """The types of the handshake messages that begin in `content`, and whether the last one is complete."""
+    types = []
+    at = 0
+    while at < len(content):
+        types.append(content[at])
+        at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
+    return types, at == len(content)
 
 
 def _receive_record(sock: socket.socket, flags: int) -> tuple[int, bytes]:
@@ -86,7 +104,7 @@ def send_close_notify(sock: socket.socket, flags: int = 0) -> None:
 
 
 def end(sock: socket.socket) -> None:
-    """Say goodbye in order, without waiting: close_notify and the FIN behind the last byte written.
+    """Say goodbye in order: close_notify and the FIN behind the last byte written. Waits for room, a second at most.
 
     Who closes with something left unread resets the connection, and what was written last may never arrive: so what
     has come meanwhile is read and thrown away. Errors of a connection that has ended already are not told.
@@ -94,7 +112,7 @@ def end(sock: socket.socket) -> None:
     Raises OSError for what is wrong with the descriptor itself.
     """
     try:
-        send_close_notify(sock, socket.MSG_DONTWAIT)
+        _send_close_notify_soon(sock)
         sock.shutdown(socket.SHUT_WR)
         for _ in range(_LEFTOVERS):
             if not sock.recvmsg(_MAX_RECORD, _ANCILLARY, socket.MSG_DONTWAIT)[0]:
@@ -104,9 +122,20 @@ def end(sock: socket.socket) -> None:
             raise
 
 
+def _send_close_notify_soon(sock: socket.socket) -> None:
+    try:
+        send_close_notify(sock, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        poll.poll(_ROOM)
+        send_close_notify(sock, socket.MSG_DONTWAIT)
+
+
+_ROOM = 1000  # milliseconds for a full send buffer to make room for two bytes
 _LEFTOVERS = 64  # records: a peer that goes on sending is reset
 
-# What a connection that has ended gives. EAGAIN: there is no more to read, or no room for the alert.
+# What a connection that has ended gives. EAGAIN: there is no more to read, or still no room for the alert.
 _ENDED = frozenset(
     {
         errno.EAGAIN,

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssa.ktls.constants import SO_COOKIE
+from ssa.ktls.constants import SO_BINDTOIFINDEX, SO_COOKIE
 from ssa.suites import AEADS, TLSVersion
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class SocketKey:
     family: int
     local: tuple[str, int]
     remote: tuple[str, int]
-    interface: int
+    interface: int  # that it is bound to; 0 for none
     cookie: int
 
     @classmethod
@@ -61,8 +61,7 @@ class SocketKey:
         """The key of a connected TCP socket."""
         local, remote = sock.getsockname(), sock.getpeername()
         cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), _ORDER)
-        scope = local[3] if len(local) > 3 else 0
-        return cls(sock.family, local[:2], remote[:2], scope, cookie)
+        return cls(sock.family, local[:2], remote[:2], sock.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX), cookie)
 
     def pack(self) -> bytes:
         """As ``struct inet_diag_sockid``."""

@@ -6,9 +6,9 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ssa.errors import error
+from ssa.errors import error, printable
 from ssa.names import normalise
-from ssa.trust.certificate import load_untrusted, printable
+from ssa.trust.certificate import load_untrusted
 
 if TYPE_CHECKING:
     from ssa.names import Host

@@ -13,20 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import crypto
 
-from ssa.errors import error
+from ssa.errors import error, printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
-
-_SHOWN = 160  # characters of a peer's text in a message: enough to recognise it
-
-
-def printable(text: str, limit: int = _SHOWN) -> str:
-    """Text from outside as it may go into a message or a log: one line, no control characters, not long."""
-    clean = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text[:limit])
-    return clean + "..." if len(text) > limit else clean
 
 
 class Certificate:

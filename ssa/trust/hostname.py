@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from ssa.errors import error
+from ssa.errors import error, printable
 from ssa.names import is_dns_name
-from ssa.trust.certificate import printable
 
 if TYPE_CHECKING:
     from ssa.names import Host

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import crypto
 
-from ssa.trust.certificate import Certificate, printable
+from ssa.errors import printable
+from ssa.trust.certificate import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

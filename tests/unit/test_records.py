@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ssa import errors
 from ssa.handshake import records
+from ssa.ktls.control import handshake_types_untrusted
 from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEADS
 
@@ -60,7 +61,24 @@ def test_seal_and_open(aead, sequence, kind, content):
 
 def test_handshake_messages():
     ticket = b"\x04\0\0\x03abc"
-    assert records.handshake_types_untrusted(ticket * 2) == ([4, 4], True)
-    assert records.handshake_types_untrusted(ticket + b"\x18\0\0\x01\0") == ([4, 24], True)
-    assert records.handshake_types_untrusted(ticket + ticket[:5]) == ([4, 4], False)
-    assert records.handshake_types_untrusted(ticket[:2]) == ([4], False)
+    assert handshake_types_untrusted(ticket * 2) == ([4, 4], True)
+    assert handshake_types_untrusted(ticket + b"\x18\0\0\x01\0") == ([4, 24], True)
+    assert handshake_types_untrusted(ticket + ticket[:5]) == ([4, 4], False)
+    assert handshake_types_untrusted(ticket[:2]) == ([4], False)
+
+
+def server_hello(suite, session=b""):
+    body = b"\x03\x03" + bytes(32) + bytes([len(session)]) + session + suite.to_bytes(2, "big") + b"\0"
+    return b"\x16\x03\x03" + (len(body) + 4).to_bytes(2, "big") + b"\x02" + len(body).to_bytes(3, "big") + body
+
+
+@given(st.integers(0, 0xFFFF), st.binary(max_size=32))
+def test_the_suite_of_a_server_hello(suite, session):
+    hello = server_hello(suite, session)
+    assert records.server_hello_suite_untrusted(hello) == suite
+    assert records.server_hello_suite_untrusted(hello[: 5 + 4 + 2 + 32 + 1 + len(session) + 1]) is None
+
+
+@given(st.binary(max_size=100))
+def test_what_is_no_server_hello_has_no_suite(data):
+    assert records.server_hello_suite_untrusted(b"\x15" + data) is None

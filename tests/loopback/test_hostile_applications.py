@@ -1,0 +1,95 @@
+"""What an application may pass and do, and the others are served on. No kernel TLS is needed."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ssa import errors, wire
+from tests.peers import Daemon
+
+GOOD = wire.pack(wire.Connect("localhost"))
+
+
+@pytest.fixture(scope="module")
+def ssad(tmp_path_factory):
+    with Daemon(tmp_path_factory.mktemp("ssad")) as daemon:
+        yield daemon
+
+
+def connection(ssad):
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.settimeout(5)
+    sock.connect(str(ssad.run_dir / "ssad.sock"))
+    return sock
+
+
+def served(ssad):
+    """Whether somebody else is answered, and how soon."""
+    began = time.monotonic()
+    with connection(ssad) as other:
+        other.send(b"junk")
+        assert wire.parse_untrusted(other.recv(65536), wire.Reply).reason == "BAD_REQUEST"
+    return time.monotonic() - began < 2
+
+
+SENDER = """
+import os, socket, struct, sys
+path, port, packet, copies, repeat = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3]), *map(int, sys.argv[4:])
+sock = socket.create_connection(("127.0.0.1", port))
+sock.setblocking(False)
+try:
+    while True:
+        sock.send(bytes(65536))
+except BlockingIOError:
+    pass
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+daemon = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+daemon.connect(path)
+for _ in range(repeat):
+    socket.send_fds(daemon, [packet], [sock.fileno()] * copies)
+os._exit(0)  # the daemon holds the last copies now
+"""
+
+
+@pytest.mark.parametrize(("packet", "copies", "repeat"), [(GOOD, 1, 1), (GOOD, 9, 1), (b"junk", 1, 1), (GOOD, 1, 5)])
+def test_the_last_copy_of_a_socket_that_takes_long_to_close(ssad, packet, copies, repeat):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        arguments = (ssad.run_dir / "ssad.sock", server.getsockname()[1], packet.hex(), copies, repeat)
+        sender = subprocess.Popen([sys.executable, "-c", SENDER, *map(str, arguments)])
+        peer, _ = server.accept()
+        with peer:
+            assert sender.wait(30) == 0
+            for _ in range(3):
+                assert served(ssad)
+
+
+def test_what_applications_send_forges_no_log(ssad):
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
+        for name in ("evil\nssad: INFO: forged", "\x1b[2Jevil", "x" * 60_000):
+            with connection(ssad) as application:
+                socket.send_fds(application, [wire.pack(wire.Connect(name))], [sock.fileno()])
+                reply = wire.parse_untrusted(application.recv(65536), wire.Reply)
+                assert reply.reason == "BAD_VALUE"
+    assert "\nssad: INFO: forged" not in ssad.log
+    assert "\x1b" not in ssad.log
+    assert max(map(len, ssad.log.splitlines())) < 2000
+
+
+def test_an_application_that_never_reads_its_replies(ssad):
+    with connection(ssad) as application:
+        application.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                application.send(b"junk")
+        assert served(ssad)
+
+
+def test_errors_quote_nothing_that_a_terminal_acts_on():
+    exc = errors.error("BAD_VALUE", "a\x1b[31mb\n" + "c" * 5000)
+    assert "\x1b" not in str(exc)
+    assert "\n" not in str(exc)
+    assert len(str(exc)) < 1200
