@@ -179,6 +179,7 @@ REASONS: dict[str, Reason] = {
     "CONNECTION_CLOSED": Reason(
         HandshakeReset, errno.ECONNRESET, None, "peer", "peer closed the connection in the middle of the handshake"
     ),
+    "PEER_CLOSED": Reason(_H, errno.ENOTCONN, None, "peer", "peer closed the connection before the handshake"),
     "CONNECTION_RESET": Reason(
         HandshakeReset, errno.ECONNRESET, None, "network", "connection was reset in the middle of the handshake"
     ),

@@ -55,11 +55,6 @@ class Suite:
     aead: AEAD
     hash: str  # of the key schedule or PRF, as hashlib names it
 
-    @property
-    def costly(self) -> bool:
-        """Whether the server chooses how much we calculate: its own Diffie-Hellman group can take a second."""
-        return self.name.startswith("TLS_DHE_")
-
 
 _V2, _V3 = TLSVersion.TLSv1_2, TLSVersion.TLSv1_3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import resource
@@ -157,6 +158,8 @@ async def _serve(options: _Options, service: Service, requests: socket.socket) -
         await nursery.start(_show, mounted)
         nursery.start_soon(listener.serve, service, requests)
         nursery.start_soon(service.sockets.tidy)
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look at it again
         readiness.announce(options.ready_fd)
         _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
         if options.user:

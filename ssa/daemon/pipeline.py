@@ -15,7 +15,7 @@ from ssa import errors
 from ssa.daemon.registry import Application, LiveSocket, shared
 from ssa.handshake import driver, tickets
 from ssa.handshake.engine import ClientEngine
-from ssa.ktls.constants import TCP_ESTABLISHED
+from ssa.ktls.constants import TCP_CLOSE_WAIT, TCP_ESTABLISHED
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
 from ssa.names import normalise
@@ -104,6 +104,8 @@ def _connection(service: Service, sock: socket.socket) -> _Connection:
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
     state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    if state == TCP_CLOSE_WAIT:
+        raise errors.error("PEER_CLOSED")
     if state != TCP_ESTABLISHED:
         raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
     try:

@@ -51,13 +51,20 @@ class ContextCache:
     def __init__(self, keylog: Callable[[SSL.Connection, bytes], None]) -> None:
         self._keylog = keylog
         self._contexts: OrderedDict[_Offer, SSL.Context] = OrderedDict()
+        self._last: tuple[Policy, Capabilities, SSL.Context] | None = None
 
     def client(self, policy: Policy, kernel: Capabilities) -> SSL.Context:
         """The context for a client under this policy, offering only what this kernel can protect.
 
         Raises `ssa.PolicyError` when nothing is left to offer.
         """
-        offer = _offer(policy, kernel)
+        if self._last is not None and self._last[0] is policy and self._last[1] is kernel:
+            return self._last[2]  # most requests come under the policy as it is
+        context = self._find(_offer(policy, kernel))
+        self._last = policy, kernel, context
+        return context
+
+    def _find(self, offer: _Offer) -> SSL.Context:
         context = self._contexts.get(offer)
         if context is None:
             context = self._contexts[offer] = _client_context(offer, self._keylog)

@@ -53,6 +53,7 @@ class ClientEngine:
         self.secrets = Secrets()
         self._admitted = False
         self._finished = False
+        self._costly: bool | None = None
         self._received = 0  # records since ChangeCipherSpec: in TLS 1.2, under the key that the kernel gets
         self._pending = b""  # what OpenSSL wants to send, until it may
         self._sent = b""  # the last flight, for the nonce that its Finished spent
@@ -87,11 +88,9 @@ class ClientEngine:
 
     def is_costly_untrusted(self, record: bytes) -> bool:
         """Whether to feed this record may take long: the server chose a suite in which it chooses how long."""
-        name = self._connection.get_cipher_name()
-        if name is not None:
-            return name in BY_OPENSSL_NAME and BY_OPENSSL_NAME[name].costly
-        suite = records.server_hello_suite_untrusted(record)
-        return suite is None or suite in _COSTLY
+        if self._costly is None and (suite := records.server_hello_suite_untrusted(record)) is not None:
+            self._costly = suite in _COSTLY  # of the first ServerHello: no later one may choose another
+        return self._costly is not False
 
     def _has_certificate(self, *, finished: bool) -> bool:
         if self._connection.get_peer_certificate() is not None:

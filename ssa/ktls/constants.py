@@ -19,4 +19,4 @@ APPLICATION_DATA = 23
 
 SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
 SO_BINDTOIFINDEX = 62
-TCP_ESTABLISHED = 1  # include/net/tcp_states.h
+TCP_ESTABLISHED, TCP_CLOSE_WAIT = 1, 8  # include/net/tcp_states.h

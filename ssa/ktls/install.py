@@ -22,14 +22,14 @@ _ATTACH_REASONS = {
     errno.ENOENT: "NO_KERNEL_TLS",  # no such module
     errno.ENOPROTOOPT: "NO_KERNEL_TLS",  # a kernel without upper layer protocols
     errno.EPERM: "NO_KERNEL_TLS",  # the module is not loaded and we may not load it
-    errno.ENOTCONN: "NOT_CONNECTED",
+    errno.ENOTCONN: "PEER_CLOSED",  # just now, as it was connected when it was looked at
 }
 
 
 def attach(sock: socket.socket) -> None:
     """Make the connected TCP socket one that can take keys. Until it has them it works as before.
 
-    Raises `ssa.SSAError`: ALREADY_TLS (EEXIST), NO_KERNEL_TLS (EPROTONOSUPPORT), NOT_CONNECTED (ENOTCONN).
+    Raises `ssa.SSAError`: ALREADY_TLS (EEXIST), NO_KERNEL_TLS (EPROTONOSUPPORT), PEER_CLOSED (ENOTCONN).
     """
     try:
         sock.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")

@@ -35,6 +35,9 @@ class Narrowing:
     disabled: tuple[str, ...] = ()  # suites not to use, by IANA's names or OpenSSL's
 
 
+_NOTHING = Narrowing()
+
+
 def narrow(policy: Policy, request: Narrowing) -> Policy:
     """The policy for one request: never looser than `policy`.
 
@@ -42,6 +45,8 @@ def narrow(policy: Policy, request: Narrowing) -> Policy:
         SSAError: POLICY_DENIED, naming the setting that the request would loosen; BAD_VALUE for a suite that
             does not exist.
     """
+    if request == _NOTHING:
+        return policy
     values = {name: _narrow_setting(policy, name, asked) for name, asked in _opinions(request).items()}
     values.update(_without(policy, values, request.disabled))
     try:

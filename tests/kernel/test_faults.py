@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import os
+import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -42,7 +44,7 @@ def stall(connection):
 HELLO_START = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76"
 
 FAULTS = {
-    "closes at once": (lambda connection: None, ("CONNECTION_CLOSED", "CONNECTION_RESET")),
+    "closes at once": (lambda connection: None, ("PEER_CLOSED", "CONNECTION_CLOSED", "CONNECTION_RESET")),
     "closes after the hello": (lambda connection: connection.recv(65536), ("CONNECTION_CLOSED",)),
     "resets": (reset, ("CONNECTION_RESET",)),
     "junk": (answer(b"\xde\xad\xbe\xef" * 100), ("NOT_TLS",)),
@@ -250,7 +252,9 @@ def test_a_socket_that_is_closed_half(ssad, half):
         with peer:
             (sock if half == "ours" else peer).shutdown(socket.SHUT_WR)
             time.sleep(0.05)
-            assert ask(ssad, GOOD, sock.fileno()).reason == "NOT_CONNECTED"
+            reply = ask(ssad, GOOD, sock.fileno())
+            assert reply.reason == ("NOT_CONNECTED" if half == "ours" else "PEER_CLOSED")
+            assert errors.REASONS[reply.reason].errno == errno.ENOTCONN
 
 
 def test_a_socket_that_is_kernel_tls_already(ssad, pki, connected):
@@ -289,3 +293,89 @@ def test_status_flags_are_the_applications(ssad, pki):
         sock.setblocking(False)
         assert ask(ssad, GOOD, sock.fileno()).reason is None
         assert not os.get_blocking(sock.fileno())
+
+
+def test_options_of_the_application_that_change_how_sockets_wait(ssad, pki):
+    """They are obeyed or worked around, and left as they were found."""
+    options = {
+        (socket.SOL_SOCKET, socket.SO_RCVLOWAT): 100_000,
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE): 1,
+    }
+    with peers.openssl(pki, "-rev", "-quiet") as (port, _), socket.create_connection(("localhost", port)) as sock:
+        for (level, name), value in options.items():
+            sock.setsockopt(level, name, value)
+        began = time.monotonic()
+        assert ask(ssad, GOOD, sock.fileno()).reason is None
+        assert time.monotonic() - began < 3
+        assert {key: sock.getsockopt(*key) for key in options} == options
+
+
+def test_a_server_that_resets_right_behind_the_handshake(ssad, pki):
+    """Whatever the moment, it is the connection's end, and no fault of the daemon's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+
+    def serve(connection):
+        tls = context.wrap_socket(connection, server_side=True)
+        tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        tls.close()
+
+    with peers.script(serve) as port:
+        for _ in range(10):
+            try:
+                fd = ssa.connect_tls("localhost", port)
+            except ssa.SSAError as exc:
+                assert exc.reason in ("CONNECTION_RESET", "CONNECTION_CLOSED", "NETWORK", "KERNEL_REFUSED")
+            else:
+                with pytest.raises(OSError, match=r"reset|aborted|cut"):
+                    ssa.recv(fd, 1)
+                ssa.close(fd)
+    assert "Traceback" not in ssad.log
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), -1])
+def test_timeouts_that_are_none(ssad, timeout):
+    with pytest.raises(ValueError, match="timeout"):
+        ssa.connect_tls("localhost", 1, timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), 1e12])
+def test_timeouts_that_never_come(ssad, pki, timeout):
+    with peers.openssl(pki, "-rev", "-quiet") as (port, _):
+        ssa.close(ssa.connect_tls("localhost", port, timeout=timeout))
+
+
+@pytest.mark.parametrize(("alpn", "error"), [("h2", TypeError), (["é"], ValueError), ([""], ValueError)])
+def test_protocols_that_are_none(ssad, alpn, error):
+    with pytest.raises(error, match="alpn"):
+        ssa.connect_tls("localhost", 1, alpn=alpn)
+
+
+def test_the_daemon_is_not_waited_for_longer_than_asked(ssad):
+    os.kill(ssad.process.pid, signal.SIGSTOP)
+    try:
+        with peers.script(stall) as port:
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                ssa.connect_tls("localhost", port, timeout=0.3)
+            assert time.monotonic() - began < 5
+    finally:
+        os.kill(ssad.process.pid, signal.SIGCONT)
+
+
+def test_hanging_up_behind_a_second_request(ssad):
+    """It ends the first one too, at once: nobody would hold the socket."""
+    gone = threading.Event()
+
+    def serve(client):
+        stall(client)
+        gone.set()
+
+    with peers.script(serve) as port, socket.create_connection(("localhost", port)) as sock:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as daemon:
+            daemon.connect(str(ssad.run_dir / "ssad.sock"))
+            for _ in range(2):
+                socket.send_fds(daemon, [GOOD], [sock.fileno()])
+                time.sleep(0.1)
+        assert gone.wait(3)

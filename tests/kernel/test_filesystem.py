@@ -10,7 +10,9 @@ import time
 import pytest
 
 import ssa
+from ssa.client import Daemon
 from ssa.policy.schema import SETTINGS
+from ssa.wire import Connect
 from tests import peers
 
 
@@ -254,3 +256,12 @@ def test_kernel_and_version(ssad, capabilities):
     assert ssad.get("kernel/tls") == "yes\n"
     assert "TLSv1.3 aes-gcm-256" in ssad.get("kernel/ciphers").splitlines()
     assert ssad.get("kernel/rekey") == ("yes\n" if capabilities.rekey else "no\n")
+
+
+def test_a_socket_that_is_bound_to_a_device(ssad, server):
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        sock.connect(("127.0.0.1", server))
+        with Daemon() as daemon:
+            number = daemon.handshake(Connect("localhost"), sock).socket_id
+        assert ssad.get(f"sockets/{number}/tx") == "sw\n"

@@ -287,3 +287,44 @@ def test_source_address_and_timeouts(ssad, pki):
             assert sock.gettimeout() is None
             os.write(fd, b"ab\n")
             assert os.read(fd, 16) == b"ba\n"
+
+
+def test_closing_with_a_full_send_buffer_loses_nothing(ssad, pki):
+    """The last byte that send() took arrives, and close_notify behind it, though the peer reads late."""
+    received, ends = [], []
+    done = threading.Event()
+
+    def serve(tls, tcp):
+        time.sleep(0.5)
+        with contextlib.suppress(OSError):
+            while data := tls.recv(1 << 16):
+                received.append(len(data))
+            ends.append("close_notify")
+        done.set()
+
+    with python_server(pki, serve) as port:
+        fd = ssa.connect_tls("localhost", port)
+        os.set_blocking(fd, False)
+        sent = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sent += ssa.send(fd, bytes(1 << 14))
+        ssa.close(fd)
+        assert done.wait(10)
+    assert sum(received) == sent
+    assert ends == ["close_notify"]
+
+
+def test_a_default_timeout_does_not_reach_the_descriptor(ssad, pki):
+    """Python's is the program's; O_NONBLOCK is the open file's."""
+    with peers.openssl(pki, "-rev", "-quiet") as (port, _):
+        socket.setdefaulttimeout(5)
+        try:
+            fd = ssa.connect_tls("localhost", port)
+            assert os.get_blocking(fd)
+            ssa.send(fd, b"ab\n")
+            assert ssa.recv(fd, 10) == b"ba\n"
+            assert os.get_blocking(fd)
+        finally:
+            socket.setdefaulttimeout(None)
+        ssa.close(fd)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -146,6 +147,7 @@ def test_a_mount_point_that_is_in_use_is_refused(tmp_path):
     failed = run_ssad(**daemon.environment)
     assert failed.returncode == 1
     assert "not empty" in failed.stderr
+    assert "Traceback" not in failed.stderr
     assert (daemon.mount / "precious").read_text() == "data"
 
 
@@ -182,3 +184,32 @@ def test_a_flood_of_silent_applications_does_not_stop_the_next(tmp_path, monkeyp
             last.connect(str(daemon.run_dir / "ssad.sock"))
             last.send(b"junk")
             assert wire.parse_untrusted(last.recv(65536), wire.Reply).reason == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770])
+def test_a_private_daemon_in_a_place_that_others_could_take(tmp_path, mode):
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    runtime.chmod(mode)
+    failed = run_ssad("--user", XDG_RUNTIME_DIR=str(runtime), XDG_CONFIG_HOME=str(tmp_path))
+    assert failed.returncode == 1
+    assert str(runtime) in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_it_goes_on_when_it_has_no_descriptors_left(tmp_path):
+    daemon = Daemon(tmp_path).start()
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    with contextlib.ExitStack() as idle:
+        for _ in range(100):
+            sock = idle.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            sock.connect(str(daemon.run_dir / "ssad.sock"))
+        time.sleep(3)
+        assert daemon.process.poll() is None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
+        last.settimeout(5)
+        last.connect(str(daemon.run_dir / "ssad.sock"))
+        last.send(b"junk")
+        assert wire.parse_untrusted(last.recv(65536), wire.Reply).reason == "BAD_REQUEST"
+    assert daemon.stop() == 0
+    assert "no application can be served" in daemon.log

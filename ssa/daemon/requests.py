@@ -1,0 +1,191 @@
+"""One application's connection: its packets, our replies, and how to be rid of what it passed.
+
+The sockets here are plain ones, asked without waiting first: a request is there as a rule when it is looked for, and
+each turn of the event loop costs more than the system call.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import functools
+import logging
+import os
+import select
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors, wire
+from ssa.daemon.registry import Application
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_log = logging.getLogger("ssa.daemon")
+
+_IDLE = 300  # seconds that an application may take to send its request: it may be connecting meanwhile
+# As many descriptors as a message can have (SCM_MAX_FD): what has no room the kernel closes, and that can block.
+_ANCILLARY = socket.CMSG_SPACE(253 * 4)
+_UCRED = struct.Struct("=iII")
+
+
+@dataclass(slots=True)
+class Packet:
+    """What an application sent."""
+
+    data: bytes
+    descriptors: list[int] = field(default_factory=list)
+    truncated: bool = False
+
+    def close(self) -> None:
+        """Close what nobody has taken."""
+        while self.descriptors:
+            close_elsewhere(functools.partial(os.close, self.descriptors.pop()))
+
+    def take_socket(self) -> socket.socket:
+        """The one descriptor, as a socket of our own. Raises `ssa.SSAError`."""
+        if len(self.descriptors) != 1:
+            raise errors.error("NO_DESCRIPTOR", f"{len(self.descriptors)} descriptors")
+        try:
+            sock = socket.socket(fileno=self.descriptors[0])
+        except OSError as exc:
+            raise errors.error("NOT_TCP", exc.strerror or "") from exc
+        self.descriptors.clear()
+        return sock
+
+
+def application_of(connection: socket.socket) -> Application:
+    """Who is at the other end, as the kernel vouches for it."""
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        exe = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - for every request, and twice as fast
+    except OSError:
+        exe = ""  # another user's process, or one that is gone: not ours to know
+    return Application(pid, uid, gid, exe)
+
+
+async def receive_untrusted(connection: socket.socket) -> Packet | None:
+    """The next packet; None when the application has hung up, or is silent for too long. Raises OSError."""
+    # One byte more than fits tells a message that is too long.
+    receive = functools.partial(connection.recvmsg, wire.MAX_MESSAGE + 1, _ANCILLARY, _FLAGS)
+    while True:
+        try:
+            data, ancillary, flags, _ = receive()
+        except BlockingIOError:
+            with trio.move_on_after(_IDLE) as silence:
+                await trio.lowlevel.wait_readable(connection)
+            if silence.cancelled_caught:
+                return None
+            continue
+        packet = Packet(data, truncated=bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
+        for level, kind, value in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                packet.descriptors += array.array("i", value[: len(value) - len(value) % 4])
+        return packet if data or packet.descriptors else None
+
+
+_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+
+
+async def send(connection: socket.socket, reply: wire.Reply) -> bool:
+    """Whether the application took it in time: one that never reads is not waited for. Raises OSError."""
+    packet = wire.pack(reply)
+    with trio.move_on_after(_IDLE):
+        while True:
+            try:
+                connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(connection)
+            else:
+                return True
+    return False
+
+
+class HangUps:
+    """Ends the work for applications that have gone. One epoll set for all: a task for each would cost more."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    @contextlib.contextmanager
+    def cancelling(self, connection: socket.socket) -> Iterator[None]:
+        """A block that is cancelled, quietly, when the application at the other end hangs up."""
+        fd = connection.fileno()
+        with trio.CancelScope() as scope:
+            self._scopes[fd] = scope
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            try:
+                yield
+            finally:
+                self._epoll.unregister(fd)
+                del self._scopes[fd]
+
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+        with self._epoll:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                for fd, _ in self._epoll.poll(0):
+                    self._scopes[fd].cancel()
+
+
+# --- closing what others have opened: close(2) can block, for as long as they like ---------------------------------
+#
+# A socket with SO_LINGER waits for its peer, a file on a user's own FUSE mount for that user's program. So nothing
+# of the kind is closed on the event loop, and whoever makes a closing thread wait fills the places of such only.
+
+_CLOSERS = trio.CapacityLimiter(64)
+
+
+def close_elsewhere(close: Callable[[], None]) -> None:
+    """Have a thread close it; nobody waits for that."""
+
+    async def closing() -> None:
+        try:
+            await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=_CLOSERS)
+        except OSError as exc:
+            _log.debug("closing what an application passed: %s", exc.strerror)
+
+    trio.lowlevel.spawn_system_task(closing)
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Close an application's connection. Descriptors in packets that nobody has read are closed with it."""
+    try:
+        connection.shutdown(socket.SHUT_RDWR)  # so that nothing more can come
+        unread = bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        unread = False
+    if unread:
+        close_elsewhere(connection.close)
+    else:
+        connection.close()
+
+
+async def give_back(sock: socket.socket) -> None:
+    """Close our copy of an application's TCP socket, which has to be done before the application is told."""
+    if _lingers(sock):
+        await trio.to_thread.run_sync(sock.close, abandon_on_cancel=True, limiter=_CLOSERS)
+    else:
+        sock.close()
+
+
+def drop(sock: socket.socket) -> None:
+    """The same, when nobody waits for it."""
+    if _lingers(sock):
+        close_elsewhere(sock.close)
+    else:
+        sock.close()
+
+
+def _lingers(sock: socket.socket) -> bool:
+    """Whether closing it would wait for the peer, if the application has closed its own copy."""
+    return bool(sock.fileno() >= 0 and _LINGER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])
+
+
+_LINGER = struct.Struct("=ii")
