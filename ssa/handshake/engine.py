@@ -125,8 +125,13 @@ class ClientEngine:
         return records.seal(suite.aead, key, 0, ALERT, records.fatal_alert(alert))
 
     def farewell(self) -> bytes:
-        """What OpenSSL has left to say after an error: an alert, or nothing."""
-        return self._take()
+        """What OpenSSL has to say after an error: the alert, the last record of what is pending; or nothing.
+
+        A record that ends one flight and then goes wrong can leave our answer to the flight before the alert: nobody
+        has judged the peer, so that stays here.
+        """
+        flight, _ = records.split_untrusted(self._take())
+        return b"".join(flight[-1:])
 
     def keys(self) -> TrafficKeys:
         """The keys of both directions, as they stand right behind the handshake."""
