@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
-_GRACE = 2  # seconds for the daemon to say that time is up; one that is stopped never will
+_GRACE = 0.5  # seconds for the daemon to say that time is up; one that is stopped never will
 
 
 class Daemon:
@@ -61,7 +61,10 @@ class Daemon:
         if request.timeout_ms is not None:
             self._socket.settimeout(request.timeout_ms / 1000 + _GRACE)
         socket.send_fds(self._socket, [wire.pack(request)], [sock.fileno()])
-        data = self._socket.recv(wire.MAX_MESSAGE)
+        try:
+            data = self._socket.recv(wire.MAX_MESSAGE)
+        except TimeoutError as exc:
+            raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
         if not data:
             raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
         try:

@@ -57,6 +57,8 @@ def connect_tls(
 
 def _looked_up(host: str) -> bytes:
     """The name to ask the resolver for. Given a str, `socket` would convert it by the rules of 2003: another name."""
+    if not isinstance(host, str):
+        raise TypeError(f"host has to be a str, not {type(host).__name__}")
     if not host.isascii():
         from ssa.names import normalise  # late: few names need it
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import resource
+import shlex
 import signal
 import sys
 from dataclasses import dataclass
@@ -127,8 +128,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
     """What went wrong, without the nurseries that it went wrong in."""
-    leaves = (_messages(exc) if isinstance(exc, BaseExceptionGroup) else [str(exc)] for exc in group.exceptions)
+    leaves = (_messages(exc) if isinstance(exc, BaseExceptionGroup) else [_message(exc)] for exc in group.exceptions)
     return [line for leaf in leaves for line in leaf]
+
+
+def _message(exc: BaseException) -> str:
+    """An error without its number, which tells an administrator nothing."""
+    if isinstance(exc, OSError) and exc.strerror and exc.filename:
+        return f"{os.fsdecode(exc.filename)}: {exc.strerror}"
+    return str(exc)
 
 
 def _run(options: _Options) -> None:
@@ -163,7 +171,9 @@ async def _serve(options: _Options, service: Service, requests: socket.socket) -
         readiness.announce(options.ready_fd)
         _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
         if options.user:
-            _log.info("for your programs: export SSA_RUN_DIR=%s SSA_MOUNT=%s", options.run_dir, options.mount)
+            settings = {"SSA_RUN_DIR": options.run_dir, "SSA_MOUNT": options.mount, "SSA_CONFIG": options.config}
+            exports = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in settings.items())
+            _log.info("for your programs: export %s", exports)
 
 
 async def _show(mounted: mount.Mount, *, task_status: trio.TaskStatus[None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import select
 import socket
 import time
 from dataclasses import dataclass
@@ -106,12 +107,19 @@ def _connection(service: Service, sock: socket.socket) -> _Connection:
     state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
     if state == TCP_CLOSE_WAIT:
         raise errors.error("PEER_CLOSED")
-    if state != TCP_ESTABLISHED:
+    if state != TCP_ESTABLISHED or _is_half_closed(sock):
         raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
     try:
         return _Connection(sock, SocketKey.of(sock), service.diags.of(sock))
     except OSError as exc:
         raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
+
+
+def _is_half_closed(sock: socket.socket) -> bool:
+    """Whether the application has ended its reading side, which the connection's state does not tell."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 _SHARED = 16 * 1024  # bytes of certificates: a longer chain is no usual one, and shall not outlive its socket

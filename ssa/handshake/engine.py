@@ -33,6 +33,7 @@ _ffi, _lib = _openssl.ffi, _openssl.lib
 
 # DHE-RSA with AES-128-GCM, AES-256-GCM, AES-128-CCM and ChaCha20-Poly1305 (RFC 5288, 6655, 7905)
 _COSTLY = frozenset({0x009E, 0x009F, 0xC09E, 0xCCAA})
+_PLAIN_ALERT = records.HEADER + 2  # bytes
 _FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
@@ -53,6 +54,7 @@ class ClientEngine:
         self.secrets = Secrets()
         self._admitted = False
         self._finished = False
+        self._plain_alert: int | None = None  # the number in the last record, if it was an alert in plain text
         self._costly: bool | None = None
         self._received = 0  # records since ChangeCipherSpec: in TLS 1.2, under the key that the kernel gets
         self._pending = b""  # what OpenSSL wants to send, until it may
@@ -78,6 +80,7 @@ class ClientEngine:
         if self.step is not Step.READ:
             raise RuntimeError("a record was fed to an engine that waits for none")
         self._received = 0 if record[0] == CHANGE_CIPHER_SPEC else self._received + 1
+        self._plain_alert = record[-1] if record[0] == ALERT and len(record) == _PLAIN_ALERT else None
         self._connection.bio_write(record)
         finished = self._advance()
         if (finished or self._pending) and not self._admitted and self._has_certificate(finished=finished):
@@ -176,7 +179,7 @@ class ClientEngine:
             raise errors.error("CONNECTION_CLOSED", "it sent close_notify") from exc
         except SSL.Error as exc:
             self.step = Step.DONE
-            raise _explain(exc) from exc
+            raise _explain(exc, self._plain_alert) from exc
         else:
             return True
         finally:
@@ -241,15 +244,15 @@ _OPENSSL_REASONS: dict[str, str] = {
 }
 
 
-def _explain(exc: SSL.Error) -> errors.SSAError:
+def _explain(exc: SSL.Error, plain_alert: int | None) -> errors.SSAError:
     """The error that an exception of OpenSSL's stands for: the first of its queue says what went wrong."""
     queue: list[tuple[Any, ...]] = exc.args[0] if exc.args and isinstance(exc.args[0], list) else []
     text = str(queue[0][2]) if queue else str(exc)
-    if not text:  # as for alerts that have no words
-        return errors.error("PEER_ALERT", "it answered with an alert that is in no standard")
+    if not text and plain_alert is not None:  # one that is in no standard has no words
+        return from_alert(errors.alert_name(plain_alert))
     if text in _alerts_by_text():
         return from_alert(errors.alert_name(_alerts_by_text()[text]))
-    return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text)
+    return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text or "OpenSSL gives no reason")
 
 
 def from_alert(alert: str) -> errors.SSAError:

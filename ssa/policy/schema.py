@@ -246,7 +246,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_names,
         _narrow_alpn,
         "fewer",
-        "Application protocols allowed (ALPN), in order of preference. Empty: whatever the application asks for.",
+        "Application protocols to offer (ALPN), in order of preference; a program may narrow them. Empty: its own.",
         many=True,
     ),
     Setting(

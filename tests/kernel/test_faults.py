@@ -67,6 +67,12 @@ def test_broken_servers(ssad, fault):
     assert time.monotonic() - began < 5
 
 
+def test_an_alert_that_is_in_no_standard(ssad):
+    with peers.script(answer(b"\x15\x03\x03\x00\x02\x02\xf0")) as port, pytest.raises(ssa.HandshakeError) as caught:
+        ssa.connect_tls("localhost", port)
+    assert (caught.value.reason, caught.value.alert) == ("PEER_ALERT", "alert_240")
+
+
 @pytest.mark.parametrize(
     "serve", [stall, answer(HELLO_START, then_stall=True)], ids=["silence", "half a record, then silence"]
 )
@@ -245,15 +251,16 @@ def test_descriptors_that_are_no_connected_tcp_socket(ssad):
         assert ask(ssad, GOOD, listening.fileno()).reason == "NOT_CONNECTED"
 
 
-@pytest.mark.parametrize("half", ["ours", "theirs"])
+@pytest.mark.parametrize("half", ["ours", "our reading side", "theirs"])
 def test_a_socket_that_is_closed_half(ssad, half):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
         peer, _ = server.accept()
         with peer:
-            (sock if half == "ours" else peer).shutdown(socket.SHUT_WR)
+            side = socket.SHUT_RD if "reading" in half else socket.SHUT_WR
+            (peer if half == "theirs" else sock).shutdown(side)
             time.sleep(0.05)
             reply = ask(ssad, GOOD, sock.fileno())
-            assert reply.reason == ("NOT_CONNECTED" if half == "ours" else "PEER_CLOSED")
+            assert reply.reason == ("PEER_CLOSED" if half == "theirs" else "NOT_CONNECTED")
             assert errors.REASONS[reply.reason].errno == errno.ENOTCONN
 
 
@@ -357,8 +364,9 @@ def test_the_daemon_is_not_waited_for_longer_than_asked(ssad):
     try:
         with peers.script(stall) as port:
             began = time.monotonic()
-            with pytest.raises(TimeoutError):
+            with pytest.raises(TimeoutError) as caught:
                 ssa.connect_tls("localhost", port, timeout=0.3)
+            assert caught.value.errno == errno.ETIMEDOUT
             assert time.monotonic() - began < 5
     finally:
         os.kill(ssad.process.pid, signal.SIGCONT)
