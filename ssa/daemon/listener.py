@@ -81,23 +81,31 @@ async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps,
     """One application's connection. Whatever happens here, the others are served on."""
     try:
         application = requests.application_of(connection)
-        with quota.of(application.uid):
-            while (packet := await requests.receive_untrusted(connection)) is not None:
-                reply = None
-                with hang_ups.cancelling(connection):
-                    reply = await _answer_untrusted(service, application, packet)
-                if reply is None or not await requests.send(connection, reply):
-                    break
-                await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
-    except errors.SSAError as exc:
-        service.count("requests_refused")
-        await requests.send(connection, _refusal(exc))
+        try:
+            with quota.of(application.uid):
+                await _converse(service, hang_ups, application, connection)
+        except errors.SSAError as exc:
+            service.count("requests_refused")
+            await requests.send(connection, _refusal(exc))
     except OSError as exc:
         _log.debug("an application went away: %s", exc.strerror)
     except Exception:  # noqa: BLE001 - logged whole, and the others are served on
         _log.exception("a fault of ssad's own")
     finally:
         requests.hang_up(connection)
+
+
+async def _converse(
+    service: Service, hang_ups: requests.HangUps, application: Application, connection: socket.socket
+) -> None:
+    """Answer request after request, until the application hangs up. Raises OSError."""
+    while (packet := await requests.receive_untrusted(connection)) is not None:
+        reply = None
+        with hang_ups.cancelling(connection):
+            reply = await _answer_untrusted(service, application, packet)
+        if reply is None or not await requests.send(connection, reply):
+            return
+        await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
 
 
 async def _answer_untrusted(service: Service, application: Application, packet: requests.Packet) -> wire.Reply:
