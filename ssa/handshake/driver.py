@@ -19,7 +19,7 @@ from ssa.handshake import records
 from ssa.handshake.engine import ClientEngine, Step
 from ssa.trust import Verified
 
-_PEEK = 64 * 1024  # bytes: more than a usual flight
+PEEK = 64 * 1024  # bytes: more than a usual flight
 POLL = 0.005  # seconds between looks, where readiness cannot be waited for
 
 Judge = Callable[[tuple[bytes, ...]], Verified]
@@ -54,7 +54,7 @@ class RecordReader:
     async def _peek_bytes(self) -> bytes:
         while True:
             try:
-                data = self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+                data = self._socket.recv(PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except BlockingIOError:
                 await wait_readable(self._socket)
                 continue
@@ -107,9 +107,14 @@ async def run(engine: ClientEngine, sock: socket.socket, judge: Judge) -> None:
     await send(sock, engine.start())
     while engine.step is not Step.DONE:
         try:
-            answer = await _feed(engine, reader, await reader.peek())
+            found = await reader.peek()
         except errors.SSAError as exc:
-            send_farewell(sock, engine.farewell() or _alert_for(exc))
+            send_farewell(sock, _alert_for(exc))
+            raise
+        try:
+            answer = await _feed(engine, reader, found)
+        except errors.SSAError:
+            send_farewell(sock, engine.farewell())
             raise
         if engine.step is Step.JUDGE:
             answer = _judge(engine, sock, judge)
@@ -154,7 +159,7 @@ def _judge(engine: ClientEngine, sock: socket.socket, judge: Judge) -> bytes:
 def _alert_for(exc: errors.SSAError) -> bytes:
     """The alert for a fault that OpenSSL never saw. What is no TLS gets none."""
     row = errors.REASONS[exc.reason]
-    return records.plain_alert(row.alert) if row.alert and exc.reason != "PEER_ALERT" else b""
+    return records.plain_alert(row.alert) if row.alert else b""
 
 
 def send_farewell(sock: socket.socket, alert: bytes) -> None:
@@ -167,7 +172,7 @@ def send_farewell(sock: socket.socket, alert: bytes) -> None:
             sock.send(alert, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         sock.shutdown(socket.SHUT_WR)
         for _ in range(16):
-            if not sock.recv(_PEEK, socket.MSG_DONTWAIT):
+            if not sock.recv(PEEK, socket.MSG_DONTWAIT):
                 break
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:

@@ -83,7 +83,7 @@ class ClientEngine:
         self._plain_alert = record[-1] if record[0] == ALERT and len(record) == _PLAIN_ALERT else None
         self._connection.bio_write(record)
         finished = self._advance()
-        if (finished or self._pending) and not self._admitted and self._has_certificate(finished=finished):
+        if not self._admitted and (finished or (self._pending and self._has_certificate())):
             self._finished = finished
             self.step = Step.JUDGE
             return b""
@@ -95,13 +95,8 @@ class ClientEngine:
             self._costly = suite in _COSTLY  # of the first ServerHello: no later one may choose another
         return self._costly is not False
 
-    def _has_certificate(self, *, finished: bool) -> bool:
-        if self._connection.get_peer_certificate() is not None:
-            return True
-        if finished:
-            # No suite without a certificate is ever offered.
-            raise errors.error("NO_CERTIFICATE")
-        return False
+    def _has_certificate(self) -> bool:
+        return self._connection.get_peer_certificate() is not None
 
     @property
     def chain(self) -> tuple[bytes, ...]:

@@ -17,17 +17,15 @@ import trio
 
 from ssa.errors import alert_name, error
 from ssa.handshake import records
-from ssa.handshake.driver import POLL, wait_readable
+from ssa.handshake.driver import PEEK, POLL, wait_readable
 from ssa.handshake.engine import from_alert
-from ssa.ktls.constants import ALERT, HANDSHAKE
+from ssa.ktls.constants import ALERT, HANDSHAKE, NEW_SESSION_TICKET
 from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
 
 if TYPE_CHECKING:
     from ssa.handshake.secrets import TrafficKeys
 
-_PEEK = 64 * 1024  # bytes
-_NEW_SESSION_TICKET = 4
 _FATAL = 2
 
 _RTT = 68  # offset of tcpi_rtt, microseconds, in struct tcp_info (include/uapi/linux/tcp.h)
@@ -64,7 +62,7 @@ class Drain:
     def take_untrusted(self) -> int | None:
         """Consume the tickets that are there. How much of a record is behind them; None: what is next is no ticket."""
         try:
-            data = self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = self._socket.recv(PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return 0
         except OSError:
@@ -92,7 +90,7 @@ class Drain:
             return False
         message = self._incomplete + content
         types, complete = handshake_types_untrusted(message)
-        if set(types) != {_NEW_SESSION_TICKET}:
+        if set(types) != {NEW_SESSION_TICKET}:
             return False
         self._incomplete = b"" if complete else message
         self.tickets += len(types) if complete else 0

@@ -13,14 +13,22 @@ import socket
 import struct
 
 from ssa.errors import alert_name
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, HANDSHAKE, SOL_TLS, TLS_GET_RECORD_TYPE, TLS_SET_RECORD_TYPE
+from ssa.ktls.constants import (
+    ALERT,
+    APPLICATION_DATA,
+    HANDSHAKE,
+    KEY_UPDATE,
+    NEW_SESSION_TICKET,
+    SOL_TLS,
+    TLS_GET_RECORD_TYPE,
+    TLS_SET_RECORD_TYPE,
+)
 
 _MAX_RECORD = 16 * 1024  # bytes of plaintext (RFC 8446 section 5.1)
 _ANCILLARY = socket.CMSG_SPACE(1)
 _WARNING, _FATAL = 1, 2
 _CLOSE_NOTIFY = 0
 _USER_CANCELED = 90
-_NEW_SESSION_TICKET, _KEY_UPDATE = 4, 24  # RFC 8446 section 4
 
 
 def recv(sock: socket.socket, size: int) -> bytes:
@@ -66,8 +74,8 @@ def _take_control_record_untrusted(sock: socket.socket) -> bool:
 def _pass_over_tickets(kind: int, record: bytes) -> None:
     """Raises OSError EPROTO for a record that holds anything else than session tickets: a KeyUpdate, above all."""
     types = set(handshake_types_untrusted(record)[0]) if kind == HANDSHAKE else set()
-    if types != {_NEW_SESSION_TICKET}:
-        what = "KeyUpdate" if _KEY_UPDATE in types else f"record of type {kind}"
+    if types != {NEW_SESSION_TICKET}:
+        what = "KeyUpdate" if KEY_UPDATE in types else f"record of type {kind}"
         raise OSError(errno.EPROTO, f"the peer sent a {what}, which this socket can't serve")
 
 

@@ -188,7 +188,10 @@ def test_a_path_past_an_expired_alternative(ssad, pki, world, order):
     others = [good, bad] if order == "good first" else [bad, good]
     cert = world.files(make.leaf(good, "localhost"), *others)
     with peers.openssl(pki, "-rev", "-quiet", cert=cert) as (port, _):
-        ssa.close(ssa.connect_tls("localhost", port))
+        fd = ssa.connect_tls("localhost", port)
+        (number,) = ssad.sockets()
+        assert "anchor CN=Test Root" in ssad.get(f"sockets/{number}/verdicts")
+        ssa.close(fd)
 
 
 def test_nothing_of_the_application_leaves_before_the_verdict(ssad, pki, world):

@@ -350,7 +350,9 @@ def test_timeouts_that_are_none(ssad, timeout):
 @pytest.mark.parametrize("timeout", [float("inf"), 1e12])
 def test_timeouts_that_never_come(ssad, pki, timeout):
     with peers.openssl(pki, "-rev", "-quiet") as (port, _):
-        ssa.close(ssa.connect_tls("localhost", port, timeout=timeout))
+        fd = ssa.connect_tls("localhost", port, timeout=timeout)
+        assert os.get_blocking(fd)
+        ssa.close(fd)
 
 
 @pytest.mark.parametrize(("alpn", "error"), [("h2", TypeError), (["é"], ValueError), ([""], ValueError)])
