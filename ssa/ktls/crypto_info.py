@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEAD, AEADS, TLSVersion
 
-if TYPE_CHECKING:
-    from ssa.ktls.key_schedule import TrafficKey
-
 _NATIVE = sys.byteorder
+
+HEADER = 4  # bytes: version and algorithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,20 @@ class CryptoInfo:
 
 def size(aead: AEAD) -> int:
     """The size of the structure in bytes."""
-    return 4 + aead.iv + aead.key + aead.salt + 8
+    return HEADER + aead.iv + aead.key + aead.salt + 8
 
 
 def parse_header(data: bytes) -> tuple[TLSVersion, AEAD]:
     """The version and algorithm in a structure that ``getsockopt`` returned."""
     version, cipher = int.from_bytes(data[:2], _NATIVE), int.from_bytes(data[2:4], _NATIVE)
     return TLSVersion(version), AEADS[cipher]
+
+
+def parse(data: bytes) -> CryptoInfo:
+    """The whole structure that ``getsockopt`` returned: the direction as it is now."""
+    version, aead = parse_header(data)
+    layout = f">{HEADER}x{aead.iv}s{aead.key}s{aead.salt}sQ"
+    iv, key, salt, sequence = struct.unpack(layout, data)
+    if version is TLSVersion.TLSv1_2 and aead.explicit:
+        return CryptoInfo(version, aead, TrafficKey(key, salt), sequence, int.from_bytes(iv, "big"))
+    return CryptoInfo(version, aead, TrafficKey(key, salt + iv), sequence)
