@@ -247,6 +247,18 @@ def test_records_before_and_behind_in_one_segment(capabilities, suite):
         assert ours.read() == (APPLICATION_DATA, b"four")
 
 
+@pytest.mark.parametrize("size", [3, 100])
+def test_a_read_with_room_to_spare_hides_a_key_update_from_poll(capabilities, size):
+    """It decrypts on beyond its data; the KeyUpdate then waits for the next read, and poll sees nothing."""
+    with pair() as (ours, theirs):
+        theirs.sock.sendall(theirs.seal(b"one") + theirs.key_update() + theirs.seal(b"two"))
+        assert ours.sock.recv(size) == b"one"
+        assert ours.readable() is (size == 3 or not capabilities.rekey)
+        assert ours.read(socket.MSG_PEEK | socket.MSG_DONTWAIT) == (HANDSHAKE, key_update(requested=False))
+        assert ours.readable() is not capabilities.rekey
+        assert ours.read_key_update() is False
+
+
 @pytest.mark.parametrize("suite", TLS13, ids=lambda suite: suite.name)
 def test_ours_is_one_record_between_two_keys(capabilities, suite):
     with pair(suite) as (ours, theirs):
