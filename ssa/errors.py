@@ -189,6 +189,8 @@ REASONS: dict[str, Reason] = {
     # The request, or the descriptor that came with it.
     "BAD_REQUEST": Reason(_S, errno.EINVAL, None, "caller", "request is malformed"),
     "BAD_VALUE": Reason(_S, errno.EINVAL, None, "caller", "value is not valid"),
+    "KEY_MISMATCH": Reason(_S, errno.EINVAL, None, "caller", "private key does not belong to the certificate"),
+    "NO_CREDENTIALS": Reason(_S, errno.ENOKEY, "internal_error", "caller", "there is no certificate to serve"),
     "NO_DESCRIPTOR": Reason(_S, errno.EINVAL, None, "caller", "request carries no descriptor, or more than one"),
     "NOT_TCP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a TCP socket"),
     "NOT_CONNECTED": Reason(_S, errno.ENOTCONN, None, "caller", "socket is not connected"),

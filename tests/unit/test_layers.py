@@ -13,9 +13,12 @@ ROOT = Path(ssa.__file__).parent
 
 # Lowest first; what stands in one row may not import another of the same row.
 LAYERS = [
-    ["ssa.errors", "ssa.options", "ssa.suites", "ssa.paths", "ssa.eyeballs", "ssa.names"],
-    ["ssa.wire", "ssa.policy", "ssa.ktls", "ssa.trust"],
+    ["ssa.errors", "ssa.options", "ssa.suites", "ssa.paths", "ssa.eyeballs", "ssa.names", "ssa.descriptors"],
+    ["ssa.wire", "ssa.settings", "ssa.policy", "ssa.ktls", "ssa.trust"],
+    ["ssa.credentials"],
     ["ssa.client", "ssa.handshake", "ssa.configfs"],
+    ["ssa.stream"],
+    ["ssa.tlssocket"],
     ["ssa.sockets", "ssa.daemon"],
     ["ssa"],
     ["ssa.cli"],
@@ -25,13 +28,17 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Where input and output may happen. Everywhere else there are values in and values out.
 EDGES = {
     "ssa.client",
+    "ssa.descriptors",
     "ssa.sockets",
+    "ssa.stream",
+    "ssa.tlssocket",
     "ssa.eyeballs",
     "ssa.handshake.driver",
     "ssa.handshake.tickets",
     "ssa.ktls.install",
     "ssa.ktls.probe",
     "ssa.ktls.control",
+    "ssa.ktls.rekey",
     "ssa.ktls.diag",
     "ssa.ktls.netns",
     "ssa.configfs.operations",

@@ -1,0 +1,180 @@
+"""A certificate with its key, and how the two are found to belong together. No I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
+from ssa.errors import SSAError, error
+from ssa.names import is_dns_name, normalise
+from ssa.trust.certificate import Certificate, load_untrusted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from ssa.credentials.pem import PrivateKey
+
+_KINDS: dict[type[PrivateKey], str] = {
+    rsa.RSAPrivateKey: "rsa",
+    ec.EllipticCurvePrivateKey: "ec",
+    ed25519.Ed25519PrivateKey: "ed25519",
+    ed448.Ed448PrivateKey: "ed448",
+}
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_SEPARATORS = re.compile(r"[\s,]+")  # a colon is part of an address
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a server presents, and signs with.
+
+    Attributes:
+        name: the administrator's, or the certificate's subject.
+        chain: the certificates in DER, the server's own first.
+        certificate_pem: the same as PEM.
+        key_pem: the private key, not encrypted.
+        hostnames: DNS names, which may begin with ``*.``, and addresses, in their canonical form.
+        kind: the key's: rsa, ec, ed25519 or ed448.
+        digest: of chain and key, to tell two credentials apart.
+    """
+
+    name: str
+    chain: tuple[bytes, ...] = field(repr=False)
+    certificate_pem: bytes = field(repr=False)
+    key_pem: bytes = field(repr=False)
+    hostnames: tuple[str, ...]
+    kind: str
+    digest: bytes = field(repr=False)
+
+
+def is_name(text: str) -> bool:
+    """Whether a credential can be called that: it is a directory's name, and stands in the log."""
+    return _NAME.fullmatch(text) is not None
+
+
+def pair_untrusted(certificates: Sequence[bytes], keys: Sequence[bytes], *, complete: bool) -> tuple[Credential, ...]:
+    """The certificates that an application brought with their keys, in the order of the certificates.
+
+    Args:
+        certificates: PEM, a chain each: RSA and ECDSA side by side, for example.
+        keys: PEM, one each, in any order.
+        complete: False while they come one by one: a certificate may lack its key still, and a key its certificate.
+
+    Raises:
+        SSAError: BAD_VALUE, KEY_MISMATCH, NO_CREDENTIALS.
+    """
+    chains = [parse_chain_untrusted(pem) for pem in certificates]
+    private = [parse_key_untrusted(pem) for pem in keys]
+    owners = [[key for key in private if belongs(chain, key)] for chain in chains]
+    bare = [chain for chain, found in zip(chains, owners, strict=True) if not found]
+    spare = [key for key in private if not any(key in found for found in owners)]
+    if spare and (bare or complete):
+        raise _mismatch(chains, spare[0])
+    if complete and bare:
+        raise error("NO_CREDENTIALS", f"the certificate of {leaf_untrusted(bare[0]).name} has no key")
+    if complete and not chains:
+        raise error("NO_CREDENTIALS")
+    return tuple(combine(chain, found[0]) for chain, found in zip(chains, owners, strict=True) if found)
+
+
+def belongs(chain: tuple[bytes, ...], key: PrivateKey) -> bool:
+    """Whether a key is that of a chain's first certificate. Raises `ssa.SSAError` BAD_VALUE."""
+    return _public_untrusted(leaf_untrusted(chain)) == key.public_key()
+
+
+def combine(
+    chain: tuple[bytes, ...], key: PrivateKey, name: str = "", hostnames: tuple[str, ...] | None = None
+) -> Credential:
+    """The credential of a chain and its key. Raises `ssa.SSAError` KEY_MISMATCH, BAD_VALUE."""
+    if not belongs(chain, key):
+        raise _mismatch([chain], key)
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Credential(
+        name=name or leaf_untrusted(chain).name,
+        chain=chain,
+        certificate_pem=pem(chain),
+        key_pem=key_pem,
+        hostnames=presented_untrusted(chain) if hostnames is None else hostnames,
+        kind=next(kind for cls, kind in _KINDS.items() if isinstance(key, cls)),
+        digest=hashlib.sha256(b"".join(map(_digest, (*chain, key_pem)))).digest(),
+    )
+
+
+def pem(chain: Iterable[bytes]) -> bytes:
+    """Certificates, whose DER has been parsed before, as PEM."""
+    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain)
+
+
+def leaf_untrusted(chain: Sequence[bytes]) -> Certificate:
+    """A chain's first certificate. Raises `ssa.SSAError` BAD_VALUE."""
+    try:
+        return load_untrusted(chain[0], "certificate 1")
+    except SSAError as failure:
+        raise error("BAD_VALUE", failure.detail) from None
+
+
+def presented_untrusted(chain: Sequence[bytes]) -> tuple[str, ...]:
+    """The names and addresses that a chain's first certificate is for, without ill-formed ones, which match nothing."""
+    try:
+        names = leaf_untrusted(chain).extension_untrusted(x509.SubjectAlternativeName)
+    except SSAError as failure:
+        raise error("BAD_VALUE", failure.detail) from None
+    if names is None:
+        return ()
+    addresses = map(str, names.get_values_for_type(x509.IPAddress))
+    return tuple(dict.fromkeys((*_well_formed(names.get_values_for_type(x509.DNSName)), *addresses)))
+
+
+def parse_hostnames_untrusted(text: str) -> tuple[str, ...]:
+    """Names and addresses, separated by newlines, spaces or commas. Raises `ssa.SSAError` BAD_VALUE."""
+    try:
+        return tuple(dict.fromkeys(map(_canonical, filter(None, _SEPARATORS.split(text)))))
+    except ValueError as failure:
+        raise error("BAD_VALUE", str(failure)) from None
+
+
+def _canonical(name: str) -> str:
+    """A name in the form that it is compared in. Raises ValueError."""
+    wildcard, parent = name.startswith("*."), name.removeprefix("*.")
+    found = normalise(parent)
+    if not wildcard:
+        return str(found)
+    if not isinstance(found, str) or "." not in found:
+        raise ValueError(f"{name!a}: a wildcard stands for one label before at least two others")
+    return f"*.{found}"
+
+
+def _well_formed(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        with contextlib.suppress(ValueError):
+            if is_dns_name(name.lower().removeprefix("*.")):  # a certificate has its names as A-labels
+                yield _canonical(name)
+
+
+def _public_untrusted(certificate: Certificate) -> object:
+    try:
+        return certificate.key
+    except (ValueError, UnsupportedAlgorithm) as failure:
+        raise error("BAD_VALUE", f"the public key of {certificate.name} cannot be read: {failure}") from None
+
+
+def _mismatch(chains: Sequence[tuple[bytes, ...]], key: PrivateKey) -> SSAError:
+    for chain in chains:
+        for place, _ in enumerate(chain[1:], 2):
+            with contextlib.suppress(SSAError):
+                if belongs(chain[place - 1 :], key):
+                    return error("KEY_MISMATCH", f"it is certificate {place}'s of the chain, which has to come first")
+    return error("KEY_MISMATCH", ", ".join(leaf_untrusted(chain).name for chain in chains))
+
+
+def _digest(part: bytes) -> bytes:
+    return hashlib.sha256(part).digest()

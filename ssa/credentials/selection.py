@@ -1,0 +1,54 @@
+"""Which credentials go with the name that a client asks for (SNI, RFC 6066, section 3). No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ssa.names import normalise
+from ssa.trust import hostname
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ssa.credentials.credential import Credential
+
+
+def choose(credentials: Sequence[Credential], server_name: str | None) -> tuple[Credential, ...]:
+    """The credentials to offer a client that asks for this name, or for none: at most one of each kind of key.
+
+    A whole name wins over a wildcard; where nothing matches, the first credential counts, and its twins of other kinds.
+    """
+    return _one_of_each_kind(_named(credentials, server_name) or _default(credentials))
+
+
+def matches(credentials: Sequence[Credential], server_name: str | None) -> bool:
+    """Whether a name is served by one that is for it, not by default."""
+    return bool(_named(credentials, server_name))
+
+
+def _named(credentials: Sequence[Credential], server_name: str | None) -> list[Credential]:
+    try:
+        name = normalise(server_name or "")
+    except ValueError:
+        return []
+    exact = [credential for credential in credentials if str(name) in credential.hostnames]
+    if exact or not isinstance(name, str):
+        return exact
+    return [
+        credential
+        for credential in credentials
+        if any(hostname.matches(pattern, name) for pattern in credential.hostnames)
+    ]
+
+
+def _default(credentials: Sequence[Credential]) -> list[Credential]:
+    first = credentials[:1]
+    names = {name for credential in first for name in credential.hostnames}
+    return [*first, *(credential for credential in credentials[1:] if names.intersection(credential.hostnames))]
+
+
+def _one_of_each_kind(credentials: Iterable[Credential]) -> tuple[Credential, ...]:
+    by_kind: dict[str, Credential] = {}
+    for credential in credentials:
+        by_kind.setdefault(credential.kind, credential)
+    return tuple(by_kind.values())

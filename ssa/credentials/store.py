@@ -1,0 +1,140 @@
+"""The administrator's credentials: those made in the file system, which go with the daemon, then the directory's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from ssa.credentials.credential import is_name
+from ssa.credentials.folder import Folder
+from ssa.credentials.pem import check_so_far_untrusted, parse_chain_untrusted, parse_key_untrusted
+from ssa.credentials.slot import Slot
+from ssa.errors import SSAError, printable
+from ssa.policy.schema import BadValue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ssa.credentials.credential import Credential
+    from ssa.credentials.folder import Stored
+
+_log = logging.getLogger("ssa.daemon")
+
+
+class Live:
+    """A credential that was made in the file system. A change raises `BadValue`, and then nothing has changed."""
+
+    def __init__(self, name: str) -> None:
+        self._slot = Slot(name)
+
+    @property
+    def credential(self) -> Credential | None:
+        """The pair in service."""
+        return self._slot.serving
+
+    @property
+    def certificate(self) -> bytes:
+        """The chain in service, PEM, or the one that waits for its key while none is."""
+        return self._slot.certificate
+
+    @property
+    def hostnames(self) -> tuple[str, ...]:
+        """The names it serves for."""
+        return self._slot.hostnames
+
+    def check_certificate(self, text: str) -> None:
+        """Refuse the beginning of a certificate's text that cannot become one."""
+        with _bad_values():
+            check_so_far_untrusted(text.encode(), parse_chain_untrusted)
+
+    def check_key(self, text: str) -> None:
+        """Refuse the beginning of a key's text that cannot become one."""
+        with _bad_values():
+            check_so_far_untrusted(text.encode(), parse_key_untrusted)
+
+    def set_certificate(self, text: str) -> None:
+        """Put another chain in service, as soon as its key is there."""
+        with _bad_values():
+            self._change(self._slot.with_certificate_untrusted(text.encode()))
+
+    def set_key(self, text: str) -> None:
+        """Put another key in service, as soon as its certificate is there."""
+        with _bad_values():
+            self._change(self._slot.with_key_untrusted(text.encode()))
+
+    def set_hostnames(self, text: str) -> None:
+        """Serve for other names than those in the certificate; for these again, if there are none."""
+        with _bad_values():
+            self._change(self._slot.with_hostnames_untrusted(text))
+
+    def _change(self, slot: Slot) -> None:
+        self._slot = slot
+        _log.info("credential %s: %s", slot.name, slot.describe())
+
+
+class CredentialStore:
+    """All of them. Safe to use from several threads.
+
+    Args:
+        directory: where the lasting ones are; it need not be there.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._folder = Folder(directory)
+        self._live: dict[str, Live] = {}
+        self._lock = threading.Lock()
+        self._current: tuple[Credential, ...] = ()
+
+    def current(self) -> tuple[Credential, ...]:
+        """Those in service: as long as nothing changes one and the same object, for the price of a stat a file."""
+        with self._lock:
+            entries: list[Live | Stored] = [*self._live.values(), *self._folder.stored().values()]
+            found = tuple(credential for entry in entries if (credential := entry.credential))
+            if found != self._current:
+                self._current = found
+            return self._current
+
+    def names(self) -> tuple[str, ...]:
+        """All names, served or not."""
+        with self._lock:
+            return tuple(dict.fromkeys((*self._live, *self._folder.stored())))
+
+    def get(self, name: str) -> Live | Stored | None:
+        """The credential of a name. As long as it is there, it is one object."""
+        with self._lock:
+            return self._live.get(name) or self._folder.stored().get(name)
+
+    def create(self, name: str) -> None:
+        """Make an empty one. Raises ValueError, FileExistsError."""
+        if not is_name(name):
+            raise ValueError(
+                f"{printable(name, 80)!r}: a credential's name is 1 to 64 letters, digits, dots, hyphens or underscores"
+            )
+        if self.get(name):
+            raise FileExistsError(errno.EEXIST, "there is one already", name)
+        self._live[name] = Live(name)
+
+    def remove(self, name: str) -> None:
+        """Take one out of service. Raises FileNotFoundError; PermissionError for one of the directory."""
+        if name in self._live:
+            del self._live[name]
+            _log.info("credential %s: removed", name)
+        elif self.get(name):
+            raise PermissionError(
+                errno.EPERM, "it is kept in a directory, remove it there", str(self._directory / name)
+            )
+        else:
+            raise FileNotFoundError(errno.ENOENT, "there is none", name)
+
+
+@contextlib.contextmanager
+def _bad_values() -> Iterator[None]:
+    try:
+        yield
+    except SSAError as failure:
+        raise BadValue(failure.strerror) from None
