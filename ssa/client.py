@@ -11,6 +11,7 @@ from ssa import errors, paths, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
 _GRACE = 0.5  # seconds for the daemon to say that time is up; one that is stopped never will
@@ -24,6 +25,7 @@ class Daemon:
 
         Raises ConnectionRefusedError where none runs, TimeoutError where it does not answer.
         """
+        self._deadline = deadline
         path = paths.socket_path()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(None)  # the daemon keeps the deadline, whatever setdefaulttimeout() says
@@ -53,26 +55,88 @@ class Daemon:
     def __exit__(self, *exc: object) -> None:
         self._socket.close()
 
-    def handshake(self, request: wire.Connect, sock: socket.socket) -> wire.Reply:
-        """Have the daemon handshake on the connected TCP socket. Raises `ssa.SSAError` for what went wrong.
+    def fileno(self) -> int:
+        """The descriptor of the connection."""
+        return self._socket.fileno()
 
-        The daemon keeps the deadline; this waits for its word, and a little longer than that.
+    def ask(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> wire.Reply:
+        """Have a request answered. Raises `ssa.SSAError` for what went wrong.
+
+        The daemon keeps a handshake's deadline; this waits for its word, and a little longer than that.
         """
-        if request.timeout_ms is not None:
-            self._socket.settimeout(request.timeout_ms / 1000 + _GRACE)
-        socket.send_fds(self._socket, [wire.pack(request)], [sock.fileno()])
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
+        self.tell(request, sock, files)
         try:
-            data = self._socket.recv(wire.MAX_MESSAGE)
+            data = self._socket.recv(wire.MAX_REPLY)
         except TimeoutError as exc:
             raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
-        if not data:
-            raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
-        try:
-            reply = wire.parse_untrusted(data, wire.Reply)
-        except wire.WireError as exc:
-            raise errors.error("DAEMON_FAULT", f"its reply: {exc}") from exc
-        if reply.reason is None:
-            return reply
-        if reply.reason not in errors.REASONS:
-            raise errors.error("DAEMON_FAULT", f"its reply has the unknown reason {reply.reason}: {reply.detail}")
-        raise errors.error(reply.reason, reply.detail or "", reply.alert)
+        return reply_of(data)
+
+    def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
+        """Send a request, without waiting for its answer. Raises ConnectionError where the daemon has gone."""
+        descriptors = [*([] if sock is None else [sock.fileno()]), *files]
+        socket.send_fds(self._socket, [wire.pack(request)], descriptors)
+
+    def start(self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()) -> None:
+        """Send a request, and let this connection not be writable until it is answered."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as small as there are
+        self.tell(request, sock, files)
+        self._socket.send(wire.pack(wire.Plug(bytes(_PLUG))))
+
+
+_PLUG = 2048  # bytes: more than a quarter of the smallest send buffer, see unix_writable() of net/unix/af_unix.c
+
+
+def reply_of(data: bytes) -> wire.Reply:
+    """The reply in a packet of the daemon's. Raises the `ssa.SSAError` that it is, or that it deserves."""
+    if not data:
+        raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
+    try:
+        reply = wire.parse_untrusted(data, wire.Reply)
+    except wire.WireError as exc:
+        raise errors.error("DAEMON_FAULT", f"its reply: {exc}") from exc
+    if reply.reason is None:
+        return reply
+    if reply.reason not in errors.REASONS:
+        raise errors.error("DAEMON_FAULT", f"its reply has the unknown reason {reply.reason}: {reply.detail}")
+    raise errors.error(reply.reason, reply.detail or "", reply.alert)
+
+
+# --- of a socket's life after its handshake -------------------------------------------------------------------------
+
+_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+
+
+def follow_key_update(sock: socket.socket) -> bool:
+    """The peer's KeyUpdate is next in the socket: have the daemon take it and change the key for reading.
+
+    True when the peer wants an answer, before the next data that is sent. Raises `ssa.SSAError`: NO_REKEY where this
+    kernel can't; then it stays where it is.
+    """
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        return bool(daemon.ask(wire.Rekey(receiving=1), sock).sending)
+
+
+def change_sending_key(sock: socket.socket) -> None:
+    """Have the daemon send a KeyUpdate, and change the key for writing.
+
+    Raises `ssa.SSAError`: NO_REKEY, WOULD_BLOCK.
+    """
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        daemon.ask(wire.Rekey(sending=1), sock)
+
+
+def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
+    """Give the daemon session tickets to resume with. Without one they are lost, and no worse."""
+    try:
+        with Daemon(time.monotonic()) as daemon:
+            daemon.tell(wire.Ticket(messages), sock)
+    except OSError:
+        return
+
+
+def describe(sock: socket.socket) -> wire.Reply:
+    """All that the daemon knows about a TLS socket. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        return daemon.ask(wire.Describe(), sock)

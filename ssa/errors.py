@@ -113,6 +113,10 @@ class HandshakeReset(HandshakeError, ConnectionResetError):
     """The peer closed or reset the connection in the middle of the handshake (ECONNRESET)."""
 
 
+class ConnectRefused(HandshakeError, ConnectionRefusedError):
+    """The peer refuses connections (ECONNREFUSED): what a connect(2) that was under way came to."""
+
+
 class PolicyError(SSAError):
     """The administrator's policy does not allow what was asked (EACCES)."""
 
@@ -170,6 +174,19 @@ REASONS: dict[str, Reason] = {
     "NO_COMMON_CIPHER": Reason(
         _H, errno.EPROTO, "handshake_failure", "peer", "peer offers no cipher suite that the policy allows"
     ),
+    "NO_COMMON_PROTOCOL": Reason(
+        _H, errno.EPROTO, "no_application_protocol", "peer", "peer offers no application protocol that is spoken here"
+    ),
+    "NOT_SERVED": Reason(
+        _H, errno.EPROTO, "unrecognized_name", "peer", "client asked for a name that is not served here"
+    ),
+    "PLAINTEXT_PENDING": Reason(
+        _H,
+        errno.EPROTO,
+        "unexpected_message",
+        "peer",
+        "peer sent plain text behind the agreement on TLS, where an attacker could have put it",
+    ),
     "NOT_TLS": Reason(_H, errno.EPROTO, None, "peer", "peer does not speak TLS"),
     "PROTOCOL_VIOLATION": Reason(_H, errno.EPROTO, "unexpected_message", "peer", "peer broke the TLS protocol"),
     "RECORD_OVERFLOW": Reason(_H, errno.EPROTO, "record_overflow", "peer", "peer sent an oversized record"),
@@ -184,19 +201,35 @@ REASONS: dict[str, Reason] = {
         HandshakeReset, errno.ECONNRESET, None, "network", "connection was reset in the middle of the handshake"
     ),
     "NETWORK": Reason(_H, errno.EIO, None, "network", "connection failed in the middle of the handshake"),
+    "CONNECTION_REFUSED": Reason(ConnectRefused, errno.ECONNREFUSED, None, "network", "connection refused"),
+    "CONNECT_TIMEOUT": Reason(HandshakeTimeout, errno.ETIMEDOUT, None, "network", "host does not answer"),
+    "UNREACHABLE": Reason(_H, errno.EHOSTUNREACH, None, "network", "host cannot be reached"),
     # The policy.
     "POLICY_DENIED": Reason(_P, errno.EACCES, None, "policy", "policy does not allow this"),
     # The request, or the descriptor that came with it.
     "BAD_REQUEST": Reason(_S, errno.EINVAL, None, "caller", "request is malformed"),
     "BAD_VALUE": Reason(_S, errno.EINVAL, None, "caller", "value is not valid"),
+    "BAD_CREDENTIALS": Reason(_S, errno.EINVAL, "internal_error", "caller", "certificate or key cannot be used"),
     "KEY_MISMATCH": Reason(_S, errno.EINVAL, None, "caller", "private key does not belong to the certificate"),
     "NO_CREDENTIALS": Reason(_S, errno.ENOKEY, "internal_error", "caller", "there is no certificate to serve"),
-    "NO_DESCRIPTOR": Reason(_S, errno.EINVAL, None, "caller", "request carries no descriptor, or more than one"),
+    "NO_DESCRIPTOR": Reason(_S, errno.EINVAL, None, "caller", "request lacks a descriptor, or carries others than it announces"),
     "NOT_TCP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a TCP socket"),
     "NOT_CONNECTED": Reason(_S, errno.ENOTCONN, None, "caller", "socket is not connected"),
+    "NOT_LISTENING": Reason(_S, errno.EINVAL, None, "caller", "descriptor is not a listening TCP socket"),
+    "UNKNOWN_SOCKET": Reason(
+        _S, errno.ENOTCONN, None, "caller", "this ssad knows no such TLS socket: another one made it, or it is closed"
+    ),
+    "WOULD_BLOCK": Reason(_S, errno.EAGAIN, None, "network", "send buffer is full"),
     "ALREADY_TLS": Reason(_S, errno.EEXIST, None, "caller", "socket is a TLS socket already"),
     # This machine.
     "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS (see `ssa doctor`)"),
+    "NO_REKEY": Reason(
+        _S,
+        errno.EPROTONOSUPPORT,
+        None,
+        "system",
+        "the keys of this connection cannot be changed",
+    ),
     "KERNEL_REFUSED": Reason(
         _S, errno.EPROTONOSUPPORT, None, "system", "the kernel refused the keys, the connection is closed"
     ),

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import os
-import socket
+import socket as stdlib
 import time
 
-from ssa import errors, eyeballs
+from ssa import eyeballs, stream
 from ssa.client import Daemon
+from ssa.descriptors import Borrowed
 from ssa.ktls import control
+from ssa.options import IPPROTO_TLS
+from ssa.settings import Settings
+from ssa.tlssocket import LIVE, PLAIN, TLSSocket, looked_up, milliseconds_left
 from ssa.wire import Connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
+
+    Blob = bytes | str | os.PathLike[str]  # PEM, or the path of a PEM file
+
+_GLOBAL_DEFAULT: Any = stdlib._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]  # noqa: SLF001 - its own default
+
+
+def socket(
+    family: int = stdlib.AF_INET,
+    type: int = stdlib.SOCK_STREAM,  # noqa: A002 - as socket.socket has it
+    proto: int = IPPROTO_TLS,
+    fileno: int | None = None,
+) -> TLSSocket:
+    """A TLS socket, to connect or to listen: `socket.socket` with the protocol IPPROTO_TLS. See `ssa.TLSSocket`.
+
+    With `fileno`, one that another process made, or a connected plain socket for TLS_UPGRADE.
+    """
+    return TLSSocket(family, type, proto, fileno)
 
 
 def connect_tls(
@@ -49,24 +71,10 @@ def connect_tls(
     protocols = None if alpn is None else _protocols(alpn)
     with (
         Daemon(deadline) as daemon,
-        eyeballs.connect(_looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
+        eyeballs.connect(looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
     ):
-        daemon.handshake(Connect(host, protocols, _milliseconds_left(deadline)), sock)
+        daemon.ask(Connect(host, protocols, milliseconds_left(deadline)), sock)
         return sock.detach()
-
-
-def _looked_up(host: str) -> bytes:
-    """The name to ask the resolver for. Given a str, `socket` would convert it by the rules of 2003: another name."""
-    if not isinstance(host, str):
-        raise TypeError(f"host has to be a str, not {type(host).__name__}")
-    if not host.isascii():
-        from ssa.names import normalise  # late: few names need it
-
-        try:
-            host = str(normalise(host))
-        except ValueError as exc:
-            raise errors.error("BAD_VALUE", str(exc)) from None
-    return host.encode("ascii")
 
 
 _FOREVER = 2**21  # seconds, 24 days: what poll(2) can wait
@@ -89,29 +97,160 @@ def _protocols(alpn: Sequence[str]) -> tuple[str, ...]:
     return tuple(alpn)
 
 
-def _milliseconds_left(deadline: float | None) -> int | None:
-    if deadline is None:
-        return None
-    return max(1, min(round((deadline - time.monotonic()) * 1000), 2**32 - 1))
+def create_connection(  # noqa: PLR0913 - as socket.create_connection, and what TLS adds
+    address: tuple[str, int | str],
+    timeout: float | None = _GLOBAL_DEFAULT,
+    source_address: tuple[str, int] | None = None,
+    *,
+    alpn: Sequence[str] | None = None,
+    server_hostname: str | None = None,
+    certificate: Blob | None = None,
+    private_key: Blob | None = None,
+    trusted: Blob | None = None,
+) -> TLSSocket:
+    """Connect to a TLS server, as `socket.create_connection` does to a TCP server.
+
+    The server is verified under the administrator's policy to be `server_hostname`, or the host of the address. The
+    timeout is for all of it together, and then that of the socket.
+
+    Args:
+        address: (host name or IP address, port).
+        timeout: seconds; None waits as long as it takes. Not given: what `socket.setdefaulttimeout` says.
+        source_address: the local address and port to connect from.
+        alpn: application protocols to offer, the preferred one first (RFC 7301).
+        server_hostname: whom the certificate has to be for, where that is not the host of the address.
+        certificate: the own certificate and its chain, for a server that asks: PEM, or the path of a PEM file.
+        private_key: its key.
+        trusted: trust anchors that the server has to satisfy besides the administrator's.
+
+    Raises what `connect_tls` does.
+    """
+    seconds = stdlib.getdefaulttimeout() if timeout is _GLOBAL_DEFAULT else timeout
+    deadline = _deadline(seconds)
+    host, port = address
+    settings = Settings.of(
+        alpn=None if alpn is None else _protocols(alpn), certificates=certificate, keys=private_key, trusted=trusted
+    )
+    with (
+        Daemon(deadline) as daemon,
+        eyeballs.connect(looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
+    ):
+        request = Connect(
+            server_hostname or host, timeout_ms=milliseconds_left(deadline), control=1, **settings.request()
+        )
+        reply = daemon.ask(request, sock, settings.descriptors())
+        family = sock.family
+        made = TLSSocket.adopt(sock.detach(), family, settings.having(hostname=server_hostname or host), LIVE, reply)
+    made.settimeout(seconds)
+    return made
 
 
-class _Borrowed:
-    """A descriptor as a socket object that does not own it, and leaves its flags alone."""
+def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
+    address: tuple[str, int],
+    *,
+    family: int = stdlib.AF_INET,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    dualstack_ipv6: bool = False,
+    certificate: Blob | Sequence[Blob] | None = None,
+    private_key: Blob | Sequence[Blob] | None = None,
+    server_hostname: str | None = None,
+    alpn: Sequence[str] | None = None,
+    request_peer_auth: bool = False,
+    trusted: Blob | None = None,
+) -> TLSSocket:
+    """A listening TLS socket, as `socket.create_server` makes one for TCP: what `accept` gives is ready.
 
-    def __init__(self, fd: int) -> None:
-        was_blocking = socket.getdefaulttimeout() is None or os.get_blocking(fd)
-        # Told what it is, it asks the kernel nothing; the family only matters for addresses, which nobody here uses.
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
-        if self._socket.gettimeout() is not None:
-            # setdefaulttimeout() has just made the *application's* open file non-blocking: as it was, then.
-            self._socket.settimeout(None)
-            os.set_blocking(fd, was_blocking)
+    Without a certificate of its own it serves the administrator's (/ssa/credentials), chosen by the name that the
+    client asks for.
 
-    def __enter__(self) -> socket.socket:
-        return self._socket
+    Args:
+        address: (host or "", port).
+        family: AF_INET or AF_INET6.
+        backlog: connections, ready or not, that may wait to be accepted.
+        reuse_port: allow other listeners on the same port (SO_REUSEPORT).
+        dualstack_ipv6: take IPv4 connections too, on AF_INET6.
+        certificate: the own certificate with its chain: PEM, or the path of a PEM file; several for RSA beside ECDSA.
+        private_key: the key of each.
+        server_hostname: serve this name only, and refuse who asks for another.
+        alpn: application protocols in order of preference; a client that offers none of them is refused.
+        request_peer_auth: refuse clients that present no certificate which the policy trusts.
+        trusted: trust anchors that a client has to satisfy besides the administrator's.
 
-    def __exit__(self, *exc: object) -> None:
-        self._socket.detach()
+    Raises what `socket.create_server` does, and `ssa.SSAError`: NO_CREDENTIALS (ENOKEY), KEY_MISMATCH (EINVAL).
+    """
+    sock = TLSSocket(family)
+    try:
+        sock.tell(
+            certificates=certificate,
+            keys=private_key,
+            trusted=trusted,
+            alpn=None if alpn is None else _protocols(alpn),
+            server_name=server_hostname,
+            peer_auth=1 if request_peer_auth else None,
+        )
+        sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEPORT, 1)
+        if family == stdlib.AF_INET6:
+            sock.setsockopt(stdlib.IPPROTO_IPV6, stdlib.IPV6_V6ONLY, 0 if dualstack_ipv6 else 1)
+        try:
+            sock.bind(address)
+        except OSError as exc:
+            raise OSError(exc.errno, f"{exc.strerror} (while attempting to bind on address {address!r})") from None
+        sock.listen(128 if backlog is None else backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def upgrade(  # noqa: PLR0913 - as for the others
+    sock: stdlib.socket,
+    *,
+    server_hostname: str | None = None,
+    server_side: bool = False,
+    alpn: Sequence[str] | None = None,
+    certificate: Blob | Sequence[Blob] | None = None,
+    private_key: Blob | Sequence[Blob] | None = None,
+    trusted: Blob | None = None,
+) -> TLSSocket:
+    """Make a connected plain socket a TLS socket (STARTTLS), as `ssl.SSLContext.wrap_socket` does.
+
+    The descriptor stays what it is; the given socket object is detached from it. What the peer has sent in plain text
+    behind the agreement on TLS is refused (PLAINTEXT_PENDING): an attacker could have put it there. What the program
+    itself has read ahead, it has to throw away itself.
+
+    On a non-blocking socket the handshake is under way when this returns: the descriptor is writable when it is done,
+    and SO_ERROR tells how it went.
+
+    Args:
+        sock: a connected TCP socket.
+        server_hostname: a client's: whom the certificate has to be for; None: the address it is connected to.
+        server_side: be the server.
+        alpn: as for `create_connection` and `create_server`, as the others below.
+        certificate: the own certificate.
+        private_key: its key.
+        trusted: trust anchors that the peer has to satisfy besides the administrator's.
+
+    Raises `ssa.SSAError`; then the connection is at its end, and the descriptor closed.
+    """
+    made = TLSSocket.adopt(sock.detach(), sock.family, Settings(), PLAIN)
+    try:
+        made.tell(
+            hostname=server_hostname,
+            alpn=None if alpn is None else _protocols(alpn),
+            certificates=certificate,
+            keys=private_key,
+            trusted=trusted,
+        )
+        made.upgrade(server_side=server_side)
+    except BlockingIOError:
+        return made
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def recv(fd: int, size: int) -> bytes:
@@ -121,14 +260,14 @@ def recv(fd: int, size: int) -> bytes:
         ConnectionAbortedError: the stream was cut without TLS's close_notify: what came may not be all (RFC 8446, 6.1).
         OSError: EPROTO for an alert of the peer's, EBADMSG for a forged record, else as recv(2).
     """
-    with _Borrowed(fd) as sock:
-        return control.recv(sock, size)
+    with Borrowed(fd) as sock:
+        return stream.recv(sock, size)
 
 
 def send(fd: int, data: bytes) -> int:
     """Write to a descriptor of `connect_tls`; the number of bytes written. Raises OSError as the system call does."""
-    with _Borrowed(fd) as sock:
-        return sock.send(data, socket.MSG_NOSIGNAL)
+    with Borrowed(fd) as sock:
+        return sock.send(data, stdlib.MSG_NOSIGNAL)
 
 
 def close(fd: int) -> None:
@@ -139,7 +278,7 @@ def close(fd: int) -> None:
     A peer that has gone already needs no telling: the descriptor is closed in any case.
     """
     try:
-        with _Borrowed(fd) as sock:
+        with Borrowed(fd) as sock:
             control.end(sock)
     finally:
         os.close(fd)

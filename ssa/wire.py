@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 
     _M = TypeVar("_M", bound="Message")
 
-MAX_MESSAGE = 64 * 1024  # bytes; the longest thing in one is a certificate chain
+MAX_MESSAGE = 64 * 1024  # bytes of a request, and more than a usual reply has
+MAX_REPLY = 128 * 1024  # bytes: the longest thing in one is a certificate chain, for which OpenSSL allows 100 KiB
 
 _HEADER = struct.Struct("=4sHHI")
 _ATTRIBUTE = struct.Struct("=HHI")
 _MAGIC = b"SSA1"
-
-CONNECT, REPLY = 1, 2  # kinds of message
 
 
 class WireError(ValueError):
@@ -52,24 +51,162 @@ class Message:
 
     def values(self) -> dict[str, Any]:
         """What is in the message, by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in _FIELDS[type(self)]}
 
 
-class Connect(Message):
-    """Handshake as a client on the descriptor that comes with this message."""
+class Request(Message):
+    """What a socket was told, by its options and its calls: the attributes that all handshakes share.
 
-    __slots__ = ("alpn", "hostname", "timeout_ms")
+    None is no opinion: whatever the policy says. `trusted`, `certificates` and `keys` are numbers of descriptors:
+    files that the application has opened ride along with the message, behind the socket, in this order.
+    """
 
-    def __init__(self, hostname: str, alpn: tuple[str, ...] | None = None, timeout_ms: int | None = None) -> None:
-        self.hostname = hostname  # a DNS name or an IP address
-        self.alpn = alpn  # None: whatever the policy says
-        self.timeout_ms = timeout_ms  # for the handshake; None: whatever the policy says
+    __slots__ = (
+        "alpn",
+        "certificates",
+        "control",
+        "disabled",
+        "hostname",
+        "keys",
+        "peer_auth",
+        "server_name",
+        "session_ttl",
+        "timeout_ms",
+        "trusted",
+        "upgrade",
+        "version_max",
+        "version_min",
+    )
+
+    def __init__(  # noqa: PLR0913 - one for each attribute
+        self,
+        *,
+        hostname: str | None = None,
+        server_name: str | None = None,
+        alpn: tuple[str, ...] | None = None,
+        timeout_ms: int | None = None,
+        trusted: int | None = None,
+        certificates: int | None = None,
+        keys: int | None = None,
+        session_ttl: int | None = None,
+        disabled: tuple[str, ...] | None = None,
+        peer_auth: int | None = None,
+        version_min: int | None = None,
+        version_max: int | None = None,
+        upgrade: int | None = None,
+        control: int | None = None,
+    ) -> None:
+        self.hostname = hostname  # a client's: the server's name or address, which its certificate has to be for
+        self.server_name = server_name  # a server's: the one name that it serves
+        self.alpn = alpn
+        self.timeout_ms = timeout_ms  # for the handshake
+        self.trusted = trusted
+        self.certificates = certificates
+        self.keys = keys
+        self.session_ttl = session_ttl  # seconds
+        self.disabled = disabled  # cipher suites
+        self.peer_auth = peer_auth  # 1: a client has to present a certificate
+        self.version_min = version_min  # the number on the wire, as 0x0304
+        self.version_max = version_max
+        self.upgrade = upgrade  # 1: the connection was in use as plain text before
+        self.control = control  # 1: the application will read control records itself
+
+
+class Connect(Request):
+    """Handshake as a client on the connected socket that comes with this message."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, hostname: str, alpn: tuple[str, ...] | None = None, timeout_ms: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(hostname=hostname, alpn=alpn, timeout_ms=timeout_ms, **options)
+
+
+class Accept(Request):
+    """Handshake as a server on the connected socket that comes with this message."""
+
+    __slots__ = ()
+
+
+class Listen(Request):
+    """Serve the listening socket that comes with this message; without one: serve on, with these options.
+
+    From then on this connection is a queue of replies, each with a descriptor on which a handshake was completed.
+    """
+
+    __slots__ = ("backlog",)
+
+    def __init__(self, backlog: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.backlog = backlog  # connections that may wait to be taken
+
+
+class Check(Request):
+    """Say whether these options would be accepted: the reply has what the policy makes of them."""
+
+    __slots__ = ()
+
+
+class Describe(Message):
+    """Say what the TLS socket is that comes with this message."""
+
+    __slots__ = ()
+
+
+class Rekey(Message):
+    """Go on to the next keys of the TLS socket that comes with this message (RFC 8446 section 4.6.3)."""
+
+    __slots__ = ("receiving", "sending")
+
+    def __init__(self, receiving: int | None = None, sending: int | None = None) -> None:
+        self.receiving = receiving  # 1: the peer's KeyUpdate was read
+        self.sending = sending  # 1: send ours
+
+
+class Ticket(Message):
+    """A session ticket that was read from the TLS socket that comes with this message. There is no reply."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self, ticket: bytes) -> None:
+        self.ticket = ticket  # one or more NewSessionTicket messages
+
+
+class Plug(Message):
+    """Does nothing, and stays unread until the request before it is done.
+
+    While it lies there the connection is not writable, which is how a descriptor tells that its connect(2) is under
+    way. There is no reply.
+    """
+
+    __slots__ = ("padding",)
+
+    def __init__(self, padding: bytes) -> None:
+        self.padding = padding
 
 
 class Reply(Message):
-    """What became of a request: without a `reason` the descriptor is a TLS socket now."""
+    """What became of a request: without a `reason` it was done."""
 
-    __slots__ = ("alert", "alpn", "cipher", "detail", "peer_identity", "reason", "socket_id", "version")
+    __slots__ = (
+        "alert",
+        "alpn",
+        "chain",
+        "cipher",
+        "detail",
+        "peer_identity",
+        "reason",
+        "rekeyable",
+        "resumed",
+        "sending",
+        "server_name",
+        "session_ttl",
+        "socket_id",
+        "version",
+        "version_max",
+        "version_min",
+    )
 
     def __init__(  # noqa: PLR0913 - one for each attribute
         self,
@@ -79,6 +216,14 @@ class Reply(Message):
         cipher: str | None = None,
         alpn: tuple[str, ...] | None = None,
         peer_identity: str | None = None,
+        server_name: str | None = None,
+        resumed: int | None = None,
+        chain: bytes | None = None,
+        session_ttl: int | None = None,
+        version_min: int | None = None,
+        version_max: int | None = None,
+        rekeyable: int | None = None,
+        sending: int | None = None,
         reason: str | None = None,
         detail: str | None = None,
         alert: str | None = None,
@@ -88,6 +233,14 @@ class Reply(Message):
         self.cipher = cipher
         self.alpn = alpn
         self.peer_identity = peer_identity
+        self.server_name = server_name  # the name that the client asked for
+        self.resumed = resumed
+        self.chain = chain  # the peer's certificates, DER, its own first: of Describe
+        self.session_ttl = session_ttl  # this and the next two: of Check
+        self.version_min = version_min
+        self.version_max = version_max
+        self.rekeyable = rekeyable  # 1: its keys can change, by the peer's KeyUpdate too
+        self.sending = sending  # of Rekey: 1: the peer wants a KeyUpdate in return
         self.reason = reason  # a row of ssa.errors.REASONS
         self.detail = detail
         self.alert = alert
@@ -132,23 +285,58 @@ def _number(fmt: str) -> _Codec:
 
 _TEXT = _Codec(str.encode, _text_untrusted)
 _NAMES = _Codec(_protocols, _protocols_untrusted)
+_BYTES = _Codec(bytes, bytes)
 _U32, _U64 = _number("=I"), _number("=Q")
 
 # field of the message -> attribute type, and how its value is written
 _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "hostname": (NUMBERS["TLS_REMOTE_HOSTNAME"], _TEXT),
+    "server_name": (NUMBERS["TLS_HOSTNAME"], _TEXT),
+    "trusted": (NUMBERS["TLS_TRUSTED_PEER_CERTIFICATES"], _U32),
+    "certificates": (NUMBERS["TLS_CERTIFICATE_CHAIN"], _U32),
+    "keys": (NUMBERS["TLS_PRIVATE_KEY"], _U32),
     "alpn": (NUMBERS["TLS_ALPN"], _NAMES),
-    "socket_id": (NUMBERS["TLS_ID"], _U64),
-    "version": (NUMBERS["TLS_VERSION_CONN"], _TEXT),
-    "cipher": (NUMBERS["TLS_CHOSEN_CIPHER"], _TEXT),
+    "session_ttl": (NUMBERS["TLS_SESSION_TTL"], _U32),
+    "disabled": (NUMBERS["TLS_DISABLE_CIPHER"], _NAMES),
     "peer_identity": (NUMBERS["TLS_PEER_IDENTITY"], _TEXT),
+    "peer_auth": (NUMBERS["TLS_REQUEST_PEER_AUTH"], _U32),
+    "chain": (NUMBERS["TLS_PEER_CERTIFICATE_CHAIN"], _BYTES),
+    "socket_id": (NUMBERS["TLS_ID"], _U64),
+    "cipher": (NUMBERS["TLS_CHOSEN_CIPHER"], _TEXT),
     "detail": (NUMBERS["TLS_ERROR"], _TEXT),
+    "resumed": (NUMBERS["TLS_RESUMED_SESSION"], _U32),
+    "version_min": (NUMBERS["TLS_VERSION_MIN"], _U32),
+    "version_max": (NUMBERS["TLS_VERSION_MAX"], _U32),
+    "version": (NUMBERS["TLS_VERSION_CONN"], _TEXT),
+    "upgrade": (NUMBERS["TLS_UPGRADE"], _U32),
     "timeout_ms": (512, _U32),
     "reason": (513, _TEXT),
     "alert": (514, _TEXT),
+    "control": (515, _U32),
+    "backlog": (516, _U32),
+    "receiving": (517, _U32),
+    "sending": (518, _U32),
+    "ticket": (519, _BYTES),
+    "padding": (520, _BYTES),
+    "rekeyable": (521, _U32),
 }
 
-_KINDS: dict[type[Message], int] = {Connect: CONNECT, Reply: REPLY}
+_KINDS: dict[type[Message], int] = {
+    Connect: 1,
+    Reply: 2,
+    Accept: 3,
+    Listen: 4,
+    Check: 5,
+    Describe: 6,
+    Rekey: 7,
+    Ticket: 8,
+    Plug: 9,
+}
+_BY_KIND: dict[int, type[Message]] = {number: kind for kind, number in _KINDS.items()}
+_FIELDS: dict[type[Message], tuple[str, ...]] = {
+    kind: tuple(name for cls in reversed(kind.__mro__) for name in getattr(cls, "__slots__", ())) for kind in _KINDS
+}
+REQUESTS = tuple(kind for kind in _KINDS if kind is not Reply)
 
 
 def pack(message: Message) -> bytes:
@@ -166,15 +354,18 @@ def pack(message: Message) -> bytes:
         body += _ATTRIBUTE.pack(number, 0, len(encoded)) + encoded
         count += 1
     length = _HEADER.size + len(body)
-    if length > MAX_MESSAGE:
-        raise ValueError(f"message of {length} bytes is longer than {MAX_MESSAGE}")
+    longest = MAX_REPLY if isinstance(message, Reply) else MAX_MESSAGE
+    if length > longest:
+        raise ValueError(f"message of {length} bytes is longer than {longest}")
     return _HEADER.pack(_MAGIC, _KINDS[type(message)], count, length) + body
 
 
-def parse_untrusted(data: bytes, kind: type[_M]) -> _M:
-    """The message of that kind in a packet. Raises `WireError` and nothing else."""
+def parse_untrusted(data: bytes, *kinds: type[_M]) -> _M:
+    """The message in a packet, which has to be of one of these kinds. Raises `WireError` and nothing else."""
     try:
-        values = _attributes_untrusted(data, _KINDS[kind])
+        kind, values = _attributes_untrusted(data)
+        if kind not in kinds:
+            raise WireError(f"message of kind {_KINDS[kind]} where another was due")
         return kind(**_fields_untrusted(values, kind))
     except WireError:
         raise
@@ -182,12 +373,12 @@ def parse_untrusted(data: bytes, kind: type[_M]) -> _M:
         raise WireError(str(exc)) from exc
 
 
-def _attributes_untrusted(data: bytes, kind: int) -> dict[int, bytes]:
-    magic, got, count, length = _HEADER.unpack_from(data)
+def _attributes_untrusted(data: bytes) -> tuple[type[Message], dict[int, bytes]]:
+    magic, kind, count, length = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise WireError("not a message of this protocol")
-    if got != kind:
-        raise WireError(f"message of kind {got} where {kind} was due")
+    if kind not in _BY_KIND:
+        raise WireError(f"message of the unknown kind {kind}")
     if length != len(data):
         raise WireError(f"message says {length} bytes and has {len(data)}")
     values: dict[int, bytes] = {}
@@ -201,12 +392,12 @@ def _attributes_untrusted(data: bytes, kind: int) -> dict[int, bytes]:
         at += size
     if at != len(data):
         raise WireError("bytes behind the last attribute")
-    return values
+    return _BY_KIND[kind], values
 
 
 def _fields_untrusted(values: dict[int, bytes], kind: type[Message]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
-    for name in kind.__slots__:
+    for name in _FIELDS[kind]:
         number, codec = _ATTRIBUTES[name]
         if number in values:
             parsed[name] = codec.unpack_untrusted(values.pop(number))

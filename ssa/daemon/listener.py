@@ -7,12 +7,13 @@ import logging
 import resource
 import socket
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors, wire
-from ssa.daemon import pipeline, requests
+from ssa.daemon import accepting, living, pipeline, requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps,
                 await _converse(service, hang_ups, application, connection)
         except errors.SSAError as exc:
             service.count("requests_refused")
-            await requests.send(connection, _refusal(exc))
+            await requests.send(connection, refusal(exc))
     except OSError as exc:
         _log.debug("an application went away: %s", exc.strerror)
     except Exception:  # noqa: BLE001 - logged whole, and the others are served on
@@ -100,52 +101,68 @@ async def _converse(
 ) -> None:
     """Answer request after request, until the application hangs up. Raises OSError."""
     while (packet := await requests.receive_untrusted(connection)) is not None:
-        reply = None
-        with hang_ups.cancelling(connection):
-            reply = await _answer_untrusted(service, application, packet)
-        if reply is None or not await requests.send(connection, reply):
+        try:
+            request = _parse_untrusted(packet)
+            if isinstance(request, wire.Listen):
+                await accepting.run(service, application, request, packet, connection)
+                return
+            reply = None
+            with hang_ups.cancelling(connection):
+                reply = await _answer(service, application, request, packet)
+        except errors.SSAError as exc:
+            service.count_failure(exc)
+            _log.info("pid %d uid %d: %s", application.pid, application.uid, exc)
+            reply = refusal(exc)
+        finally:
+            packet.close()
+        if reply is not None and not await requests.send(connection, reply):
             return
         await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
 
 
-async def _answer_untrusted(service: Service, application: Application, packet: requests.Packet) -> wire.Reply:
-    """Answer one request. The descriptor that came with it is closed before the reply can be sent."""
-    shown = "?"
+def _parse_untrusted(packet: requests.Packet) -> wire.Message:
+    if packet.truncated:
+        raise errors.error("BAD_REQUEST", "message too long, or too many descriptors")
     try:
-        if packet.truncated:
-            raise errors.error("BAD_REQUEST", "message too long, or too many descriptors")
-        try:
-            request = wire.parse_untrusted(packet.data, wire.Connect)
-        except wire.WireError as exc:
-            raise errors.error("BAD_REQUEST", str(exc)) from exc
-        shown = errors.printable(request.hostname, 80)
+        return wire.parse_untrusted(packet.data, *wire.REQUESTS)
+    except wire.WireError as exc:
+        raise errors.error("BAD_REQUEST", str(exc)) from exc
+
+
+async def _answer(
+    service: Service, application: Application, request: wire.Message, packet: requests.Packet
+) -> wire.Reply | None:
+    """Answer one request. What came with it is closed before the reply can be sent. Raises `ssa.SSAError`."""
+    try:
+        if isinstance(request, wire.Plug):
+            return None
+        if isinstance(request, wire.Check):
+            return await living.check(service, request, packet.descriptors)
         sock = packet.take_socket()
         try:
-            reply = await pipeline.connect(service, application, request, sock)
+            reply = await _ON_A_SOCKET[type(request)](service, application, request, sock, packet.descriptors)
             await requests.give_back(sock)
         except BaseException:
             requests.drop(sock)
             raise
-    except errors.SSAError as exc:
-        service.count(_COUNTERS.get(type(exc), "requests_refused"))
-        _log.info("pid %d uid %d, %s: %s", application.pid, application.uid, shown, exc)
-        return _refusal(exc)
-    except Exception as exc:  # noqa: BLE001 - fails closed: logged whole, and the application is refused
-        _log.exception("a fault of ssad's own, serving pid %d for %s", application.pid, shown)
-        return _refusal(errors.error("DAEMON_FAULT", type(exc).__name__))
-    finally:
-        packet.close()
-    _log.debug("pid %d uid %d, %s: socket %s", application.pid, application.uid, shown, reply.socket_id)
+    except errors.SSAError:
+        raise
+    except Exception as exc:  # fails closed: logged whole, and the application is refused
+        _log.exception("a fault of ssad's own, serving pid %d: %r", application.pid, request)
+        raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
     return reply
 
 
-_COUNTERS: dict[type[errors.SSAError], str] = {
-    errors.CertificateError: "certificates_refused",
-    errors.HandshakeError: "handshakes_failed",
-    errors.HandshakeTimeout: "handshakes_failed",
-    errors.HandshakeReset: "handshakes_failed",
+_OnASocket = Callable[..., Awaitable[wire.Reply | None]]
+_ON_A_SOCKET: dict[type[wire.Message], _OnASocket] = {
+    wire.Connect: pipeline.connect,
+    wire.Accept: pipeline.accept,
+    wire.Describe: living.describe,
+    wire.Rekey: living.rekey,
+    wire.Ticket: living.ticket,
 }
 
 
-def _refusal(exc: errors.SSAError) -> wire.Reply:
+def refusal(exc: errors.SSAError) -> wire.Reply:
+    """The reply that an error is."""
     return wire.Reply(reason=exc.reason, detail=exc.detail, alert=exc.alert)

@@ -18,6 +18,7 @@ import trio
 
 from ssa import __version__, paths
 from ssa.configfs import mount
+from ssa.credentials import CredentialStore
 from ssa.daemon import listener, readiness
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.service import Service
@@ -147,7 +148,8 @@ def _run(options: _Options) -> None:
     kernel = probe()
     if not kernel.tls:
         _log.warning("this kernel has no TLS, every handshake will be refused: %s", kernel.reason)
-    service = Service(files.load(options.config), kernel)
+    credentials = CredentialStore(options.config.parent / "credentials")
+    service = Service(files.load(options.config), kernel, credentials)
     socket_path = Path(paths.socket_path(run_dir.path))
     requests = listener.listen(socket_path, mode=0o600 if options.user else 0o666)
     try:

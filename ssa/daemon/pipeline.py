@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
+import os
 import select
 import socket
 import time
@@ -12,57 +14,82 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa import errors
-from ssa.daemon.registry import Application, LiveSocket, shared
+from ssa import errors, trust
+from ssa.daemon.living import description
+from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets, shared
+from ssa.daemon.serving import Serving
+from ssa.daemon.terms import agree
 from ssa.handshake import driver, tickets
-from ssa.handshake.engine import ClientEngine
-from ssa.ktls.constants import TCP_CLOSE_WAIT, TCP_ESTABLISHED
+from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
+from ssa.handshake.secrets import application_secrets
+from ssa.ktls.constants import HANDSHAKE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
 from ssa.names import normalise
-from ssa.policy.resolve import Narrowing, narrow
-from ssa.wire import Connect, Reply
+from ssa.suites import TLSVersion
+from ssa.wire import Accept, Connect, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ssa.daemon.service import Service
+    from ssa.daemon.terms import Terms
     from ssa.handshake.secrets import TrafficKeys
     from ssa.ktls.diag import Diag
-    from ssa.policy.schema import Policy
     from ssa.trust import Verified
 
 
-async def connect(service: Service, application: Application, request: Connect, sock: socket.socket) -> Reply:
+async def connect(
+    service: Service, application: Application, request: Connect, sock: socket.socket, files: list[int]
+) -> Reply:
     """Make the application's connected TCP socket a TLS socket, as a client.
 
     Raises `ssa.SSAError`. From the first byte sent on, a failure has ended the connection: a socket that an
     application might still write plain text to must not be left behind.
     """
-    hostname = _hostname_untrusted(request.hostname)
-    policy = narrow(service.policy.current, _narrowing(request))
-    _check_data_path(policy)
-    connection = _connection(service, sock)
+    hostname = _hostname_untrusted(request.hostname or "")
+    terms = await agree(service, request, files)
+    connection = await _connected(service, sock)
     attach(sock)
-    context = service.contexts.client(policy, service.kernel_tls())
-    engine = ClientEngine(context, _server_name(hostname), policy.alpn)
-    judge = _Judge(service, policy, hostname)
-    try:
-        with _deadline(policy.handshake_timeout):
+    _refuse_plaintext(sock, request)
+    context = service.contexts.client(terms.policy, service.kernel_tls(), terms.credentials)
+    engine = ClientEngine(context, _server_name(hostname), terms.policy.alpn)
+    judge = _Judge(service, terms, hostname)
+    with _ending(sock):
+        with _deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
-            keys = await _take_tickets(service, engine.keys(), connection, hostname)
+            keys = engine.keys() if request.control else await _take_tickets(service, engine, connection, hostname)
         install(sock, keys.tx, keys.rx)
-        live = _register(service, application, engine, judge.outcome, connection)
-    except BaseException:
-        shut_down(sock)
-        raise
-    return Reply(
-        socket_id=live.id,
-        version=engine.version.label,
-        cipher=live.suite,
-        alpn=(live.alpn,) if live.alpn else (),
-        peer_identity=live.identity,
-    )
+        live = _register(service, application, engine, judge, connection)
+    return description(live)
+
+
+async def accept(
+    service: Service, application: Application, request: Accept, sock: socket.socket, files: list[int]
+) -> Reply:
+    """Make the application's connected TCP socket a TLS socket, as a server. Raises as `connect`."""
+    serving = Serving(service, await agree(service, request, files), request.server_name)
+    _refuse_plaintext(sock, request)
+    return await serve(service, application, serving, sock)
+
+
+async def serve(service: Service, application: Application, serving: Serving, sock: socket.socket) -> Reply:
+    """The same for one connection of a listener. Raises `ssa.SSAError`."""
+    terms = serving.terms()
+    connection = await _connected(service, sock)
+    attach(sock)
+    engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
+    judge = _Judge(service, terms, None)
+    with _ending(sock):
+        with _deadline(terms.policy.handshake_timeout):
+            await driver.run(engine, sock, judge)
+        keys = engine.keys()
+        install(sock, keys.tx, keys.rx)
+        live = _register(service, application, engine, judge, connection)
+    return description(live)
+
+
+# --- what the steps are made of -----------------------------------------------------------------------------------
 
 
 def _hostname_untrusted(text: str) -> str:
@@ -81,16 +108,6 @@ def _server_name(hostname: str) -> str | None:
     return None
 
 
-def _narrowing(request: Connect) -> Narrowing:
-    timeout = None if request.timeout_ms is None else max(request.timeout_ms, 1) / 1000
-    return Narrowing(alpn=request.alpn, handshake_timeout=timeout)
-
-
-def _check_data_path(policy: Policy) -> None:
-    if policy.data_path == "relay":
-        raise errors.error("POLICY_DENIED", "data_path is relay, which this version of ssad cannot do")
-
-
 @dataclass(frozen=True, slots=True)
 class _Connection:
     """The descriptor, and how to find its socket again: a connection that has ended meanwhile no longer tells."""
@@ -100,11 +117,37 @@ class _Connection:
     diag: Diag | None
 
 
-def _connection(service: Service, sock: socket.socket) -> _Connection:
-    """Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions."""
+def _refuse_plaintext(sock: socket.socket, request: Connect | Accept) -> None:
+    """Refuse what was sent behind the agreement on TLS, before TLS: an attacker could have put it there (RFC 3207, 6).
+
+    A server that is upgraded speaks second: nothing can be there for a client. For a server there can be, and is
+    as a rule, the ClientHello: a handshake record, and so nothing that the protocol before could have meant.
+    """
+    if not request.upgrade:
+        return
+    try:
+        waiting = sock.recv(_GREETING, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return  # nothing is there; an error will come again
+    if waiting and (isinstance(request, Connect) or waiting[0] != HANDSHAKE):
+        shut_down(sock)
+        raise errors.error("PLAINTEXT_PENDING", repr(waiting)[1:])
+
+
+_GREETING = 64  # bytes to show
+
+
+async def _connected(service: Service, sock: socket.socket) -> _Connection:
+    """The connection of a socket; one that is being made is waited for.
+
+    Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions.
+    """
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
-    state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    while (state := sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]) in (TCP_SYN_SENT, TCP_SYN_RECV):
+        await trio.lowlevel.wait_writable(sock)
+    if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise errors.error(_CONNECT_REASONS.get(failed, "NETWORK"), os.strerror(failed))
     if state == TCP_CLOSE_WAIT:
         raise errors.error("PEER_CLOSED")
     if state != TCP_ESTABLISHED or _is_half_closed(sock):
@@ -115,14 +158,22 @@ def _connection(service: Service, sock: socket.socket) -> _Connection:
         raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
 
 
+# What a connect(2) that was under way came to.
+_CONNECT_REASONS = {
+    errno.ECONNREFUSED: "CONNECTION_REFUSED",
+    errno.ETIMEDOUT: "CONNECT_TIMEOUT",
+    errno.EHOSTUNREACH: "UNREACHABLE",
+    errno.ENETUNREACH: "UNREACHABLE",
+    errno.ECONNRESET: "CONNECTION_RESET",
+}
+
+
 def _is_half_closed(sock: socket.socket) -> bool:
     """Whether the application has ended its reading side, which the connection's state does not tell."""
     poll = select.poll()
     poll.register(sock, select.POLLRDHUP)
     return bool(poll.poll(0))
 
-
-_SHARED = 16 * 1024  # bytes of certificates: a longer chain is no usual one, and shall not outlive its socket
 
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
 
@@ -135,39 +186,47 @@ def _deadline(seconds: float) -> Iterator[None]:
         raise errors.error("HANDSHAKE_TIMEOUT", f"{seconds:g} s")
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A verdict, and what it was about."""
-
-    hostname: str
-    chain: tuple[bytes, ...]
-    verified: Verified
+@contextlib.contextmanager
+def _ending(sock: socket.socket) -> Iterator[None]:
+    """From here on whatever goes wrong ends the connection."""
+    try:
+        yield
+    except BaseException:
+        shut_down(sock)
+        raise
 
 
 class _Judge:
     """Asks ssa.trust for its verdict on a chain, and keeps it for the registry."""
 
-    def __init__(self, service: Service, policy: Policy, hostname: str) -> None:
+    def __init__(self, service: Service, terms: Terms, hostname: str | None) -> None:
         self._service = service
-        self._policy = policy
-        self._hostname = hostname
-        self._outcome: _Outcome | None = None
+        self._terms = terms
+        self.hostname = hostname  # of the server; None where we are one
+        self.chain: tuple[bytes, ...] = ()
+        self._verified: Verified | None = None
 
     def __call__(self, chain: tuple[bytes, ...]) -> Verified:
-        verified = self._service.judge(self._policy, self._hostname, chain)
-        self._outcome = _Outcome(self._hostname, chain, verified)
+        terms = self._terms
+        if self.hostname is None and not terms.ask_certificate:
+            verified = trust.unasked()
+        else:
+            verified = self._service.judge(terms.policy, self.hostname, chain, terms.anchors)
+        self.chain, self._verified = chain, verified
         return verified
 
     @property
-    def outcome(self) -> _Outcome:
-        if self._outcome is None:
+    def verified(self) -> Verified:
+        """The verdict."""
+        if self._verified is None:
             raise RuntimeError("keys were installed for a peer that nobody judged")
-        return self._outcome
+        return self._verified
 
 
-async def _take_tickets(service: Service, keys: TrafficKeys, connection: _Connection, hostname: str) -> TrafficKeys:
+async def _take_tickets(service: Service, engine: Engine, connection: _Connection, hostname: str) -> TrafficKeys:
+    """For a descriptor that plain reads will be made on: what they would stumble over."""
     server = (hostname, connection.key.remote)
-    drain = tickets.Drain(keys, connection.sock)
+    drain = tickets.Drain(engine.keys(), connection.sock)
     await drain.run(service.tickets.expected(server), tickets.patience(connection.sock))
     service.tickets.saw(server, drain.tickets)
     service.count("tickets", drain.tickets)
@@ -175,27 +234,39 @@ async def _take_tickets(service: Service, keys: TrafficKeys, connection: _Connec
 
 
 def _register(
-    service: Service, application: Application, engine: ClientEngine, outcome: _Outcome, connection: _Connection
+    service: Service, application: Application, engine: Engine, judge: _Judge, connection: _Connection
 ) -> LiveSocket:
+    chain, verified = judge.chain, judge.verified
     live = LiveSocket(
         id=service.sockets.new_id(),
         key=connection.key,
         application=shared(application),
-        role="client",
-        hostname=shared(outcome.hostname),
-        identity=shared(outcome.verified.identity),
-        chain=shared(outcome.chain) if sum(map(len, outcome.chain)) <= _SHARED else outcome.chain,
-        verdicts=shared(outcome.verified.verdicts),
+        role=engine.role,
+        hostname=shared(judge.hostname or engine.server_name),
+        identity=shared(verified.identity),
+        chain=shared(chain) if sum(map(len, chain)) <= _SHARED else chain,
+        verdicts=shared(verified.verdicts),
         suite=engine.suite.name,
         group=shared(engine.group),
         alpn=shared(engine.alpn),
-        resumed=False,
+        resumed=engine.resumed,
         data_path="ktls",
         profile="",
         opened=time.time(),
         diag=connection.diag,
         complies=service.complies,
+        secrets=_next_secrets(service, engine),
     )
     service.sockets.add(live, connection.sock)
     service.count("handshakes")
     return live
+
+
+def _next_secrets(service: Service, engine: Engine) -> TrafficSecrets | None:
+    """What a change of keys will need; TLS 1.2 and older kernels know none."""
+    if engine.version is not TLSVersion.TLSv1_3 or not service.kernel_tls().rekey:
+        return None
+    return TrafficSecrets(*application_secrets(engine.secrets, engine.role))
+
+
+_SHARED = 16 * 1024  # bytes of certificates: a longer chain is no usual one, and shall not outlive its socket

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
+import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -46,6 +47,14 @@ class Application:
     exe: str  # empty where it may not be known
 
 
+@dataclass(slots=True)
+class TrafficSecrets:
+    """TLS 1.3's traffic secrets as they are now: what the next keys are made of (RFC 8446 section 7.2)."""
+
+    tx: bytes = field(repr=False)
+    rx: bytes = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSocket:
     """What is remembered of one TLS socket; what the kernel knows better is asked of the kernel.
@@ -70,6 +79,7 @@ class LiveSocket:
     opened: float  # seconds since the epoch
     diag: Diag | None = field(repr=False)  # None: it is of a network namespace that we may not enter
     complies: Callable[[LiveSocket, Policy], bool] = field(repr=False)
+    secrets: TrafficSecrets | None = field(repr=False)  # None: its keys cannot change
 
     @property
     def pid(self) -> int:
@@ -133,6 +143,7 @@ class Registry:
         self._liveness = Liveness()
         self._sockets: dict[int, LiveSocket] = {}
         self._inodes: dict[int, int] = {}
+        self._by_inode: dict[int, int] = {}
         self._ids = itertools.count(1)
 
     def new_id(self) -> int:
@@ -143,6 +154,7 @@ class Registry:
         """Take it in. The caller closes its descriptor then."""
         inode = self._liveness.watch(sock)
         self._sockets[live.id], self._inodes[live.id] = live, inode
+        self._by_inode[inode] = live.id
 
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""
@@ -152,10 +164,18 @@ class Registry:
         """The socket of that id, if it is open now."""
         return self._sockets.get(socket_id) if self._inodes.get(socket_id) in self._liveness.alive() else None
 
+    def of(self, sock: socket.socket) -> LiveSocket | None:
+        """The socket that this descriptor is of, if it is one of ours."""
+        number = self._by_inode.get(os.fstat(sock.fileno()).st_ino)
+        return None if number is None else self.get(number)
+
     def _sweep(self) -> dict[int, LiveSocket]:
         alive = self._liveness.alive()
         for socket_id in [socket_id for socket_id, inode in self._inodes.items() if inode not in alive]:
-            del self._sockets[socket_id], self._inodes[socket_id]
+            inode = self._inodes.pop(socket_id)
+            if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
+                del self._by_inode[inode]
+            del self._sockets[socket_id]
         return self._sockets
 
     async def tidy(self) -> None:
@@ -169,4 +189,5 @@ class Registry:
         """Forget everything."""
         self._sockets.clear()
         self._inodes.clear()
+        self._by_inode.clear()
         self._liveness.close()

@@ -10,6 +10,7 @@ import array
 import contextlib
 import functools
 import logging
+import math
 import os
 import select
 import socket
@@ -30,6 +31,7 @@ _log = logging.getLogger("ssa.daemon")
 _IDLE = 300  # seconds that an application may take to send its request: it may be connecting meanwhile
 # As many descriptors as a message can have (SCM_MAX_FD): what has no room the kernel closes, and that can block.
 _ANCILLARY = socket.CMSG_SPACE(253 * 4)
+_FD = struct.Struct("=i")
 _UCRED = struct.Struct("=iII")
 
 
@@ -47,14 +49,14 @@ class Packet:
             close_elsewhere(functools.partial(os.close, self.descriptors.pop()))
 
     def take_socket(self) -> socket.socket:
-        """The one descriptor, as a socket of our own. Raises `ssa.SSAError`."""
-        if len(self.descriptors) != 1:
-            raise errors.error("NO_DESCRIPTOR", f"{len(self.descriptors)} descriptors")
+        """The first descriptor, as a socket of our own: what is left are files. Raises `ssa.SSAError`."""
+        if not self.descriptors:
+            raise errors.error("NO_DESCRIPTOR")
         try:
             sock = socket.socket(fileno=self.descriptors[0])
         except OSError as exc:
             raise errors.error("NOT_TCP", exc.strerror or "") from exc
-        self.descriptors.clear()
+        del self.descriptors[0]
         return sock
 
 
@@ -68,7 +70,7 @@ def application_of(connection: socket.socket) -> Application:
     return Application(pid, uid, gid, exe)
 
 
-async def receive_untrusted(connection: socket.socket) -> Packet | None:
+async def receive_untrusted(connection: socket.socket, patience: float = _IDLE) -> Packet | None:
     """The next packet; None when the application has hung up, or is silent for too long. Raises OSError."""
     # One byte more than fits tells a message that is too long.
     receive = functools.partial(connection.recvmsg, wire.MAX_MESSAGE + 1, _ANCILLARY, _FLAGS)
@@ -76,7 +78,7 @@ async def receive_untrusted(connection: socket.socket) -> Packet | None:
         try:
             data, ancillary, flags, _ = receive()
         except BlockingIOError:
-            with trio.move_on_after(_IDLE) as silence:
+            with trio.move_on_after(patience) as silence:
                 await trio.lowlevel.wait_readable(connection)
             if silence.cancelled_caught:
                 return None
@@ -91,13 +93,14 @@ async def receive_untrusted(connection: socket.socket) -> Packet | None:
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
-async def send(connection: socket.socket, reply: wire.Reply) -> bool:
+async def send(connection: socket.socket, reply: wire.Reply, passed: socket.socket | None = None) -> bool:
     """Whether the application took it in time: one that never reads is not waited for. Raises OSError."""
     packet = wire.pack(reply)
-    with trio.move_on_after(_IDLE):
+    ancillary = [] if passed is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(passed.fileno()))]
+    with trio.move_on_after(_IDLE if passed is None else math.inf):
         while True:
             try:
-                connection.send(packet, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                connection.sendmsg([packet], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(connection)
             else:

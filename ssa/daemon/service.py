@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
+    from ssa.credentials import CredentialStore
+
 _log = logging.getLogger("ssa.daemon")
 
 COUNTERS = (
@@ -28,20 +30,31 @@ COUNTERS = (
     "certificates_refused",
     "handshakes_failed",  # for another reason
     "requests_refused",  # malformed, or not allowed by the policy
+    "key_updates",  # followed or made
     "tickets",  # taken out of the way of plain reads
 )
+
+
+_FAILURES: dict[type[errors.SSAError], str] = {
+    errors.CertificateError: "certificates_refused",
+    errors.HandshakeError: "handshakes_failed",
+    errors.HandshakeTimeout: "handshakes_failed",
+    errors.HandshakeReset: "handshakes_failed",
+    errors.ConnectRefused: "handshakes_failed",
+}
 
 
 class Service:
     """The daemon's state. It is the `View` that the file system shows."""
 
-    def __init__(self, policy: Policy, kernel: Capabilities) -> None:
+    def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore) -> None:
         """Raises `BadValue` when the policy's trust store can't be loaded."""
         self._stores: dict[str, trust.TrustStore] = {}
         self._counts: Counter[str] = Counter()
         self._capabilities = kernel
         self.policy = LivePolicy(policy, self._check)
         self.contexts = ContextCache(_keep_secret)
+        self.credentials = credentials
         self.tickets = TicketMemory()
         self.sockets = Registry()
         self.diags = Diags()
@@ -77,6 +90,10 @@ class Service:
         """Count an event, by a name of `COUNTERS`."""
         self._counts[counter] += number
 
+    def count_failure(self, failure: errors.SSAError) -> None:
+        """Count what a request, or a connection to a listener, came to."""
+        self.count(_FAILURES.get(type(failure), "requests_refused"))
+
     def trust_store(self, policy: Policy) -> trust.TrustStore:
         """The policy's trust store, read again when its files have changed.
 
@@ -92,11 +109,27 @@ class Service:
             _log.info("trust store %s: %d trust anchors", policy.trust_store, len(store))
         return store
 
-    def judge(self, policy: Policy, hostname: str, chain: tuple[bytes, ...]) -> trust.Verified:
-        """The verdict on a server's chain under a policy. Raises `ssa.CertificateError`."""
-        evidence = trust.Evidence(chain=chain, hostname=hostname, role="server")
+    def anchors_untrusted(self, pem: bytes) -> trust.TrustStore:
+        """An application's own trust anchors. Raises `ssa.SSAError` BAD_VALUE where there is none."""
+        try:
+            return trust.TrustStore.of_pem_untrusted(pem, "TLS_TRUSTED_PEER_CERTIFICATES")
+        except ValueError as exc:
+            raise errors.error("BAD_VALUE", str(exc)) from exc
+
+    def judge(
+        self, policy: Policy, hostname: str | None, chain: tuple[bytes, ...], anchors: trust.TrustStore | None = None
+    ) -> trust.Verified:
+        """The verdict on a peer's chain under a policy: a server's by its host name, a client's where that is None.
+
+        `anchors` narrow: the peer has to satisfy the administrator's trust store, and these. Raises
+        `ssa.CertificateError`.
+        """
+        evidence = trust.Evidence(chain=chain, hostname=hostname, role="client" if hostname is None else "server")
         strength = trust.Strength(min_rsa_bits=policy.min_rsa_bits, signature_algorithms=policy.signature_algorithms)
-        return trust.judge(evidence, self.trust_store(policy), strength)
+        verified = trust.judge(evidence, self.trust_store(policy), strength)
+        if anchors is not None:
+            trust.judge(evidence, anchors, strength)
+        return verified
 
     def complies(self, live: LiveSocket, policy: Policy) -> bool:
         """Whether a socket would be made under that policy, its chain judged anew at this moment."""
@@ -104,8 +137,10 @@ class Service:
         allowed = suite in (*policy.ciphersuites, *policy.ciphers)
         if not allowed or not policy.min_version <= suite.version <= policy.max_version:
             return False
+        if not live.chain and live.role == "server":
+            return True  # its client was asked for no certificate
         try:
-            self.judge(policy, live.hostname, live.chain)
+            self.judge(policy, live.hostname if live.role == "client" else None, live.chain)
         except errors.SSAError:
             return False
         return True
@@ -119,4 +154,4 @@ class Service:
 
 
 def _keep_secret(connection: SSL.Connection, line: bytes) -> None:
-    connection.get_app_data().add(line)
+    connection.get_app_data().secrets.add(line)

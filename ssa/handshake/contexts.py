@@ -1,37 +1,46 @@
-"""OpenSSL contexts, one for each distinct policy: to build one costs a handshake's time."""
+"""OpenSSL contexts, one for each distinct policy and certificate: to build one costs a handshake's time."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.bindings._rust import _openssl
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from ssa import errors
+from ssa.handshake.engine import select_protocol, serve_name
 from ssa.suites import Suite, TLSVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from ssa.credentials import Credential
+    from ssa.handshake.secrets import Role
     from ssa.ktls.probe import Capabilities
     from ssa.policy.schema import Policy
 
 # pyOpenSSL binds no call for groups and signature algorithms; the binding that it stands on does.
 _lib = _openssl.lib
 
-_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION
-_CACHED = 64  # contexts; a policy's narrowings are few
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+_METHODS: dict[Role, int] = {"client": SSL.TLS_CLIENT_METHOD, "server": SSL.TLS_SERVER_METHOD}
+_CACHED = 256  # contexts; a policy's narrowings are few, the certificates of a server can be many
 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What a ClientHello is made of: policies that differ in other things share a context."""
+    """What a context is made of: policies that differ in other things share one."""
 
+    role: Role
     suites: tuple[Suite, ...]
     groups: tuple[str, ...]
     signature_algorithms: tuple[str, ...]
+    credentials: tuple[Credential, ...]
+    session_ttl: int  # seconds; a server's
 
     @property
     def versions(self) -> tuple[TLSVersion, ...]:
@@ -53,21 +62,32 @@ class ContextCache:
         self._contexts: OrderedDict[_Offer, SSL.Context] = OrderedDict()
         self._last: tuple[Policy, Capabilities, SSL.Context] | None = None
 
-    def client(self, policy: Policy, kernel: Capabilities) -> SSL.Context:
+    def client(self, policy: Policy, kernel: Capabilities, credentials: tuple[Credential, ...] = ()) -> SSL.Context:
         """The context for a client under this policy, offering only what this kernel can protect.
 
         Raises `ssa.PolicyError` when nothing is left to offer.
         """
+        if credentials:
+            return self._find(_offer("client", policy, kernel, credentials))
         if self._last is not None and self._last[0] is policy and self._last[1] is kernel:
             return self._last[2]  # most requests come under the policy as it is
-        context = self._find(_offer(policy, kernel))
+        context = self._find(_offer("client", policy, kernel, ()))
         self._last = policy, kernel, context
         return context
+
+    def server(
+        self, policy: Policy, kernel: Capabilities, credentials: tuple[Credential, ...], session_ttl: int
+    ) -> SSL.Context:
+        """The context for a server with these certificates, one of a kind. `session_ttl` 0: no session is resumed.
+
+        Raises `ssa.PolicyError` when nothing is left to offer, `ssa.SSAError` for a certificate that can't be used.
+        """
+        return self._find(_offer("server", policy, kernel, credentials, session_ttl))
 
     def _find(self, offer: _Offer) -> SSL.Context:
         context = self._contexts.get(offer)
         if context is None:
-            context = self._contexts[offer] = _client_context(offer, self._keylog)
+            context = self._contexts[offer] = _context(offer, self._keylog)
             if len(self._contexts) > _CACHED:
                 self._contexts.popitem(last=False)
         else:
@@ -75,7 +95,9 @@ class ContextCache:
         return context
 
 
-def _offer(policy: Policy, kernel: Capabilities) -> _Offer:
+def _offer(
+    role: Role, policy: Policy, kernel: Capabilities, credentials: tuple[Credential, ...], session_ttl: int = 0
+) -> _Offer:
     suites = tuple(
         suite
         for suite in (*policy.ciphersuites, *policy.ciphers)
@@ -83,17 +105,17 @@ def _offer(policy: Policy, kernel: Capabilities) -> _Offer:
     )
     if not suites:
         raise errors.error("POLICY_DENIED", "this kernel can do none of the cipher suites that the policy allows")
-    return _Offer(suites, policy.groups, policy.signature_algorithms)
+    return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
 
 
-def _client_context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> SSL.Context:
+    context = SSL.Context(_METHODS[offer.role])
     context.set_options(_OPTIONS)
     context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
     context.set_min_proto_version(offer.versions[0])
     context.set_max_proto_version(offer.versions[-1])
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # The chain is judged by ssa.trust, between the peer's flight and ours: OpenSSL's own verdict is not asked.
+    # The chain is judged by ssa.trust, when the peer's last flight is there: OpenSSL's own verdict is not asked.
     context.set_verify(SSL.VERIFY_NONE)
     for version, setter in _SUITE_SETTERS.items():
         if names := offer.names(version):
@@ -101,7 +123,41 @@ def _client_context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], Non
     _set_list(_lib.SSL_CTX_set1_curves_list, context, offer.groups)
     _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, offer.signature_algorithms)
     context.set_keylog_callback(keylog)
+    for credential in offer.credentials:
+        _use(context, credential)
+    if offer.role == "server":
+        _prepare_server(context, offer)
     return context
+
+
+def _use(context: SSL.Context, credential: Credential) -> None:
+    try:
+        # From a file only does OpenSSL keep a chain for each kind of key; and this one is nowhere on disk.
+        with _in_memory(credential.certificate_pem) as path:
+            context.use_certificate_chain_file(path)
+        context.use_privatekey(crypto.load_privatekey(crypto.FILETYPE_PEM, credential.key_pem))
+    except (SSL.Error, crypto.Error) as exc:
+        reason = exc.args[0][0][2] if exc.args and exc.args[0] else "OpenSSL gives no reason"
+        raise errors.error("BAD_CREDENTIALS", f"{credential.name or 'certificate'}: {reason}") from exc
+
+
+@contextlib.contextmanager
+def _in_memory(data: bytes) -> Iterator[str]:
+    fd = os.memfd_create("ssa-certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, data)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _prepare_server(context: SSL.Context, offer: _Offer) -> None:
+    context.set_tlsext_servername_callback(serve_name)
+    context.set_alpn_select_callback(select_protocol)
+    context.set_session_id(b"ssa")
+    context.set_timeout(offer.session_ttl)
+    if not offer.session_ttl:
+        context.set_options(SSL.OP_NO_TICKET)
 
 
 _SUITE_SETTERS: dict[TLSVersion, Callable[[SSL.Context, bytes], None]] = {

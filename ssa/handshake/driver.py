@@ -16,7 +16,7 @@ import trio
 
 from ssa import errors
 from ssa.handshake import records
-from ssa.handshake.engine import ClientEngine, Step
+from ssa.handshake.engine import Engine, Step
 from ssa.trust import Verified
 
 PEEK = 64 * 1024  # bytes: more than a usual flight
@@ -101,7 +101,7 @@ async def send(sock: socket.socket, data: bytes) -> None:
             raise _network_error(exc) from exc
 
 
-async def run(engine: ClientEngine, sock: socket.socket, judge: Judge) -> None:
+async def run(engine: Engine, sock: socket.socket, judge: Judge) -> None:
     """Handshake to the end. What `judge` raises is raised here, after the peer has been told."""
     reader = RecordReader(sock)
     await send(sock, engine.start())
@@ -121,7 +121,7 @@ async def run(engine: ClientEngine, sock: socket.socket, judge: Judge) -> None:
         await send(sock, answer)
 
 
-async def _feed(engine: ClientEngine, reader: RecordReader, found: list[bytes]) -> bytes:
+async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> bytes:
     """Feed as many of the records as the engine wants, and consume just those.
 
     OpenSSL's work is done on the event loop, as a thread for each step costs more than it gains; except where a
@@ -144,7 +144,7 @@ async def _feed(engine: ClientEngine, reader: RecordReader, found: list[bytes]) 
     return answer
 
 
-def _judge(engine: ClientEngine, sock: socket.socket, judge: Judge) -> bytes:
+def _judge(engine: Engine, sock: socket.socket, judge: Judge) -> bytes:
     try:
         verified = judge(engine.chain)
     except errors.SSAError as exc:

@@ -1,12 +1,17 @@
-"""A client's handshake, sans I/O: whole records in, records out, and one stop in the middle.
+"""One handshake, sans I/O: whole records in, records out, and one stop in the middle.
 
 Theory of operation. OpenSSL runs over two memory BIOs, and what it wants to send lies in the second until we
-take it. That gives the judgement its place: when the peer's certificates are known and OpenSSL has the next
-flight ready, the flight is *held*. In TLS 1.3 it carries our Finished, in TLS 1.2 our ClientKeyExchange and
-Finished; in both it is the last that the client says, and our own certificate would be in it. Only `admit`,
-which wants a `Verified`, lets it go. `refuse` throws it away, and puts the alert in its place: in TLS 1.3
-sealed under the client's handshake key, in whose sequence the held flight would have been the first record;
-in TLS 1.2 in plain text, as no key is in use yet.
+take it. That gives the judgement its place: when all that the peer says of itself is known and OpenSSL has the last
+flight ready, the flight is *held*. Only `admit`, which wants a `Verified`, lets it go; `refuse` throws it away, and
+puts the alert in its place. What is held, and how the alert is protected:
+
+    client, TLS 1.3   our certificate and Finished        sealed under the client's handshake key, record 0
+    client, TLS 1.2   ClientKeyExchange and Finished      plain text: no key is in use yet
+    server, TLS 1.3   session tickets                     sealed under the server's application key, record 0
+    server, TLS 1.2   session ticket and Finished         plain text
+
+A server has sent its own certificate and, in TLS 1.3, its Finished before; but no application data can follow them,
+as nobody has the keys yet.
 
 Records are fed one at a time, and none after `done`: what follows the handshake belongs to the kernel.
 """
@@ -15,19 +20,23 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL, crypto
 
 from ssa import errors
 from ssa.handshake import records
-from ssa.handshake.secrets import Secrets, TrafficKeys, tls12_keys, tls13_keys
-from ssa.ktls.constants import ALERT, CHANGE_CIPHER_SPEC
+from ssa.handshake.secrets import Role, Secrets, TrafficKeys, tls12_keys, tls13_keys
+from ssa.ktls.constants import ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
 from ssa.trust import Verified
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
@@ -45,32 +54,40 @@ class Step(Enum):
     DONE = auto()
 
 
-class ClientEngine:
-    """One handshake as a client; throw it away afterwards."""
+@dataclass(slots=True)
+class Negotiation:
+    """What OpenSSL's callbacks, which belong to a context, need of one connection: its app data."""
 
-    def __init__(self, context: SSL.Context, server_name: str | None, alpn: tuple[str, ...]) -> None:
-        """`server_name` is what SNI says (A-labels), None for a peer known by its address (RFC 6066 section 3)."""
+    secrets: Secrets = field(default_factory=Secrets)
+    alpn: tuple[bytes, ...] = ()  # a server's, in order of preference
+    choose: Callable[[str | None], SSL.Context] | None = None  # a server's: by SNI
+    server_name: str | None = None  # what the client asked for
+    refusal: errors.SSAError | None = None  # a callback can't raise it
+
+
+class Engine:
+    """What both roles have in common. An engine makes one handshake: throw it away afterwards."""
+
+    role: ClassVar[Role]
+    # What an alert of the peer's most likely means: (row of errors.REASONS, explanation).
+    alert_meanings: ClassVar[dict[str, tuple[str, str]]]
+
+    def __init__(self, context: SSL.Context, negotiation: Negotiation) -> None:
         self.step = Step.READ
-        self.secrets = Secrets()
+        self._negotiation = negotiation
         self._admitted = False
         self._finished = False
         self._plain_alert: int | None = None  # the number in the last record, if it was an alert in plain text
-        self._costly: bool | None = None
         self._received = 0  # records since ChangeCipherSpec: in TLS 1.2, under the key that the kernel gets
         self._pending = b""  # what OpenSSL wants to send, until it may
-        self._sent = b""  # the last flight, for the nonce that its Finished spent
+        self._sent = b""  # the last flight: in TLS 1.2 its end is protected by the key that the kernel gets
+        self._spent = 0  # records behind our Finished: in TLS 1.3, under the key that the kernel gets
         self._connection = SSL.Connection(context, None)
-        self._connection.set_app_data(self.secrets)
-        if server_name is not None:
-            self._connection.set_tlsext_host_name(server_name.encode("ascii"))
-        if alpn:
-            self._connection.set_alpn_protos([name.encode("ascii") for name in alpn])
-        self._connection.set_connect_state()
+        self._connection.set_app_data(negotiation)
 
     def start(self) -> bytes:
-        """The ClientHello."""
-        self._advance()
-        return self._take()
+        """What is to be sent before the peer has said anything."""
+        return b""
 
     def feed_untrusted(self, record: bytes) -> bytes:
         """One whole record of the peer's; what has to be sent in answer, empty while `step` is JUDGE.
@@ -83,24 +100,22 @@ class ClientEngine:
         self._plain_alert = record[-1] if record[0] == ALERT and len(record) == _PLAIN_ALERT else None
         self._connection.bio_write(record)
         finished = self._advance()
-        if not self._admitted and (finished or (self._pending and self._has_certificate())):
+        if not self._admitted and self._is_last_flight(finished=finished):
             self._finished = finished
             self.step = Step.JUDGE
             return b""
         return self._release(finished=finished)
 
     def is_costly_untrusted(self, record: bytes) -> bool:
-        """Whether to feed this record may take long: the server chose a suite in which it chooses how long."""
-        if self._costly is None and (suite := records.server_hello_suite_untrusted(record)) is not None:
-            self._costly = suite in _COSTLY  # of the first ServerHello: no later one may choose another
-        return self._costly is not False
+        """Whether to feed this record may take long, because the peer chooses how long."""
+        raise NotImplementedError
 
-    def _has_certificate(self) -> bool:
-        return self._connection.get_peer_certificate() is not None
+    def _is_last_flight(self, *, finished: bool) -> bool:
+        raise NotImplementedError
 
     @property
     def chain(self) -> tuple[bytes, ...]:
-        """The peer's certificates as it sent them, DER, its own first."""
+        """The peer's certificates as it sent them, DER, its own first; none from a client that was not asked."""
         # As OpenSSL has them: what another parser makes of them is for ssa.trust to find out.
         chain = self._connection.get_peer_cert_chain() or ()
         return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate) for certificate in chain)
@@ -119,8 +134,10 @@ class ClientEngine:
         if self.version is TLSVersion.TLSv1_2:
             return records.plain_alert(alert)
         suite = self.suite
-        key = traffic_key(suite, self.secrets["CLIENT_HANDSHAKE_TRAFFIC_SECRET"])
+        key = traffic_key(suite, self.secrets[self._held_under])
         return records.seal(suite.aead, key, 0, ALERT, records.fatal_alert(alert))
+
+    _held_under: ClassVar[str]  # in TLS 1.3: the label of the secret that protects the flight that is held
 
     def farewell(self) -> bytes:
         """What OpenSSL has to say after an error: the alert, the last record of what is pending; or nothing.
@@ -136,12 +153,18 @@ class ClientEngine:
         if not self._admitted or self.step is not Step.DONE:
             raise RuntimeError("keys exist for a peer that was admitted, after the handshake only")
         if self.version is TLSVersion.TLSv1_3:
-            return tls13_keys(self.suite, self.secrets)
+            return tls13_keys(self.suite, self.secrets, self.role, sent=self._spent)
         connection = self._connection
         master, client, server = connection.master_key(), connection.client_random(), connection.server_random()
         if master is None or client is None or server is None:
             raise RuntimeError("OpenSSL has no secrets after a handshake")
-        return tls12_keys(self.suite, master, client, server, sent=self._sealed_records(), received=self._received)
+        sent, received = self._sealed_records(), self._received
+        return tls12_keys(self.suite, master, client, server, self.role, sent=sent, received=received)
+
+    @property
+    def secrets(self) -> Secrets:
+        """The secrets as far as they are known."""
+        return self._negotiation.secrets
 
     @property
     def version(self) -> TLSVersion:
@@ -164,6 +187,16 @@ class ClientEngine:
         protocol: bytes = self._connection.get_alpn_proto_negotiated()
         return protocol.decode("ascii", "replace")
 
+    @property
+    def server_name(self) -> str:
+        """To a server: the name that the client asked for (SNI); empty when it did not say."""
+        return self._negotiation.server_name or ""
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier session was resumed, and so no certificate was sent this time."""
+        return bool(_lib.SSL_session_reused(self._connection._ssl))  # noqa: SLF001 - pyOpenSSL does not bind it
+
     def _advance(self) -> bool:
         try:
             self._connection.do_handshake()
@@ -172,9 +205,12 @@ class ClientEngine:
         except SSL.ZeroReturnError as exc:
             self.step = Step.DONE
             raise errors.error("CONNECTION_CLOSED", "it sent close_notify") from exc
+        except errors.SSAError:  # from a callback of ours
+            self.step = Step.DONE
+            raise
         except SSL.Error as exc:
             self.step = Step.DONE
-            raise _explain(exc, self._plain_alert) from exc
+            raise self._explain(exc) from exc
         else:
             return True
         finally:
@@ -197,6 +233,162 @@ class ClientEngine:
         kinds = [record[0] for record in flight]
         return flight[kinds.index(CHANGE_CIPHER_SPEC) + 1 :]
 
+    def _explain(self, exc: SSL.Error) -> errors.SSAError:
+        """The error that an exception of OpenSSL's stands for: the first of its queue says what went wrong."""
+        queue: list[tuple[Any, ...]] = exc.args[0] if exc.args and isinstance(exc.args[0], list) else []
+        text = str(queue[0][2]) if queue else str(exc)
+        if not text and self._plain_alert is not None:  # one that is in no standard has no words
+            return self.from_alert(errors.alert_name(self._plain_alert))
+        if text in _alerts_by_text():
+            return self.from_alert(errors.alert_name(_alerts_by_text()[text]))
+        return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text or "OpenSSL gives no reason")
+
+    @classmethod
+    def from_alert(cls, alert: str) -> errors.SSAError:
+        """The error for a fatal alert that the peer sent."""
+        reason, meaning = cls.alert_meanings.get(alert, ("PEER_ALERT", ""))
+        said = f"it answered with the alert {alert}"
+        return errors.error(reason, f"{said}: {meaning}" if meaning else said, alert)
+
+
+class ClientEngine(Engine):
+    """A handshake as a client."""
+
+    role = "client"
+    alert_meanings: ClassVar[dict[str, tuple[str, str]]] = {
+        "protocol_version": ("UNSUPPORTED_VERSION", ""),
+        "handshake_failure": (
+            "PEER_ALERT",
+            "it shares no version, cipher suite, group or signature algorithm with the policy, or wants something else",
+        ),
+        "insufficient_security": ("NO_COMMON_CIPHER", "it demands stronger ciphers"),
+        "unrecognized_name": ("PEER_ALERT", "it does not serve this host name"),
+        "no_application_protocol": ("PEER_ALERT", "it speaks none of the protocols offered by ALPN"),
+        "certificate_required": ("PEER_ALERT", "it demands a client certificate"),
+    }
+    _held_under = "CLIENT_HANDSHAKE_TRAFFIC_SECRET"
+
+    def __init__(self, context: SSL.Context, server_name: str | None, alpn: tuple[str, ...]) -> None:
+        """`server_name` is what SNI says (A-labels), None for a peer known by its address (RFC 6066 section 3)."""
+        super().__init__(context, Negotiation())
+        self._costly: bool | None = None
+        if server_name is not None:
+            self._connection.set_tlsext_host_name(server_name.encode("ascii"))
+        if alpn:
+            self._connection.set_alpn_protos([name.encode("ascii") for name in alpn])
+        self._connection.set_connect_state()
+
+    def start(self) -> bytes:
+        """The ClientHello."""
+        self._advance()
+        return self._take()
+
+    def is_costly_untrusted(self, record: bytes) -> bool:
+        """Whether the server chose a suite in which it chooses how long we compute."""
+        if self._costly is None and (suite := records.server_hello_suite_untrusted(record)) is not None:
+            self._costly = suite in _COSTLY  # of the first ServerHello: no later one may choose another
+        return self._costly is not False
+
+    def _is_last_flight(self, *, finished: bool) -> bool:
+        """Whatever is no ClientHello: a server may ask for another one (HelloRetryRequest), and knows nothing by it.
+
+        Not "whether there is a certificate": of a session that was offered there is one from the start, and the
+        server may decline the session and send another.
+        """
+        flight, _ = records.split_untrusted(self._pending)
+        return finished or any(not _is_client_hello(record) for record in flight)
+
+
+def _is_client_hello(record: bytes) -> bool:
+    """Or the empty ChangeCipherSpec before the second one (RFC 8446 appendix D.4)."""
+    kind = record[0]
+    return kind == CHANGE_CIPHER_SPEC or (kind == HANDSHAKE and record[records.HEADER] == CLIENT_HELLO)
+
+
+class ServerEngine(Engine):
+    """A handshake as a server."""
+
+    role = "server"
+    alert_meanings: ClassVar[dict[str, tuple[str, str]]] = {
+        "protocol_version": ("UNSUPPORTED_VERSION", ""),
+        "unknown_ca": ("PEER_ALERT", "it does not trust this server's certificate"),
+        "bad_certificate": ("PEER_ALERT", "it does not accept this server's certificate"),
+        "certificate_unknown": ("PEER_ALERT", "it does not accept this server's certificate"),
+        "certificate_expired": ("PEER_ALERT", "it finds this server's certificate expired"),
+    }
+    _held_under = "SERVER_TRAFFIC_SECRET_0"
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        choose: Callable[[str | None], SSL.Context],
+        alpn: tuple[str, ...],
+        ask_certificate: bool,  # noqa: FBT001 - a term like the others
+    ) -> None:
+        """`choose` says with what to go on for the name that the client asks for, or raises `ssa.SSAError`."""
+        protocols = tuple(name.encode("ascii") for name in alpn)
+        super().__init__(context, Negotiation(alpn=protocols, choose=choose))
+        if ask_certificate:
+            # Whatever it is, it is taken here: ssa.trust judges it.
+            self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _take_any)
+        self._connection.set_accept_state()
+
+    def feed_untrusted(self, record: bytes) -> bytes:
+        """As `Engine.feed_untrusted`."""
+        answer = super().feed_untrusted(record)
+        if (refusal := self._negotiation.refusal) is not None:
+            # OpenSSL has gone on with another certificate: its answer stays here.
+            self._pending = records.plain_alert(refusal.alert or "internal_error")
+            self.step = Step.DONE
+            raise refusal
+        return answer
+
+    def is_costly_untrusted(self, record: bytes) -> bool:  # noqa: ARG002 - the client has no say in it
+        """Never: we choose the group and our key."""
+        return False
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The client's certificates; OpenSSL keeps its own one apart from the others at this end."""
+        leaf = self._connection.get_peer_certificate()
+        return () if leaf is None else (crypto.dump_certificate(crypto.FILETYPE_ASN1, leaf), *super().chain)
+
+    def _is_last_flight(self, *, finished: bool) -> bool:
+        return finished
+
+    def admit(self, verified: Verified) -> bytes:
+        """The client is who it should be, or may be anybody: the session tickets, or in TLS 1.2 our Finished."""
+        held = super().admit(verified)
+        self._spent = len(records.split_untrusted(held)[0])
+        return held
+
+
+def _take_any(*_: object) -> bool:
+    return True
+
+
+def serve_name(connection: SSL.Connection) -> None:
+    """OpenSSL's callback for SNI: go on with what is chosen for the name."""
+    negotiation: Negotiation = connection.get_app_data()
+    name = connection.get_servername()
+    negotiation.server_name = None if name is None else name.decode("ascii", "replace")
+    try:
+        if negotiation.choose is not None:
+            connection.set_context(negotiation.choose(negotiation.server_name))
+    except errors.SSAError as exc:
+        negotiation.refusal = exc
+
+
+def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    """OpenSSL's callback for ALPN: ours decides the order (RFC 7301 section 3.2)."""
+    ours = connection.get_app_data().alpn
+    if not ours:
+        return SSL.NO_OVERLAPPING_PROTOCOLS
+    chosen = next((name for name in ours if name in offered), None)
+    if chosen is None:
+        raise errors.error("NO_COMMON_PROTOCOL", ", ".join(errors.printable(repr(name), 40) for name in offered[:8]))
+    return chosen
+
 
 _ERR_LIB_SSL = 20
 _ALERT_OFFSET = 1000  # SSL_AD_REASON_OFFSET: the reason code of a received alert is this and the alert's number
@@ -209,19 +401,6 @@ def _alerts_by_text() -> dict[str, int]:
     texts = {number: _lib.ERR_reason_error_string(code[number]) for number in code}
     return {_ffi.string(text).decode(): number for number, text in texts.items() if text != _ffi.NULL}
 
-
-# What an alert most likely means to a client: (row of errors.REASONS, explanation).
-_ALERT_MEANINGS: dict[str, tuple[str, str]] = {
-    "protocol_version": ("UNSUPPORTED_VERSION", ""),
-    "handshake_failure": (
-        "PEER_ALERT",
-        "it shares no version, cipher suite, group or signature algorithm with the policy, or wants something else",
-    ),
-    "insufficient_security": ("NO_COMMON_CIPHER", "it demands stronger ciphers"),
-    "unrecognized_name": ("PEER_ALERT", "it does not serve this host name"),
-    "no_application_protocol": ("PEER_ALERT", "it speaks none of the protocols offered by ALPN"),
-    "certificate_required": ("PEER_ALERT", "it demands a client certificate"),
-}
 
 _OPENSSL_REASONS: dict[str, str] = {
     "unsupported protocol": "UNSUPPORTED_VERSION",
@@ -236,22 +415,8 @@ _OPENSSL_REASONS: dict[str, str] = {
     "packet length too long": "RECORD_OVERFLOW",
     "data length too long": "RECORD_OVERFLOW",
     "encrypted length too long": "RECORD_OVERFLOW",
+    "peer did not return a certificate": "NO_CERTIFICATE",
+    "http request": "NOT_TLS",
+    "no suitable key share": "NO_COMMON_CIPHER",
+    "no suitable signature algorithm": "NO_COMMON_CIPHER",
 }
-
-
-def _explain(exc: SSL.Error, plain_alert: int | None) -> errors.SSAError:
-    """The error that an exception of OpenSSL's stands for: the first of its queue says what went wrong."""
-    queue: list[tuple[Any, ...]] = exc.args[0] if exc.args and isinstance(exc.args[0], list) else []
-    text = str(queue[0][2]) if queue else str(exc)
-    if not text and plain_alert is not None:  # one that is in no standard has no words
-        return from_alert(errors.alert_name(plain_alert))
-    if text in _alerts_by_text():
-        return from_alert(errors.alert_name(_alerts_by_text()[text]))
-    return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text or "OpenSSL gives no reason")
-
-
-def from_alert(alert: str) -> errors.SSAError:
-    """The error for a fatal alert that the peer sent."""
-    reason, meaning = _ALERT_MEANINGS.get(alert, ("PEER_ALERT", ""))
-    said = f"it answered with the alert {alert}"
-    return errors.error(reason, f"{said}: {meaning}" if meaning else said, alert)

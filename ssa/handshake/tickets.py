@@ -18,7 +18,7 @@ import trio
 from ssa.errors import alert_name, error
 from ssa.handshake import records
 from ssa.handshake.driver import PEEK, POLL, wait_readable
-from ssa.handshake.engine import from_alert
+from ssa.handshake.engine import ClientEngine
 from ssa.ktls.constants import ALERT, HANDSHAKE, NEW_SESSION_TICKET
 from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
@@ -85,7 +85,7 @@ class Drain:
             return False
         kind, content = opened
         if kind == ALERT and content[:1] == bytes([_FATAL]) and len(content) == 2:
-            raise from_alert(alert_name(content[1]))
+            raise ClientEngine.from_alert(alert_name(content[1]))
         if kind != HANDSHAKE:
             return False
         message = self._incomplete + content

@@ -18,9 +18,11 @@ HANDSHAKE = 22
 APPLICATION_DATA = 23
 
 # RFC 8446 section 4: HandshakeType
+HELLO_REQUEST = 0
+CLIENT_HELLO = 1
 NEW_SESSION_TICKET = 4
 KEY_UPDATE = 24
 
 SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
 SO_BINDTOIFINDEX = 62
-TCP_ESTABLISHED, TCP_CLOSE_WAIT = 1, 8  # include/net/tcp_states.h
+TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE_WAIT = 1, 2, 3, 8  # include/net/tcp_states.h

@@ -1,4 +1,4 @@
-"""Reading and writing a kernel TLS socket whose control records are ours to handle.
+"""The records of a kernel TLS socket that are no data: what is read and sent of them.
 
 On such a socket a plain read that meets a record which is no data gets EIO, again and again, with nothing
 lost; recvmsg with room for a control message returns the record and its type. And what the kernel calls the
@@ -11,17 +11,16 @@ import errno
 import select
 import socket
 import struct
+import sys
 
 from ssa.errors import alert_name
 from ssa.ktls.constants import (
     ALERT,
     APPLICATION_DATA,
-    HANDSHAKE,
-    KEY_UPDATE,
-    NEW_SESSION_TICKET,
     SOL_TLS,
     TLS_GET_RECORD_TYPE,
     TLS_SET_RECORD_TYPE,
+    TLS_TX,
 )
 
 _MAX_RECORD = 16 * 1024  # bytes of plaintext (RFC 8446 section 5.1)
@@ -29,54 +28,16 @@ _ANCILLARY = socket.CMSG_SPACE(1)
 _WARNING, _FATAL = 1, 2
 _CLOSE_NOTIFY = 0
 _USER_CANCELED = 90
+_NO_RENEGOTIATION = 100
 
 
-def recv(sock: socket.socket, size: int) -> bytes:
-    """Up to `size` bytes of data; empty at the peer's close_notify.
-
-    Raises OSError: ECONNABORTED when the stream was cut without close_notify (truncation), EPROTO for a fatal alert
-    or a control record that can't be served, and what recv(2) gives.
-    """
-    if size == 0:
-        return b""
-    while True:
-        try:
-            data = sock.recv(size)
-        except OSError as exc:
-            if exc.errno != errno.EIO:
-                raise
-        else:
-            if data:
-                return data
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED, "the connection was cut: its end came without TLS's close_notify"
-            )
-        if _take_control_record_untrusted(sock):
-            return b""
-
-
-def _take_control_record_untrusted(sock: socket.socket) -> bool:
-    """Read the record that plain reads stumble over. True at close_notify, which is put back by never being past it."""
-    # Peek: close_notify stays in the socket, so that every later read finds the end again, as with a FIN.
-    kind, record = _receive_record(sock, socket.MSG_PEEK)
-    if kind == APPLICATION_DATA:
-        return False
-    if kind == ALERT and len(record) == 2 and record[1] == _CLOSE_NOTIFY:
-        return True
-    _receive_record(sock, 0)
-    if kind == ALERT:
-        _judge_alert(record)
-    else:
-        _pass_over_tickets(kind, record)
-    return False
-
-
-def _pass_over_tickets(kind: int, record: bytes) -> None:
-    """Raises OSError EPROTO for a record that holds anything else than session tickets: a KeyUpdate, above all."""
-    types = set(handshake_types_untrusted(record)[0]) if kind == HANDSHAKE else set()
-    if types != {NEW_SESSION_TICKET}:
-        what = "KeyUpdate" if KEY_UPDATE in types else f"record of type {kind}"
-        raise OSError(errno.EPROTO, f"the peer sent a {what}, which this socket can't serve")
+def receive_record(sock: socket.socket, flags: int = 0) -> tuple[int, bytes]:
+    """The next record, or what is left of it, whatever its type: the type and the content. Raises OSError."""
+    data, ancillary, _, _ = sock.recvmsg(_MAX_RECORD, _ANCILLARY, flags)
+    for level, kind, value in ancillary:
+        if (level, kind) == (SOL_TLS, TLS_GET_RECORD_TYPE):
+            return value[0], data
+    return APPLICATION_DATA, data
 
 
 def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
@@ -89,26 +50,37 @@ def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
     return types, at == len(content)
 
 
-def _receive_record(sock: socket.socket, flags: int) -> tuple[int, bytes]:
-    data, ancillary, _, _ = sock.recvmsg(_MAX_RECORD, _ANCILLARY, flags)
-    for level, kind, value in ancillary:
-        if (level, kind) == (SOL_TLS, TLS_GET_RECORD_TYPE):
-            return value[0], data
-    return APPLICATION_DATA, data
+def is_close_notify_untrusted(kind: int, content: bytes) -> bool:
+    """Whether a record says that the peer's stream ends here."""
+    return kind == ALERT and len(content) == 2 and content[1] == _CLOSE_NOTIFY
 
 
-def _judge_alert(record: bytes) -> None:
-    """Pass over user_canceled, which close_notify follows (RFC 8446 section 6.1); anything else ends the connection."""
-    level, number = struct.unpack("BB", record) if len(record) == 2 else (_FATAL, 50)
+def judge_alert_untrusted(content: bytes) -> None:
+    """Pass over user_canceled, which close_notify follows (RFC 8446 section 6.1); anything else is an error.
+
+    Raises OSError EPROTO. Only where a TLS 1.2 peer calls it a warning does the stream go on behind it.
+    """
+    level, number = struct.unpack("BB", content) if len(content) == 2 else (_FATAL, 50)
     if number == _USER_CANCELED and level in (_WARNING, _FATAL):
         return
-    raise OSError(errno.EPROTO, f"the peer ended the connection with the alert {alert_name(number)}")
+    did = "sent the warning" if level == _WARNING else "ended the connection with the alert"
+    raise OSError(errno.EPROTO, f"the peer {did} {alert_name(number)}")
+
+
+def send_alert(sock: socket.socket, level: int, number: int, flags: int = 0) -> None:
+    """Send an alert record. Raises what sendmsg(2) gives."""
+    record_type = [(SOL_TLS, TLS_SET_RECORD_TYPE, bytes([ALERT]))]
+    sock.sendmsg([bytes([level, number])], record_type, flags | socket.MSG_NOSIGNAL)
+
+
+def refuse_renegotiation(sock: socket.socket) -> None:
+    """Answer a TLS 1.2 peer that wants to negotiate anew: no (RFC 5246 section 7.2.2). Raises OSError."""
+    send_alert(sock, _WARNING, _NO_RENEGOTIATION, socket.MSG_DONTWAIT)
 
 
 def send_close_notify(sock: socket.socket, flags: int = 0) -> None:
     """Tell the peer that no more data follows. Raises what sendmsg(2) gives."""
-    alert = bytes([_WARNING, _CLOSE_NOTIFY])
-    sock.sendmsg([alert], [(SOL_TLS, TLS_SET_RECORD_TYPE, bytes([ALERT]))], flags | socket.MSG_NOSIGNAL)
+    send_alert(sock, _WARNING, _CLOSE_NOTIFY, flags)
 
 
 def end(sock: socket.socket) -> None:
@@ -120,8 +92,7 @@ def end(sock: socket.socket) -> None:
     Raises OSError for what is wrong with the descriptor itself.
     """
     try:
-        _send_close_notify_soon(sock)
-        sock.shutdown(socket.SHUT_WR)
+        end_writing(sock)
         for _ in range(_LEFTOVERS):
             if not sock.recvmsg(_MAX_RECORD, _ANCILLARY, socket.MSG_DONTWAIT)[0]:
                 break
@@ -130,7 +101,8 @@ def end(sock: socket.socket) -> None:
             raise
 
 
-def _send_close_notify_soon(sock: socket.socket) -> None:
+def end_writing(sock: socket.socket) -> None:
+    """Half-close: close_notify and the FIN behind it. Raises OSError, as when a second makes no room for them."""
     try:
         send_close_notify(sock, socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -138,6 +110,7 @@ def _send_close_notify_soon(sock: socket.socket) -> None:
         poll.register(sock, select.POLLOUT)
         poll.poll(_ROOM)
         send_close_notify(sock, socket.MSG_DONTWAIT)
+    sock.shutdown(socket.SHUT_WR)
 
 
 _ROOM = 1000  # milliseconds for a full send buffer to make room for two bytes
@@ -157,3 +130,19 @@ _ENDED = frozenset(
         errno.EIO,
     }
 )
+
+
+# --- how long a key serves ------------------------------------------------------------------------------------------
+
+# Records under one key, by the kernel's number of the cipher: below what RFC 8446 section 5.5 allows AES-GCM, and
+# RFC 9147 section 4.5.3 AES-CCM. With ChaCha20-Poly1305 the sequence numbers end first.
+RECORD_LIMITS = {51: 2**24, 52: 2**24, 53: 2**22, 54: 2**62}
+
+_INFO_SIZES = {51: 40, 52: 56, 53: 40, 54: 56}  # of struct tls12_crypto_info_*, whose end is the sequence number
+
+
+def records_left(sock: socket.socket) -> int:
+    """How many more records may be sent under the present key. Raises OSError."""
+    cipher = int.from_bytes(sock.getsockopt(SOL_TLS, TLS_TX, 4)[2:], sys.byteorder)
+    state = sock.getsockopt(SOL_TLS, TLS_TX, _INFO_SIZES[cipher])
+    return RECORD_LIMITS[cipher] - int.from_bytes(state[-8:], "big")

@@ -223,6 +223,14 @@ def parse_seconds_untrusted(text: str) -> float:
     return float(word)
 
 
+def parse_ttl_untrusted(text: str) -> int:
+    """How long a session lives, in seconds: at most what TLS 1.3 allows a ticket (RFC 8446 section 4.6.1)."""
+    word = _word_untrusted(text)
+    if not re.fullmatch(r"[0-9]{1,6}", word) or int(word) > 604800:
+        raise BadValue(f"{quoted(word)} is no lifetime, expected a whole number of seconds, 0 to 604800")
+    return int(word)
+
+
 def parse_store_untrusted(text: str) -> str:
     """Where a trust store is: `SYSTEM_STORE`, or an absolute path."""
     word = _word_untrusted(text)

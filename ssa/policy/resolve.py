@@ -31,6 +31,7 @@ class Narrowing:
     trust_store: str | None = None
     alpn: tuple[str, ...] | None = None
     handshake_timeout: float | None = None
+    session_ttl: int | None = None
     data_path: str | None = None
     disabled: tuple[str, ...] = ()  # suites not to use, by IANA's names or OpenSSL's
 

@@ -31,6 +31,7 @@ from ssa.policy.parsers import (
     parse_seconds_untrusted,
     parse_signatures_untrusted,
     parse_store_untrusted,
+    parse_ttl_untrusted,
     parse_version_untrusted,
     quoted,
     tokens_untrusted,
@@ -102,6 +103,12 @@ def _narrow_bits(policy: int, asked: int) -> int:
 def _narrow_seconds(policy: float, asked: float) -> float:
     # Not a demand: a caller says how long it will wait, so one that would wait longer loosens nothing.
     return min(policy, asked)
+
+
+def _narrow_ttl(policy: int, asked: int) -> int:
+    if asked > policy:
+        raise Loosening(f"{asked} seconds asked for, the policy's maximum is {policy}")
+    return asked
 
 
 def _narrow_list(policy: tuple[T, ...], asked: tuple[T, ...]) -> tuple[T, ...]:
@@ -259,6 +266,15 @@ _ROWS: tuple[Setting[Any], ...] = (
         "Longest time for a handshake, in seconds: a decimal number above 0, up to 3600.",
     ),
     Setting(
+        "session_ttl",
+        "7200",
+        parse_ttl_untrusted,
+        str,
+        _narrow_ttl,
+        "shorter",
+        "How long a session may be resumed, in seconds: 0 (never) to 604800 (a week).",
+    ),
+    Setting(
         "data_path",
         DATA_PATHS[0],
         parse_data_path_untrusted,
@@ -299,6 +315,7 @@ class Policy:
     trust_store: str
     alpn: tuple[str, ...]
     handshake_timeout: float
+    session_ttl: int
     data_path: str
     texts: Mapping[str, str] = field(compare=False, repr=False)
 

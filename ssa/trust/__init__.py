@@ -14,7 +14,7 @@ Nothing installs keys without a `Verified`, and only `judge` makes one. The way 
 
 from ssa.names import normalise
 from ssa.trust.evidence import Evidence, Strength, Verified
-from ssa.trust.quorum import judge
+from ssa.trust.quorum import judge, unasked
 from ssa.trust.store import TrustStore
 
-__all__ = ["Evidence", "Strength", "TrustStore", "Verified", "judge", "normalise"]
+__all__ = ["Evidence", "Strength", "TrustStore", "Verified", "judge", "normalise", "unasked"]

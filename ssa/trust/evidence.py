@@ -93,7 +93,7 @@ _SEAL = object()  # who holds it may make a Verified: this module and, through `
 @final
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The proof that the peer's certificate was judged and found good. Only `ssa.trust.judge` makes one.
+    """The proof that the peer's certificate was judged and found good. Only `ssa.trust` makes one.
 
     Attributes:
         path: the certificates that vouch for the peer, DER, from its own to the trust anchor.
@@ -108,7 +108,7 @@ class Verified:
 
     def __post_init__(self, seal: object) -> None:
         if seal is not _SEAL:
-            raise TypeError("a Verified is made by ssa.trust.judge only")
+            raise TypeError("a Verified is made by ssa.trust only")
 
     def __init_subclass__(cls, **_kwargs: object) -> NoReturn:
         raise TypeError("Verified has no subclasses")

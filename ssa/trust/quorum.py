@@ -111,6 +111,11 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
     raise next((refusal for refusal in refusals if refusal.reason not in _VAGUE), refusals[0])
 
 
+def unasked() -> Verified:
+    """The verdict on a client that was asked for no certificate: it may be anybody."""
+    return cast("Verified", _seal((), "", ("client: asked for no certificate",)))
+
+
 def _unanimous(case: Case, path: Path) -> Verified:
     verdicts = tuple(_verdict(name, case, path) for name in VALIDATORS)
     identity = case.leaf.name if case.host is None else str(case.host)

@@ -157,6 +157,15 @@ class TrustStore:
             raise ValueError(f"trust store {path}: {skipped[0] if skipped else 'no certificate in it'}")
         return cls(anchors, str(path), signatures, tuple(skipped))
 
+    @classmethod
+    def of_pem_untrusted(cls, pem: bytes, source: str) -> TrustStore:
+        """The certificates of a text as trust anchors. Raises ValueError where there is none that can be used."""
+        skipped: list[str] = []
+        anchors = list(_parse(dict.fromkeys(_certificates(pem, Path(source), skipped)), skipped))
+        if not anchors:
+            raise ValueError(skipped[0] if skipped else f"{source}: no certificate in it")
+        return cls(anchors, source, {}, tuple(skipped))
+
     def is_stale(self) -> bool:
         """Whether a file of it was changed, replaced or removed, or one came to its directory, since it was read."""
         return any(_signature_of(path) != signature for path, signature in self._signatures.items())

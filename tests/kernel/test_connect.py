@@ -209,7 +209,7 @@ def test_an_internationalised_name(ssad, pki):
         socket.create_connection(("localhost", port)) as sock,
         Daemon() as daemon,
     ):
-        reply = daemon.handshake(Connect("Bücher.example"), sock)
+        reply = daemon.ask(Connect("Bücher.example"), sock)
         assert reply.peer_identity == "xn--bcher-kva.example"
         os.write(sock.fileno(), b"abc\n")
         assert read_line(sock.fileno()) == b"cba\n"

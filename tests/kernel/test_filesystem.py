@@ -263,5 +263,5 @@ def test_a_socket_that_is_bound_to_a_device(ssad, server):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         sock.connect(("127.0.0.1", server))
         with Daemon() as daemon:
-            number = daemon.handshake(Connect("localhost"), sock).socket_id
+            number = daemon.ask(Connect("localhost"), sock).socket_id
         assert ssad.get(f"sockets/{number}/tx") == "sw\n"

@@ -115,7 +115,7 @@ def test_crypto_info_has_the_kernels_layout(version, aead):
 def test_tls12_nonces_go_on_behind_the_one_that_finished_spent():
     suite = SUITES["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"]
     finished = b"\x16\x03\x03\x00\x28" + b"\xff" * 7 + b"\xfe" + bytes(32)
-    keys = tls12_keys(suite, b"m" * 48, b"c" * 32, b"s" * 32, sent=[finished], received=1)
+    keys = tls12_keys(suite, b"m" * 48, b"c" * 32, b"s" * 32, "client", sent=[finished], received=1)
     assert keys.tx.explicit_nonce == 2**64 - 1
     assert (keys.tx.sequence, keys.rx.sequence) == (1, 1)
     assert keys.received(3).rx.sequence == 4

@@ -25,6 +25,7 @@ NARROWED: list[tuple[dict[str, str], dict[str, Any], dict[str, Any]]] = [
     ({"alpn": "a b c"}, {"alpn": ("x", "c", "a")}, {"alpn": ("c", "a")}),
     ({"alpn": "a b"}, {"alpn": None}, {"alpn": ("a", "b")}),
     ({"alpn": "a b"}, {"alpn": ()}, {"alpn": ("a", "b")}),
+    ({"session_ttl": "60"}, {"session_ttl": 0}, {"session_ttl": 0}),
     ({"handshake_timeout": "10"}, {"handshake_timeout": 2.5}, {"handshake_timeout": 2.5}),
     ({"handshake_timeout": "10"}, {"handshake_timeout": 60.0}, {"handshake_timeout": 10.0}),
     ({}, {"ciphersuites": (CHACHA, GCM_256)}, {"ciphersuites": (GCM_256, CHACHA)}),

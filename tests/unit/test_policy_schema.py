@@ -46,6 +46,8 @@ ACCEPTED = [
     ("alpn", "a" * 255, ("a" * 255,), "a" * 255),
     ("handshake_timeout", "0.50", 0.5, "0.50"),
     ("handshake_timeout", "3600", 3600.0, "3600"),
+    ("session_ttl", "0", 0, "0"),
+    ("session_ttl", "604800", 604800, "604800"),
     ("data_path", "relay", "relay", "relay"),
     ("data_path", "ktls-or-relay\n", "ktls-or-relay", "ktls-or-relay"),
 ]
@@ -85,6 +87,8 @@ REFUSED = [
     ("trust_store", "etc/ssl", "absolute path"),
     ("alpn", "h2,h2", "twice"),
     ("alpn", "a" * 256, "1 to 255"),
+    ("session_ttl", "604801", "604800"),
+    ("session_ttl", "-1", "0 to"),
     ("handshake_timeout", "0", "above 0"),
     ("handshake_timeout", "0.0", "above 0"),
     ("handshake_timeout", "3600.1", "up to 3600"),

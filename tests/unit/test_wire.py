@@ -66,7 +66,7 @@ def attribute(number, value):
     return struct.pack("=HHI", number, 0, len(value)) + value
 
 
-def message(*attributes, kind=wire.CONNECT, magic=b"SSA1"):
+def message(*attributes, kind=1, magic=b"SSA1"):
     body = b"".join(attributes)
     return struct.pack("=4sHHI", magic, kind, len(attributes), 12 + len(body)) + body
 
@@ -75,7 +75,7 @@ HOST = attribute(85, b"example.com")
 
 REFUSED = {
     "another protocol": message(HOST, magic=b"HTTP"),
-    "a reply": message(HOST, kind=wire.REPLY),
+    "a reply": message(HOST, kind=2),
     "no host name": message(attribute(512, bytes(4))),
     "an attribute twice": message(HOST, HOST),
     "an unknown attribute": message(HOST, attribute(9999, b"")),

@@ -1,0 +1,185 @@
+"""Serves a listening socket in its application's place: accepts, makes the handshakes, and hands over what is done.
+
+An application whose `accept` had to make a handshake would wait behind its slowest client, and its `poll` would be
+told of connections that are none yet. So the daemon does what the kernel does for TCP: it keeps the connections that
+are being made apart from those that are ready, and only these can be accepted. The application's descriptor is its
+end of the connection to us, which is readable when there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import math
+import os
+import resource
+import socket
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors, wire
+from ssa.daemon import pipeline, requests
+from ssa.daemon.serving import Serving
+from ssa.daemon.terms import agree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ssa.daemon.registry import Application
+    from ssa.daemon.service import Service
+
+_log = logging.getLogger("ssa.daemon")
+
+_BATCH = 16  # connections accepted in one go, before others get their turn
+_MAX_BACKLOG = 4096
+
+
+async def run(
+    service: Service,
+    application: Application,
+    request: wire.Listen,
+    packet: requests.Packet,
+    connection: socket.socket,
+) -> None:
+    """Serve until the application closes its end. Raises `ssa.SSAError` for what is wrong with the request."""
+    sock = packet.take_socket()
+    try:
+        _check(sock)
+        serving = Serving(service, await agree(service, request, packet.descriptors), request.server_name)
+        packet.close()
+        listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
+        if not await requests.send(connection, wire.Reply()):
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept, nursery)
+            await listener.follow()
+            nursery.cancel_scope.cancel()
+    finally:
+        sock.close()
+
+
+def _check(sock: socket.socket) -> None:
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or sock.proto != socket.IPPROTO_TCP:
+        raise errors.error("NOT_LISTENING")
+
+
+class _Listener:
+    """One listening socket."""
+
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        service: Service,
+        application: Application,
+        serving: Serving,
+        sock: socket.socket,
+        connection: socket.socket,
+        *,
+        backlog: int | None,
+    ) -> None:
+        self._service = service
+        self._application = application
+        self._serving = serving
+        self._socket = sock
+        self._connection = connection
+        self._backlog = max(1, min(backlog or 128, _MAX_BACKLOG))
+        # Half of what the daemon can have open, shared by the listeners of an ordinary machine.
+        self._most_under_way = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+        self._under_way: OrderedDict[int, trio.CancelScope] = OrderedDict()  # the oldest first
+        self._ready = 0  # connections that the application has not taken
+        self._room = trio.Event()
+        self._delivering = trio.Lock()
+
+    async def follow(self) -> None:
+        """Take what the application says about its options later, until it hangs up."""
+        while (packet := await requests.receive_untrusted(self._connection, patience=math.inf)) is not None:
+            try:
+                request = wire.parse_untrusted(packet.data, wire.Listen)
+                terms = await agree(self._service, request, packet.descriptors)
+                self._serving = Serving(self._service, terms, request.server_name)
+            except (wire.WireError, errors.SSAError) as exc:
+                _log.warning("pid %d: its listener is served as before: %s", self._application.pid, exc)
+            finally:
+                packet.close()
+
+    async def accept(self, nursery: trio.Nursery) -> None:
+        """Accept and serve until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            for _ in range(_BATCH):
+                while self._ready >= self._backlog:  # the next wait in TCP's queue
+                    self._room = trio.Event()
+                    await self._room.wait()
+                try:
+                    sock = _accept_as(self._application, self._socket)
+                except BlockingIOError:
+                    break
+                except OSError as exc:  # out of descriptors or memory, for now; or the connection is gone already
+                    _log.warning("a connection could not be accepted: %s", exc.strerror)
+                    await trio.sleep(0.05)
+                    break
+                nursery.start_soon(self._serve, sock)
+            await trio.lowlevel.checkpoint()
+
+    async def _serve(self, sock: socket.socket) -> None:
+        reply = None
+        try:
+            with self._place(sock.fileno()):
+                reply = await pipeline.serve(self._service, self._application, self._serving, sock)
+            if reply is not None:
+                await self._deliver(reply, sock)
+        except errors.SSAError as exc:
+            self._service.count_failure(exc)
+            _log.info("listener of pid %d: %s", self._application.pid, exc)
+        except OSError as exc:
+            _log.debug("listener of pid %d: its application went away: %s", self._application.pid, exc.strerror)
+        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
+            _log.exception("a fault of ssad's own, serving the listener of pid %d", self._application.pid)
+        finally:
+            sock.close()
+
+    @contextlib.contextmanager
+    def _place(self, fd: int) -> Iterator[None]:
+        """A place among the handshakes under way. When all are taken, who has had one for longest gives way."""
+        if len(self._under_way) >= self._most_under_way:
+            self._under_way.popitem(last=False)[1].cancel()
+        with trio.CancelScope() as scope:
+            self._under_way[fd] = scope
+            try:
+                yield
+            finally:
+                if self._under_way.get(fd) is scope:
+                    del self._under_way[fd]
+
+    async def _deliver(self, reply: wire.Reply, sock: socket.socket) -> None:
+        self._ready += 1
+        try:
+            async with self._delivering:
+                await requests.send(self._connection, reply, sock)
+        finally:
+            self._ready -= 1
+            self._room.set()
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _accept_as(application: Application, listener: socket.socket) -> socket.socket:
+    """The next connection, made in the name of the application's user: its firewall rules and accounts hold.
+
+    The owner that netfilter and sock_diag see is the file system uid of who accepts. Raises OSError.
+    """
+    # For each call anew: the flag belongs to the open file, which the application has too.
+    os.set_blocking(listener.fileno(), False)
+    foreign = application.uid != os.geteuid()
+    if foreign:
+        _libc.setfsgid(application.gid)
+        _libc.setfsuid(application.uid)
+    try:
+        return listener.accept()[0]
+    finally:
+        if foreign:
+            _libc.setfsuid(os.geteuid())
+            _libc.setfsgid(os.getegid())

@@ -1,0 +1,72 @@
+"""What a server serves: its terms, and the certificate for each name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ssa import errors
+from ssa.credentials import choose
+from ssa.names import normalise
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from ssa.credentials import Credential
+    from ssa.daemon.service import Service
+    from ssa.daemon.terms import Terms
+
+_REMEMBERED = 1024  # names
+
+
+class Serving:
+    """The terms of a server, kept up to date with the policy and with the administrator's certificates."""
+
+    def __init__(self, service: Service, terms: Terms, only: str | None) -> None:
+        """`only` is the one name that is served. Raises `ssa.SSAError` where there is nothing to serve with."""
+        self._service = service
+        self._terms = terms
+        self._only = None if only is None else _name_untrusted(only)
+        self._contexts: dict[str | None, SSL.Context] = {}
+        self._made_for: tuple[object, ...] = ()
+        self.context(None)
+
+    def terms(self) -> Terms:
+        """The terms under the policy of this moment. Raises `ssa.PolicyError` where that denies them by now."""
+        self._terms = self._terms.under(self._service.policy.current)
+        return self._terms
+
+    def context(self, name: str | None) -> SSL.Context:
+        """What to go on with when a client asks for a name, or for none.
+
+        Raises `ssa.SSAError` NOT_SERVED for another name than the only one, NO_CREDENTIALS.
+        """
+        terms, kernel = self.terms(), self._service.kernel_tls()
+        credentials = terms.credentials or self._service.credentials.current()
+        made_for = (terms.policy, kernel, credentials)
+        if self._made_for != made_for or len(self._contexts) >= _REMEMBERED:
+            self._contexts.clear()
+            self._made_for = made_for
+        if (context := self._contexts.get(name)) is None:
+            # A client that proves who it is has to do so each time: a session would keep the verdict.
+            ttl = 0 if terms.ask_certificate else terms.policy.session_ttl
+            context = self._service.contexts.server(terms.policy, kernel, self._chosen(credentials, name), ttl)
+            self._contexts[name] = context
+        return context
+
+    def _chosen(self, credentials: tuple[Credential, ...], name: str | None) -> tuple[Credential, ...]:
+        if not credentials:
+            raise errors.error(
+                "NO_CREDENTIALS",
+                "bring one (TLS_CERTIFICATE_CHAIN and TLS_PRIVATE_KEY), or have the administrator put one in "
+                "/ssa/credentials",
+            )
+        if self._only is not None and name is not None and name.lower().rstrip(".") != self._only:
+            raise errors.error("NOT_SERVED", errors.printable(name, 80))
+        return choose(credentials, name or self._only)
+
+
+def _name_untrusted(text: str) -> str:
+    try:
+        return str(normalise(text))
+    except ValueError as exc:
+        raise errors.error("BAD_VALUE", f"host name: {exc}") from exc

@@ -1,0 +1,113 @@
+"""What a request comes down to: the policy as it narrows it, and the certificates that the application brought."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors, trust
+from ssa.credentials import Credential, pair_untrusted
+from ssa.policy.resolve import Narrowing, narrow
+from ssa.suites import TLSVersion
+
+if TYPE_CHECKING:
+    from ssa.daemon.service import Service
+    from ssa.policy.schema import Policy
+    from ssa.wire import Request
+
+_MAX_FILE = 256 * 1024  # bytes
+_MAX_FILES = 16  # of each kind
+_PATIENCE = 5  # seconds: a file can be of the application's own file system, and never give a byte
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What both sides have agreed on before a handshake: never looser than the policy."""
+
+    wish: Narrowing
+    base: Policy  # that was in force
+    policy: Policy  # what is left of it
+    anchors: trust.TrustStore | None  # that the peer has to satisfy besides the administrator's
+    credentials: tuple[Credential, ...]  # that the application brought
+    ask_certificate: bool  # a client has to present one
+
+    def under(self, base: Policy) -> Terms:
+        """The same wishes under another policy: a listener lives longer than one. Raises `ssa.PolicyError`."""
+        return self if base is self.base else replace(self, base=base, policy=narrow(base, self.wish))
+
+
+async def agree(service: Service, request: Request, descriptors: list[int], *, complete: bool = True) -> Terms:
+    """The terms for a request, whose files are `descriptors`.
+
+    `complete` is False while options are being set one by one: a certificate may be without its key then.
+
+    Raises `ssa.SSAError`: POLICY_DENIED where it asks for more than the policy allows, BAD_VALUE, KEY_MISMATCH.
+    """
+    wish, base = _narrowing_untrusted(request), service.policy.current
+    policy = narrow(base, wish)
+    if policy.data_path == "relay":
+        raise errors.error("POLICY_DENIED", "data_path is relay, which this version of ssad cannot do")
+    trusted, certificates, keys = await _files_untrusted(request, descriptors)
+    anchors = service.anchors_untrusted(b"\n".join(trusted)) if trusted else None
+    credentials = pair_untrusted(certificates, keys, complete=complete) if certificates or keys else ()
+    return Terms(wish, base, policy, anchors, credentials, ask_certificate=bool(request.peer_auth))
+
+
+def _narrowing_untrusted(request: Request) -> Narrowing:
+    timeout = None if request.timeout_ms is None else max(request.timeout_ms, 1) / 1000
+    return Narrowing(
+        alpn=request.alpn,
+        handshake_timeout=timeout,
+        session_ttl=request.session_ttl,
+        min_version=_version_untrusted(request.version_min),
+        max_version=_version_untrusted(request.version_max),
+        disabled=request.disabled or (),
+    )
+
+
+def _version_untrusted(number: int | None) -> TLSVersion | None:
+    if number is None:
+        return None
+    try:
+        return TLSVersion(number)
+    except ValueError:
+        raise errors.error("BAD_VALUE", f"{number:#06x} is no TLS version: 0x0303 is 1.2, 0x0304 is 1.3") from None
+
+
+async def _files_untrusted(request: Request, descriptors: list[int]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    counts = [request.trusted or 0, request.certificates or 0, request.keys or 0]
+    if sum(counts) != len(descriptors) or max(counts) > _MAX_FILES:
+        raise errors.error("NO_DESCRIPTOR", f"{len(descriptors)} files where {sum(counts)} were announced")
+    if not descriptors:
+        return [], [], []
+    with trio.move_on_after(_PATIENCE):
+        files = await trio.to_thread.run_sync(_read_all, descriptors.copy(), abandon_on_cancel=True, limiter=_READERS)
+        ends = [sum(counts[:index]) for index in range(4)]
+        return files[ends[0] : ends[1]], files[ends[1] : ends[2]], files[ends[2] : ends[3]]
+    raise errors.error("BAD_VALUE", f"a file cannot be read within {_PATIENCE} seconds")
+
+
+_READERS = trio.CapacityLimiter(64)
+
+
+def _read_all(descriptors: list[int]) -> list[bytes]:
+    """What the application has opened it may read: nothing is opened here in its name."""
+    return [_read(fd) for fd in descriptors]
+
+
+def _read(fd: int) -> bytes:
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise errors.error("BAD_VALUE", "a certificate or key has to be in a regular file")
+        data = os.pread(fd, _MAX_FILE + 1, 0)
+    except OSError as exc:
+        if isinstance(exc, errors.SSAError):
+            raise
+        raise errors.error("BAD_VALUE", f"a file cannot be read: {exc.strerror}") from exc
+    if len(data) > _MAX_FILE:
+        raise errors.error("BAD_VALUE", f"a file is longer than {_MAX_FILE >> 10} KiB")
+    return data

@@ -1,0 +1,114 @@
+"""Putting another open file on a descriptor's number, behind the back of whoever polls it.
+
+A descriptor whose connect(2) is under way must not look ready before the handshake is done, and one that listens
+not before a connection can be accepted. So for that time its number is the connection to the daemon, whose readiness
+says just that (`Daemon.ask` and `ssa.wire.Plug`), and the TCP socket waits aside.
+
+select(2) and poll(2) name the number at each call and notice nothing. An epoll set holds the open file, not the
+number, and would lose it: so its entry is made again for the file that is there now, as it was. Which sets there are,
+and what is in them, the kernel tells (Documentation/filesystems/proc.rst, fdinfo).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+_EPOLL_CTL_ADD, _EPOLL_CTL_DEL = 1, 2
+# struct epoll_event: packed on x86-64 only (include/uapi/linux/eventpoll.h)
+_EVENT = struct.Struct("=IQ" if os.uname().machine == "x86_64" else "@IQ")
+
+
+def swap(fd: int, other: int) -> int:
+    """Put the open file of `other` on the number `fd`; a new number for the one that was there. Raises OSError."""
+    aside = os.dup(fd)  # close-on-exec, as all that Python makes
+    registered = list(_registrations(fd))
+    try:
+        for epoll, _ in registered:
+            _epoll_ctl(epoll, _EPOLL_CTL_DEL, fd, None)
+        os.dup2(other, fd, inheritable=os.get_inheritable(fd))
+        for epoll, event in registered:
+            _epoll_ctl(epoll, _EPOLL_CTL_ADD, fd, event)
+    except BaseException:
+        os.close(aside)
+        raise
+    return aside
+
+
+def _registrations(fd: int) -> Iterator[tuple[int, bytes]]:
+    """The epoll sets of this process that watch the descriptor, and what they have about it."""
+    inode = os.fstat(fd).st_ino
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":  # noqa: PTH115 - as below
+                continue
+            with open(f"/proc/self/fdinfo/{name}") as info:  # noqa: PTH123 - pathlib is slow to load
+                lines = info.readlines()
+        except OSError:
+            continue  # the descriptor of the listing itself, or closed meanwhile
+        for line in lines:
+            if line.startswith("tfd:"):
+                words = line.replace(":", ": ").split()
+                entry = dict(zip(words[::2], words[1::2], strict=False))
+                if int(entry["tfd:"]) == fd and int(entry["ino:"], 16) == inode:
+                    yield int(name), _EVENT.pack(int(entry["events:"], 16), int(entry["data:"], 16))
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _epoll_ctl(epoll: int, operation: int, fd: int, event: bytes | None) -> None:
+    if _libc().epoll_ctl(epoll, operation, fd, event):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def is_held_elsewhere(fd: int) -> bool:
+    """Whether another descriptor, in this process or one that we may look at, is of the same socket."""
+    link = f"socket:[{os.fstat(fd).st_ino}]"
+    own = f"/proc/{os.getpid()}/fd/{fd}"
+    for process in os.listdir("/proc"):
+        if not process.isdigit():
+            continue
+        directory = f"/proc/{process}/fd"
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            continue  # not ours to look at, or gone
+        for name in names:
+            path = f"{directory}/{name}"
+            try:
+                if os.readlink(path) == link and path != own:  # noqa: PTH115
+                    return True
+            except OSError:
+                continue
+    return False
+
+
+class Borrowed:
+    """A descriptor as a plain socket object that does not own it, never waits by itself, and leaves its flags alone."""
+
+    def __init__(self, fd: int) -> None:
+        was_blocking = socket.getdefaulttimeout() is None or os.get_blocking(fd)
+        # Told what it is, it asks the kernel nothing; the family only matters for addresses, which nobody here uses.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
+        if self._socket.gettimeout() is not None:
+            # setdefaulttimeout() has just made the *application's* open file non-blocking: as it was, then.
+            self._socket.settimeout(None)
+            os.set_blocking(fd, was_blocking)
+
+    def __enter__(self) -> socket.socket:
+        return self._socket
+
+    def __exit__(self, *exc: object) -> None:
+        self._socket.detach()

@@ -1,0 +1,890 @@
+"""A TLS socket in the words of the socket API: `socket.socket`, and what differs where TLS does.
+
+Theory of operation. A connected TLSSocket is a TCP socket whose records the kernel protects, so nearly all that is
+inherited is right as it is, and costs what it costs on TCP. What is overridden is overridden for one of these reasons:
+
+* A socket is in a *phase*. Only in `LIVE` is its descriptor a TLS socket; before, no byte may pass it. (`_phase` is 0
+  then, so that the price is a test.)
+* A read can meet a record that is no data (EIO), and the end of a stream is another thing than in TCP: `_read_on`.
+* A write may be due for another key first: `_budget` counts down to the moment when that has to be looked at.
+* connect, listen, accept and upgrade are requests to the daemon. While one is under way without anybody waiting for it,
+  the descriptor's number is the connection to the daemon (`ssa.descriptors`), and the TCP socket is `_aside`.
+* close and shutdown end the stream in TLS's way before TCP's. A socket that another process or descriptor holds too
+  is not ended by closing one of them: a fork is noticed, and `dup` counted; who passes a descriptor on over a Unix
+  socket closes its own with `os.close(sock.detach())`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import threading
+import time
+
+from ssa import client, descriptors, errors, stream, wire
+from ssa.ktls import control
+from ssa.ktls.constants import HANDSHAKE, TCP_ULP
+from ssa.options import AF_HOSTNAME, CONNECTED, FILES, FLAG, IPPROTO_TLS, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
+from ssa.settings import VERSIONS, File, Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, NoReturn, TypeVar
+
+    from typing_extensions import Buffer
+
+    from ssa.options import Option
+
+    _T = TypeVar("_T")
+
+_socket = socket.socket
+
+LIVE, FRESH, PLAIN, CONNECTING, LISTENING, FAILED = range(6)
+_PHASES = {
+    FRESH: "it is not connected",
+    PLAIN: "it is connected, and in plain text until TLS_UPGRADE",
+    LISTENING: "it listens",
+    FAILED: "its handshake failed",
+}
+
+_STRIDE = 2**20  # records that may be sent before the kernel is asked how many they were
+
+_forks = 0  # how often this process, or one that it comes from, has forked: a socket that is older may be shared
+
+
+def _count_fork() -> None:
+    global _forks  # noqa: PLW0603 - it is of the process
+    _forks += 1
+
+
+os.register_at_fork(after_in_parent=_count_fork, after_in_child=_count_fork)
+
+
+class _Holders:
+    """How many socket objects of this process share an open file, and since when."""
+
+    __slots__ = ("count", "forks")
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.forks = _forks
+
+
+class TLSSocket(_socket):
+    """A TLS socket: made by `ssa.socket`, `ssa.create_connection`, `ssa.create_server` or `ssa.upgrade`.
+
+    It is a `socket.socket`: what is said there holds here. Besides, `getsockopt` and `setsockopt` know the level
+    `ssa.IPPROTO_TLS`, `connect` takes a host name, which the server's certificate has to be for, and a stream that was
+    cut raises ConnectionAbortedError where one that the peer has ended reads as empty.
+    """
+
+    __slots__ = (
+        "_answer_due",
+        "_aside",
+        "_budget",
+        "_changing",
+        "_error",
+        "_failure",
+        "_holders",
+        "_info",
+        "_phase",
+        "_read_ended",
+        "_rekeyable",
+        "_settings",
+        "_write_ended",
+    )
+
+    def __init__(
+        self,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,  # noqa: A002 - as the inherited one has it
+        proto: int = IPPROTO_TLS,
+        fileno: int | None = None,
+    ) -> None:
+        """As `socket.socket`. Raises OSError: EPROTONOSUPPORT, EAFNOSUPPORT for what TLS does not run over."""
+        self._begin(Settings(), FRESH)
+        if fileno is None:
+            _check_kind(family, type, proto)
+            super().__init__(family, type, socket.IPPROTO_TCP)
+        else:
+            super().__init__(fileno=fileno)
+            self._phase = self._found_phase()
+
+    def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
+        self._settings = settings
+        self._phase = phase
+        self._info = info  # what the daemon has said of the live socket
+        self._rekeyable = info is None or bool(info.rekeyable)  # whether the peer may change its key
+        self._error = ""  # why the last operation failed
+        self._failure: OSError | None = None  # of a connect that was under way, until it is told
+        self._aside: _socket | None = None
+        self._holders = _Holders()
+        self._read_ended = self._write_ended = False  # by ourselves
+        self._answer_due = False  # the peer wants a KeyUpdate of ours before the next data
+        self._budget = 0  # records that may be sent before a look at what is due; below 0: now
+        self._changing = threading.Lock()
+
+    def _found_phase(self) -> int:
+        """The phase of a descriptor that comes from elsewhere."""
+        if self.family == socket.AF_UNIX:
+            return LISTENING  # the connection to the daemon that stands for a listener
+        if self.family not in (socket.AF_INET, socket.AF_INET6) or self.type != socket.SOCK_STREAM:
+            raise OSError(errno.EPROTONOSUPPORT, "the descriptor is not a TCP socket")
+        try:
+            super().getpeername()
+        except OSError:
+            return FRESH
+        layer = super().getsockopt(socket.IPPROTO_TCP, TCP_ULP, 16)
+        return LIVE if layer.startswith(b"tls\0") else PLAIN
+
+    @classmethod
+    def adopt(cls, fd: int, family: int, settings: Settings, phase: int, info: wire.Reply | None = None) -> TLSSocket:
+        """A socket object for a descriptor whose state is known."""
+        sock = cls.__new__(cls)
+        _socket.__init__(sock, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
+        sock._begin(settings, phase, info)  # noqa: SLF001 - it is one of ours
+        return sock
+
+    # --- connecting ---------------------------------------------------------------------------------------------
+
+    def connect(self, address: Any) -> None:
+        """Connect and make the handshake. `address` is (host name or IP address, port), and what IPv6 adds.
+
+        The server is verified to be TLS_REMOTE_HOSTNAME, or the host of the address where that is not set. On a
+        non-blocking socket raises BlockingIOError (EINPROGRESS): the descriptor is writable when all is done, and
+        SO_ERROR tells how it went.
+
+        Raises what `socket.socket.connect` does, and `ssa.SSAError` for what goes wrong after that.
+        """
+        if self._phase == CONNECTING:
+            self._connect_again()
+            return
+        if self._phase != FRESH:
+            raise OSError(errno.EISCONN, "the socket is in use: " + _PHASES.get(self._phase, "it is connected"))
+        timeout = self.gettimeout()
+        deadline = None if not timeout else time.monotonic() + timeout
+        hostname, addresses = self._look_up(address)
+        request = wire.Connect(hostname, control=1, **self._wishes())
+        try:
+            with client.Daemon(deadline) as daemon:
+                if timeout == 0:
+                    self._start_connecting(daemon, request, addresses[0])
+                self._connect_tcp(addresses, deadline)
+                self._phase = FAILED  # unless all goes well
+                request.timeout_ms = milliseconds_left(deadline)
+                self._go_live(daemon.ask(request, self, self._settings.descriptors()))
+        except OSError as exc:
+            raise self._failed(exc) from None
+        finally:
+            self._settings = self._settings.having(hostname=hostname)
+
+    def connect_ex(self, address: Any) -> int:
+        """As `connect`, with the error's number in place of an exception; 0 when all is well."""
+        try:
+            self.connect(address)
+        except OSError as exc:
+            if exc.errno is None:
+                raise
+            return exc.errno
+        return 0
+
+    def _look_up(self, address: Any) -> tuple[str, list[Any]]:
+        """Whom the certificate has to be for, and the addresses to connect to."""
+        host, port, *more = address
+        if not isinstance(host, (str, bytes)):
+            raise TypeError(f"the host of an address has to be a str, not {type(host).__name__}")
+        host = host.decode("ascii") if isinstance(host, bytes) else host
+        found = socket.getaddrinfo(looked_up(host), port, self.family, socket.SOCK_STREAM)
+        addresses = [(*sockaddr[:2], *(more or sockaddr[2:])) for *_, sockaddr in found]
+        return self._settings.get("hostname") or host.partition("%")[0], addresses
+
+    def _wishes(self) -> dict[str, Any]:
+        """The options as a client's request has them; the host name stands for itself."""
+        return {name: value for name, value in self._settings.request().items() if name not in _NOT_A_CLIENTS}
+
+    def _connect_tcp(self, addresses: list[Any], deadline: float | None) -> None:
+        """Connect to the first address that answers."""
+        timeout = self.gettimeout()
+        failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        try:
+            for address in addresses:
+                if deadline is not None:
+                    self.settimeout(max(deadline - time.monotonic(), 0.001))
+                try:
+                    super().connect(address)
+                except OSError as exc:
+                    failure = exc
+                else:
+                    return
+        finally:
+            self.settimeout(timeout)
+        raise failure
+
+    def _start_connecting(self, daemon: client.Daemon, request: wire.Message, address: Any | None) -> NoReturn:
+        """Begin, and leave the rest to the daemon; its connection is what the descriptor is meanwhile."""
+        if address is not None:
+            started = super().connect_ex(address)
+            if started not in (0, errno.EINPROGRESS):
+                raise OSError(started, os.strerror(started))
+        daemon.start(request, self, self._settings.descriptors())
+        self._put_aside(daemon.fileno())
+        self._phase = CONNECTING
+        raise BlockingIOError(errno.EINPROGRESS, "the connection and its handshake are under way")
+
+    def _connect_again(self) -> None:
+        """connect(2) while one is under way: EALREADY; when it is done: how it went, once."""
+        if not self._finish():
+            raise BlockingIOError(errno.EALREADY, "the connection and its handshake are under way")
+        if (failure := self._failure) is not None:
+            self._failure = None
+            raise failure
+
+    def _finish(self) -> bool:
+        """Whether what was under way is done; then the descriptor is the TCP socket again."""
+        try:
+            packet = super().recv(wire.MAX_REPLY, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            packet = b""  # as good as an end
+        self._take_back()
+        try:
+            self._go_live(client.reply_of(packet))
+        except OSError as exc:
+            self._failure = self._failed(exc)
+        return True
+
+    def _put_aside(self, other: int) -> None:
+        """Let the descriptor's number be another open file, in the same mode."""
+        os.set_blocking(other, self.gettimeout() is None)
+        fd = descriptors.swap(self.fileno(), other)
+        self._aside = _socket(self.family, self.type, self.proto, fileno=fd)
+
+    def _take_back(self) -> None:
+        """The TCP socket again."""
+        if self._aside is None:
+            raise RuntimeError("there is no socket to take back")
+        os.set_blocking(self._aside.fileno(), self.gettimeout() is None)  # it may have changed meanwhile
+        os.close(descriptors.swap(self.fileno(), self._aside.fileno()))
+        self._aside.close()
+        self._aside = None
+
+    def _go_live(self, reply: wire.Reply) -> None:
+        self._info, self._phase, self._error = reply, LIVE, ""
+        self._rekeyable = bool(reply.rekeyable)
+
+    def _failed(self, exc: OSError) -> OSError:
+        """Note down why, for TLS_ERROR."""
+        if not isinstance(exc, BlockingIOError):
+            self._error = str(exc.strerror or exc)
+            if self._phase == CONNECTING:
+                self._phase = FAILED
+        return exc
+
+    # --- upgrading ----------------------------------------------------------------------------------------------
+
+    def upgrade(self, *, server_side: bool) -> None:
+        """Make the handshake on the connected socket, which was used as plain text before."""
+        if self._phase == CONNECTING:
+            self._connect_again()
+            return
+        if self._phase != PLAIN:
+            raise OSError(errno.EISCONN if self._phase == LIVE else errno.ENOTCONN, "there is nothing to upgrade")
+        timeout = self.gettimeout()
+        deadline = None if not timeout else time.monotonic() + timeout
+        request = self._upgrade_request(server_side=server_side, timeout_ms=milliseconds_left(deadline))
+        self._phase = FAILED
+        try:
+            with client.Daemon(deadline) as daemon:
+                if timeout == 0:
+                    self._start_connecting(daemon, request, None)
+                self._go_live(daemon.ask(request, self, self._settings.descriptors()))
+        except OSError as exc:
+            raise self._failed(exc) from None
+
+    def _upgrade_request(self, *, server_side: bool, timeout_ms: int | None) -> wire.Request:
+        common: dict[str, Any] = {"timeout_ms": timeout_ms, "control": 1, "upgrade": 1}
+        if server_side:
+            return wire.Accept(**common, **self._settings.request())
+        hostname = self._settings.get("hostname") or super().getpeername()[0]
+        return wire.Connect(hostname, **common, **self._wishes())
+
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    def listen(self, backlog: int = 128, /) -> None:
+        """Listen, and have the daemon make the handshakes: what `accept` gives is ready.
+
+        Raises what `socket.socket.listen` does, and `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
+        """
+        if self._phase == LISTENING and self._aside is not None:
+            self._aside.listen(backlog)
+            return
+        if self._phase != FRESH:
+            raise OSError(errno.EINVAL, "the socket cannot listen: " + _PHASES.get(self._phase, "it is connected"))
+        super().listen(backlog)
+        try:
+            self._have_served(backlog)
+        except OSError as exc:
+            super().shutdown(socket.SHUT_RDWR)  # no longer listens
+            raise self._failed(exc) from None
+        self._phase = LISTENING
+
+    def _have_served(self, backlog: int) -> None:
+        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+            request = wire.Listen(max(0, backlog), **self._settings.request())
+            daemon.ask(request, self, self._settings.descriptors())
+            self._put_aside(daemon.fileno())
+
+    def accept(self) -> tuple[TLSSocket, Any]:
+        """A connection whose handshake is done, and the peer's address. It has this socket's options.
+
+        Raises what `socket.socket.accept` does; `ssa.SSAError` DAEMON_FAULT when the daemon has gone.
+        """
+        if self._phase != LISTENING:
+            raise OSError(errno.EINVAL, "the socket does not listen")
+        while True:
+            packet, ancillary, _, _ = super().recvmsg(wire.MAX_REPLY, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
+            fds = [int.from_bytes(value, sys.byteorder) for _, _, value in ancillary]
+            reply = client.reply_of(packet)
+            for fd in fds:
+                sock = self._accepted(fd, reply)
+                try:
+                    return sock, sock.getpeername()
+                except OSError:
+                    sock.close()  # it is gone already, as one that the kernel drops before accept(2)
+
+    def _accepted(self, fd: int, reply: wire.Reply) -> TLSSocket:
+        if self._aside is None:  # this listener came from elsewhere
+            sock = TLSSocket(fileno=fd)
+            sock._info = reply
+        else:
+            sock = TLSSocket.adopt(fd, self.family, self._settings, LIVE, reply)
+        if socket.getdefaulttimeout() is None and self.gettimeout():
+            sock.setblocking(True)
+        return sock
+
+    # --- options ------------------------------------------------------------------------------------------------
+
+    def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None) -> None:
+        """As `socket.socket.setsockopt`; at level `IPPROTO_TLS` see `ssa.options`.
+
+        Raises there: ENOPROTOOPT for an option that is none or can't be set, EINVAL for a value that is none, EACCES
+        for one that the policy does not allow, EISCONN after the handshake.
+        """
+        if level == IPPROTO_TLS:
+            self._set(_option(optname, "set"), value)
+        elif optlen is None:
+            self._tcp(_socket.setsockopt)(level, optname, value)
+        else:
+            self._tcp(_socket.setsockopt)(level, optname, value, optlen)
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
+        """As `socket.socket.getsockopt`; at level `IPPROTO_TLS` see `ssa.options`.
+
+        There a number is an int when `buflen` is 0, else as many bytes as C has for it; a text is bytes, however long
+        where `buflen` is 0. Raises there: ENOPROTOOPT, ENOTCONN before the handshake, ENOBUFS when `buflen` is too
+        little.
+        """
+        if level == IPPROTO_TLS:
+            option = _option(optname, "read")
+            return _shown(option, self._get(option), buflen)
+        if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._phase in (CONNECTING, FAILED, LIVE):
+            return self._so_error()
+        return self._tcp(_socket.getsockopt)(level, optname, buflen)
+
+    def _so_error(self) -> int:
+        """SO_ERROR: how a connect that was under way went, told once."""
+        if self._phase == CONNECTING and not self._finish():
+            return errno.EINPROGRESS
+        failure, self._failure = self._failure, None
+        if failure is None:
+            return super().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return failure.errno or errno.EIO
+
+    def _set(self, option: Option, value: Any) -> None:
+        if option.name == "TLS_UPGRADE":
+            if value not in (1, 2):
+                raise errors.error("BAD_VALUE", f"TLS_UPGRADE is 1 (client) or 2 (server), not {value!r}")
+            self.upgrade(server_side=value == 2)
+            return
+        if self._phase in (LIVE, CONNECTING):
+            raise OSError(errno.EISCONN, f"{option.name} has to be set before the handshake")
+        told = self._settings.told(option, value)
+        try:
+            with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+                daemon.ask(wire.Check(**told.request()), files=told.descriptors())
+        except OSError as exc:
+            raise self._failed(exc) from None
+        self._settings = told
+        if self._phase == LISTENING:
+            self._serve_on()
+
+    def tell(self, **values: Any) -> None:
+        """Set options by their fields, several at once; None leaves one as it is. Nothing is checked yet."""
+        self._settings = Settings.of(self._settings, **values)
+
+    def _serve_on(self) -> None:
+        """Have a listener that is being served go on with the options as they are now."""
+        packet = wire.pack(wire.Listen(None, **self._settings.request()))
+        socket.send_fds(self, [packet], self._settings.descriptors())
+
+    def _get(self, option: Option) -> Any:
+        """The value of an option, as it was set or told; None where nobody has."""
+        if option.name == "TLS_ERROR":
+            return self._error
+        if option.name == "TLS_UPGRADE":
+            return int(self._phase == LIVE)
+        if self._phase == LIVE and option.field in _TOLD:
+            return self._told(option.field)
+        if option.readable == CONNECTED:
+            raise OSError(errno.ENOTCONN, f"{option.name} can be read after the handshake: {_PHASES.get(self._phase)}")
+        value = self._settings.get(option.field)
+        if value is None and option.field in _OF_POLICY:
+            value = self._policy_says(option.field)
+        return value
+
+    def _told(self, field: str) -> Any:
+        """What the daemon has said of the live socket, or says now: it may come from elsewhere, and chains are long."""
+        if self._info is None or getattr(self._info, field) is None:
+            self._info = client.describe(self)
+        return getattr(self._info, field)
+
+    def _policy_says(self, field: str) -> Any:
+        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+            reply = daemon.ask(wire.Check(**self._settings.request()), files=self._settings.descriptors())
+        return getattr(reply, field)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """As `socket.socket.recv`. Empty at the peer's close_notify; ECONNABORTED when the stream was cut without."""
+        if self._phase:
+            self._check_live()
+        try:
+            data = _socket.recv(self, bufsize, flags)
+        except OSError as exc:
+            return self._read_on(exc, lambda: _socket.recv(self, bufsize, flags), b"")
+        if len(data) < bufsize and self._rekeyable:
+            self._came_short(len(data), flags)
+        return data or self._ended(bufsize, data)
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """As `recv`, into a buffer."""
+        if self._phase:
+            self._check_live()
+        try:
+            size = _socket.recv_into(self, buffer, nbytes, flags)
+        except OSError as exc:
+            return self._read_on(exc, lambda: _socket.recv_into(self, buffer, nbytes, flags), 0)
+        wanted = nbytes or memoryview(buffer).nbytes
+        if size < wanted and self._rekeyable:
+            self._came_short(size, flags)
+        return size or self._ended(wanted, size)
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """As `recv`; of a stream there is no address to tell."""
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """As `recv_into`; of a stream there is no address to tell."""
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """As `recv`. There is never ancillary data: what the kernel would put there are the records' types."""
+        del ancbufsize
+        return self.recv(bufsize, flags), [], 0, None
+
+    def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        """As `recvmsg`, into buffers."""
+        del ancbufsize
+        if self._phase:
+            self._check_live()
+        views = list(buffers)
+        try:
+            size = _socket.recvmsg_into(self, views, 0, flags)[0]
+        except OSError as exc:
+            size = self._read_on(exc, lambda: _socket.recvmsg_into(self, views, 0, flags)[0], 0)
+        else:
+            if self._rekeyable:
+                self._came_short(size, flags)
+            size = size or self._ended(sum(memoryview(view).nbytes for view in views), size)
+        return size, [], 0, None
+
+    def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
+        """Serve what the read stumbled over, and read again; `nothing` at the end of the stream. Raises OSError."""
+        timeout = self.gettimeout()
+        deadline = None if not timeout else time.monotonic() + timeout
+        while exc.errno == errno.EIO:
+            try:
+                with self._plain() as plain:
+                    served = stream.serve_control_untrusted(plain)
+            except OSError as failure:
+                raise self._failed(failure) from None
+            if served == stream.END:
+                return nothing
+            if served == stream.ANSWER:
+                self._answer_due, self._budget = True, -1
+            if deadline is not None and not _wait(self, select.POLLIN, deadline):
+                raise TimeoutError("timed out")
+            try:
+                return read() or self._ended(1, nothing)
+            except OSError as again:
+                exc = again
+        if exc.errno in _MEANINGS:
+            raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
+        raise exc
+
+    def _came_short(self, size: int, flags: int) -> None:
+        """A read had room to spare: then the kernel has looked on, and may have found a KeyUpdate.
+
+        It waits to be read, and poll(2) says that there is nothing. Who reads until there is nothing more would find
+        it; who polls first, as Python does where there is a timeout, never would.
+        """
+        if not size or flags or self.gettimeout() is None:
+            return
+        with self._plain() as plain:
+            try:
+                plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except OSError as exc:
+                if exc.errno != errno.EIO:
+                    return
+            else:
+                return
+            kind, _ = control.receive_record(plain, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            if kind != HANDSHAKE:
+                return  # an alert does not hide
+            try:
+                if stream.serve_control_untrusted(plain) == stream.ANSWER:
+                    self._answer_due, self._budget = True, -1
+            except OSError as exc:  # what was read counts first: the next read will meet it again
+                self._failed(exc)
+
+    def _ended(self, wanted: int, nothing: _T) -> _T:
+        """The kernel says that the stream has ended. So it has if we have ended it, or if nothing was wanted."""
+        if wanted and not self._read_ended:
+            raise self._failed(stream.truncated())
+        return nothing
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def send(self, data: Buffer, flags: int = 0, /) -> int:
+        """As `socket.socket.send`."""
+        if self._phase:
+            self._check_live()
+        if self._budget < 0:
+            self._change_keys()
+        try:
+            sent = _socket.send(self, data, flags)
+        except OSError as exc:
+            raise self._cannot_write(exc) from None
+        self._budget -= 1 + (sent >> 14)
+        return sent
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """As `socket.socket.sendall`."""
+        if self._phase:
+            self._check_live()
+        if self._budget < 0:
+            self._change_keys()
+        try:
+            _socket.sendall(self, data, flags)
+        except OSError as exc:
+            raise self._cannot_write(exc) from None
+        self._budget -= 1 + (memoryview(data).nbytes >> 14)
+
+    def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
+        """As `send`: the address of a stream that is connected does not count."""
+        return self.send(data, *flags_and_address[:-1])
+
+    def sendmsg(
+        self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
+    ) -> int:
+        """As `socket.socket.sendmsg`; the address of a stream does not count."""
+        del address
+        if self._phase:
+            self._check_live()
+        if self._budget < 0:
+            self._change_keys()
+        try:
+            sent = _socket.sendmsg(self, buffers, ancdata, flags)
+        except OSError as exc:
+            raise self._cannot_write(exc) from None
+        self._budget -= 1 + (sent >> 14)
+        return sent
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """As `socket.socket.sendfile`: the kernel reads, encrypts and sends, nothing passes through here."""
+        self._check_live()
+        total = 0
+        while count is None or total < count:
+            if self._budget < 0:
+                self._change_keys()
+            part = _SENDFILE if count is None else min(_SENDFILE, count - total)
+            try:
+                sent = super().sendfile(file, offset + total, part)
+            except OSError as exc:
+                raise self._cannot_write(exc) from None
+            self._budget -= 1 + (sent >> 14)
+            total += sent
+            if sent < part:
+                break
+        return total
+
+    def _cannot_write(self, exc: OSError) -> OSError:
+        """Remember that writing has ended: the kernel tells of it once, and then takes data that goes nowhere."""
+        if exc.errno in (errno.EPIPE, errno.ECONNRESET):
+            self._end_writing()
+        return exc
+
+    def _end_writing(self) -> None:
+        self._write_ended, self._budget = True, -1
+
+    def _change_keys(self) -> None:
+        """Send a KeyUpdate if one is due: in answer to the peer's, or before the key has served for too long.
+
+        Raises OSError: EPIPE where writing has ended, EKEYEXPIRED where the keys cannot change and this one has served
+        its time.
+        """
+        if self._write_ended:
+            raise BrokenPipeError(errno.EPIPE, "the stream has been ended: nothing can be sent any more")
+        with self._changing:  # no other thread may send between the KeyUpdate and the new key
+            if self._budget < 0:
+                self._change_keys_alone()
+
+    def _change_keys_alone(self) -> None:
+        left = self._records_left()
+        if not self._answer_due and left > 2 * _STRIDE:
+            self._budget = _STRIDE
+            return
+        deadline = None if not (timeout := self.gettimeout()) else time.monotonic() + timeout
+        while True:
+            try:
+                client.change_sending_key(self)
+            except BlockingIOError:
+                if timeout == 0:
+                    raise
+                if not _wait(self, select.POLLOUT, deadline):
+                    raise TimeoutError("timed out") from None
+            except errors.SSAError as exc:
+                if exc.reason != "NO_REKEY" or left <= 0:
+                    raise self._failed(OSError(errno.EKEYEXPIRED, _WORN.format(exc.strerror))) from None
+                self._budget = left // 2  # the present key has some records left
+                return
+            else:
+                break
+        self._answer_due = False
+        self._budget = min(_STRIDE, self._records_left() // 2)
+
+    def _records_left(self) -> int:
+        with self._plain() as plain:
+            return control.records_left(plain)
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def shutdown(self, how: int, /) -> None:
+        """As `socket.socket.shutdown`: what ends our writing tells the peer so (close_notify); reading can go on."""
+        if self._phase != LIVE:
+            self._tcp(_socket.shutdown)(how)
+            return
+        if how in (socket.SHUT_WR, socket.SHUT_RDWR):
+            with self._plain() as plain:
+                control.end_writing(plain)
+            self._end_writing()
+        if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            self._read_ended = True
+            super().shutdown(socket.SHUT_RD)
+
+    def _real_close(self) -> None:  # what close() calls when no file object of makefile() is left
+        try:
+            if self._aside is not None:
+                self._aside.close()
+                self._aside = None
+            if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
+                with self._plain() as plain:
+                    control.end(plain)
+        finally:
+            super()._real_close()  # type: ignore[misc] # typeshed does not know it
+
+    def _is_last(self) -> bool:
+        """Whether nobody else holds the open file, as far as can be known without asking for each socket."""
+        self._holders.count -= 1
+        if self._holders.count:
+            return False
+        return self._holders.forks == _forks or not descriptors.is_held_elsewhere(self.fileno())
+
+    def detach(self) -> int:
+        """As `socket.socket.detach`: the descriptor is the caller's, who ends the stream with `ssa.close`.
+
+        Raises OSError EBUSY while a connect is under way or the socket listens: it is more than a descriptor then.
+        """
+        if self._aside is not None:
+            raise OSError(errno.EBUSY, "the socket cannot be detached: " + _PHASES.get(self._phase, "it is connecting"))
+        return super().detach()
+
+    def dup(self) -> TLSSocket:
+        """As `socket.socket.dup`. The stream is ended when the last of them is closed."""
+        if self._phase == CONNECTING:
+            raise OSError(errno.EALREADY, "the connection and its handshake are under way")
+        fd = os.dup(self.fileno())
+        twin = TLSSocket.adopt(fd, self.family, self._settings, self._phase, self._info)
+        twin.settimeout(self.gettimeout())
+        twin._aside = None if self._aside is None else self._aside.dup()  # noqa: SLF001 - it is one of ours
+        twin._holders = self._holders  # noqa: SLF001
+        self._holders.count += 1
+        return twin
+
+    # --- what the TCP socket knows --------------------------------------------------------------------------------
+
+    def getpeername(self) -> Any:
+        """As `socket.socket.getpeername`."""
+        return self._tcp(_socket.getpeername)()
+
+    def getsockname(self) -> Any:
+        """As `socket.socket.getsockname`."""
+        return self._tcp(_socket.getsockname)()
+
+    def _tcp(self, method: Callable[..., _T]) -> Callable[..., _T]:
+        """A method of `socket.socket`, of the TCP socket wherever it is."""
+        if self._phase == CONNECTING:
+            self._finish()
+        sock = self if self._aside is None else self._aside
+        bound: Callable[..., _T] = method.__get__(sock)
+        return bound
+
+    def _plain(self) -> descriptors.Borrowed:
+        """The descriptor as the functions below take it: they must not come back here, nor wait for a timeout."""
+        return descriptors.Borrowed(self.fileno())
+
+    def _check_live(self) -> None:
+        """Raise what a socket says to who would read or write before it can: EAGAIN, ENOTCONN."""
+        if self._phase == CONNECTING and (timeout := self.gettimeout()) != 0:  # it is to wait by now
+            _wait(self, select.POLLIN, None if timeout is None else time.monotonic() + timeout)
+        if self._phase == CONNECTING and not self._finish():
+            raise BlockingIOError(errno.EAGAIN, "the connection and its handshake are under way")
+        if self._phase:
+            raise OSError(errno.ENOTCONN, f"the socket is no TLS connection: {self._error or _PHASES[self._phase]}")
+
+    def __repr__(self) -> str:
+        return super().__repr__().replace("socket.socket", "ssa.TLSSocket")
+
+
+_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_SENDFILE = 2**30  # bytes between two looks at how long the key has served
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(4)
+_NOT_A_CLIENTS = frozenset({"hostname", "server_name", "peer_auth"})  # settings that a client's request has not
+_OF_POLICY = frozenset({"session_ttl", "version_min", "version_max"})  # what counts where nothing was set
+_TOLD = frozenset({"server_name", "alpn", "peer_identity", "chain", "socket_id", "cipher", "resumed", "version"})
+_MEANINGS = {
+    errno.EBADMSG: "a record was forged or damaged on its way: it does not decrypt",
+    errno.EKEYEXPIRED: "the peer has changed its key, and no ssad was there to follow",
+}
+_WORN = "the key has protected as many records as it may (RFC 8446 section 5.5), and cannot be changed: {}"
+
+
+def _check_kind(family: int, kind: int, proto: int) -> None:
+    if proto not in (IPPROTO_TLS, 0):
+        raise OSError(errno.EPROTONOSUPPORT, f"protocol {proto} is not IPPROTO_TLS")
+    if family == AF_HOSTNAME:
+        raise OSError(errno.EAFNOSUPPORT, "AF_HOSTNAME is of addresses: connect() takes a host name on any TLS socket")
+    if family not in (socket.AF_INET, socket.AF_INET6):
+        raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
+    if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != socket.SOCK_STREAM:
+        raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM")
+
+
+def _option(number: int, to: str) -> Option:
+    """The row of an option that can be set or read. Raises OSError ENOPROTOOPT."""
+    option = OPTIONS.get(number)
+    if option is None:
+        raise OSError(errno.ENOPROTOOPT, f"{number} is no option of level IPPROTO_TLS")
+    if (to == "set" and not option.settable) or (to == "read" and option.readable == NEVER):
+        raise OSError(errno.ENOPROTOOPT, f"{option.name} cannot be {to}")
+    return option
+
+
+def _shown(option: Option, value: Any, buflen: int) -> Any:
+    """A value as getsockopt gives it."""
+    if option.form == VERSION and buflen:
+        return _fitting(option, {number: name for name, number in VERSIONS.items()}[_version(value)], buflen)
+    shown = _FORMS[option.form](value)
+    if not buflen:
+        return shown
+    return _fitting(option, shown if isinstance(shown, bytes) else shown.to_bytes(4, sys.byteorder), buflen)
+
+
+def _fitting(option: Option, value: bytes, buflen: int) -> bytes:
+    if len(value) > buflen:
+        raise OSError(errno.ENOBUFS, f"{option.name} is {len(value)} bytes long")
+    return value
+
+
+def _version(value: int | str) -> int:
+    return VERSIONS[value.encode()] if isinstance(value, str) else value
+
+
+def _files(value: bytes | tuple[File, ...] | None) -> bytes:
+    if isinstance(value, bytes):
+        return b"".join(_pem(der) for der in _split(value))
+    return b"".join(file.read() for file in value or ())
+
+
+def _split(ders: bytes) -> Iterable[bytes]:
+    """Certificates that lie one behind the other: each says how long it is."""
+    while ders:
+        octets = ders[1] & 0x7F if ders[1] & 0x80 else 0
+        end = 2 + octets + (int.from_bytes(ders[2 : 2 + octets], "big") if octets else ders[1])
+        yield ders[:end]
+        ders = ders[end:]
+
+
+def _pem(der: bytes) -> bytes:
+    import base64  # late: few programs ask
+
+    text = base64.b64encode(der)
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return b"\n".join([b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----", b""])
+
+
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    TEXT: lambda value: (value or "").encode(),
+    NUMBER: lambda value: value or 0,
+    FLAG: lambda value: value or 0,
+    NAMES: lambda value: ",".join(value or ()).encode(),
+    FILES: _files,
+    VERSION: _version,
+}
+
+
+def _wait(sock: _socket, events: int, deadline: float | None) -> bool:
+    """Wait for a descriptor until a time on `time.monotonic`'s clock."""
+    poll = select.poll()
+    poll.register(sock.fileno(), events)
+    left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+    return bool(poll.poll(left))
+
+
+def looked_up(host: str) -> bytes:
+    """The name to ask the resolver for. Given a str, `socket` would convert it by the rules of 2003: another name."""
+    if not isinstance(host, str):
+        raise TypeError(f"host has to be a str, not {type(host).__name__}")
+    if not host.isascii():
+        from ssa.names import normalise  # late: few names need it
+
+        try:
+            host = str(normalise(host))
+        except ValueError as exc:
+            raise errors.error("BAD_VALUE", str(exc)) from None
+    return host.encode("ascii")
+
+
+def milliseconds_left(deadline: float | None) -> int | None:
+    """What is left until a time on `time.monotonic`'s clock, as a request says it."""
+    if deadline is None:
+        return None
+    return max(1, min(round((deadline - time.monotonic()) * 1000), 2**32 - 1))
