@@ -5,6 +5,7 @@ Nothing here waits, so a request is atomic. Only FUSEError may leave a handler: 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -22,7 +23,7 @@ from ssa.configfs.tree import ROOT, File
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from ssa.configfs.tree import Node, Tree
 
@@ -69,6 +70,8 @@ class _Open:
     who: str
     content: bytes
     stale: bool = False  # a read from the start shows the value anew
+    pending: bytes | None = b""  # what has come of a value that takes several writes; None: it was refused
+    dirty: bool = False  # pending is to be stored
 
 
 class Operations(pyfuse3.Operations):
@@ -87,10 +90,8 @@ class Operations(pyfuse3.Operations):
 
     # What sysfs refuses, and how.
     create = _refused(errno.EACCES)
-    mkdir = _refused(errno.EPERM)
     mknod = _refused(errno.EPERM)
     unlink = _refused(errno.EPERM)
-    rmdir = _refused(errno.EPERM)
     rename = _refused(errno.EPERM)
     link = _refused(errno.EPERM)
     symlink = _refused(errno.EPERM)
@@ -186,6 +187,40 @@ class Operations(pyfuse3.Operations):
         """Close a directory."""
         self._listings.pop(fh, None)
 
+    @_answered
+    async def mkdir(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: pyfuse3.FileNameT,
+        _mode: pyfuse3.ModeT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a member, where that can be done. Its mode is that of its kind."""
+        with self._permitted(parent_inode, name, ctx, "made"):
+            made = self._tree.make(parent_inode, os.fsdecode(name))
+        if made is None:
+            raise FUSEError(errno.EPERM)
+        return self._attributes(made)
+
+    @_answered
+    async def rmdir(self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext) -> None:
+        """Take a member away, with all its files, where that can be done."""
+        with self._permitted(parent_inode, name, ctx, "removed"):
+            removed = self._tree.remove(parent_inode, os.fsdecode(name))
+        if not removed:
+            raise FUSEError(errno.EPERM)
+
+    @contextlib.contextmanager
+    def _permitted(self, parent: int, name: bytes, ctx: pyfuse3.RequestContext, done: str) -> Iterator[None]:
+        """Make a refusal the caller's errno, and log why."""
+        try:
+            yield
+        except (ValueError, OSError) as refusal:
+            what = f"{self._tree.path(parent)}/{name.decode('ascii', 'backslashreplace')!a}"
+            log.warning("%s: not %s for uid %d pid %d: %s", what, done, ctx.uid, ctx.pid, refusal)
+            number = refusal.errno if isinstance(refusal, OSError) else errno.EINVAL
+            raise FUSEError(number or errno.EIO) from None
+
     # --- files ---
 
     @_answered
@@ -209,26 +244,59 @@ class Operations(pyfuse3.Operations):
         return opened.content[off : off + size]
 
     @_answered
-    async def write(self, fh: pyfuse3.FileHandleT, _off: int, buf: bytes) -> int:
-        """Store a whole value, wherever in the file it is written."""
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        """Store a whole value, wherever in the file it is written; or gather a value that may come in pieces."""
         opened = self._files[fh]
+        with self._reported(opened):
+            if self._file(opened.inode).check:
+                self._gather(opened, buf if off == 0 else _more(opened.pending, buf))
+            else:
+                self._store(opened.inode, buf)
+        if not opened.dirty:
+            log.info("%s: written by %s", self._tree.path(opened.inode), opened.who)
+            opened.stale = True
+        return len(buf)
+
+    @_answered
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        """Store what was gathered: a descriptor is closed, and its close(2) gets the error.
+
+        Not necessarily the last: a shell gives one open file to several programs. So more may follow.
+        """
+        opened = self._files[fh]
+        if not opened.dirty:
+            return
+        opened.dirty = False
+        with self._reported(opened):
+            self._store(opened.inode, opened.pending or b"")
+        log.info("%s: written by %s", self._tree.path(opened.inode), opened.who)
+        opened.stale = True
+
+    @_answered
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        """Close a file."""
+        self._files.pop(fh, None)
+
+    @contextlib.contextmanager
+    def _reported(self, opened: _Open) -> Iterator[None]:
+        """Make a failed write the writer's errno, and log why."""
         path = self._tree.path(opened.inode)
         try:
-            self._store(opened.inode, buf)
+            yield
         except BadValue as bad:
             log.warning("%s: refused from %s: %s", path, opened.who, bad)
             raise FUSEError(errno.EINVAL) from None
         except OSError as failure:
             log.warning("%s: failed for %s: %s", path, opened.who, failure)
             raise FUSEError(failure.errno or errno.EIO) from None
-        log.info("%s: written by %s", path, opened.who)
-        opened.stale = True
-        return len(buf)
 
-    @_answered
-    async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        """Close a file."""
-        self._files.pop(fh, None)
+    def _gather(self, opened: _Open, pending: bytes) -> None:
+        """Keep what has come so far, if it can become a value."""
+        opened.pending, opened.dirty = None, False
+        file, subject, text = self._prepared(opened.inode, pending)
+        if file.check:
+            file.check(subject, text)
+        opened.pending, opened.dirty = pending, True
 
     def _file(self, inode: int) -> File[Any]:
         node = self._node(inode)
@@ -257,13 +325,24 @@ class Operations(pyfuse3.Operations):
         opened.stale = True
 
     def _store(self, inode: int, data: bytes) -> None:
+        file, subject, text = self._prepared(inode, data)
+        if file.write:
+            file.write(subject, text)
+
+    def _prepared(self, inode: int, data: bytes) -> tuple[File[Any], Any, str]:
+        """What a write is about: the file, its subject, and the text."""
         file, subject = self._file(inode), self._tree.subject(inode)
         if subject is None or file.write is None:
             raise OSError(errno.ENODEV, "it is gone")
         if len(data) > file.limit:
             raise BadValue(f"{len(data)} bytes are too long, the limit is {file.limit}")
         try:
-            text = data.decode("ascii")
+            return file, subject, data.decode("ascii")
         except UnicodeDecodeError as bad:
             raise BadValue(f"byte {data[bad.start]:#04x} is not allowed, expected ASCII") from None
-        file.write(subject, text)
+
+
+def _more(pending: bytes | None, data: bytes) -> bytes:
+    if pending is None:
+        raise BadValue("the beginning of it was refused")
+    return pending + data

@@ -12,6 +12,7 @@ table (the root is 1), a member's says which collection, which member and which 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ from ssa.policy.schema import MAX_TEXT, SETTINGS, BadValue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from ssa.configfs.view import Socket, View
+    from ssa.configfs.view import Credential, Socket, View
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
@@ -42,7 +43,9 @@ class File(Generic[S]):
         doc: what it says, for the manual.
         read: subject to content; raises OSError.
         write: takes a whole new value; raises `BadValue` or OSError, and then nothing has changed.
-        limit: bytes of one write.
+        limit: bytes of one value.
+        check: for a value that may come in several writes, and is then complete when the file is closed: takes what
+            has come so far, and raises as `write` does if nothing more can make it a value.
     """
 
     name: str
@@ -50,6 +53,7 @@ class File(Generic[S]):
     read: Callable[[S], bytes] | None = None
     write: Callable[[S, str], None] | None = None
     limit: int = MAX_TEXT
+    check: Callable[[S, str], None] | None = None
 
     @property
     def mode(self) -> int:
@@ -69,13 +73,20 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A directory with one child a member, each like the template `each`."""
+    """A directory with one child a member, each like the template `each`.
+
+    Attributes:
+        create: makes a member of this name (mkdir); raises ValueError or OSError.
+        remove: takes the member of this name away (rmdir); raises OSError.
+    """
 
     name: str
     doc: str
     members: Members[Any]
     each: File[Any] | Directory
     mode: int = 0o755
+    create: Callable[[str], None] | None = None
+    remove: Callable[[str], None] | None = None
 
 
 Node = File[Any] | Directory | Collection
@@ -220,6 +231,101 @@ class StatMembers:
         return self.view.stats().get(self.names[number]) if number < len(self.names) else None
 
 
+# --- what has names and can be made -----------------------------------------------------------------------------------
+
+
+class Named(Protocol[S_co]):
+    """Things by name. As long as a name is there, its thing is one object."""
+
+    def names(self) -> Iterable[str]:
+        """All names."""
+
+    def get(self, name: str, /) -> S_co | None:
+        """The thing of a name, or None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMembers(Generic[S]):
+    """Members by name. What is removed and made again has another number: who had the old one open must not get it."""
+
+    things: Named[S]
+    _numbers: dict[str, tuple[int, S]] = field(default_factory=dict)
+    _names: dict[int, str] = field(default_factory=dict)
+    _count: Iterator[int] = field(default_factory=itertools.count)
+
+    def numbers(self) -> Iterable[int]:
+        """All that are there; the others are forgotten."""
+        for gone in [number for number in self._names if self.get(number) is None]:
+            del self._names[gone]
+        names = [*self.things.names()]
+        for name in self._numbers.keys() - names:
+            del self._numbers[name]
+        found = map(self.find, names)
+        return [number for number in found if number is not None]
+
+    def name(self, number: int) -> str:
+        """The member's name, or its number if it is gone."""
+        return self._names.get(number, f"#{number}")
+
+    def find(self, name: str) -> int | None:
+        """By name: a thing that was not seen before gets a number."""
+        thing = self.things.get(name)
+        if thing is None:
+            return None
+        if name not in self._numbers or self._numbers[name][1] is not thing:
+            self._numbers[name] = (next(self._count), thing)
+            self._names[self._numbers[name][0]] = name
+        return self._numbers[name][0]
+
+    def get(self, number: int) -> S | None:
+        """The thing, if it is there still."""
+        name = self._names.get(number, "")
+        latest, thing = self._numbers.get(name, (-1, None))
+        return thing if latest == number and self.things.get(name) is thing else None
+
+
+# --- the credentials ----------------------------------------------------------------------------------------------
+
+_LONGEST_PEM = 64 << 10  # bytes
+
+CREDENTIAL_FILES: tuple[File[Credential], ...] = (
+    File(
+        "certificate",
+        "The certificate and its intermediates, PEM, its own first.",
+        lambda c: c.certificate or b"\n",
+        lambda c, text: c.set_certificate(text),
+        _LONGEST_PEM,
+        lambda c, text: c.check_certificate(text),
+    ),
+    File(
+        "key",
+        "Its private key, PEM, not encrypted. It cannot be read back.",
+        write=lambda c, text: c.set_key(text),
+        limit=_LONGEST_PEM,
+        check=lambda c, text: c.check_key(text),
+    ),
+    File(
+        "hostnames",
+        "What it is for: names, *.names and addresses. Those in the certificate, unless others are written.",
+        lambda c: render.lines(c.hostnames),
+        lambda c, text: c.set_hostnames(text),
+        _LONGEST_PEM,
+    ),
+)
+
+
+def _credentials(view: View) -> Collection:
+    credentials = view.credentials
+    return Collection(
+        "credentials",
+        "What servers prove their names with.",
+        NamedMembers(credentials),
+        Directory("", "A certificate and its key.", CREDENTIAL_FILES),
+        create=credentials.create,
+        remove=credentials.remove,
+    )
+
+
 # --- all of it ----------------------------------------------------------------------------------------------------
 
 KERNEL_FILES: dict[str, str] = {
@@ -256,6 +362,7 @@ def build(view: View) -> Directory:
             version,
             Directory("kernel", "What this kernel can do.", kernel),
             Directory("policy", "The policy in force.", policy),
+            _credentials(view),
             Collection("sockets", "The live sockets.", SocketMembers(view), socket),
             Collection("stats", "The daemon's counters.", StatMembers(view), stat),
         ),
@@ -339,6 +446,22 @@ class Tree:
             members = entry.node.members
             yield from ((members.name(number), _join(inode - ROOT, number, 0)) for number in sorted(members.numbers()))
         yield from ((name, self._sibling(inode, place)) for name, place in entry.children.items())
+
+    def make(self, inode: int, name: str) -> int | None:
+        """Make a member in a directory, and give its inode; None where none can be made. Raises as `create` does."""
+        node = self.node(inode)
+        if not isinstance(node, Collection) or node.create is None:
+            return None
+        node.create(name)
+        return self.child(inode, name)
+
+    def remove(self, inode: int, name: str) -> bool:
+        """Take a member away from a directory; False where none can be taken away. Raises as `remove` does."""
+        node = self.node(inode)
+        if not isinstance(node, Collection) or node.remove is None:
+            return False
+        node.remove(name)
+        return True
 
     def _entry(self, inode: int) -> _Numbered | None:
         collection, _, place = _split(inode)

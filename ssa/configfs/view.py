@@ -130,6 +130,49 @@ class Sockets(Protocol):
         """A socket by its number, or None if it is gone."""
 
 
+class Credential(Protocol):
+    """A certificate and its key. A change raises `BadValue` or OSError, and then nothing has changed."""
+
+    @property
+    def certificate(self) -> bytes:
+        """The chain, PEM; nothing if there is none."""
+
+    @property
+    def hostnames(self) -> Sequence[str]:
+        """The names that it serves for."""
+
+    def check_certificate(self, text: str, /) -> None:
+        """Refuse the beginning of a text that cannot become a chain."""
+
+    def check_key(self, text: str, /) -> None:
+        """Refuse the beginning of a text that cannot become a key."""
+
+    def set_certificate(self, text: str, /) -> None:
+        """Replace the chain."""
+
+    def set_key(self, text: str, /) -> None:
+        """Replace the key."""
+
+    def set_hostnames(self, text: str, /) -> None:
+        """Replace the names."""
+
+
+class Credentials(Protocol):
+    """The credentials by name. As long as a name is there, its credential is one object."""
+
+    def names(self) -> Sequence[str]:
+        """All names."""
+
+    def get(self, name: str, /) -> Credential | None:
+        """The credential of a name, or None if there is none."""
+
+    def create(self, name: str, /) -> None:
+        """Make an empty one; raises ValueError or OSError."""
+
+    def remove(self, name: str, /) -> None:
+        """Take one away; raises OSError."""
+
+
 class View(Protocol):
     """All of it."""
 
@@ -148,6 +191,10 @@ class View(Protocol):
     @property
     def sockets(self) -> Sockets:
         """The live sockets."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """What this machine's servers prove their names with."""
 
     def stats(self) -> Mapping[str, int]:
         """The daemon's counters, by name."""

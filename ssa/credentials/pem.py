@@ -54,8 +54,8 @@ def parse_key_untrusted(pem: bytes) -> PrivateKey:
     if b"ENCRYPTED" in keys[0]:
         raise _bad("the key is encrypted, and nobody is here to type its passphrase: openssl pkey -in KEY -out PLAIN")
     try:
-        # The numbers of an RSA key are not tested for primality: 4096 bits take a quarter of a second, and a key
-        # that is wrong harms nobody but its owner, as OpenSSL checks what it signs.
+        # Its validation tests the factors of an RSA key for primality: a quarter of a second for 4096 bits, for
+        # whatever key an application brings. The sums are checked below.
         key = load_pem_private_key(keys[0], None, unsafe_skip_rsa_key_validation=True)
     except Exception:  # noqa: BLE001  # what a parser may raise is open-ended, and could quote the key
         raise _bad("the private key cannot be read: expected PKCS #8, or OpenSSL's older formats") from None
@@ -110,11 +110,29 @@ def _usable_untrusted(key: object) -> PrivateKey:
     match key:
         case rsa.RSAPrivateKey() if key.key_size > _MAX_RSA_BITS:
             raise _bad(f"an RSA key of {key.key_size} bits is too slow to serve with, the limit is {_MAX_RSA_BITS}")
+        case rsa.RSAPrivateKey() if not _adds_up(key.private_numbers()):
+            raise _bad("the private key is damaged: its numbers do not fit together")
         case ec.EllipticCurvePrivateKey() if key.curve.name not in _CURVES:
             raise _bad(f"TLS 1.3 has no certificates on the curve {key.curve.name}: use P-256, P-384 or P-521")
         case rsa.RSAPrivateKey() | ec.EllipticCurvePrivateKey() | ed25519.Ed25519PrivateKey() | ed448.Ed448PrivateKey():
             return key
     raise _bad("TLS has no use for this kind of key: expected RSA, ECDSA, Ed25519 or Ed448")
+
+
+def _adds_up(key: rsa.RSAPrivateNumbers) -> bool:
+    """Whether an RSA key's numbers fit together, primes or not: none is too large, so no signature takes long."""
+    n, e = key.public_numbers.n, key.public_numbers.e
+    return (
+        e % 2 == 1
+        and 1 < e < 1 << 64
+        and min(key.p, key.q) > 2
+        and key.p * key.q == n
+        and 0 < key.d < n
+        and (key.dmp1, key.dmq1) == (key.d % (key.p - 1), key.d % (key.q - 1))
+        and e * key.dmp1 % (key.p - 1) == e * key.dmq1 % (key.q - 1) == 1
+        and 0 < key.iqmp < key.p
+        and key.q * key.iqmp % key.p == 1
+    )
 
 
 def _bad(detail: str) -> SSAError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssa.names import normalise
-from ssa.trust import hostname
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,14 +30,12 @@ def _named(credentials: Sequence[Credential], server_name: str | None) -> list[C
         name = normalise(server_name or "")
     except ValueError:
         return []
-    exact = [credential for credential in credentials if str(name) in credential.hostnames]
-    if exact or not isinstance(name, str):
-        return exact
-    return [
-        credential
-        for credential in credentials
-        if any(hostname.matches(pattern, name) for pattern in credential.hostnames)
-    ]
+    whole = [credential for credential in credentials if str(name) in credential.hostnames]
+    if whole or not isinstance(name, str):
+        return whole
+    # One label, the leftmost, and all of it (RFC 9525, section 6.3): so there is but one wildcard for a name.
+    wildcard = f"*.{name.partition('.')[2]}"
+    return [credential for credential in credentials if wildcard in credential.hostnames]
 
 
 def _default(credentials: Sequence[Credential]) -> list[Credential]:

@@ -1,6 +1,6 @@
 """A daemon that serves a fixed view: what the tests of the mount run in a process of its own.
 
-    python served.py MOUNTPOINT [SOCKETS]
+    python served.py MOUNTPOINT [SOCKETS [CREDENTIALS]]
 
 It prints "ready" when the mount is live, logs to stderr, and ends by SIGTERM. SIGUSR1 takes the first socket away.
 """
@@ -11,11 +11,13 @@ import logging
 import signal
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa.configfs import mount
+from ssa.credentials import CredentialStore
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import Policy
 
@@ -95,6 +97,7 @@ class FixedView:
         default_factory=lambda: {"tls": "yes", "ciphers": "aes-gcm-128\naes-gcm-256", "rekey": "no"}
     )
     counters: dict[str, int] = field(default_factory=lambda: {"handshakes": 7, "failures": 0})
+    credentials: CredentialStore = field(default_factory=lambda: CredentialStore(Path("/nowhere")))
 
     def stats(self) -> Mapping[str, int]:
         return self.counters
@@ -117,8 +120,9 @@ async def _signals(
             print("gone", flush=True)  # noqa: T201
 
 
-async def _main(mountpoint: str, sockets: int) -> None:
+async def _main(mountpoint: str, sockets: int, credentials: str) -> None:
     shown = view(sockets)
+    shown.credentials = CredentialStore(Path(credentials))
     mounted = await mount.init(shown, mountpoint)
     async with trio.open_nursery() as nursery:
         await nursery.start(_signals, shown, nursery.cancel_scope)
@@ -129,6 +133,7 @@ async def _main(mountpoint: str, sockets: int) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     try:
-        trio.run(_main, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+        arguments = [*sys.argv[1:], *("0", "/nowhere")[len(sys.argv) - 2 :]]
+        trio.run(_main, arguments[0], int(arguments[1]), arguments[2])
     except mount.MountError as refused:
         sys.exit(f"refused: {refused}")

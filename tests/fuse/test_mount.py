@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ssa.policy.schema import SETTINGS
+from tests.unit import trust_factory
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -161,7 +164,11 @@ SHELL = [
     ("wc -l < sockets/1/verdicts", "2\n"),
     ("cp policy/min_version /dev/stdout", "TLSv1.2\n"),
     ("read v < policy/min_version; echo $v", "TLSv1.2\n"),
-    ("ls", "kernel\npolicy\nsockets\nstats\nversion\n"),
+    ("ls", "credentials\nkernel\npolicy\nsockets\nstats\nversion\n"),
+    (
+        "mkdir credentials/a && ls credentials/a && cat credentials/a/*s && rmdir credentials/a",
+        "certificate\nhostnames\nkey\n\n",
+    ),
     ("ls sockets", "1\n2\n3\n"),
     ("echo sockets/*/pid", "sockets/1/pid sockets/2/pid sockets/3/pid\n"),
     ("find . -name cipher | sort", "./sockets/1/cipher\n./sockets/2/cipher\n./sockets/3/cipher\n"),
@@ -169,7 +176,7 @@ SHELL = [
         "stat -c '%A %s' policy/alpn version sockets/1/close policy",
         "-rw-r--r-- 4096\n-r--r--r-- 4096\n--w------- 4096\ndrwxr-xr-x 0\n",
     ),
-    ("ls -l policy | wc -l", "12\n"),
+    ("ls -l policy | wc -l", f"{1 + len(SETTINGS)}\n"),
     ("test -d sockets/1 && ! test -e sockets/9 && echo fine", "fine\n"),
     ("cd sockets/1 && cat ../../version", "0.0.test\n"),
     ("df . | tail -n 1 | cut -d' ' -f1", "ssa\n"),
@@ -186,6 +193,11 @@ REFUSED = [
     ("echo x > policy/new", "Permission denied|cannot create"),
     ("echo x > new", "Permission denied|cannot create"),
     ("mkdir new", "Operation not permitted"),
+    ("mkdir policy/new sockets/9", "Operation not permitted"),
+    ("mkdir credentials/.new", "Invalid argument"),
+    ("mkdir 'credentials/a b'", "Invalid argument"),
+    ("rmdir credentials", "Operation not permitted"),
+    ("rmdir credentials/none", "No such file"),
     ("rm -f policy/min_version", "Operation not permitted"),
     ("rmdir stats", "Operation not permitted"),
     ("rm -rf sockets/1", "Operation not permitted"),
@@ -217,7 +229,8 @@ def test_refused_and_nothing_changed(ssa: Served, script: str, message: str) -> 
     assert done.returncode != 0
     assert any(words in done.stderr for words in message.split("|")), done.stderr
     assert {path: path.read_bytes() for path in (ssa.root / "policy").iterdir()} == before
-    assert ls(ssa.root) == ["kernel", "policy", "sockets", "stats", "version"]
+    assert ls(ssa.root) == ["credentials", "kernel", "policy", "sockets", "stats", "version"]
+    assert ls(ssa.root / "credentials") == []
     Path("/tmp/ssa-stolen").unlink(missing_ok=True)
 
 
@@ -283,6 +296,122 @@ def test_another_user_reads_and_does_not_write(ssa: Served) -> None:
         assert done.returncode != 0
         assert "Permission denied" in done.stderr
     assert ssa.sh("cat policy/min_version").stdout == "TLSv1.2\n"
+
+
+# --- credentials ---
+
+CA = trust_factory.root()
+OLD, NEW = (trust_factory.leaf(CA, name) for name in ("old.example", "new.example"))
+# A chain of nearly 64 KiB: certificates with long names.
+LONG = [trust_factory.leaf(CA, *(f"{number}.{'x' * 50}.example" for number in range(43))) for _ in range(15)]
+
+
+@pytest.fixture
+def credential(shared: Served, tmp_path: Path) -> Iterator[Path]:
+    """The directory of a credential that serves old.example, and in $PEM the files that it is made of."""
+    for name, made in (("old", OLD), ("new", NEW)):
+        (tmp_path / f"{name}.pem").write_bytes(made.pem)
+        (tmp_path / f"{name}-full.pem").write_bytes(made.pem + CA.pem)
+        (tmp_path / f"{name}-key.pem").write_bytes(made.key_pem)
+    (tmp_path / "ca.pem").write_bytes(CA.pem)
+    (tmp_path / "long.pem").write_bytes(NEW.pem + b"".join(made.pem for made in LONG))
+    os.environ["PEM"] = str(tmp_path)
+    path = shared.root / "credentials" / "www"
+    path.mkdir()
+    (path / "certificate").write_bytes(OLD.pem)
+    (path / "key").write_bytes(OLD.key_pem)
+    yield path
+    path.rmdir()
+    assert ls(path.parent) == []
+
+
+def test_the_chain_is_readable_and_the_key_is_not(shared: Served, credential: Path) -> None:
+    assert (credential / "certificate").read_bytes() == OLD.pem
+    assert (credential / "hostnames").read_bytes() == b"old.example\n"
+    assert ls(credential) == ["certificate", "hostnames", "key"]
+    assert shared.sh("stat -c %A credentials/www/*").stdout == "-rw-r--r--\n-rw-r--r--\n--w-------\n"
+    for script in ("cat credentials/www/key", "cp credentials/www/key /tmp/ssa-stolen", "cat < credentials/www/key"):
+        done = shared.sh(script)
+        assert done.returncode != 0
+        assert any(words in done.stderr for words in ("Permission denied", "cannot open")), done.stderr
+
+
+# What puts $PEM/new.pem with the CA's certificate behind it into a file.
+PKCS7 = "openssl pkcs7 -print_certs -out credentials/www/certificate"
+WRITERS = [
+    "cp $PEM/new-full.pem credentials/www/certificate",
+    "cat $PEM/new-full.pem > credentials/www/certificate",
+    "cat $PEM/new.pem $PEM/ca.pem > credentials/www/certificate",
+    "cat $PEM/new.pem $PEM/ca.pem >> credentials/www/certificate",
+    "{ cat $PEM/new.pem; cat $PEM/ca.pem; } > credentials/www/certificate",
+    "{ cat $PEM/new.pem; cat $PEM/ca.pem; } >> credentials/www/certificate",
+    "cat $PEM/new-full.pem | tee credentials/www/certificate >/dev/null",
+    "dd status=none if=$PEM/new-full.pem of=credentials/www/certificate bs=100",
+    f"openssl crl2pkcs7 -nocrl -certfile $PEM/new-full.pem | {PKCS7}",
+    "bash -c 'echo \"$(cat $PEM/new-full.pem)\" > credentials/www/certificate'",
+    'echo "$(cat $PEM/new-full.pem)" > credentials/www/certificate',
+]
+
+
+@pytest.mark.parametrize("script", WRITERS)
+def test_a_renewal(shared: Served, credential: Path, script: str) -> None:
+    done = shared.sh(script)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert (credential / "certificate").read_bytes() == OLD.pem  # still in service, without the new one's key
+    done = shared.sh("cp $PEM/new-key.pem credentials/www/key")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert (credential / "certificate").read_bytes() == NEW.pem + CA.pem
+    assert (credential / "hostnames").read_bytes() == b"new.example\n"
+
+
+JUNK = [
+    ("echo junk > credentials/www/certificate", "Invalid argument|I/O error"),
+    ("echo junk > credentials/www/key", "Invalid argument|I/O error"),
+    ("cp $PEM/new-key.pem credentials/www/certificate", "Invalid argument"),
+    ("cp $PEM/new.pem credentials/www/key", "Invalid argument"),
+    ("head -c 300 $PEM/new.pem > credentials/www/certificate", "Invalid argument"),
+    ("head -c 300 $PEM/new.pem > $PEM/cut; cp $PEM/cut credentials/www/certificate", "Invalid argument"),
+    ("head -c 65537 /dev/zero | cat > credentials/www/certificate", "Invalid argument"),
+    ("cat $PEM/long.pem $PEM/long.pem > credentials/www/certificate", "Invalid argument"),
+    ("echo a:443 > credentials/www/hostnames", "Invalid argument|I/O error"),
+    ("rm credentials/www/key", "Operation not permitted"),
+    ("echo x > credentials/www/new", "Permission denied|cannot create"),
+    ("mkdir credentials/www", "File exists"),
+    ("mkdir credentials/www/new", "Operation not permitted"),
+]
+
+
+@pytest.mark.parametrize(("script", "message"), JUNK)
+def test_junk_is_refused_and_the_old_pair_stays(shared: Served, credential: Path, script: str, message: str) -> None:
+    done = shared.sh(script)
+    assert done.returncode != 0
+    assert any(words in done.stderr for words in message.split("|")), done.stderr
+    assert (credential / "certificate").read_bytes() == OLD.pem
+    assert (credential / "hostnames").read_bytes() == b"old.example\n"
+    assert not any("PRIVATE KEY" in line for line in shared.log)
+
+
+def test_a_chain_of_nearly_64_kib(shared: Served, credential: Path, tmp_path: Path) -> None:
+    text = (tmp_path / "long.pem").read_bytes()
+    assert 60 << 10 < len(text) <= 64 << 10
+    (credential / "key").write_bytes(NEW.key_pem)
+    descriptor = os.open(credential / "certificate", os.O_WRONLY)
+    assert os.write(descriptor, text) == len(text)
+    os.close(descriptor)
+    assert (credential / "certificate").read_bytes() == text
+    (credential / "certificate").write_bytes(NEW.pem)
+    assert shared.sh("cp $PEM/long.pem credentials/www/certificate").returncode == 0
+    assert shared.sh("cat credentials/www/certificate").stdout.encode() == text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
+def test_another_user_makes_no_credentials(shared: Served, credential: Path) -> None:
+    nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "
+    assert shared.sh(f"{nobody} 'cat credentials/www/hostnames'").stdout == "old.example\n"
+    for script in ("mkdir credentials/a", "rmdir credentials/www", "echo > credentials/www/key"):
+        done = shared.sh(f"{nobody} '{script}'")
+        assert done.returncode != 0
+        assert "Permission denied" in done.stderr
 
 
 # --- processes that come and go ---

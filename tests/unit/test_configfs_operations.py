@@ -21,7 +21,9 @@ from pyfuse3 import FUSEError
 from ssa.configfs import render
 from ssa.configfs.operations import Operations
 from ssa.configfs.tree import KERNEL_FILES, ROOT, SOCKET_FILES, Collection, File, Node, Tree, build
+from ssa.credentials import CredentialStore
 from ssa.policy.schema import SETTINGS
+from tests.unit import trust_factory
 
 sys.path.append(str(Path(__file__).parents[1] / "fuse"))
 import served
@@ -74,6 +76,25 @@ class Shell:
         finally:
             self.call(self.ops.release, fh)
 
+    def mkdir(self, path: str) -> Any:
+        parent, _, name = path.rpartition("/")
+        return self.call(self.ops.mkdir, self.inode(parent), name.encode(), 0o700, ROOT_USER)
+
+    def rmdir(self, path: str) -> None:
+        parent, _, name = path.rpartition("/")
+        self.call(self.ops.rmdir, self.inode(parent), name.encode(), ROOT_USER)
+
+    def gather(self, path: str, *pieces: bytes) -> None:
+        """Write a value in pieces, as a program with a buffer does, and close it."""
+        fh, off = self.open(path, os.O_WRONLY), 0
+        try:
+            for piece in pieces:
+                assert self.call(self.ops.write, fh, off, piece) == len(piece)
+                off += len(piece)
+            self.call(self.ops.flush, fh)
+        finally:
+            self.call(self.ops.release, fh)
+
     def stat(self, path: str) -> Any:
         return self.call(self.ops.getattr, self.inode(path), ROOT_USER)
 
@@ -106,7 +127,8 @@ def files(node: Node, path: str = "") -> Iterator[tuple[str, File[Any]]]:
 
 
 def test_what_is_there(shell: Shell) -> None:
-    assert shell.ls("/") == ["version", "kernel", "policy", "sockets", "stats"]
+    assert shell.ls("/") == ["version", "kernel", "policy", "credentials", "sockets", "stats"]
+    assert shell.ls("credentials") == []
     assert shell.ls("policy") == list(SETTINGS)
     assert shell.ls("kernel") == list(KERNEL_FILES)
     assert shell.ls("sockets") == ["1", "2", "3"]
@@ -138,7 +160,7 @@ def test_inodes_are_of_one_node_each_and_come_back(shell: Shell) -> None:
             yield from walk(child)
 
     inodes = list(walk(ROOT))
-    assert len(inodes) == len(set(inodes)) == 1 + 5 + 3 + len(SETTINGS) + 3 * (1 + len(SOCKET_FILES)) + 2
+    assert len(inodes) == len(set(inodes)) == 1 + 6 + 3 + len(SETTINGS) + 3 * (1 + len(SOCKET_FILES)) + 2
     assert all(shell.inode(tree.path(inode)) == inode for inode in inodes)
 
 
@@ -191,9 +213,12 @@ def test_read(shell: Shell, path: str, content: bytes) -> None:
 
 
 def test_every_file_that_can_be_read_ends_its_line(shell: Shell) -> None:
+    shell.mkdir("credentials/x")
+    members = {"sockets/*": "sockets/1", "stats/*": "stats/failures", "credentials/*": "credentials/x"}
     for path, file in files(build(shell.view)):
         if file.read:
-            content = shell.cat(path.replace("sockets/*", "sockets/1").replace("stats/*", "stats/failures"))
+            collection, *below = path.lstrip("/").partition("*")
+            content = shell.cat("".join((members.get(f"{collection}*", collection), *below[1:])))
             assert content.endswith(b"\n")
             assert content.count(b"\n") == 1 or not content.startswith(b"\n")
 
@@ -321,13 +346,15 @@ def test_setattr(shell: Shell, fields: str, number: int) -> None:
         assert shell.call(shell.ops.setattr, *args).st_size == 4096
 
 
-def test_nothing_can_be_made_or_removed(shell: Shell) -> None:
-    refusals = {"create": errno.EACCES} | dict.fromkeys(
-        ("mkdir", "mknod", "unlink", "rmdir", "rename", "link", "symlink"), errno.EPERM
-    )
+def test_nothing_else_can_be_made_or_removed(shell: Shell) -> None:
+    refusals = {"create": errno.EACCES} | dict.fromkeys(("mknod", "unlink", "rename", "link", "symlink"), errno.EPERM)
     for name, number in refusals.items():
         with fails(number):
             shell.call(getattr(shell.ops, name), ROOT, b"x", 0o644, ROOT_USER)
+    for path in ("/x", "/policy", "sockets/1", "sockets/9", "stats/handshakes", "policy/x", "version/x", "sockets/1/x"):
+        for handler in (shell.mkdir, shell.rmdir):
+            with fails(errno.EPERM):
+                handler(path)
 
 
 @pytest.mark.parametrize("text", [b"1", b"1\n"])
@@ -374,6 +401,169 @@ def test_a_thousand_sockets() -> None:
     sockets = tree.child(ROOT, "sockets")
     assert sockets
     assert [name for name, _ in tree.children(sockets)] == [str(number) for number in range(1, 1001)]
+
+
+# --- credentials ---
+
+CA = trust_factory.root()
+ONE, TWO = trust_factory.leaf(CA, "one.example"), trust_factory.leaf(CA, "two.example")
+
+
+@pytest.fixture
+def made(shell: Shell) -> Shell:
+    """With a credential x that serves one.example."""
+    shell.mkdir("credentials/x")
+    shell.gather("credentials/x/certificate", ONE.pem + CA.pem)
+    shell.gather("credentials/x/key", ONE.key_pem)
+    return shell
+
+
+def serving(shell: Shell) -> list[tuple[bytes, ...]]:
+    return [credential.chain for credential in shell.view.credentials.current()]
+
+
+def test_a_credential_is_made_and_removed(shell: Shell) -> None:
+    attributes = shell.mkdir("credentials/www.example.org")
+    assert attributes.st_ino == shell.inode("credentials/www.example.org")
+    assert (attributes.st_mode, attributes.entry_timeout) == (stat.S_IFDIR | 0o755, 0)
+    assert shell.ls("credentials") == ["www.example.org"]
+    assert shell.ls("credentials/www.example.org") == ["certificate", "key", "hostnames"]
+    assert shell.cat("credentials/www.example.org/certificate") == b"\n"
+    with fails(errno.EEXIST):
+        shell.mkdir("credentials/www.example.org")
+    shell.rmdir("credentials/www.example.org")
+    assert shell.ls("credentials") == []
+    with fails(errno.ENOENT):
+        shell.rmdir("credentials/www.example.org")
+
+
+@pytest.mark.parametrize("name", [".x", "a b", "x" * 65, "*.example.org", "x\n", "ü", "\udcff"])
+def test_a_credential_with_no_name(shell: Shell, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    with fails(errno.EINVAL):
+        shell.call(shell.ops.mkdir, shell.inode("credentials"), os.fsencode(name), 0o755, ROOT_USER)
+    assert "not made for uid 0 pid 42: " in caplog.text
+    assert not any("\n" in record.getMessage() for record in caplog.records)
+
+
+def test_a_credential_serves_when_it_is_whole(made: Shell) -> None:
+    assert serving(made) == [(ONE.der, CA.der)]
+    assert made.cat("credentials/x/certificate") == ONE.pem + CA.pem
+    assert made.cat("credentials/x/hostnames") == b"one.example\n"
+    assert made.stat("credentials/x/key").st_mode == stat.S_IFREG | 0o200
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        with fails(errno.EACCES):
+            made.open("credentials/x/key", flags)
+
+
+def test_a_credential_is_renewed_at_once(made: Shell) -> None:
+    made.gather("credentials/x/key", TWO.key_pem)
+    assert serving(made) == [(ONE.der, CA.der)]
+    made.gather("credentials/x/certificate", TWO.pem)
+    assert serving(made) == [(TWO.der,)]
+    assert made.cat("credentials/x/hostnames") == b"two.example\n"
+
+
+def test_names_are_overridden(made: Shell) -> None:
+    made.write("credentials/x/hostnames", b"a.example *.a.example\n")
+    assert made.cat("credentials/x/hostnames") == b"a.example\n*.a.example\n"
+    with fails(errno.EINVAL):
+        made.write("credentials/x/hostnames", b"a:443")
+    assert made.cat("credentials/x/hostnames") == b"a.example\n*.a.example\n"
+    made.write("credentials/x/hostnames", b"\n")
+    assert made.cat("credentials/x/hostnames") == b"one.example\n"
+
+
+@pytest.mark.parametrize("size", [100, 1024, 4096])
+def test_a_value_may_come_in_pieces_and_counts_when_it_is_closed(made: Shell, size: int) -> None:
+    text = TWO.pem + CA.pem
+    made.gather("credentials/x/key", TWO.key_pem)
+    fh = made.open("credentials/x/certificate", os.O_WRONLY)
+    for off in range(0, len(text), size):
+        made.call(made.ops.write, fh, off, text[off : off + size])
+        assert serving(made) == [(ONE.der, CA.der)]
+    made.call(made.ops.flush, fh)
+    assert serving(made) == [(TWO.der, CA.der)]
+    made.call(made.ops.flush, fh)
+    made.call(made.ops.release, fh)
+    assert serving(made) == [(TWO.der, CA.der)]
+
+
+def test_several_programs_write_through_one_open_file(made: Shell) -> None:
+    fh = made.open("credentials/x/certificate", os.O_WRONLY | os.O_APPEND)
+    made.gather("credentials/x/key", TWO.key_pem)
+    for off, text in ((4096, TWO.pem), (4096, CA.pem)):  # at the end of a file that always has 4096 bytes
+        made.call(made.ops.write, fh, off, text)
+        made.call(made.ops.flush, fh)
+    assert serving(made) == [(TWO.der, CA.der)]
+    made.call(made.ops.write, fh, 0, TWO.pem)  # from the start: a new value
+    made.call(made.ops.flush, fh)
+    assert serving(made) == [(TWO.der,)]
+
+
+@pytest.mark.parametrize("file", ["certificate", "key"])
+@pytest.mark.parametrize("text", [b"junk\n", b"\xff", TWO.pem + TWO.key_pem + b"-" * 65536])
+def test_junk_fails_the_write_and_the_old_pair_stays(
+    made: Shell, caplog: pytest.LogCaptureFixture, file: str, text: bytes
+) -> None:
+    fh = made.open(f"credentials/x/{file}", os.O_WRONLY)
+    with fails(errno.EINVAL):
+        made.call(made.ops.write, fh, 0, text)
+    with fails(errno.EINVAL):  # one that does not look what became of it, and goes on
+        made.call(made.ops.write, fh, len(text), TWO.pem)
+    made.call(made.ops.flush, fh)
+    assert serving(made) == [(ONE.der, CA.der)]
+    assert f"credentials/x/{file}: refused from uid 0 pid 42: " in caplog.text
+    assert "BEGIN PRIVATE" not in caplog.text
+
+
+def test_what_is_cut_short_fails_the_close(made: Shell) -> None:
+    fh = made.open("credentials/x/certificate", os.O_WRONLY)
+    made.call(made.ops.write, fh, 0, TWO.pem[:300])
+    with fails(errno.EINVAL):
+        made.call(made.ops.flush, fh)
+    made.call(made.ops.flush, fh)
+    assert serving(made) == [(ONE.der, CA.der)]
+
+
+def test_who_has_a_removed_credential_open_does_not_write_to_the_next(made: Shell) -> None:
+    fh = made.open("credentials/x/certificate", os.O_WRONLY)
+    late = made.open("credentials/x/hostnames", os.O_WRONLY)
+    folder = made.inode("credentials/x")
+    made.call(made.ops.write, fh, 0, TWO.pem)
+    made.rmdir("credentials/x")
+    assert serving(made) == []
+    made.mkdir("credentials/x")
+    assert made.inode("credentials/x") != folder
+    assert made.ls("credentials") == ["x"]
+    with fails(errno.ENODEV):
+        made.call(made.ops.flush, fh)
+    with fails(errno.ENODEV):
+        made.call(made.ops.write, late, 0, b"a.example")
+    assert made.cat("credentials/x/certificate") == b"\n"
+    with fails(errno.ENOENT):
+        made.call(made.ops.lookup, folder, b"key", ROOT_USER)
+
+
+def test_those_of_the_directory_are_shown_and_changed_there(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / "certificate").write_bytes(ONE.pem)
+    (tmp_path / "y" / "key").write_bytes(ONE.key_pem)
+    (tmp_path / "y" / "key").chmod(0o600)
+    shell.view.credentials = CredentialStore(tmp_path)
+    shell = Shell(shell.view, Operations(Tree(build(shell.view), shell.view)))
+    assert shell.ls("credentials") == ["y"]
+    assert shell.cat("credentials/y/certificate") == ONE.pem
+    assert shell.cat("credentials/y/hostnames") == b"one.example\n"
+    for change in (
+        functools.partial(shell.rmdir, "credentials/y"),
+        functools.partial(shell.gather, "credentials/y/certificate", TWO.pem),
+        functools.partial(shell.gather, "credentials/y/key", TWO.key_pem),
+        functools.partial(shell.write, "credentials/y/hostnames", b"x.example"),
+    ):
+        with fails(errno.EPERM):
+            change()
+    with fails(errno.EEXIST):
+        shell.mkdir("credentials/y")
 
 
 # --- values ---

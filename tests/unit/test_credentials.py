@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,7 +18,7 @@ from ssa.credentials.credential import parse_hostnames_untrusted
 from ssa.credentials.pem import check_so_far_untrusted
 from ssa.credentials.slot import Slot
 from ssa.errors import SSAError
-from tests.unit.trust_factory import authority, key, leaf, root
+from tests.unit.trust_factory import authority, key, leaf, root, tlv
 
 ROOT = root()
 CA = authority("Test CA", ROOT)
@@ -132,6 +134,37 @@ def test_an_rsa_key_that_would_take_long():
     private = rsa.RSAPrivateNumbers(p, q, 3, 3, 3, 3, public).private_key(unsafe_skip_rsa_key_validation=True)
     with refusal(text="10239 bits|10240 bits"):
         parse_key_untrusted(pkcs8(private))
+
+
+@pytest.mark.parametrize("name", ["p", "q", "d", "dmp1", "dmq1", "iqmp"])
+@pytest.mark.parametrize("change", [lambda n: n + 2, lambda n: n << 100_000 | 1, lambda n: 1])
+def test_an_rsa_key_that_does_not_add_up(name, change):
+    numbers = RSA.key.private_numbers()
+    values = {each: getattr(numbers, each) for each in ("p", "q", "d", "dmp1", "dmq1", "iqmp")}
+    assert parse_key_untrusted(pkcs1(numbers.public_numbers.n, values)).key_size == 2048
+    values[name] = change(values[name])
+    began = time.monotonic()
+    with refusal(text="damaged|cannot be read"):
+        parse_key_untrusted(pkcs1(numbers.public_numbers.n, values))
+    assert time.monotonic() - began < 1
+
+
+def pkcs1(n, values):
+    rest = [values[name] for name in ("d", "p", "q", "dmp1", "dmq1", "iqmp")]
+    return armoured(tlv(0x30, b"".join(map(integer, (0, n, 65537, *rest)))))
+
+
+def integer(number):
+    return tlv(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def armoured(der):
+    return b"-----BEGIN RSA PRIVATE KEY-----\n" + base64.encodebytes(der) + b"-----END RSA PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize("bits", [1024, 2048, 3072])
+def test_an_rsa_key_that_adds_up(bits):
+    assert parse_key_untrusted(pkcs8(rsa.generate_private_key(65537 if bits > 1024 else 3, bits))).key_size == bits
 
 
 @pytest.mark.parametrize("size", [1, 26, 27, 28, 60, 100, 4096])
