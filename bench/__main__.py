@@ -17,7 +17,7 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, handshakes, processes
+from bench import bulk, handshakes, processes, servers, sockets
 from bench.world import World, world
 from ssa.ktls.probe import probe
 
@@ -34,6 +34,10 @@ MEASUREMENTS: dict[str, Callable[[World], list[Row]]] = {
     "at-once": handshakes.at_once,
     "memory": handshakes.live,
     "bulk": bulk.bulk,
+    "calls": sockets.calls,
+    "echo": sockets.echo,
+    "serve": servers.serve,
+    "idle": servers.idle,
 }
 
 

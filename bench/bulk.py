@@ -46,7 +46,7 @@ def bulk(world: World) -> list[Row]:
 
 def _row(world: World, port: int, name: str, our_move: Move, their_move: Move) -> Row:
     def ours() -> float:
-        with socket.socket(fileno=ssa.connect_tls(HOST, port)) as sock:
+        with ssa.create_connection((HOST, port)) as sock:
             return our_move(sock)
 
     def theirs() -> float:
@@ -81,9 +81,7 @@ def _send(sock: socket.socket) -> None:
 
 
 def _sendfile(file: IO[bytes], sock: socket.socket) -> None:
-    done = 0
-    while done < _SIZE:
-        done += os.sendfile(sock.fileno(), file.fileno(), done, _SIZE - done)
+    sock.sendfile(file, 0, _SIZE)
 
 
 def _read_and_send(file: IO[bytes], sock: socket.socket) -> None:

@@ -1,0 +1,92 @@
+"""Servers: how many handshakes a second, and whether clients that do nothing get in the way of those that do."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.measure import Row, Samples, elapsed, interleaved
+from bench.world import World, connect_ssl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HANDSHAKES = 40  # a sample
+_ROUNDS = 21
+_IDLE = 1000
+_PROBES = 15
+
+
+def serve(world: World) -> list[Row]:
+    """Handshakes a second of a server with a client that does nothing else, beside an asyncio server with `ssl`.
+
+    The client is the same, and its work is on the same processor: what is told is the rate of both together.
+    """
+    with _server("ssa", world) as ours, _server("asyncio", world) as theirs:
+        a, b = interleaved(_ROUNDS, lambda: _connects(world, ours), lambda: _connects(world, theirs), warm_up=2)
+    rates = [Samples(tuple(_HANDSHAKES / seconds for seconds in side.values)) for side in (a, b)]
+    ratio = rates[0].median / rates[1].median
+    return [
+        Row(
+            name="handshakes of a server, beside asyncio's",
+            unit="1/s",
+            ours=rates[0],
+            theirs=rates[1],
+            ratio=ratio,
+            aim="at least 0.7 of it",
+            met=ratio >= 0.7,
+        )
+    ]
+
+
+def _connects(world: World, port: int) -> float:
+    def all_of_them() -> None:
+        for _ in range(_HANDSHAKES):
+            with connect_ssl(world.context, port) as sock:
+                sock.recv(1)  # the server closes
+
+    return elapsed(all_of_them)
+
+
+def idle(world: World) -> list[Row]:
+    """From connect to the server's first byte, with a thousand clients that have connected and say nothing."""
+    with _server("ssa", world) as quiet, _server("ssa", world) as busy, contextlib.ExitStack() as held:
+        for _ in range(_IDLE):
+            held.enter_context(socket.create_connection(("127.0.0.1", busy)))
+        a, b = interleaved(_PROBES * 4, lambda: _first_byte(world, busy), lambda: _first_byte(world, quiet), scale=1000)
+    ratio = a.median / b.median
+    return [
+        Row(
+            name=f"accept with {_IDLE} idle clients, beside none",
+            unit="ms",
+            ours=a,
+            ratio=ratio,
+            aim="at most 1.2 times",
+            met=ratio <= 1.2,
+            note=f"with none: {b.median:.2f} ms",
+        )
+    ]
+
+
+def _first_byte(world: World, port: int) -> float:
+    def one() -> None:
+        with connect_ssl(world.context, port) as sock:
+            if sock.recv(1) != b"x":
+                raise RuntimeError("the server did not answer")
+
+    return elapsed(one)
+
+
+@contextlib.contextmanager
+def _server(kind: str, world: World) -> Iterator[int]:
+    """A server in a process of its own; its port."""
+    command = [sys.executable, "-m", "bench.server", kind, world.cert, world.key]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
+        try:
+            yield int(process.stdout.readline()) if process.stdout else 0
+        finally:
+            process.kill()

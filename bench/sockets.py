@@ -1,0 +1,154 @@
+"""What a TLSSocket costs in a program: its calls beside a plain TCP socket's, and its latency beside `ssl`'s."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING
+
+import ssa
+from bench.measure import Row, Samples, elapsed, interleaved
+from bench.world import HOST, World, connect_ssl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CALLS = 400
+_ROUNDS = 25
+_MESSAGE = bytes(64)
+_ECHOES = 200
+
+
+def calls(world: World) -> list[Row]:
+    """Send and recv, of messages so short that the call is what costs: a TLS socket's beside a TCP socket's.
+
+    Both ends are in this process, and of one kind: a sample is so many messages sent, and then received. What the
+    kernel does for TLS in each call is in it, and the same calls by `socket.socket` on the same descriptor tell it
+    apart from what the class adds.
+    """
+    with _tls_pair(world) as tls, _tcp_pair() as tcp, _bare(tls) as bare:
+        rows = []
+        for name, index in (("send", 0), ("recv", 1)):
+            ours, theirs, plain = (
+                Samples(values)
+                for values in zip(
+                    *((times[index] for times in sample) for sample in _rounds([tls, tcp, bare])), strict=True
+                )
+            )
+            ratio, own = ours.median / theirs.median, ours.median / plain.median
+            rows.append(
+                Row(
+                    name=f"a TLSSocket's {name} beside a TCP socket's",
+                    unit="us a call",
+                    ours=ours,
+                    theirs=theirs,
+                    ratio=ratio,
+                    aim="at most 1.2 times",
+                    met=ratio <= 1.2,
+                    note=f"socket.socket on the same descriptor: {plain.median:.2f} us, so the class makes x{own:.2f}",
+                )
+            )
+    return rows
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+def _rounds(pairs: list[Pair]) -> Iterator[list[tuple[float, float]]]:
+    """The time of a send and of a recv in microseconds, for each pair in turn, again and again."""
+    for _ in range(_ROUNDS):
+        yield [_one_round(*pair) for pair in pairs]
+
+
+def _one_round(sender: socket.socket, receiver: socket.socket) -> tuple[float, float]:
+    size = len(_MESSAGE)
+    send, recv = sender.send, receiver.recv
+    sending = elapsed(lambda: [send(_MESSAGE) for _ in range(_CALLS)])
+    receiving = elapsed(lambda: [recv(size) for _ in range(_CALLS)])
+    return sending / _CALLS * 1e6, receiving / _CALLS * 1e6
+
+
+@contextlib.contextmanager
+def _tls_pair(world: World) -> Iterator[Pair]:
+    with ssa.create_server(("127.0.0.1", 0), certificate=world.cert, private_key=world.key) as listener:
+        client = ssa.create_connection((HOST, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with client, server:
+            client.sendall(b"x")  # what came with the handshake is out of the way then
+            server.recv(1)
+            server.sendall(b"x")
+            client.recv(1)
+            yield client, server
+
+
+@contextlib.contextmanager
+def _tcp_pair() -> Iterator[Pair]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        with client, server:
+            yield client, server
+
+
+@contextlib.contextmanager
+def _bare(pair: Pair) -> Iterator[Pair]:
+    """The same descriptors, as objects of `socket.socket`."""
+    client, server = (socket.socket(fileno=sock.fileno()) for sock in pair)
+    try:
+        yield client, server
+    finally:
+        client.detach()
+        server.detach()
+
+
+def echo(world: World) -> list[Row]:
+    """A byte there and back, between a client and a server of the same kind."""
+    with _echoing(_tls_pair(world)) as ours, _echoing(_ssl_pair(world)) as theirs:
+        a, b = interleaved(_ROUNDS, lambda: _echo(ours), lambda: _echo(theirs), scale=1e6 / _ECHOES)
+    return [Row(name="echo of one byte", unit="us", ours=a, theirs=b, ratio=a.median / b.median)]
+
+
+def _echo(client: socket.socket) -> float:
+    def there_and_back() -> None:
+        for _ in range(_ECHOES):
+            client.sendall(b"x")
+            client.recv(1)
+
+    return elapsed(there_and_back)
+
+
+@contextlib.contextmanager
+def _echoing(made: contextlib.AbstractContextManager[Pair]) -> Iterator[socket.socket]:
+    with made as (client, server):
+        for sock in (client, server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def serve() -> None:
+            while data := server.recv(1):
+                server.sendall(data)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield client
+        client.shutdown(socket.SHUT_WR)
+        thread.join(5)
+
+
+@contextlib.contextmanager
+def _ssl_pair(world: World) -> Iterator[Pair]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(world.cert, world.key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted: list[ssl.SSLSocket] = []
+
+        def accept() -> None:
+            accepted.append(context.wrap_socket(listener.accept()[0], server_side=True))
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        client = connect_ssl(world.context, listener.getsockname()[1])
+        thread.join()
+        with client, accepted[0] as server:
+            yield client, server
