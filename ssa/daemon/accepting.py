@@ -8,14 +8,11 @@ end of the connection to us, which is readable when there is one.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import logging
 import math
 import os
-import resource
 import socket
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,8 +23,6 @@ from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ssa.daemon.registry import Application
     from ssa.daemon.service import Service
 
@@ -85,16 +80,13 @@ class _Listener:
         self._socket = sock
         self._connection = connection
         self._backlog = max(1, min(backlog or 128, _MAX_BACKLOG))
-        # Half of what the daemon can have open, shared by the listeners of an ordinary machine.
-        self._most_under_way = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
-        self._under_way: OrderedDict[int, trio.CancelScope] = OrderedDict()  # the oldest first
         self._ready = 0  # connections that the application has not taken
         self._room = trio.Event()
         self._delivering = trio.Lock()
 
     async def follow(self) -> None:
         """Take what the application says about its options later, until it hangs up."""
-        while (packet := await requests.receive_untrusted(self._connection, patience=math.inf)) is not None:
+        while (packet := await self._next_packet()) is not None:
             try:
                 request = wire.parse_untrusted(packet.data, wire.Listen)
                 terms = await agree(self._service, request, packet.descriptors)
@@ -103,6 +95,12 @@ class _Listener:
                 _log.warning("pid %d: its listener is served as before: %s", self._application.pid, exc)
             finally:
                 packet.close()
+
+    async def _next_packet(self) -> requests.Packet | None:
+        try:
+            return await requests.receive_untrusted(self._connection, patience=math.inf)
+        except OSError:  # it has gone, and left what was ready for it
+            return None
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Accept and serve until cancelled."""
@@ -126,7 +124,7 @@ class _Listener:
     async def _serve(self, sock: socket.socket) -> None:
         reply = None
         try:
-            with self._place(sock.fileno()):
+            with self._service.crowd.place(self._application.uid):
                 reply = await pipeline.serve(self._service, self._application, self._serving, sock)
             if reply is not None:
                 await self._deliver(reply, sock)
@@ -138,20 +136,7 @@ class _Listener:
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
             _log.exception("a fault of ssad's own, serving the listener of pid %d", self._application.pid)
         finally:
-            sock.close()
-
-    @contextlib.contextmanager
-    def _place(self, fd: int) -> Iterator[None]:
-        """A place among the handshakes under way. When all are taken, who has had one for longest gives way."""
-        if len(self._under_way) >= self._most_under_way:
-            self._under_way.popitem(last=False)[1].cancel()
-        with trio.CancelScope() as scope:
-            self._under_way[fd] = scope
-            try:
-                yield
-            finally:
-                if self._under_way.get(fd) is scope:
-                    del self._under_way[fd]
+            requests.drop(sock)  # it has the listener's options, SO_LINGER too
 
     async def _deliver(self, reply: wire.Reply, sock: socket.socket) -> None:
         self._ready += 1

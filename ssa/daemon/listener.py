@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import resource
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -14,9 +11,9 @@ import trio
 
 from ssa import errors, wire
 from ssa.daemon import accepting, living, pipeline, requests
+from ssa.daemon.quota import Quota, most_descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from ssa.daemon.registry import Application
@@ -40,7 +37,7 @@ def listen(path: Path, mode: int) -> socket.socket:
 async def serve(service: Service, listener: socket.socket) -> None:
     """Serve applications until cancelled."""
     listener.setblocking(False)
-    quota = Quota(max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8))
+    quota = Quota(most_descriptors())
     hang_ups = requests.HangUps()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hang_ups.watch)
@@ -55,27 +52,6 @@ async def serve(service: Service, listener: socket.socket) -> None:
                 await trio.sleep(0.1)
                 continue
             nursery.start_soon(_serve_one, service, quota, hang_ups, connection)
-
-
-class Quota:
-    """How many connections a user may have at once, so that none can take all descriptors. Root is not counted."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._used: Counter[int] = Counter()
-
-    @contextlib.contextmanager
-    def of(self, uid: int) -> Iterator[None]:
-        """A place for one connection of that user. Raises `ssa.SSAError` OVERLOADED when there is none."""
-        if uid and self._used[uid] >= self._limit:
-            raise errors.error("OVERLOADED", f"uid {uid} has {self._limit} requests under way")
-        self._used[uid] += 1
-        try:
-            yield
-        finally:
-            self._used[uid] -= 1
-            if not self._used[uid]:
-                del self._used[uid]
 
 
 async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps, connection: socket.socket) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from ssa import __version__, errors, trust
+from ssa.daemon.quota import Crowd, most_descriptors
 from ssa.daemon.registry import LiveSocket, Registry
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.tickets import TicketMemory
@@ -15,6 +17,7 @@ from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
 from ssa.suites import SUITES
+from ssa.trust.store import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,12 +47,16 @@ _FAILURES: dict[type[errors.SSAError], str] = {
 }
 
 
+_APPLICATIONS_STORES = 16
+
+
 class Service:
     """The daemon's state. It is the `View` that the file system shows."""
 
     def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore) -> None:
         """Raises `BadValue` when the policy's trust store can't be loaded."""
         self._stores: dict[str, trust.TrustStore] = {}
+        self._anchors: Recent[bytes, trust.TrustStore] = Recent(_APPLICATIONS_STORES)  # by digest
         self._counts: Counter[str] = Counter()
         self._capabilities = kernel
         self.policy = LivePolicy(policy, self._check)
@@ -57,6 +64,7 @@ class Service:
         self.credentials = credentials
         self.tickets = TicketMemory()
         self.sockets = Registry()
+        self.crowd = Crowd(most_descriptors())
         self.diags = Diags()
 
     def close(self) -> None:
@@ -111,10 +119,15 @@ class Service:
 
     def anchors_untrusted(self, pem: bytes) -> trust.TrustStore:
         """An application's own trust anchors. Raises `ssa.SSAError` BAD_VALUE where there is none."""
-        try:
-            return trust.TrustStore.of_pem_untrusted(pem, "TLS_TRUSTED_PEER_CERTIFICATES")
-        except ValueError as exc:
-            raise errors.error("BAD_VALUE", str(exc)) from exc
+        digest = hashlib.sha256(pem).digest()
+        store = self._anchors.get(digest)
+        if store is None:
+            try:
+                store = trust.TrustStore.of_pem_untrusted(pem, "TLS_TRUSTED_PEER_CERTIFICATES")
+            except ValueError as exc:
+                raise errors.error("BAD_VALUE", str(exc)) from exc
+            self._anchors.put(digest, store)
+        return store
 
     def judge(
         self, policy: Policy, hostname: str | None, chain: tuple[bytes, ...], anchors: trust.TrustStore | None = None

@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from ssa import errors, wire
-from ssa.daemon import listener, requests
+from ssa.daemon import listener, quota, requests
 
 
-class Full(listener.Quota):
+class Full(quota.Quota):
     def of(self, uid):
         raise errors.error("OVERLOADED", f"uid {uid}")
 
@@ -30,10 +30,10 @@ def serve_one(connection):
 
 
 def test_a_user_has_so_many_places_and_root_any_number():
-    quota = listener.Quota(1)
-    with quota.of(1000), quota.of(1001), quota.of(0), quota.of(0), pytest.raises(errors.SSAError, match="1000"):
-        quota.of(1000).__enter__()
-    with quota.of(1000):
+    places = quota.Quota(1)
+    with places.of(1000), places.of(1001), places.of(0), places.of(0), pytest.raises(errors.SSAError, match="1000"):
+        places.of(1000).__enter__()
+    with places.of(1000):
         pass
 
 
