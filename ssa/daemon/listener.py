@@ -77,8 +77,10 @@ async def _converse(
 ) -> None:
     """Answer request after request, until the application hangs up. Raises OSError."""
     while (packet := await requests.receive_untrusted(connection)) is not None:
+        shown = "?"
         try:
             request = _parse_untrusted(packet)
+            shown = _shown(request)
             if isinstance(request, wire.Listen):
                 await accepting.run(service, application, request, packet, connection)
                 return
@@ -87,7 +89,7 @@ async def _converse(
                 reply = await _answer(service, application, request, packet)
         except errors.SSAError as exc:
             service.count_failure(exc)
-            _log.info("pid %d uid %d: %s", application.pid, application.uid, exc)
+            _log.info("pid %d uid %d, %s: %s", application.pid, application.uid, shown, exc)
             reply = refusal(exc)
         finally:
             packet.close()
@@ -124,9 +126,16 @@ async def _answer(
     except errors.SSAError:
         raise
     except Exception as exc:  # fails closed: logged whole, and the application is refused
-        _log.exception("a fault of ssad's own, serving pid %d: %r", application.pid, request)
+        _log.exception("a fault of ssad's own, serving pid %d, %s", application.pid, _shown(request))
         raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
     return reply
+
+
+def _shown(request: wire.Message) -> str:
+    """A request, for the log: what was asked, and for whom."""
+    kind = type(request).__name__.lower()
+    hostname: str | None = getattr(request, "hostname", None)
+    return f"{kind} {errors.printable(hostname, 80)}" if hostname else kind
 
 
 _OnASocket = Callable[..., Awaitable[wire.Reply | None]]
