@@ -37,7 +37,7 @@ COLUMNS = (
     Column("PID", numbers=True),
     Column("PROGRAM"),
     Column("ROLE"),
-    Column("PEER"),
+    Column("NAME"),
     Column("REMOTE"),
     Column("VERSION"),
     Column("CIPHER"),
@@ -90,7 +90,7 @@ VERB = Verb(
     summary="list the TLS sockets of this machine",
     description="""\
 Lists every TLS socket that ssad has made and that some process still holds, in order of their making: the
-program that asked for it, the peer's name and address, what the kernel says of version, cipher and bytes on
+program that asked for it, the name that was asked for, the peer's address, what the kernel says of version, cipher and bytes on
 the wire, and who does the record crypto (path: ktls is the kernel).
 """,
     examples="""\
