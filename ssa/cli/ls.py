@@ -90,8 +90,8 @@ VERB = Verb(
     summary="list the TLS sockets of this machine",
     description="""\
 Lists every TLS socket that ssad has made and that some process still holds, in order of their making: the
-program that asked for it, the name that was asked for, the peer's address, what the kernel says of version, cipher and bytes on
-the wire, and who does the record crypto (path: ktls is the kernel).
+program that asked for it, the name that was asked for, the peer's address, what the kernel says of version,
+cipher and bytes on the wire, and who does the record crypto (path: ktls is the kernel).
 """,
     examples="""\
 ssa ls
