@@ -12,7 +12,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL, crypto
 
 from ssa import errors
-from ssa.handshake.engine import select_protocol, serve_name
+from ssa.handshake.engine import give_cookie, select_protocol, serve_name, take_cookie
 from ssa.suites import Suite, TLSVersion
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _lib = _openssl.lib
 
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 _METHODS: dict[Role, int] = {"client": SSL.TLS_CLIENT_METHOD, "server": SSL.TLS_SERVER_METHOD}
+_DATAGRAM_METHODS: dict[Role, int] = {"client": SSL.DTLS_CLIENT_METHOD, "server": SSL.DTLS_SERVER_METHOD}
+_DTLS_1_2 = 0xFEFD
 _CACHED = 256  # contexts; a policy's narrowings are few, the certificates of a server can be many
 
 
@@ -41,6 +43,7 @@ class _Offer:
     signature_algorithms: tuple[str, ...]
     credentials: tuple[Credential, ...]
     session_ttl: int  # seconds; a server's
+    datagrams: bool = False  # DTLS
 
     @property
     def versions(self) -> tuple[TLSVersion, ...]:
@@ -84,6 +87,15 @@ class ContextCache:
         """
         return self._find(_offer("server", policy, kernel, credentials, session_ttl))
 
+    def datagrams(
+        self, role: Role, policy: Policy, credentials: tuple[Credential, ...] = (), session_ttl: int = 0
+    ) -> SSL.Context:
+        """The context for DTLS: whatever the policy allows, as it is not the kernel that protects the records.
+
+        Raises `ssa.PolicyError` when nothing is left to offer, `ssa.SSAError` for a certificate that can't be used.
+        """
+        return self._find(_datagram_offer(role, policy, credentials, session_ttl))
+
     def _find(self, offer: _Offer) -> SSL.Context:
         context = self._contexts.get(offer)
         if context is None:
@@ -108,12 +120,27 @@ def _offer(
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
 
 
+def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, ...], session_ttl: int) -> _Offer:
+    if policy.min_version > TLSVersion.TLSv1_2:
+        raise errors.error(
+            "POLICY_DENIED",
+            f"min_version is {policy.min_version.label}, and the OpenSSL of this ssad has no DTLS 1.3: {_library()}",
+        )
+    # With DHE a server chooses how long the sums take, and these are done on the event loop.
+    suites = tuple(suite for suite in policy.ciphers if not suite.openssl.startswith("DHE-"))
+    if not suites:
+        raise errors.error("POLICY_DENIED", "the policy's ciphers leave nothing for DTLS 1.2, done without DHE")
+    return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl, datagrams=True)
+
+
+def _library() -> str:
+    return SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
+
+
 def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> SSL.Context:
-    context = SSL.Context(_METHODS[offer.role])
+    context = _bare_context(offer)
     context.set_options(_OPTIONS)
     context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
-    context.set_min_proto_version(offer.versions[0])
-    context.set_max_proto_version(offer.versions[-1])
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # The chain is judged by ssa.trust, when the peer's last flight is there: OpenSSL's own verdict is not asked.
     context.set_verify(SSL.VERIFY_NONE)
@@ -122,11 +149,28 @@ def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> 
             setter(context, names)
     _set_list(_lib.SSL_CTX_set1_curves_list, context, offer.groups)
     _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, offer.signature_algorithms)
-    context.set_keylog_callback(keylog)
+    if not offer.datagrams:  # those keys stay where they are
+        context.set_keylog_callback(keylog)
     for credential in offer.credentials:
         _use(context, credential)
     if offer.role == "server":
         _prepare_server(context, offer)
+    return context
+
+
+def _bare_context(offer: _Offer) -> SSL.Context:
+    if not offer.datagrams:
+        context = SSL.Context(_METHODS[offer.role])
+        context.set_min_proto_version(offer.versions[0])
+        context.set_max_proto_version(offer.versions[-1])
+        return context
+    context = SSL.Context(_DATAGRAM_METHODS[offer.role])
+    context.set_min_proto_version(_DTLS_1_2)
+    context.set_max_proto_version(_DTLS_1_2)
+    context.set_options(SSL.OP_NO_QUERY_MTU)  # a memory BIO knows none
+    if offer.role == "server":
+        context.set_cookie_generate_callback(give_cookie)
+        context.set_cookie_verify_callback(take_cookie)
     return context
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hmac
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -63,6 +64,7 @@ class Negotiation:
     choose: Callable[[str | None], SSL.Context] | None = None  # a server's: by SNI
     server_name: str | None = None  # what the client asked for
     refusal: errors.SSAError | None = None  # a callback can't raise it
+    cookies: tuple[bytes, ...] = ()  # a server's over datagrams: those that are good, the one to give out first
 
 
 class Engine:
@@ -388,6 +390,17 @@ def select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     if chosen is None:
         raise errors.error("NO_COMMON_PROTOCOL", ", ".join(errors.printable(repr(name), 40) for name in offered[:8]))
     return chosen
+
+
+def give_cookie(connection: SSL.Connection) -> bytes:
+    """OpenSSL's callback: the cookie for the client that a datagram claims to be from."""
+    cookie: bytes = connection.get_app_data().cookies[0]
+    return cookie
+
+
+def take_cookie(connection: SSL.Connection, cookie: bytes) -> bool:
+    """OpenSSL's callback: whether the client shows a cookie that was given to it."""
+    return any(hmac.compare_digest(cookie, good) for good in connection.get_app_data().cookies)
 
 
 _ERR_LIB_SSL = 20

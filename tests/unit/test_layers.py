@@ -17,7 +17,7 @@ LAYERS = [
     ["ssa.wire", "ssa.settings", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.credentials"],
     ["ssa.client", "ssa.handshake", "ssa.configfs"],
-    ["ssa.stream"],
+    ["ssa.stream", "ssa.dtls"],
     ["ssa.tlssocket"],
     ["ssa.sockets", "ssa.daemon"],
     ["ssa"],

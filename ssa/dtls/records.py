@@ -1,0 +1,60 @@
+"""DTLS records as bytes (RFC 6347 section 4.1): just enough to put them into datagrams. No I/O here."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from ssa import errors
+from ssa.ktls.constants import ALERT, CLIENT_HELLO, HANDSHAKE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# type, version, epoch, and the lower two parts of the sequence number, length
+_RECORD = struct.Struct(">BHHHIH")
+HEADER = _RECORD.size
+_MESSAGE = HEADER + 12  # where a handshake message's body begins
+_DTLS_1_2 = 0xFEFD
+_FATAL = 2
+_LATE = 0x8000  # in the sequence number's upper part: behind all that a handshake has sent
+
+MAX_CONTENT = 2**14  # bytes of a record
+PACKET = 2**16  # bytes: more than a UDP datagram has
+
+
+def split(flight: bytes) -> Iterator[bytes]:
+    """OpenSSL's records, which lie one behind the other."""
+    at = 0
+    while at < len(flight):
+        end = at + HEADER + _RECORD.unpack_from(flight, at)[-1]
+        yield flight[at:end]
+        at = end
+
+
+def packed(flight: bytes, size: int) -> list[bytes]:
+    """The records in as few datagrams as their size allows; one that is longer goes alone."""
+    datagrams: list[bytes] = []
+    for record in split(flight):
+        if datagrams and len(datagrams[-1]) + len(record) <= size:
+            datagrams[-1] += record
+        else:
+            datagrams.append(record)
+    return datagrams
+
+
+def plain_alert(alert: str) -> bytes:
+    """A fatal alert, where no key is in use yet."""
+    content = bytes([_FATAL, errors.ALERT_NUMBERS[alert]])
+    return _RECORD.pack(ALERT, _DTLS_1_2, 0, _LATE, 0, len(content)) + content
+
+
+def hello_untrusted(datagram: bytes) -> bytes:
+    """The body of the ClientHello that a datagram begins with, in plain text; empty where it begins with another thing.
+
+    Two of the same body are one, sent twice.
+    """
+    plain = datagram[3:5] == b"\0\0"
+    if len(datagram) <= _MESSAGE or datagram[0] != HANDSHAKE or datagram[HEADER] != CLIENT_HELLO or not plain:
+        return b""
+    return datagram[_MESSAGE:]
