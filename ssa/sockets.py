@@ -235,7 +235,9 @@ def upgrade(  # noqa: PLR0913 - as for the others
 
     Raises `ssa.SSAError`; then the connection is at its end, and the descriptor closed.
     """
-    made = TLSSocket.adopt(sock.detach(), sock.family, Settings(), PLAIN)
+    family, timeout = sock.family, sock.gettimeout()
+    made = TLSSocket.adopt(sock.detach(), family, Settings(), PLAIN)
+    made.settimeout(timeout)
     try:
         made.tell(
             hostname=server_hostname,

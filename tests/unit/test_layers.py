@@ -13,13 +13,23 @@ ROOT = Path(ssa.__file__).parent
 
 # Lowest first; what stands in one row may not import another of the same row.
 LAYERS = [
-    ["ssa.errors", "ssa.options", "ssa.suites", "ssa.paths", "ssa.eyeballs", "ssa.names", "ssa.descriptors"],
+    [
+        "ssa.errors",
+        "ssa.options",
+        "ssa.suites",
+        "ssa.paths",
+        "ssa.eyeballs",
+        "ssa.names",
+        "ssa.descriptors",
+        "ssa.addresses",
+    ],
     ["ssa.wire", "ssa.settings", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.credentials"],
     ["ssa.client", "ssa.handshake", "ssa.configfs"],
     ["ssa.stream", "ssa.dtls"],
     ["ssa.tlssocket"],
     ["ssa.sockets", "ssa.daemon"],
+    ["ssa.trio"],
     ["ssa"],
     ["ssa.cli"],
 ]
@@ -28,10 +38,12 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Where input and output may happen. Everywhere else there are values in and values out.
 EDGES = {
     "ssa.client",
+    "ssa.addresses",
     "ssa.descriptors",
     "ssa.sockets",
     "ssa.stream",
     "ssa.tlssocket",
+    "ssa.trio",
     "ssa.eyeballs",
     "ssa.handshake.driver",
     "ssa.handshake.tickets",
