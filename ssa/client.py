@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import time
@@ -53,6 +54,10 @@ class Daemon:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
         self._socket.close()
 
     def fileno(self) -> int:
@@ -73,6 +78,18 @@ class Daemon:
             raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
         return reply_of(data)
 
+    def ask_for_socket(
+        self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
+    ) -> tuple[wire.Reply, int]:
+        """As `ask`, of what is answered with a descriptor: that too, which is the caller's."""
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
+        self.tell(request, sock, files)
+        try:
+            return reply_with_socket(self._socket)
+        except TimeoutError as exc:
+            raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+
     def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
         """Send a request, without waiting for its answer. Raises ConnectionError where the daemon has gone."""
         descriptors = [*([] if sock is None else [sock.fileno()]), *files]
@@ -86,6 +103,20 @@ class Daemon:
 
 
 _PLUG = 2048  # bytes: more than a quarter of the smallest send buffer, see unix_writable() of net/unix/af_unix.c
+
+
+def reply_with_socket(connection: socket.socket) -> tuple[wire.Reply, int]:
+    """The next reply, and the descriptor that comes with it. Raises as `reply_of`, and what recvmsg does."""
+    packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 1, socket.MSG_CMSG_CLOEXEC)
+    try:
+        reply = reply_of(packet)
+        if not fds:
+            raise errors.error("DAEMON_FAULT", "its reply lacks the descriptor")
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return reply, fds[0]
 
 
 def reply_of(data: bytes) -> wire.Reply:

@@ -142,6 +142,15 @@ class Listen(Request):
         self.backlog = backlog  # connections that may wait to be taken
 
 
+class Gather(Request):
+    """Serve the bound datagram socket that comes with this message: all its clients on the descriptor of the reply.
+
+    Each packet there is one of a client's, behind who that is (`ssa.addresses`).
+    """
+
+    __slots__ = ()
+
+
 class Check(Request):
     """Say whether these options would be accepted: the reply has what the policy makes of them."""
 
@@ -195,6 +204,8 @@ class Reply(Message):
         "chain",
         "cipher",
         "detail",
+        "largest",
+        "peer",
         "peer_identity",
         "reason",
         "rekeyable",
@@ -224,6 +235,8 @@ class Reply(Message):
         version_max: int | None = None,
         rekeyable: int | None = None,
         sending: int | None = None,
+        peer: bytes | None = None,
+        largest: int | None = None,
         reason: str | None = None,
         detail: str | None = None,
         alert: str | None = None,
@@ -241,6 +254,8 @@ class Reply(Message):
         self.version_max = version_max
         self.rekeyable = rekeyable  # 1: its keys can change, by the peer's KeyUpdate too
         self.sending = sending  # of Rekey: 1: the peer wants a KeyUpdate in return
+        self.peer = peer  # of datagrams: the client that was accepted (ssa.addresses)
+        self.largest = largest  # of datagrams: how many bytes one can carry
         self.reason = reason  # a row of ssa.errors.REASONS
         self.detail = detail
         self.alert = alert
@@ -319,6 +334,8 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "ticket": (519, _BYTES),
     "padding": (520, _BYTES),
     "rekeyable": (521, _U32),
+    "peer": (522, _BYTES),
+    "largest": (523, _U32),
 }
 
 _KINDS: dict[type[Message], int] = {
@@ -331,6 +348,7 @@ _KINDS: dict[type[Message], int] = {
     Rekey: 7,
     Ticket: 8,
     Plug: 9,
+    Gather: 10,
 }
 _BY_KIND: dict[int, type[Message]] = {number: kind for kind, number in _KINDS.items()}
 _FIELDS: dict[type[Message], tuple[str, ...]] = {

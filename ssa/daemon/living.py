@@ -39,7 +39,7 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
     """A socket in the terms of its options; `whole` with the certificates."""
     return Reply(
         socket_id=live.id,
-        version=SUITES[live.suite].version.label,
+        version=live.protocol,
         cipher=live.suite,
         alpn=(live.alpn,) if live.alpn else (),
         peer_identity=live.identity,

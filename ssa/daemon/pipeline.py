@@ -47,16 +47,16 @@ async def connect(
     Raises `ssa.SSAError`. From the first byte sent on, a failure has ended the connection: a socket that an
     application might still write plain text to must not be left behind.
     """
-    hostname = _hostname_untrusted(request.hostname or "")
+    hostname = hostname_untrusted(request.hostname or "")
     terms = await agree(service, request, files)
     connection = await _connected(service, sock)
     attach(sock)
     _refuse_plaintext(sock, request)
     context = service.contexts.client(terms.policy, service.kernel_tls(), terms.credentials)
-    engine = ClientEngine(context, _server_name(hostname), terms.policy.alpn)
-    judge = _Judge(service, terms, hostname)
+    engine = ClientEngine(context, sni_of(hostname), terms.policy.alpn)
+    judge = Judge(service, terms, hostname)
     with _ending(sock):
-        with _deadline(terms.policy.handshake_timeout):
+        with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
             keys = engine.keys() if request.control else await _take_tickets(service, engine, connection, hostname)
         install(sock, keys.tx, keys.rx)
@@ -79,9 +79,9 @@ async def serve(service: Service, application: Application, serving: Serving, so
     connection = await _connected(service, sock)
     attach(sock)
     engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
-    judge = _Judge(service, terms, None)
+    judge = Judge(service, terms, None)
     with _ending(sock):
-        with _deadline(terms.policy.handshake_timeout):
+        with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
         keys = engine.keys()
         install(sock, keys.tx, keys.rx)
@@ -92,14 +92,15 @@ async def serve(service: Service, application: Application, serving: Serving, so
 # --- what the steps are made of -----------------------------------------------------------------------------------
 
 
-def _hostname_untrusted(text: str) -> str:
+def hostname_untrusted(text: str) -> str:
+    """A request's host name in its canonical form. Raises `ssa.SSAError` BAD_VALUE."""
     try:
         return str(normalise(text))
     except ValueError as exc:
         raise errors.error("BAD_VALUE", f"host name: {exc}") from exc
 
 
-def _server_name(hostname: str) -> str | None:
+def sni_of(hostname: str) -> str | None:
     """What SNI says: a DNS name, never an address (RFC 6066 section 3)."""
     try:
         ipaddress.ip_address(hostname)
@@ -179,7 +180,8 @@ _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.A
 
 
 @contextlib.contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float) -> Iterator[None]:
+    """A block that may take so long. Raises `ssa.HandshakeTimeout`."""
     with trio.move_on_after(seconds) as scope:
         yield
     if scope.cancelled_caught:
@@ -196,7 +198,7 @@ def _ending(sock: socket.socket) -> Iterator[None]:
         raise
 
 
-class _Judge:
+class Judge:
     """Asks ssa.trust for its verdict on a chain, and keeps it for the registry."""
 
     def __init__(self, service: Service, terms: Terms, hostname: str | None) -> None:
@@ -207,6 +209,7 @@ class _Judge:
         self._verified: Verified | None = None
 
     def __call__(self, chain: tuple[bytes, ...]) -> Verified:
+        """The verdict. Raises `ssa.CertificateError`."""
         terms = self._terms
         if self.hostname is None and not terms.ask_certificate:
             verified = trust.unasked()
@@ -234,7 +237,7 @@ async def _take_tickets(service: Service, engine: Engine, connection: _Connectio
 
 
 def _register(
-    service: Service, application: Application, engine: Engine, judge: _Judge, connection: _Connection
+    service: Service, application: Application, engine: Engine, judge: Judge, connection: _Connection
 ) -> LiveSocket:
     chain, verified = judge.chain, judge.verified
     live = LiveSocket(

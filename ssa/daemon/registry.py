@@ -106,6 +106,11 @@ class LiveSocket:
         """The other end, as address:port."""
         return _address(self.key.remote)
 
+    @property
+    def protocol(self) -> str:
+        """The protocol and its version, as TLSv1.3."""
+        return SUITES[self.suite].version.label
+
     def kernel(self) -> KernelState:
         """The kernel's word on this socket, now. Raises OSError.
 
@@ -152,7 +157,10 @@ class Registry:
 
     def add(self, live: LiveSocket, sock: socket.socket) -> None:
         """Take it in. The caller closes its descriptor then."""
-        inode = self._liveness.watch(sock)
+        self.join(live, self._liveness.watch(sock))
+
+    def join(self, live: LiveSocket, inode: int) -> None:
+        """Take in one that lives as long as a socket that was added before, unless it is forgotten first."""
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
 
@@ -169,13 +177,21 @@ class Registry:
         number = self._by_inode.get(os.fstat(sock.fileno()).st_ino)
         return None if number is None else self.get(number)
 
+    def forget(self, socket_id: int) -> None:
+        """Let go of one that has ended, though its descriptor may be open still."""
+        inode = self._inodes.pop(socket_id, None)
+        if inode is not None:
+            self._drop(socket_id, inode)
+
+    def _drop(self, socket_id: int, inode: int) -> None:
+        if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
+            del self._by_inode[inode]
+        del self._sockets[socket_id]
+
     def _sweep(self) -> dict[int, LiveSocket]:
         alive = self._liveness.alive()
         for socket_id in [socket_id for socket_id, inode in self._inodes.items() if inode not in alive]:
-            inode = self._inodes.pop(socket_id)
-            if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
-                del self._by_inode[inode]
-            del self._sockets[socket_id]
+            self._drop(socket_id, self._inodes.pop(socket_id))
         return self._sockets
 
     async def tidy(self) -> None:

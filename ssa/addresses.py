@@ -1,0 +1,45 @@
+"""Who a datagram is from or for, as bytes: before each packet of a descriptor that all clients of a port share."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# what it is, the port, the address (IPv4's in its first four bytes), the zone
+_PREFIX = struct.Struct("=HH16sI")
+SIZE = _PREFIX.size
+
+DATA, GONE = 0, 1  # a datagram; or: this client's session has ended, and nothing follows
+
+
+def packed(address: Any, kind: int = DATA) -> bytes:
+    """A socket address of AF_INET or AF_INET6. Raises OSError for a host that is not one in numbers."""
+    host, port, *more = address
+    host, _, zone = host.partition("%")
+    scope = more[1] if len(more) > 1 else 0
+    if zone and not scope:
+        scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return _PREFIX.pack(kind, port, socket.inet_pton(family, host), scope)
+
+
+def unpacked(prefix: bytes, family: int) -> tuple[int, Any]:
+    """What it is, and the address as a socket of that family tells it."""
+    kind, port, host, scope = _PREFIX.unpack_from(prefix)
+    if family == socket.AF_INET:
+        return kind, (socket.inet_ntop(family, host[:4]), port)
+    text = socket.inet_ntop(family, host)
+    if scope and host[:2] == b"\xfe\x80":
+        text = f"{text}%{_zone(scope)}"
+    return kind, (text, port, 0, scope)
+
+
+def _zone(scope: int) -> str:
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:
+        return str(scope)
