@@ -85,6 +85,7 @@ class TLSSocket(_socket):
     __slots__ = (
         "_answer_due",
         "_aside",
+        "_backlog",
         "_budget",
         "_changing",
         "_error",
@@ -122,6 +123,7 @@ class TLSSocket(_socket):
         self._error = ""  # why the last operation failed
         self._failure: OSError | None = None  # of a connect that was under way, until it is told
         self._aside: _socket | None = None
+        self._backlog = 0
         self._holders = _Holders()
         self._read_ended = self._write_ended = False  # by ourselves
         self._answer_due = False  # the peer wants a KeyUpdate of ours before the next data
@@ -326,36 +328,53 @@ class TLSSocket(_socket):
         if self._phase != FRESH:
             raise OSError(errno.EINVAL, "the socket cannot listen: " + _PHASES.get(self._phase, "it is connected"))
         super().listen(backlog)
+        self._backlog = max(0, backlog)
         try:
-            self._have_served(backlog)
+            with self._served(self) as queue:
+                self._put_aside(queue.fileno())
         except OSError as exc:
             super().shutdown(socket.SHUT_RDWR)  # no longer listens
             raise self._failed(exc) from None
         self._phase = LISTENING
 
-    def _have_served(self, backlog: int) -> None:
-        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
-            request = wire.Listen(max(0, backlog), **self._settings.request())
-            daemon.ask(request, self, self._settings.descriptors())
-            self._put_aside(daemon.fileno())
+    def _served(self, listener: _socket) -> client.Daemon:
+        """Have a listening TCP socket served: the connection on which what is ready comes."""
+        daemon = client.Daemon(time.monotonic() + _LOCAL)
+        try:
+            daemon.ask(wire.Listen(self._backlog, **self._settings.request()), listener, self._settings.descriptors())
+        except BaseException:
+            daemon.close()
+            raise
+        return daemon
+
+    def _serve_again(self) -> None:
+        """The daemon has gone: have its successor go on. Who has connected meanwhile waits in TCP's queue."""
+        if self._aside is None:
+            raise errors.error("DAEMON_FAULT", "it went away; who made this listener can go on with another one")
+        try:
+            with self._served(self._aside) as queue:
+                os.set_blocking(queue.fileno(), self.gettimeout() is None)
+                os.close(descriptors.swap(self.fileno(), queue.fileno()))
+        except OSError as exc:
+            raise self._failed(exc) from None
 
     def accept(self) -> tuple[TLSSocket, Any]:
         """A connection whose handshake is done, and the peer's address. It has this socket's options.
 
-        Raises what `socket.socket.accept` does; `ssa.SSAError` DAEMON_FAULT when the daemon has gone.
+        Raises what `socket.socket.accept` does; ConnectionRefusedError while no daemon runs.
         """
         if self._phase != LISTENING:
             raise OSError(errno.EINVAL, "the socket does not listen")
         while True:
             packet, ancillary, _, _ = super().recvmsg(wire.MAX_REPLY, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
+            if not packet:
+                self._serve_again()
+                continue
             fds = [int.from_bytes(value, sys.byteorder) for _, _, value in ancillary]
             reply = client.reply_of(packet)
             for fd in fds:
                 sock = self._accepted(fd, reply)
-                try:
-                    return sock, sock.getpeername()
-                except OSError:
-                    sock.close()  # it is gone already, as one that the kernel drops before accept(2)
+                return sock, _peer_of(sock, reply)
 
     def _accepted(self, fd: int, reply: wire.Reply) -> TLSSocket:
         if self._aside is None:  # this listener came from elsewhere
@@ -796,6 +815,15 @@ def _check_kind(family: int, kind: int, proto: int) -> None:
         raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
     if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != socket.SOCK_STREAM:
         raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM")
+
+
+def _peer_of(sock: TLSSocket, reply: wire.Reply) -> Any:
+    """The address of an accepted connection's peer, which may have gone already."""
+    try:
+        return sock.getpeername()
+    except OSError:
+        host, _, port = (reply.remote or " 0").partition(" ")
+        return (host, int(port)) if sock.family == socket.AF_INET else (host, int(port), 0, 0)
 
 
 def _option(number: int, to: str) -> Option:

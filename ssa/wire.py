@@ -209,6 +209,7 @@ class Reply(Message):
         "peer_identity",
         "reason",
         "rekeyable",
+        "remote",
         "resumed",
         "sending",
         "server_name",
@@ -233,6 +234,7 @@ class Reply(Message):
         session_ttl: int | None = None,
         version_min: int | None = None,
         version_max: int | None = None,
+        remote: str | None = None,
         rekeyable: int | None = None,
         sending: int | None = None,
         peer: bytes | None = None,
@@ -252,6 +254,7 @@ class Reply(Message):
         self.session_ttl = session_ttl  # this and the next two: of Check
         self.version_min = version_min
         self.version_max = version_max
+        self.remote = remote  # the peer's address and port, with a space between: once it is gone the kernel forgets
         self.rekeyable = rekeyable  # 1: its keys can change, by the peer's KeyUpdate too
         self.sending = sending  # of Rekey: 1: the peer wants a KeyUpdate in return
         self.peer = peer  # of datagrams: the client that was accepted (ssa.addresses)
@@ -334,6 +337,7 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "ticket": (519, _BYTES),
     "padding": (520, _BYTES),
     "rekeyable": (521, _U32),
+    "remote": (522, _TEXT),
     "peer": (522, _BYTES),
     "largest": (523, _U32),
 }

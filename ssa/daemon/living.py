@@ -46,6 +46,7 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
         server_name=live.hostname if live.role == "server" else None,
         resumed=int(live.resumed),
         rekeyable=int(live.secrets is not None),
+        remote="{} {}".format(*live.key.remote) if live.role == "server" else None,
         chain=b"".join(live.chain) if whole else None,
     )
 

@@ -76,3 +76,22 @@ def test_an_openssl_server(ssad, pki):
         sock.sendall(b"abc\n")
         assert sock.recv(100) == b"cba\n"
         assert sock.getsockopt(IPPROTO, ssa.TLS_PEER_IDENTITY) == b"localhost"
+
+
+def test_a_listener_outlives_the_daemon(capabilities, tmp_path, pki, monkeypatch):
+    with peers.Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon:
+        for name, value in daemon.environment.items():
+            monkeypatch.setenv(name, value)
+        with ssa.create_server(("127.0.0.1", 0), certificate=pki.cert, private_key=pki.key) as listener:
+            listener.settimeout(10)
+            port = listener.getsockname()[1]
+            daemon.stop()
+            with pytest.raises(ConnectionRefusedError, match="no ssad"):
+                listener.accept()
+            daemon.start()
+            waiting = threading.Thread(target=lambda: ssa.create_connection(("localhost", port), timeout=10).close())
+            waiting.start()
+            accepted, _ = listener.accept()
+            with accepted:
+                assert accepted.recv(1) == b""
+            waiting.join()
