@@ -42,6 +42,21 @@ from ssa.tlssocket import TLSSocket
 
 __version__ = "0.1.0"
 
+
+def inject_into_ssl() -> None:
+    """Make the sockets of the standard `ssl` module TLS sockets under the administrator's policy. See `ssa.inject`."""
+    from ssa.inject import inject  # late: it loads `ssl`
+
+    inject()
+
+
+def extract_from_ssl() -> None:
+    """Take `inject_into_ssl` back."""
+    from ssa.inject import extract
+
+    extract()
+
+
 __all__ = [
     "AF_HOSTNAME",
     "IPPROTO_TLS",
@@ -76,6 +91,8 @@ __all__ = [
     "connect_tls",
     "create_connection",
     "create_server",
+    "extract_from_ssl",
+    "inject_into_ssl",
     "recv",
     "send",
     "socket",

@@ -221,6 +221,9 @@ REASONS: dict[str, Reason] = {
     ),
     "WOULD_BLOCK": Reason(_S, errno.EAGAIN, None, "network", "send buffer is full"),
     "ALREADY_TLS": Reason(_S, errno.EEXIST, None, "caller", "socket is a TLS socket already"),
+    "NO_COUNTERPART": Reason(
+        _S, errno.EOPNOTSUPP, None, "caller", "ssl's word for this has no counterpart where TLS is the system's"
+    ),
     # This machine.
     "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS (see `ssa doctor`)"),
     "NO_REKEY": Reason(

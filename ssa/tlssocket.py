@@ -33,7 +33,7 @@ from ssa.settings import VERSIONS, File, Settings
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, NoReturn, TypeVar
+    from typing import Any, NoReturn, Self, TypeVar
 
     from typing_extensions import Buffer
 
@@ -144,7 +144,7 @@ class TLSSocket(_socket):
         return LIVE if layer.startswith(b"tls\0") else PLAIN
 
     @classmethod
-    def adopt(cls, fd: int, family: int, settings: Settings, phase: int, info: wire.Reply | None = None) -> TLSSocket:
+    def adopt(cls, fd: int, family: int, settings: Settings, phase: int, info: wire.Reply | None = None) -> Self:
         """A socket object for a descriptor whose state is known."""
         sock = cls.__new__(cls)
         _socket.__init__(sock, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
@@ -381,7 +381,7 @@ class TLSSocket(_socket):
             sock = TLSSocket(fileno=fd)
             sock._info = reply
         else:
-            sock = TLSSocket.adopt(fd, self.family, self._settings, LIVE, reply)
+            sock = self.adopt(fd, self.family, self._settings, LIVE, reply)
         if socket.getdefaulttimeout() is None and self.gettimeout():
             sock.setblocking(True)
         return sock
@@ -751,7 +751,7 @@ class TLSSocket(_socket):
         if self._phase == CONNECTING:
             raise OSError(errno.EALREADY, "the connection and its handshake are under way")
         fd = os.dup(self.fileno())
-        twin = TLSSocket.adopt(fd, self.family, self._settings, self._phase, self._info)
+        twin = self.adopt(fd, self.family, self._settings, self._phase, self._info)
         twin.settimeout(self.gettimeout())
         twin._aside = None if self._aside is None else self._aside.dup()  # noqa: SLF001 - it is one of ours
         twin._holders = self._holders  # noqa: SLF001
@@ -858,11 +858,11 @@ def _version(value: int | str) -> int:
 
 def _files(value: bytes | tuple[File, ...] | None) -> bytes:
     if isinstance(value, bytes):
-        return b"".join(_pem(der) for der in _split(value))
+        return b"".join(_pem(der) for der in der_certificates(value))
     return b"".join(file.read() for file in value or ())
 
 
-def _split(ders: bytes) -> Iterable[bytes]:
+def der_certificates(ders: bytes) -> Iterable[bytes]:
     """Certificates that lie one behind the other: each says how long it is."""
     while ders:
         octets = ders[1] & 0x7F if ders[1] & 0x80 else 0

@@ -28,7 +28,7 @@ LAYERS = [
     ["ssa.client", "ssa.handshake", "ssa.configfs"],
     ["ssa.stream", "ssa.dtls"],
     ["ssa.tlssocket"],
-    ["ssa.sockets", "ssa.daemon"],
+    ["ssa.sockets", "ssa.inject", "ssa.daemon"],
     ["ssa.trio"],
     ["ssa"],
     ["ssa.cli"],
