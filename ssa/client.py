@@ -97,8 +97,8 @@ class Daemon:
 
     def start(self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()) -> None:
         """Send a request, and let this connection not be writable until it is answered."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as small as there are
         self.tell(request, sock, files)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as small as there are
         self._socket.send(wire.pack(wire.Plug(bytes(_PLUG))))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERSIONS = {b"TLSv1.2": 0x0303, b"TLSv1.3": 0x0304}
 _MAX_NUMBER = 2**32 - 1
 _MAX_FILES = 16  # of one option
+_MAX_NAMES = 64  # so that a request with the longest of them is a message still
 
 
 class File:
@@ -96,8 +97,9 @@ class Settings:
 
     def _longer(self, option: Option, more: tuple[Any, ...]) -> tuple[Any, ...]:
         values: tuple[Any, ...] = (*self._values.get(option.field, ()), *more)
-        if option.form == FILES and len(values) > _MAX_FILES:
-            raise error("BAD_VALUE", f"{option.name}: more than {_MAX_FILES}")
+        longest = _MAX_FILES if option.form == FILES else _MAX_NAMES
+        if len(values) > longest:
+            raise error("BAD_VALUE", f"{option.name}: more than {longest}")
         return values
 
     def request(self) -> dict[str, Any]:
@@ -110,6 +112,14 @@ class Settings:
 
 
 _FILE_FIELDS = ("trusted", "certificates", "keys")
+
+
+def upgrade_role(option: Option, value: Any) -> int:
+    """The value of TLS_UPGRADE. Raises `ssa.SSAError` BAD_VALUE."""
+    role = _number(option, value)
+    if role not in (1, 2):
+        raise error("BAD_VALUE", f"{option.name} is 1 (client) or 2 (server), not {role}")
+    return role
 
 
 def _text(option: Option, value: Any) -> str:
@@ -156,7 +166,7 @@ def _flag(option: Option, value: Any) -> int:
 
 
 def _version(option: Option, value: Any) -> int:
-    if isinstance(value, (str, bytes, bytearray)) and len(value) != 4:
+    if isinstance(value, (str, bytes, bytearray, memoryview)) and len(value) != 4:
         name = _bytes(option, value)
         if name not in VERSIONS:
             raise error("BAD_VALUE", f"{option.name}: {name!r} is no version, expected TLSv1.2 or TLSv1.3")

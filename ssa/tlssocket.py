@@ -28,7 +28,7 @@ from ssa import client, descriptors, errors, stream, wire
 from ssa.ktls import control
 from ssa.ktls.constants import HANDSHAKE, TCP_ULP
 from ssa.options import AF_HOSTNAME, CONNECTED, FILES, FLAG, IPPROTO_TLS, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
-from ssa.settings import VERSIONS, File, Settings
+from ssa.settings import VERSIONS, File, Settings, upgrade_role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _socket = socket.socket
 
 LIVE, FRESH, PLAIN, CONNECTING, LISTENING, FAILED = range(6)
 _PHASES = {
+    LIVE: "it is connected",
+    CONNECTING: "its handshake is under way",
     FRESH: "it is not connected",
     PLAIN: "it is connected, and in plain text until TLS_UPGRADE",
     LISTENING: "it listens",
@@ -113,7 +115,11 @@ class TLSSocket(_socket):
             super().__init__(family, type, socket.IPPROTO_TCP)
         else:
             super().__init__(fileno=fileno)
-            self._phase = self._found_phase()
+            try:
+                self._phase = self._found_phase()
+            except BaseException:
+                super().detach()  # it stays its owner's
+                raise
 
     def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
         self._settings = settings
@@ -162,17 +168,18 @@ class TLSSocket(_socket):
 
         Raises what `socket.socket.connect` does, and `ssa.SSAError` for what goes wrong after that.
         """
-        if self._phase == CONNECTING:
+        if self._phase == CONNECTING or self._failure is not None:
             self._connect_again()
             return
-        if self._phase != FRESH:
-            raise OSError(errno.EISCONN, "the socket is in use: " + _PHASES.get(self._phase, "it is connected"))
+        if self._phase != FRESH or self.fileno() < 0:
+            raise self._unfit(errno.EISCONN, "the socket is in use")
         timeout = self.gettimeout()
         deadline = None if not timeout else time.monotonic() + timeout
-        hostname, addresses = self._look_up(address)
-        request = wire.Connect(hostname, control=1, **self._wishes())
+        hostname = ""
         try:
-            with client.Daemon(deadline) as daemon:
+            hostname, addresses = self._look_up(address)
+            request = wire.Connect(hostname, control=1, **self._wishes())
+            with client.Daemon(_soon(timeout, deadline)) as daemon:
                 if timeout == 0:
                     self._start_connecting(daemon, request, addresses[0])
                 self._connect_tcp(addresses, deadline)
@@ -182,7 +189,8 @@ class TLSSocket(_socket):
         except OSError as exc:
             raise self._failed(exc) from None
         finally:
-            self._settings = self._settings.having(hostname=hostname)
+            if self._phase != FRESH:  # one that was never reached is forgotten
+                self._settings = self._settings.having(hostname=hostname)
 
     def connect_ex(self, address: Any) -> int:
         """As `connect`, with the error's number in place of an exception; 0 when all is well."""
@@ -239,7 +247,7 @@ class TLSSocket(_socket):
 
     def _connect_again(self) -> None:
         """connect(2) while one is under way: EALREADY; when it is done: how it went, once."""
-        if not self._finish():
+        if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EALREADY, "the connection and its handshake are under way")
         if (failure := self._failure) is not None:
             self._failure = None
@@ -258,6 +266,7 @@ class TLSSocket(_socket):
             self._go_live(client.reply_of(packet))
         except OSError as exc:
             self._failure = self._failed(exc)
+            self._phase = FAILED
         return True
 
     def _put_aside(self, other: int) -> None:
@@ -283,8 +292,6 @@ class TLSSocket(_socket):
         """Note down why, for TLS_ERROR."""
         if not isinstance(exc, BlockingIOError):
             self._error = str(exc.strerror or exc)
-            if self._phase == CONNECTING:
-                self._phase = FAILED
         return exc
 
     # --- upgrading ----------------------------------------------------------------------------------------------
@@ -295,13 +302,13 @@ class TLSSocket(_socket):
             self._connect_again()
             return
         if self._phase != PLAIN:
-            raise OSError(errno.EISCONN if self._phase == LIVE else errno.ENOTCONN, "there is nothing to upgrade")
+            raise self._unfit(errno.EISCONN if self._phase == LIVE else errno.ENOTCONN, "there is nothing to upgrade")
         timeout = self.gettimeout()
         deadline = None if not timeout else time.monotonic() + timeout
         request = self._upgrade_request(server_side=server_side, timeout_ms=milliseconds_left(deadline))
-        self._phase = FAILED
         try:
-            with client.Daemon(deadline) as daemon:
+            with client.Daemon(_soon(timeout, deadline)) as daemon:
+                self._phase = FAILED  # unless all goes well
                 if timeout == 0:
                     self._start_connecting(daemon, request, None)
                 self._go_live(daemon.ask(request, self, self._settings.descriptors()))
@@ -326,7 +333,7 @@ class TLSSocket(_socket):
             self._aside.listen(backlog)
             return
         if self._phase != FRESH:
-            raise OSError(errno.EINVAL, "the socket cannot listen: " + _PHASES.get(self._phase, "it is connected"))
+            raise self._unfit(errno.EINVAL, "the socket cannot listen")
         super().listen(backlog)
         self._backlog = max(0, backlog)
         try:
@@ -364,10 +371,12 @@ class TLSSocket(_socket):
         Raises what `socket.socket.accept` does; ConnectionRefusedError while no daemon runs.
         """
         if self._phase != LISTENING:
-            raise OSError(errno.EINVAL, "the socket does not listen")
+            raise self._unfit(errno.EINVAL, "the socket does not listen")
         while True:
             packet, ancillary, _, _ = super().recvmsg(wire.MAX_REPLY, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
             if not packet:
+                if self._read_ended:
+                    raise OSError(errno.EINVAL, "the socket does not listen any more")
                 self._serve_again()
                 continue
             fds = [int.from_bytes(value, sys.byteorder) for _, _, value in ancillary]
@@ -395,7 +404,12 @@ class TLSSocket(_socket):
         for one that the policy does not allow, EISCONN after the handshake.
         """
         if level == IPPROTO_TLS:
-            self._set(_option(optname, "set"), value)
+            option = _option(optname, "set")
+            self._settle()
+            try:
+                self._set(option, value)
+            except OSError as exc:
+                raise self._failed(exc) from None
         elif optlen is None:
             self._tcp(_socket.setsockopt)(level, optname, value)
         else:
@@ -410,6 +424,7 @@ class TLSSocket(_socket):
         """
         if level == IPPROTO_TLS:
             option = _option(optname, "read")
+            self._settle()
             return _shown(option, self._get(option), buflen)
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._phase in (CONNECTING, FAILED, LIVE):
             return self._so_error()
@@ -426,18 +441,15 @@ class TLSSocket(_socket):
 
     def _set(self, option: Option, value: Any) -> None:
         if option.name == "TLS_UPGRADE":
-            if value not in (1, 2):
-                raise errors.error("BAD_VALUE", f"TLS_UPGRADE is 1 (client) or 2 (server), not {value!r}")
-            self.upgrade(server_side=value == 2)
+            self.upgrade(server_side=upgrade_role(option, value) == 2)
             return
-        if self._phase in (LIVE, CONNECTING):
-            raise OSError(errno.EISCONN, f"{option.name} has to be set before the handshake")
+        if self._phase in (LIVE, CONNECTING, FAILED):
+            raise self._unfit(errno.EISCONN, f"{option.name} has to be set before the handshake")
+        if self._phase == LISTENING and self._aside is None:
+            raise OSError(errno.EOPNOTSUPP, f"{option.name} is set by who made this listener")
         told = self._settings.told(option, value)
-        try:
-            with client.Daemon(time.monotonic() + _LOCAL) as daemon:
-                daemon.ask(wire.Check(**told.request()), files=told.descriptors())
-        except OSError as exc:
-            raise self._failed(exc) from None
+        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+            daemon.ask(wire.Check(**told.request()), files=told.descriptors())
         self._settings = told
         if self._phase == LISTENING:
             self._serve_on()
@@ -449,7 +461,8 @@ class TLSSocket(_socket):
     def _serve_on(self) -> None:
         """Have a listener that is being served go on with the options as they are now."""
         packet = wire.pack(wire.Listen(None, **self._settings.request()))
-        socket.send_fds(self, [packet], self._settings.descriptors())
+        with self._plain() as plain:
+            socket.send_fds(plain, [packet], self._settings.descriptors())
 
     def _get(self, option: Option) -> Any:
         """The value of an option, as it was set or told; None where nobody has."""
@@ -460,7 +473,7 @@ class TLSSocket(_socket):
         if self._phase == LIVE and option.field in _TOLD:
             return self._told(option.field)
         if option.readable == CONNECTED:
-            raise OSError(errno.ENOTCONN, f"{option.name} can be read after the handshake: {_PHASES.get(self._phase)}")
+            raise self._unfit(errno.ENOTCONN, f"{option.name} can be read after the handshake")
         value = self._settings.get(option.field)
         if value is None and option.field in _OF_POLICY:
             value = self._policy_says(option.field)
@@ -641,7 +654,7 @@ class TLSSocket(_socket):
         """As `socket.socket.sendfile`: the kernel reads, encrypts and sends, nothing passes through here."""
         self._check_live()
         total = 0
-        while count is None or total < count:
+        while True:
             if self._budget < 0:
                 self._change_keys()
             part = _SENDFILE if count is None else min(_SENDFILE, count - total)
@@ -651,9 +664,8 @@ class TLSSocket(_socket):
                 raise self._cannot_write(exc) from None
             self._budget -= 1 + (sent >> 14)
             total += sent
-            if sent < part:
-                break
-        return total
+            if sent < part or total == count:
+                return total
 
     def _cannot_write(self, exc: OSError) -> OSError:
         """Remember that writing has ended: the kernel tells of it once, and then takes data that goes nowhere."""
@@ -708,10 +720,14 @@ class TLSSocket(_socket):
 
     def shutdown(self, how: int, /) -> None:
         """As `socket.socket.shutdown`: what ends our writing tells the peer so (close_notify); reading can go on."""
+        self._settle()
         if self._phase != LIVE:
             self._tcp(_socket.shutdown)(how)
+            if self._phase == LISTENING and how != socket.SHUT_WR:
+                self._read_ended = True
+                super().shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
             return
-        if how in (socket.SHUT_WR, socket.SHUT_RDWR):
+        if how in (socket.SHUT_WR, socket.SHUT_RDWR) and not self._write_ended:
             with self._plain() as plain:
                 control.end_writing(plain)
             self._end_writing()
@@ -721,6 +737,7 @@ class TLSSocket(_socket):
 
     def _real_close(self) -> None:  # what close() calls when no file object of makefile() is left
         try:
+            self._settle()  # a handshake that is done deserves a proper end
             if self._aside is not None:
                 self._aside.close()
                 self._aside = None
@@ -743,7 +760,7 @@ class TLSSocket(_socket):
         Raises OSError EBUSY while a connect is under way or the socket listens: it is more than a descriptor then.
         """
         if self._aside is not None:
-            raise OSError(errno.EBUSY, "the socket cannot be detached: " + _PHASES.get(self._phase, "it is connecting"))
+            raise OSError(errno.EBUSY, "the socket cannot be detached: " + _PHASES[self._phase])
         return super().detach()
 
     def dup(self) -> TLSSocket:
@@ -768,16 +785,28 @@ class TLSSocket(_socket):
         """As `socket.socket.getsockname`."""
         return self._tcp(_socket.getsockname)()
 
+    def _settle(self) -> None:
+        """Take note of a handshake that is done by now."""
+        if self._phase == CONNECTING and self.fileno() >= 0:
+            self._finish()
+
+    def _unfit(self, number: int, what: str) -> OSError:
+        """The error for a call that the phase does not allow; of a closed socket nothing else counts."""
+        if self.fileno() < 0:
+            return OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return OSError(number, f"{what}: {_PHASES[self._phase]}")
+
     def _tcp(self, method: Callable[..., _T]) -> Callable[..., _T]:
         """A method of `socket.socket`, of the TCP socket wherever it is."""
-        if self._phase == CONNECTING:
-            self._finish()
+        self._settle()
         sock = self if self._aside is None else self._aside
         bound: Callable[..., _T] = method.__get__(sock)
         return bound
 
     def _plain(self) -> descriptors.Borrowed:
         """The descriptor as the functions below take it: they must not come back here, nor wait for a timeout."""
+        if self.fileno() < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return descriptors.Borrowed(self.fileno())
 
     def _check_live(self) -> None:
@@ -787,10 +816,10 @@ class TLSSocket(_socket):
         if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EAGAIN, "the connection and its handshake are under way")
         if self._phase:
-            raise OSError(errno.ENOTCONN, f"the socket is no TLS connection: {self._error or _PHASES[self._phase]}")
+            raise self._unfit(errno.ENOTCONN, "the socket is no TLS connection" + (self._error and f": {self._error}"))
 
     def __repr__(self) -> str:
-        return super().__repr__().replace("socket.socket", "ssa.TLSSocket")
+        return super().__repr__().replace("ssa.tlssocket.", "ssa.", 1)
 
 
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
@@ -895,6 +924,11 @@ def _wait(sock: _socket, events: int, deadline: float | None) -> bool:
     poll.register(sock.fileno(), events)
     left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
     return bool(poll.poll(left))
+
+
+def _soon(timeout: float | None, deadline: float | None) -> float | None:
+    """Until when to wait for the daemon to take a connection: a non-blocking socket has no deadline of its own."""
+    return time.monotonic() + _LOCAL if timeout == 0 else deadline
 
 
 def looked_up(host: str) -> bytes:
