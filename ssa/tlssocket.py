@@ -405,7 +405,7 @@ class TLSSocket(_socket):
         """
         if level == IPPROTO_TLS:
             option = _option(optname, "set")
-            self._settle()
+            self._settle_open()
             try:
                 self._set(option, value)
             except OSError as exc:
@@ -424,7 +424,7 @@ class TLSSocket(_socket):
         """
         if level == IPPROTO_TLS:
             option = _option(optname, "read")
-            self._settle()
+            self._settle_open()
             return _shown(option, self._get(option), buflen)
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._phase in (CONNECTING, FAILED, LIVE):
             return self._so_error()
@@ -565,9 +565,13 @@ class TLSSocket(_socket):
             if deadline is not None and not _wait(self, select.POLLIN, deadline):
                 raise TimeoutError("timed out")
             try:
-                return read() or self._ended(1, nothing)
+                got = read() or self._ended(1, nothing)
             except OSError as again:
                 exc = again
+            else:
+                if self._rekeyable:
+                    self._came_short(1, 0)  # how much room there was does not matter here: this is rare
+                return got
         if exc.errno in _MEANINGS:
             raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
         raise exc
@@ -784,6 +788,12 @@ class TLSSocket(_socket):
     def getsockname(self) -> Any:
         """As `socket.socket.getsockname`."""
         return self._tcp(_socket.getsockname)()
+
+    def _settle_open(self) -> None:
+        """The same for an option, of which a closed socket has none. Raises OSError EBADF."""
+        if self.fileno() < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._settle()
 
     def _settle(self) -> None:
         """Take note of a handshake that is done by now."""
