@@ -17,7 +17,7 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, handshakes, processes, servers, sockets
+from bench import bulk, handshakes, processes, relay, servers, sockets
 from bench.world import World, world
 from ssa.ktls.probe import probe
 
@@ -38,6 +38,7 @@ MEASUREMENTS: dict[str, Callable[[World], list[Row]]] = {
     "echo": sockets.echo,
     "serve": servers.serve,
     "idle": servers.idle,
+    "relay": relay.relay,
 }
 
 

@@ -32,14 +32,14 @@ def bulk(world: World) -> list[Row]:
     if not _accelerated(driver):
         note = f"not comparable: this kernel encrypts without the processor's AES ({driver or 'no gcm(aes)'})"
         return [Row(name="bulk data", unit="MB/s", ours=None, note=note)]
-    with _peer(world) as port, _file() as file:
+    with peer(world) as port, _file() as file:
         moves: dict[str, tuple[Move, Move]] = {
             "send": (functools.partial(_sending, _send),) * 2,
             "a file (sendfile; ssl: read and send)": (
                 functools.partial(_sending, functools.partial(_sendfile, file)),
                 functools.partial(_sending, functools.partial(_read_and_send, file)),
             ),
-            "receive": (_receiving, _receiving),
+            "receive": (receiving, receiving),
         }
         return [_row(world, port, name, *both) for name, both in moves.items()]
 
@@ -53,11 +53,12 @@ def _row(world: World, port: int, name: str, our_move: Move, their_move: Move) -
         with connect_ssl(world.context, port) as sock:
             return their_move(sock)
 
-    a, b = (_rates(seconds) for seconds in interleaved(_ROUNDS, ours, theirs, warm_up=1))
+    a, b = (rates(seconds) for seconds in interleaved(_ROUNDS, ours, theirs, warm_up=1))
     return Row(name=f"bulk data: {name}", unit="MB/s", ours=a, theirs=b, ratio=a.median / b.median)
 
 
-def _rates(seconds: Samples) -> Samples:
+def rates(seconds: Samples) -> Samples:
+    """Megabytes a second, of the times that it took."""
     return Samples(tuple(_SIZE / 1e6 / value for value in seconds.values))
 
 
@@ -72,6 +73,11 @@ def _sending(send: Callable[[socket.socket], None], sock: socket.socket) -> floa
 
     sock.sendall(SINK)
     return elapsed(all_of_it)
+
+
+def sending(sock: socket.socket) -> float:
+    """Send all of it."""
+    return _sending(_send, sock)
 
 
 def _send(sock: socket.socket) -> None:
@@ -91,7 +97,7 @@ def _read_and_send(file: IO[bytes], sock: socket.socket) -> None:
         sock.sendall(buffer[:count])
 
 
-def _receiving(sock: socket.socket) -> float:
+def receiving(sock: socket.socket) -> float:
     """From the word to begin until the last byte is here."""
     sock.sendall(SOURCE)
     buffer = bytearray(_CHUNK)
@@ -126,7 +132,8 @@ def _accelerated(driver: str) -> bool:
 
 
 @contextlib.contextmanager
-def _peer(world: World) -> Iterator[int]:
+def peer(world: World) -> Iterator[int]:
+    """The other end, in a process of its own; its port."""
     command = [sys.executable, "-m", "bench.peer", world.cert, world.key, str(_SIZE // BLOCK)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
         try:

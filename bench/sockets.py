@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 import ssa
 from bench.measure import Row, Samples, elapsed, interleaved
 from bench.world import HOST, World, connect_ssl
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _CALLS = 400
 _ROUNDS = 25
@@ -105,9 +103,17 @@ def _bare(pair: Pair) -> Iterator[Pair]:
 
 def echo(world: World) -> list[Row]:
     """A byte there and back, between a client and a server of the same kind."""
-    with _echoing(_tls_pair(world)) as ours, _echoing(_ssl_pair(world)) as theirs:
-        a, b = interleaved(_ROUNDS, lambda: _echo(ours), lambda: _echo(theirs), scale=1e6 / _ECHOES)
+    with _tls_pair(world) as tls, ssl_server(world) as accept:
+        plain = accept(lambda port: connect_ssl(world.context, port))
+        with echoing(*tls) as ours, echoing(*plain) as theirs:
+            a, b = round_trips(_ROUNDS, ours, theirs)
     return [Row(name="echo of one byte", unit="us", ours=a, theirs=b, ratio=a.median / b.median)]
+
+
+def round_trips(rounds: int, *clients: socket.socket) -> list[Samples]:
+    """The time of a round trip of one byte in microseconds, for each client in turn."""
+    samples = [functools.partial(_echo, client) for client in clients]
+    return interleaved(rounds, *samples, scale=1e6 / _ECHOES)
 
 
 def _echo(client: socket.socket) -> float:
@@ -120,35 +126,42 @@ def _echo(client: socket.socket) -> float:
 
 
 @contextlib.contextmanager
-def _echoing(made: contextlib.AbstractContextManager[Pair]) -> Iterator[socket.socket]:
-    with made as (client, server):
-        for sock in (client, server):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def echoing(client: socket.socket, server: socket.socket) -> Iterator[socket.socket]:
+    """The client, while the server sends back whatever it says."""
+    for sock in (client, server):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-        def serve() -> None:
+    def serve() -> None:
+        with contextlib.suppress(OSError):
             while data := server.recv(1):
                 server.sendall(data)
 
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield client
-        client.shutdown(socket.SHUT_WR)
-        thread.join(5)
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield client
+    client.shutdown(socket.SHUT_WR)
+    thread.join(5)
+
+
+Connect = Callable[[int], socket.socket]
 
 
 @contextlib.contextmanager
-def _ssl_pair(world: World) -> Iterator[Pair]:
+def ssl_server(world: World) -> Iterator[Callable[[Connect], Pair]]:
+    """A server with `ssl`: called with what connects to a port, it gives both ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(world.cert, world.key)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with contextlib.ExitStack() as opened, socket.create_server(("127.0.0.1", 0)) as listener:
         accepted: list[ssl.SSLSocket] = []
 
         def accept() -> None:
-            accepted.append(context.wrap_socket(listener.accept()[0], server_side=True))
+            accepted.append(opened.enter_context(context.wrap_socket(listener.accept()[0], server_side=True)))
 
-        thread = threading.Thread(target=accept)
-        thread.start()
-        client = connect_ssl(world.context, listener.getsockname()[1])
-        thread.join()
-        with client, accepted[0] as server:
-            yield client, server
+        def both(connect: Connect) -> Pair:
+            thread = threading.Thread(target=accept)
+            thread.start()
+            client = opened.enter_context(connect(listener.getsockname()[1]))
+            thread.join()
+            return client, accepted.pop()
+
+        yield both

@@ -1,0 +1,164 @@
+"""The relay: what it costs that the daemon stands between, beside other programs that stand between."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import ssa
+from bench import bulk
+from bench.measure import Row, Samples, cpu_seconds, interleaved, memory
+from bench.sockets import echoing, round_trips, ssl_server
+from bench.world import HOST, World, connect_ssl
+from tests.peers import free_port, program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_ROUNDS = 5
+_IDLE = 500
+_QUIET = 3  # seconds
+_ECHO_ROUNDS = 25
+
+
+def relay(world: World) -> list[Row]:
+    """All of it, with the policy's data path set to the relay."""
+    world.daemon.set("data_path", "relay")
+    try:
+        return [*_bulk(world), *_idle(world), _echo(world)]
+    finally:
+        world.daemon.set("data_path", "ktls-or-relay")
+
+
+def _bulk(world: World) -> list[Row]:
+    with bulk.peer(world) as port, _copier(world, port) as copier, _stunnel(port) as stunnel:
+        moves: dict[str, bulk.Move] = {"sent": bulk.sending, "received": bulk.receiving}
+        return [row for name, move in moves.items() for row in _rows(port, copier, stunnel, name, move)]
+
+
+def _rows(port: int, copier: int, stunnel: int, name: str, move: bulk.Move) -> list[Row]:
+    def through(connect: Callable[[], socket.socket]) -> Callable[[], float]:
+        def sample() -> float:
+            with connect() as sock:
+                return move(sock)
+
+        return sample
+
+    ours, copied, tunnelled = (
+        bulk.rates(seconds)
+        for seconds in interleaved(
+            _ROUNDS,
+            through(lambda: ssa.create_connection((HOST, port))),
+            through(lambda: socket.create_connection(("127.0.0.1", copier))),
+            through(lambda: socket.create_connection(("127.0.0.1", stunnel))),
+            warm_up=1,
+        )
+    )
+    by_python, by_stunnel = ours.median / copied.median, ours.median / tunnelled.median
+    return [
+        Row(
+            name=f"relay: {name}, beside a Python program that copies between a socket and ssl",
+            unit="MB/s",
+            ours=ours,
+            theirs=copied,
+            ratio=by_python,
+            aim="not slower",
+            met=by_python >= 1.0,
+        ),
+        Row(
+            name=f"relay: {name}, beside stunnel",
+            unit="MB/s",
+            ours=ours,
+            theirs=tunnelled,
+            ratio=by_stunnel,
+            aim="at least half its rate",
+            met=by_stunnel >= 0.5,
+        ),
+    ]
+
+
+@contextlib.contextmanager
+def _copier(world: World, port: int) -> Iterator[int]:
+    """The program that stands between; its port."""
+    command = [sys.executable, "-m", "bench.copier", str(port), str(world.ca)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
+        try:
+            yield int(process.stdout.readline()) if process.stdout else 0
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def _stunnel(port: int) -> Iterator[int]:
+    """Stunnel as a client; its port."""
+    own = free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        configuration = Path(directory) / "stunnel.conf"
+        configuration.write_text(
+            f"foreground = yes\npid =\ndebug = 3\n[bench]\nclient = yes\naccept = 127.0.0.1:{own}\n"
+            f"connect = 127.0.0.1:{port}\nsslVersionMin = TLSv1.3\n"
+        )
+        stunnel = shutil.which("stunnel4") or "/usr/bin/stunnel4"
+        with program(stunnel, configuration, port=own, stderr=subprocess.DEVNULL):
+            yield own
+
+
+def _idle(world: World) -> list[Row]:
+    """Relayed sockets on which nothing happens."""
+    pid = world.daemon.process.pid
+    with contextlib.ExitStack() as held:
+
+        def hold() -> int:
+            for _ in range(_IDLE):
+                held.enter_context(ssa.create_connection((HOST, world.tls13)))
+            time.sleep(1)  # their tickets are in
+            return memory(pid)
+
+        before = hold()
+        each = (hold() - before) / _IDLE / 1024
+        spent = cpu_seconds(pid)
+        time.sleep(_QUIET)
+        busy = (cpu_seconds(pid) - spent) / _QUIET * 100
+    return [
+        Row(
+            name="relay: memory of the daemon for an idle socket",
+            unit="KiB",
+            ours=Samples((each,)),
+            aim="at most 100 KiB",
+            met=each <= 100,
+            note=f"growth from {_IDLE} to {2 * _IDLE}",
+        ),
+        Row(
+            name=f"relay: CPU of the daemon with {2 * _IDLE} idle sockets",
+            unit="%",
+            ours=Samples((busy,)),
+            aim="none: less than 1 %",
+            met=busy < 1,
+        ),
+    ]
+
+
+def _echo(world: World) -> Row:
+    """A byte there and back, from a relayed client to a server with `ssl`, beside a client with `ssl`."""
+    with ssl_server(world) as accept:
+        ours = accept(lambda port: ssa.create_connection((HOST, port)))
+        theirs = accept(lambda port: connect_ssl(world.context, port))
+        with echoing(*ours) as relayed, echoing(*theirs) as direct:
+            a, b = round_trips(_ECHO_ROUNDS, relayed, direct)
+    ratio = a.median / b.median
+    return Row(
+        name="relay: echo of one byte, beside ssl without anything between",
+        unit="us",
+        ours=a,
+        theirs=b,
+        ratio=ratio,
+        aim="at most twice",
+        met=ratio <= 2,
+    )
