@@ -1,0 +1,116 @@
+"""Debian's servers that speak plain text first: dovecot for SMTP and IMAP, vsftpd for FTP."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tests.peers import free_port, program
+
+DOVECOT = """
+base_dir = {directory}/run
+state_dir = {directory}/run
+log_path = {directory}/log
+listen = 127.0.0.1
+protocols = imap submission
+ssl = required
+ssl_cert = <{cert}
+ssl_key = <{key}
+passdb {{
+  driver = static
+  args = password=secret
+}}
+userdb {{
+  driver = static
+  args = uid=65534 gid=65534 home={directory}/mail
+}}
+mail_location = maildir:{directory}/mail
+submission_relay_host = 127.0.0.1
+submission_relay_port = {relay}
+service imap-login {{
+  inet_listener imap {{
+    port = {imap}
+  }}
+  inet_listener imaps {{
+    port = {imaps}
+  }}
+}}
+service submission-login {{
+  inet_listener submission {{
+    port = {smtp}
+  }}
+}}
+"""
+
+VSFTPD = """
+background=NO
+listen=YES
+listen_address=127.0.0.1
+listen_port={port}
+anonymous_enable=YES
+no_anon_password=YES
+anon_root={directory}/files
+write_enable=YES
+anon_upload_enable=YES
+anon_umask=022
+ssl_enable=YES
+allow_anon_ssl=YES
+force_anon_logins_ssl=YES
+force_anon_data_ssl=YES
+require_ssl_reuse={reuse}
+rsa_cert_file={cert}
+rsa_private_key_file={key}
+ssl_ciphers=HIGH
+secure_chroot_dir={directory}/empty
+seccomp_sandbox=NO
+isolate=NO
+isolate_network=NO
+vsftpd_log_file={directory}/log
+dual_log_enable=YES
+"""
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def open_directory():
+    """A directory that users without privileges can enter, as these servers' processes are."""
+    directory = Path(tempfile.mkdtemp(prefix="ssa-test-", dir="/tmp"))
+    directory.chmod(0o755)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)  # a server's last process may still be about to write
+
+
+@contextlib.contextmanager
+def dovecot(pki, relay: int = 0):
+    """Dovecot; yields its ports by protocol. Mail goes on to the SMTP server on port `relay`."""
+    with open_directory() as directory:
+        (directory / "mail").mkdir()
+        os.chown(directory / "mail", NOBODY, NOBODY)
+        ports = {name: free_port() for name in ("imap", "imaps", "smtp")}
+        configuration = directory / "dovecot.conf"
+        configuration.write_text(DOVECOT.format(directory=directory, cert=pki.cert, key=pki.key, relay=relay, **ports))
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        with program("/usr/sbin/dovecot", "-F", "-c", configuration, port=ports["smtp"], **quiet) as process:
+            yield ports
+            process.terminate()  # it takes its processes along
+            process.wait(10)
+
+
+@contextlib.contextmanager
+def vsftpd(pki, *, reuse: bool = False):
+    """vsftpd; yields its port and its directory of files, with `in` to upload to."""
+    with open_directory() as directory:
+        for name in ("files", "files/in", "empty"):
+            (directory / name).mkdir()
+        shutil.chown(directory / "files" / "in", "ftp")
+        port = free_port()
+        configuration = directory / "vsftpd.conf"
+        words = {"cert": pki.cert, "key": pki.key, "reuse": "YES" if reuse else "NO"}
+        configuration.write_text(VSFTPD.format(directory=directory, port=port, **words).lstrip())
+        with program("/usr/sbin/vsftpd", configuration, port=port, stdin=subprocess.DEVNULL):
+            yield port, directory / "files"
