@@ -53,8 +53,8 @@ def serve_control_untrusted(sock: socket.socket) -> str:
     control.receive_record(sock, socket.MSG_DONTWAIT)
     if kind == ALERT:
         control.judge_alert_untrusted(content)
-    elif types in _SERVICES:
-        _SERVICES[types](sock, content)
+    elif serve := _SERVICES.get((control.version(sock), types)):
+        serve(sock, content)
     else:
         raise OSError(errno.EPROTO, f"the peer sent a record of type {kind}, which no stream has")
     return GO_ON
@@ -68,10 +68,10 @@ def _refuse_renegotiation(sock: socket.socket, _content: bytes) -> None:
     control.refuse_renegotiation(sock)
 
 
-_SERVICES: dict[frozenset[int], Callable[[socket.socket, bytes], None]] = {
-    frozenset({NEW_SESSION_TICKET}): client.hand_in_ticket,
-    frozenset({HELLO_REQUEST}): _ignore,
-    frozenset({CLIENT_HELLO}): _refuse_renegotiation,
+_SERVICES: dict[tuple[int, frozenset[int]], Callable[[socket.socket, bytes], None]] = {
+    (0x0304, frozenset({NEW_SESSION_TICKET})): client.hand_in_ticket,
+    (0x0303, frozenset({HELLO_REQUEST})): _ignore,
+    (0x0303, frozenset({CLIENT_HELLO})): _refuse_renegotiation,
 }
 
 

@@ -40,6 +40,11 @@ def receive_record(sock: socket.socket, flags: int = 0) -> tuple[int, bytes]:
     return APPLICATION_DATA, data
 
 
+def version(sock: socket.socket) -> int:
+    """The protocol's version, by its number on the wire. Raises OSError."""
+    return int.from_bytes(sock.getsockopt(SOL_TLS, TLS_TX, 2 + 2)[:2], sys.byteorder)
+
+
 def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
     """The types of the handshake messages that begin in `content`, and whether the last one is complete."""
     types = []
