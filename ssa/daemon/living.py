@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ async def rekey(
         try:
             # In a thread: while the application is blocked in a send of its own, the kernel makes ours wait for that.
             await trio.to_thread.run_sync(
-                _advance_tx, sock.dup(), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS
+                _advance_tx, _twin(sock), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS
             )
         except BlockingIOError as exc:
             raise errors.error("WOULD_BLOCK") from exc
@@ -86,6 +87,11 @@ async def rekey(
 
 
 _SENDERS = trio.CapacityLimiter(64)
+
+
+def _twin(sock: socket.socket) -> socket.socket:
+    """Another descriptor. Not `sock.dup()`, which sets O_NONBLOCK or clears it: that is the application's too."""
+    return socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
 
 
 def _advance_tx(sock: socket.socket, suite: Suite, secrets: TrafficSecrets) -> None:
