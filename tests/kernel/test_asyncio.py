@@ -487,7 +487,7 @@ def test_a_clients_key_updates(capabilities, listener, pki):
         async with await asyncio.start_server(serve, sock=listener):
             client = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )  # noqa: ASYNC220, E501
+            )
             with contextlib.suppress(BrokenPipeError), client:
                 for typed in (typed for line in lines for typed in (line, b"K\n")):
                     type_into(client, typed)
