@@ -1,0 +1,387 @@
+"""DTLS for applications: the same requests as for TLS, on a UDP socket, which stays here.
+
+What the application gets in its place is one end of a SOCK_SEQPACKET pair: a datagram is a packet, the peer's
+close_notify an end of file, and the end of this process a hang-up, which is another thing (`ssa.dgramsocket`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import addresses, errors, wire
+from ssa.daemon import requests
+from ssa.daemon.living import description
+from ssa.daemon.pipeline import Judge, deadline, hostname_untrusted, sni_of
+from ssa.daemon.registry import Application, LiveSocket, shared
+from ssa.daemon.serving import DatagramServing
+from ssa.daemon.terms import agree
+from ssa.dtls import records
+from ssa.dtls.cookies import Cookies
+from ssa.dtls.engine import DatagramClient, DatagramServer
+from ssa.dtls.port import Association, Port, Queue, packets
+from ssa.ktls.diag import KernelState, SocketKey
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ssa.daemon.service import Service
+    from ssa.daemon.terms import Terms
+
+_log = logging.getLogger("ssa.daemon")
+
+_MOST = 4096  # sessions on a port
+_PROTOCOL = "DTLSv1.2"
+_OURS = "relay"  # who encrypts and decrypts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveAssociation(LiveSocket):
+    """A session over datagrams, as the registry has it: what the kernel knows of others is known here."""
+
+    association: Association
+
+    @property
+    def protocol(self) -> str:
+        """The protocol and its version."""
+        return _PROTOCOL
+
+    def kernel(self) -> KernelState:
+        """Our own word on this session, in the kernel's place."""
+        sent, received = self.association.sent, self.association.received
+        return KernelState(_PROTOCOL, self.association.engine.suite.aead.name, _OURS, _OURS, sent, received)
+
+    def end(self) -> None:
+        """End the session; who holds the socket finds it cut."""
+        self.association.end()
+
+
+async def connect(
+    service: Service, application: Application, request: wire.Connect, sock: socket.socket, files: list[int]
+) -> requests.Handover:
+    """Make a session with the peer that the application's UDP socket is connected to. Raises `ssa.SSAError`."""
+    hostname = hostname_untrusted(request.hostname or "")
+    terms = await _agree(service, request, files)
+    address = _peer(sock)
+    context = service.contexts.datagrams("client", terms.policy, terms.credentials)
+    judge = Judge(service, terms, hostname)
+    port = Port(sock.dup())
+    await port.start()
+    try:
+        engine = DatagramClient(context, sni_of(hostname), terms.policy.alpn, port.mtu(address))
+        association = Association(port, address, engine, judge)
+        with deadline(terms.policy.handshake_timeout):
+            await association.handshake()
+        return _hand_over(service, application, association, judge, sock.getsockname())
+    except BaseException:
+        port.close()
+        raise
+
+
+async def listen(  # noqa: PLR0913, PLR0917 - as `accepting.run`, which knows the socket by now
+    service: Service,
+    application: Application,
+    request: wire.Listen,
+    packet: requests.Packet,
+    sock: socket.socket,
+    connection: socket.socket,
+) -> None:
+    """Serve a bound UDP socket until the application closes its end: a reply with a descriptor for each client.
+
+    The sessions that have been handed over by then go on. Raises `ssa.SSAError` for what is wrong with the request.
+    """
+    serving = await _serving(service, request, packet.descriptors)
+    packet.close()
+    door = _Listening(
+        service, application, serving, _bound(sock), connection, max(1, min(request.backlog or 128, _MOST))
+    )
+    await door.port.start()
+    try:
+        if await requests.send(connection, wire.Reply()):
+            await door.follow()
+    finally:
+        door.port.shut()
+
+
+async def gather(
+    service: Service, application: Application, request: wire.Gather, sock: socket.socket, files: list[int]
+) -> requests.Handover:
+    """Serve a bound UDP socket: all clients on one descriptor. Raises `ssa.SSAError`."""
+    serving = await _serving(service, request, files)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    door = _Gathering(service, application, serving, _bound(sock), ours, service.sockets.watch(theirs))
+    await door.port.start()
+    door.port.start_soon(door.relay)
+    return requests.Handover(wire.Reply(), theirs)
+
+
+# --- what the steps are made of -----------------------------------------------------------------------------------
+
+
+async def _agree(service: Service, request: wire.Request, files: list[int]) -> Terms:
+    terms = await agree(service, request, files)
+    if terms.policy.data_path == "ktls":
+        raise errors.error("POLICY_DENIED", "data_path is ktls, and no kernel does the records of DTLS")
+    return terms
+
+
+async def _serving(service: Service, request: wire.Request, files: list[int]) -> DatagramServing:
+    return DatagramServing(service, await _agree(service, request, files), request.server_name)
+
+
+def _checked(sock: socket.socket) -> socket.socket:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.proto != socket.IPPROTO_UDP:
+        raise errors.error("NOT_UDP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
+    return sock
+
+
+def _peer(sock: socket.socket) -> Any:
+    try:
+        return _checked(sock).getpeername()
+    except OSError as exc:
+        if isinstance(exc, errors.SSAError):
+            raise
+        raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
+
+
+def _bound(sock: socket.socket) -> socket.socket:
+    """The socket, of our own."""
+    if not _checked(sock).getsockname()[1]:
+        raise errors.error("NOT_LISTENING", "it is not bound to a port")
+    return sock.dup()
+
+
+def _hand_over(
+    service: Service, application: Application, association: Association, judge: Judge, local: Any
+) -> requests.Handover:
+    """The session on a descriptor of its own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    live = _live(service, application, association, judge, local)
+    service.sockets.add(live, theirs)
+    service.count("handshakes")
+    queue = Queue(ours)
+    association.deliver_to(queue, queue.end)
+    association.port.start_soon(_relay, service, association, live.id, ours)
+    reply = description(live)
+    reply.largest, reply.peer = association.largest, association.key
+    return requests.Handover(reply, theirs)
+
+
+async def _relay(service: Service, association: Association, number: int, ours: socket.socket) -> None:
+    """Send what the application writes, until it closes its end or the session is over."""
+    with ours, trio.CancelScope() as scope:
+        association.gone = scope.cancel
+        if association.over:
+            scope.cancel()
+        try:
+            await packets(ours, association.seal_and_send)
+        finally:
+            association.end()
+            service.sockets.forget(number)
+
+
+def _live(
+    service: Service, application: Application, association: Association, judge: Judge, local: Any
+) -> LiveAssociation:
+    engine, remote = association.engine, association.address
+    family = socket.AF_INET if len(remote) == 2 else socket.AF_INET6
+    return LiveAssociation(
+        id=service.sockets.new_id(),
+        key=SocketKey(family, local[:2], remote[:2], interface=0, cookie=0),
+        application=shared(application),
+        role=engine.role,
+        hostname=shared(judge.hostname or engine.server_name),
+        identity=shared(judge.verified.identity),
+        chain=judge.chain,
+        verdicts=shared(judge.verified.verdicts),
+        suite=engine.suite.name,
+        group=shared(engine.group),
+        alpn=shared(engine.alpn),
+        resumed=engine.resumed,
+        data_path="relay",
+        profile="",
+        opened=time.time(),
+        diag=None,
+        complies=service.complies,
+        secrets=None,
+        association=association,
+    )
+
+
+class _Door:
+    """A server's port: what comes before a session."""
+
+    def __init__(
+        self, service: Service, application: Application, serving: DatagramServing, sock: socket.socket
+    ) -> None:
+        self._service = service
+        self._application = application
+        self._serving = serving
+        self._cookies = Cookies(trio.current_time())
+        self._spare: tuple[Terms, DatagramServer] | None = None  # which no client has taken yet
+        self.local = sock.getsockname()
+        self.port = Port(sock, self._greet_untrusted)
+
+    def _greet_untrusted(self, datagram: bytes, key: bytes, address: Any) -> None:
+        """A first hello is answered and forgotten, whatever it says; one with its cookie begins a session."""
+        if not self._has_room() or len(self.port.living) >= _MOST:
+            return
+        try:
+            terms, engine = self._engine()
+            known, answer = engine.listen_untrusted(datagram, self._cookies.of(key, trio.current_time()))
+        except errors.SSAError as exc:
+            self._spare = None
+            _log.debug("a datagram from %s: %s", address, exc)
+            return
+        if known:
+            self._spare = None
+            engine.fit(self.port.mtu(address))
+            judge = Judge(self._service, terms, None)
+            association = Association(self.port, address, engine, judge, records.hello_untrusted(datagram))
+            self.port.start_soon(self._serve, association, judge, terms)
+        elif answer:
+            self.port.send([answer], address)
+
+    def _engine(self) -> tuple[Terms, DatagramServer]:
+        """One for whoever comes next. It is kept until somebody has its cookie, so that a flood costs no memory."""
+        terms, serving = self._serving.terms(), self._serving
+        if self._spare is None or self._spare[0] is not terms:
+            context = serving.context(None)
+            engine = DatagramServer(context, serving.context, terms.policy.alpn, terms.ask_certificate, 0)
+            self._spare = terms, engine
+        return self._spare
+
+    async def _serve(self, association: Association, judge: Judge, terms: Terms) -> None:
+        admitted = False
+        try:
+            with self._service.crowd.place(self._application.uid), deadline(terms.policy.handshake_timeout):
+                await association.handshake()
+            if association.established:
+                await self._admit(association, judge)
+                admitted = True
+        except errors.SSAError as exc:
+            self._service.count_failure(exc)
+            _log.info("datagrams of pid %d: %s", self._application.pid, exc)
+        finally:
+            if not admitted:
+                association.abort()
+
+    def _has_room(self) -> bool:
+        """Whether another client could be served now."""
+        raise NotImplementedError
+
+    async def _admit(self, association: Association, judge: Judge) -> None:
+        """A client whose handshake is done."""
+        raise NotImplementedError
+
+
+class _Listening(_Door):
+    """Each client on a descriptor of its own."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+        self,
+        service: Service,
+        application: Application,
+        serving: DatagramServing,
+        sock: socket.socket,
+        connection: socket.socket,
+        backlog: int,
+    ) -> None:
+        super().__init__(service, application, serving, sock)
+        self._connection = connection
+        self._backlog = backlog
+        self._ready = 0  # that the application has not taken
+        self._delivering = trio.Lock()
+
+    async def follow(self) -> None:
+        """Take what the application says about its options later, until it hangs up."""
+        while (packet := await self._next_packet()) is not None:
+            try:
+                request = wire.parse_untrusted(packet.data, wire.Listen)
+                self._serving = await _serving(self._service, request, packet.descriptors)
+                self._spare = None
+            except (wire.WireError, errors.SSAError) as exc:
+                _log.warning("pid %d: its listener is served as before: %s", self._application.pid, exc)
+            finally:
+                packet.close()
+
+    async def _next_packet(self) -> requests.Packet | None:
+        try:
+            return await requests.receive_untrusted(self._connection, patience=math.inf)
+        except OSError:  # it has gone, and left what was ready for it
+            return None
+
+    def _has_room(self) -> bool:
+        return self._ready < self._backlog
+
+    async def _admit(self, association: Association, judge: Judge) -> None:
+        handover = _hand_over(self._service, self._application, association, judge, self.local)
+        self._ready += 1
+        try:
+            with handover:
+                async with self._delivering:
+                    await requests.send(self._connection, handover.reply, *handover.passed)
+        except OSError as exc:
+            _log.debug("listener of pid %d: its application went away: %s", self._application.pid, exc.strerror)
+        finally:
+            self._ready -= 1
+
+
+class _Gathering(_Door):
+    """All clients on one descriptor, each packet behind whose it is."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+        self,
+        service: Service,
+        application: Application,
+        serving: DatagramServing,
+        sock: socket.socket,
+        ours: socket.socket,
+        inode: int,
+    ) -> None:
+        super().__init__(service, application, serving, sock)
+        self._ours = ours
+        self._inode = inode  # of the other end
+
+    async def relay(self) -> None:
+        """Send what the application writes, until it closes its end."""
+        with self._ours:
+            try:
+                await packets(self._ours, self._send)
+            finally:
+                self.port.open = False
+                for association in list(self.port.living):
+                    association.end()
+                self.port.close()
+
+    async def _send(self, packet: bytes) -> None:
+        association = self.port.associations.get(packet[: addresses.SIZE])
+        if association is not None:
+            try:
+                await association.seal_and_send(packet[addresses.SIZE :])
+            except errors.SSAError as exc:
+                _log.info("a session over datagrams has failed: %s", exc)
+                association.abort()
+
+    def _has_room(self) -> bool:
+        return True
+
+    async def _admit(self, association: Association, judge: Judge) -> None:
+        live = _live(self._service, self._application, association, judge, self.local)
+        self._service.sockets.join(live, self._inode)
+        self._service.count("handshakes")
+        farewell = addresses.packed(association.address, addresses.GONE)
+
+        def gone() -> None:
+            queue.end()
+            self._service.sockets.forget(live.id)
+
+        queue = Queue(self._ours, association.key, farewell)
+        association.gone = gone
+        association.deliver_to(queue, association.abort)

@@ -1,0 +1,446 @@
+"""A DTLS socket in the words of the socket API: `ssa.TLSSocket`, and what differs where datagrams do.
+
+Theory of operation. The daemon does the records, and keeps the UDP socket. The descriptor's number is one end of a
+SOCK_SEQPACKET pair from the handshake on: each packet is a datagram's content, so that read, write, poll and a second
+process mean what they mean on a UDP socket. The UDP socket waits `_aside`, for what is asked of it by name: addresses,
+options. What tells the ends of a session apart:
+
+    the peer's close_notify      end of file: the daemon has ended its writing, and stays
+    the session was cut          end of file and a hang-up: the daemon, or its end, has gone
+
+A server has two ways. After `listen`, `accept` gives a socket for each client. Without, `recvfrom` and `sendto` on the
+bound socket serve all of them: then each packet on the pair has its client's address before it (`ssa.addresses`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+
+from ssa import addresses, client, descriptors, wire
+from ssa.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
+from ssa.settings import Settings
+from ssa.tlssocket import CONNECTING, FAILED, FRESH, LISTENING, LIVE, TLSSocket, check_kind, milliseconds_left, soon
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn, Self
+
+    from typing_extensions import Buffer
+
+_socket = socket.socket
+
+GATHERING = 6  # a phase: bound, and served for all clients at once
+
+_DTLS_1_2 = 0xFEFD
+_TWINS: dict[Any, int] = {_DTLS_1_2: 0x0303, b"DTLSv1.2": 0x0303, "DTLSv1.2": 0x0303}
+_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_CUT = "the session was cut: it failed, or the ssad that served it has gone"
+
+
+class DTLSSocket(TLSSocket):
+    """A TLS socket over datagrams: made by `ssa.socket(type=SOCK_DGRAM)` or `ssa.create_server(type=SOCK_DGRAM)`.
+
+    What `send` is given arrives as one `recv`, or not at all; nothing is repeated or put in order. An empty `recv` is
+    the peer's close_notify. A datagram that is longer than the path takes is refused with EMSGSIZE.
+    """
+
+    __slots__ = ("_largest", "_local", "_peer", "_peers")
+
+    def __init__(
+        self,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_DGRAM,  # noqa: A002 - as socket.socket has it
+        proto: int = IPPROTO_TLS,
+        fileno: int | None = None,
+    ) -> None:
+        """As `TLSSocket`."""
+        self._begin(Settings(), FRESH)
+        if fileno is None:
+            check_kind(family, type, proto, socket.SOCK_DGRAM)
+            _socket.__init__(self, family, type, socket.IPPROTO_UDP)
+        else:
+            _socket.__init__(self, fileno=fileno)
+            try:
+                self._phase = self._found_phase()
+            except BaseException:
+                _socket.detach(self)  # it stays its owner's
+                raise
+
+    def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
+        super()._begin(settings, phase, info)
+        self._largest = (info and info.largest) or 2**14  # bytes of a datagram
+        self._local: Any = None  # of an accepted one
+        self._peer: Any = None
+        self._peers: set[bytes] = set()  # clients, of a socket that serves all of them
+
+    def _found_phase(self) -> int:
+        if self.family == socket.AF_UNIX and self.type == socket.SOCK_SEQPACKET:
+            return LISTENING if _socket.getpeername(self) else LIVE  # the daemon's socket has a name, a pair none
+        if self.family not in (socket.AF_INET, socket.AF_INET6) or self.type != socket.SOCK_DGRAM:
+            raise OSError(errno.EPROTONOSUPPORT, "the descriptor is not a UDP socket")
+        return FRESH
+
+    @classmethod
+    def adopt(cls, fd: int, family: int, settings: Settings, phase: int, info: wire.Reply | None = None) -> Self:
+        """A socket object for a descriptor whose state is known."""
+        sock = cls.__new__(cls)
+        _socket.__init__(sock, family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, fileno=fd)
+        sock._begin(settings, phase, info)  # noqa: SLF001 - it is one of ours
+        return sock
+
+    # --- connecting ---------------------------------------------------------------------------------------------
+
+    def connect(self, address: Any) -> None:
+        """As `TLSSocket.connect`. An address whose host says that nobody is there is passed over for the next one."""
+        if self._phase == CONNECTING or self._failure is not None:
+            self._connect_again()
+            return
+        if self._phase != FRESH or self.fileno() < 0:
+            raise self._unfit(errno.EISCONN, "the socket is in use")
+        timeout = self.gettimeout()
+        deadline = None if not timeout else time.monotonic() + timeout
+        hostname = ""
+        try:
+            hostname, found = self._look_up(address)
+            request = wire.Connect(hostname, **self._wishes())
+            with client.Daemon(soon(timeout, deadline)) as daemon:
+                if timeout == 0:
+                    self._start_connecting(daemon, request, found[0])
+                self._connect_to_one(daemon, request, found, deadline)
+        except OSError as exc:
+            raise self._failed(exc) from None
+        finally:
+            if self._phase != FRESH:
+                self._settings = self._settings.having(hostname=hostname)
+
+    def _connect_to_one(
+        self, daemon: client.Daemon, request: wire.Connect, found: list[Any], deadline: float | None
+    ) -> None:
+        failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        for address in found:
+            try:
+                _socket.connect(self, address)
+                self._phase = FAILED  # unless all goes well
+                request.timeout_ms = milliseconds_left(deadline)
+                self._go_on_with(*daemon.ask_for_socket(request, self, self._settings.descriptors()))
+            except ConnectionRefusedError as exc:
+                failure = exc
+            except OSError:
+                self._fail_closed()
+                raise
+            else:
+                return
+        self._fail_closed()
+        raise failure
+
+    def _fail_closed(self) -> None:
+        """Nothing may be written to the descriptor now, which would be plain text."""
+        if self._phase == FAILED:
+            try:
+                _socket.shutdown(self, socket.SHUT_RDWR)
+            except OSError as exc:
+                if exc.errno != errno.ENOTCONN:
+                    raise
+
+    def _go_on_with(self, reply: wire.Reply, fd: int) -> None:
+        """Live on the descriptor that came with a reply."""
+        try:
+            if self._aside is None:
+                self._put_aside(fd)
+            else:  # the connection to the daemon is there now
+                os.set_blocking(fd, self.gettimeout() is None)
+                os.close(descriptors.swap(self.fileno(), fd))
+        finally:
+            os.close(fd)
+        self._largest = reply.largest or self._largest
+        self._go_live(reply)
+
+    def _finish(self) -> bool:
+        try:
+            with self._plain() as plain:
+                reply, fd = client.reply_with_socket(plain, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            self._take_back()
+            self._failure = self._failed(exc)
+            self._phase = FAILED
+            self._fail_closed()
+        else:
+            self._go_on_with(reply, fd)
+        return True
+
+    def upgrade(self, *, server_side: bool) -> NoReturn:
+        """There is no DTLS that begins in the midst of plain datagrams: EOPNOTSUPP."""
+        del server_side
+        raise OSError(errno.EOPNOTSUPP, "TLS_UPGRADE is for streams")
+
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    def listen(self, backlog: int = 128, /) -> None:
+        """Have the daemon make sessions with whoever comes: what `accept` gives is ready.
+
+        Raises `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
+        """
+        if self._phase == LISTENING:
+            return
+        if self._phase != FRESH:
+            raise self._unfit(errno.EINVAL, "the socket cannot listen")
+        self._bind_somewhere()
+        self._backlog = max(1, backlog)
+        try:
+            with self._served(self) as queue:
+                self._put_aside(queue.fileno())
+        except OSError as exc:
+            raise self._failed(exc) from None
+        self._phase = LISTENING
+
+    def _bind_somewhere(self) -> None:
+        if not _socket.getsockname(self)[1]:
+            _socket.bind(self, ("", 0))
+
+    def _accepted(self, fd: int, reply: wire.Reply) -> DTLSSocket:
+        sock = type(self).adopt(fd, self.family, self._settings, LIVE, reply)
+        if self._aside is not None:
+            sock._local = self._aside.getsockname()  # noqa: SLF001 - it is one of ours
+        if socket.getdefaulttimeout() is None and self.gettimeout():
+            sock.setblocking(True)
+        return sock
+
+    def _gather(self) -> None:
+        """Have all clients served on this descriptor."""
+        if not _socket.getsockname(self)[1]:
+            raise OSError(errno.ENOTCONN, "the socket is neither connected nor bound")
+        request = wire.Gather(**self._settings.request())
+        try:
+            with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+                _, fd = daemon.ask_for_socket(request, self, self._settings.descriptors())
+        except OSError as exc:
+            raise self._failed(exc) from None
+        try:
+            self._put_aside(fd)
+        finally:
+            os.close(fd)
+        self._phase = GATHERING
+
+    # --- options ------------------------------------------------------------------------------------------------
+
+    def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None) -> None:
+        """As `TLSSocket.setsockopt`; a version can be named as DTLS's too."""
+        if (
+            level == IPPROTO_TLS
+            and optname in (TLS_VERSION_MIN, TLS_VERSION_MAX)
+            and isinstance(value, (int, str, bytes))
+        ):
+            value = _TWINS.get(value, value)
+        super().setsockopt(level, optname, value, optlen)
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
+        """As `TLSSocket.getsockopt`; the version in use is 0xFEFD, DTLSv1.2."""
+        if (level, optname) == (IPPROTO_TLS, TLS_VERSION_CONN):
+            self._settle()
+            if self._phase == LIVE:
+                return b"DTLSv1.2" if buflen else _DTLS_1_2
+        return super().getsockopt(level, optname, buflen)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """The next datagram, or as much of it as fits; empty when the peer has ended the session.
+
+        Raises ConnectionAbortedError when the session was cut.
+        """
+        return self.recvfrom(bufsize, flags)[0]
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """As `recv`, and who sent it. On a socket that is bound, and not connected, all clients are served."""
+        buffer = bytearray(bufsize)
+        size, _, address = self._receive([buffer], flags)
+        return bytes(memoryview(buffer)[:size]), address
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """As `recv`, into a buffer."""
+        return self.recvfrom_into(buffer, nbytes, flags)[0]
+
+    def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """As `recvfrom`, into a buffer."""
+        view = memoryview(buffer).cast("B")
+        size, _, address = self._receive([view[: nbytes or len(view)]], flags)
+        return size, address
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """As `recvfrom`. There is never ancillary data; MSG_TRUNC tells that the datagram was longer."""
+        del ancbufsize
+        buffer = bytearray(bufsize)
+        size, found, address = self._receive([buffer], flags)
+        return bytes(memoryview(buffer)[:size]), [], found, address
+
+    def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        """As `recvmsg`, into buffers."""
+        del ancbufsize
+        size, found, address = self._receive(list(buffers), flags)
+        return size, [], found, address
+
+    def _receive(self, buffers: list[Any], flags: int) -> tuple[int, int, Any]:
+        """A datagram's size, the flags that recvmsg(2) tells, and who sent it."""
+        if self._phase == FRESH and self.fileno() >= 0:
+            self._gather()
+        if self._phase == GATHERING:
+            return self._receive_of_any(buffers, flags)
+        if self._phase:
+            self._check_live()
+        size, _, found, _ = self._reading(buffers, flags)
+        if not size and not self._read_ended:
+            self._end()
+        return size, found & ~socket.MSG_EOR, self.getpeername()
+
+    def _receive_of_any(self, buffers: list[Any], flags: int) -> tuple[int, int, Any]:
+        prefix = bytearray(addresses.SIZE)
+        while True:
+            size, _, found, _ = self._reading([prefix, *buffers], flags)
+            if size < addresses.SIZE:
+                if not self._read_ended:
+                    self._end()
+                return 0, 0, None
+            kind, address = addresses.unpacked(bytes(prefix), self.family)
+            if kind == addresses.DATA:
+                self._peers.add(bytes(prefix))
+                return size - addresses.SIZE, found & ~socket.MSG_EOR, address
+            self._peers.discard(addresses.packed(address))
+            if flags & socket.MSG_PEEK:
+                _socket.recv(self, 1)
+
+    def _reading(self, buffers: list[Any], flags: int) -> tuple[int, list[Any], int, Any]:
+        try:
+            return _socket.recvmsg_into(self, buffers, 0, flags)
+        except ConnectionResetError:
+            raise self._failed(ConnectionAbortedError(errno.ECONNABORTED, _CUT)) from None
+
+    def _end(self) -> None:
+        """Nothing more comes: by the peer's close_notify, or as the session was cut. Raises ConnectionAbortedError."""
+        poll = select.poll()
+        poll.register(self.fileno(), 0)
+        if poll.poll(0) and not self._write_ended:  # a hang-up
+            raise self._failed(ConnectionAbortedError(errno.ECONNABORTED, _CUT))
+        self._read_ended = True
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def send(self, data: Buffer, flags: int = 0, /) -> int:
+        """Send one datagram. Raises OSError: EMSGSIZE where the path takes less, EINVAL for an empty one."""
+        return self.sendmsg([data], (), flags)
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """As `send`: a datagram goes as a whole, or not at all."""
+        self.sendmsg([data], (), flags)
+
+    def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
+        """As `send`; to a client, on a socket that serves all of them: ENOTCONN where there is no session with it."""
+        *flags, address = flags_and_address
+        return self.sendmsg([data], (), flags[0] if flags else 0, address)
+
+    def sendmsg(
+        self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
+    ) -> int:
+        """As `sendto`, from several buffers. Ancillary data is of no use here: EINVAL."""
+        if list(ancdata):
+            raise OSError(errno.EINVAL, "there is no ancillary data for DTLS")
+        parts = [memoryview(buffer).cast("B") for buffer in buffers]
+        prefix = self._addressed(address)
+        size = sum(map(len, parts))
+        if not size:
+            raise OSError(errno.EINVAL, "DTLS carries no empty datagrams")
+        if size > self._largest:
+            raise OSError(errno.EMSGSIZE, f"a datagram of {size} bytes, where the path takes {self._largest}")
+        return _socket.sendmsg(self, [prefix, *parts], (), flags) - len(prefix)
+
+    def _addressed(self, address: Any) -> bytes:
+        """What goes before a datagram's content."""
+        if self._phase == FRESH and address is not None and self.fileno() >= 0:
+            self._gather()
+        if self._phase == GATHERING:
+            if address is None:
+                raise OSError(errno.EDESTADDRREQ, "the socket serves many clients: sendto() says which")
+            prefix = self._looked_up(address)
+            if prefix not in self._peers:
+                raise OSError(errno.ENOTCONN, f"there is no session with {address[0]} port {address[1]}")
+            return prefix
+        if self._phase:
+            self._check_live()
+        if address is not None and self._looked_up(address) != addresses.packed(self.getpeername()):
+            raise OSError(errno.EISCONN, "the socket is connected to another address")
+        return b""
+
+    def _looked_up(self, address: Any) -> bytes:
+        try:
+            return addresses.packed(address)
+        except OSError:
+            host, port, *_ = address
+            return addresses.packed(socket.getaddrinfo(host, port, self.family, socket.SOCK_DGRAM)[0][4])
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> NoReturn:
+        """Files are for streams: ValueError, as of a UDP socket."""
+        del file, offset, count
+        raise ValueError("only SOCK_STREAM type sockets are supported")
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def shutdown(self, how: int, /) -> None:
+        """As `socket.socket.shutdown`: what ends our writing ends the session (RFC 5246 section 7.2.1)."""
+        self._settle()
+        if self._phase not in (LIVE, LISTENING, GATHERING):
+            self._tcp(_socket.shutdown)(how)
+            return
+        if how in (socket.SHUT_WR, socket.SHUT_RDWR):
+            self._write_ended = True
+        if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            self._read_ended = True
+        _socket.shutdown(self, how)
+
+    def _real_close(self) -> None:  # the daemon says close_notify when the last who holds the descriptor has closed it
+        try:
+            if self._aside is not None:
+                self._aside.close()
+                self._aside = None
+        finally:
+            _socket._real_close(self)  # type: ignore[attr-defined]  # noqa: SLF001 - what socket.close() calls
+
+    def detach(self) -> int:
+        """As `socket.socket.detach`: the descriptor is a SOCK_SEQPACKET socket, a packet for each datagram."""
+        if self._phase == LIVE and self._aside is not None:
+            self._aside.close()
+            self._aside = None
+        return super().detach()
+
+    # --- what the UDP socket knows --------------------------------------------------------------------------------
+
+    def getpeername(self) -> Any:
+        """As `socket.socket.getpeername`."""
+        self._settle()
+        if self._phase != LIVE:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        if self._peer is None:
+            self._peer = self._told_peer() if self._aside is None else self._aside.getpeername()
+        return self._peer
+
+    def _told_peer(self) -> Any:
+        if self._info is None or self._info.peer is None:
+            self._info = client.describe(self)
+        family = self.family if self.family != socket.AF_UNIX else socket.AF_INET6
+        return addresses.unpacked(self._info.peer or b"", family)[1]
+
+    def getsockname(self) -> Any:
+        """As `socket.socket.getsockname`; of an accepted socket: the listener's address."""
+        if self._local is not None:
+            return self._local
+        return super().getsockname()
+
+    def __repr__(self) -> str:
+        return _socket.__repr__(self).replace("ssa.dgramsocket.", "ssa.", 1)
