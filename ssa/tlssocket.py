@@ -20,13 +20,14 @@ import errno
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 import time
 
-from ssa import client, descriptors, errors, stream, wire
+from ssa import client, descriptors, errors, relayed, stream, wire
 from ssa.ktls import control
-from ssa.ktls.constants import HANDSHAKE, TCP_ULP
+from ssa.ktls.constants import TCP_ULP
 from ssa.options import AF_HOSTNAME, CONNECTED, FILES, FLAG, IPPROTO_TLS, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
 from ssa.settings import VERSIONS, File, Settings, upgrade_role
 
@@ -52,8 +53,6 @@ _PHASES = {
     LISTENING: "it listens",
     FAILED: "its handshake failed",
 }
-
-_STRIDE = 2**20  # records that may be sent before the kernel is asked how many they were
 
 _forks = 0  # how often this process, or one that it comes from, has forked: a socket that is older may be shared
 
@@ -111,7 +110,7 @@ class TLSSocket(_socket):
         """As `socket.socket`. Raises OSError: EPROTONOSUPPORT, EAFNOSUPPORT for what TLS does not run over."""
         self._begin(Settings(), FRESH)
         if fileno is None:
-            _check_kind(family, type, proto)
+            check_kind(family, type, proto)
             super().__init__(family, type, socket.IPPROTO_TCP)
         else:
             super().__init__(fileno=fileno)
@@ -138,6 +137,9 @@ class TLSSocket(_socket):
 
     def _found_phase(self) -> int:
         """The phase of a descriptor that comes from elsewhere."""
+        if self.family == socket.AF_UNIX and self.type == socket.SOCK_STREAM:
+            self._find_relayed()
+            return LIVE
         if self.family == socket.AF_UNIX:
             return LISTENING  # the connection to the daemon that stands for a listener
         if self.family not in (socket.AF_INET, socket.AF_INET6) or self.type != socket.SOCK_STREAM:
@@ -155,6 +157,34 @@ class TLSSocket(_socket):
         sock = cls.__new__(cls)
         _socket.__init__(sock, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
         sock._begin(settings, phase, info)  # noqa: SLF001 - it is one of ours
+        return sock
+
+    def _find_relayed(self) -> None:
+        """The descriptor is the application's end of a pair: the rest of it is with the daemon."""
+        try:
+            with self._plain() as plain:
+                self._info, passed = client.describe_relayed(plain)
+        except errors.SSAError as exc:
+            raise OSError(errno.EPROTONOSUPPORT, f"the descriptor is not a TLS socket: {exc}") from None
+        if not passed:
+            raise OSError(errno.ENOTCONN, "the connection is at its end")
+        aside = _socket(fileno=passed[0])
+        _socket.__init__(self, aside.family, aside.type, aside.proto, fileno=self.fileno())
+        self._relay_with(aside)
+
+    def _relay_with(self, aside: _socket) -> None:
+        """From here on the descriptor's number is our end of the daemon's pair, and the TCP socket aside tells the rest."""
+        self._aside, self._rekeyable, self._budget = aside, False, _ENDLESS
+
+    @property
+    def _relayed(self) -> bool:
+        return self._phase == LIVE and self._aside is not None
+
+    @classmethod
+    def adopt_relayed(cls, fd: int, tcp: _socket, settings: Settings, info: wire.Reply) -> Self:
+        """The same for the application's end of a pair and its TCP socket."""
+        sock = cls.adopt(fd, tcp.family, settings, LIVE, info)
+        sock._relay_with(tcp)  # noqa: SLF001 - it is one of ours
         return sock
 
     # --- connecting ---------------------------------------------------------------------------------------------
@@ -179,13 +209,13 @@ class TLSSocket(_socket):
         try:
             hostname, addresses = self._look_up(address)
             request = wire.Connect(hostname, control=1, **self._wishes())
-            with client.Daemon(_soon(timeout, deadline)) as daemon:
+            with client.Daemon(soon(timeout, deadline)) as daemon:
                 if timeout == 0:
                     self._start_connecting(daemon, request, addresses[0])
                 self._connect_tcp(addresses, deadline)
                 self._phase = FAILED  # unless all goes well
                 request.timeout_ms = milliseconds_left(deadline)
-                self._go_live(daemon.ask(request, self, self._settings.descriptors()))
+                self._go_live(*daemon.ask_for_tls(request, self, self._settings.descriptors()))
         except OSError as exc:
             raise self._failed(exc) from None
         finally:
@@ -204,6 +234,8 @@ class TLSSocket(_socket):
 
     def _look_up(self, address: Any) -> tuple[str, list[Any]]:
         """Whom the certificate has to be for, and the addresses to connect to."""
+        if not isinstance(address, tuple):
+            raise TypeError(f"an address has to be a tuple, not {type(address).__name__}")
         host, port, *more = address
         if not isinstance(host, (str, bytes)):
             raise TypeError(f"the host of an address has to be a str, not {type(host).__name__}")
@@ -225,7 +257,7 @@ class TLSSocket(_socket):
                 if deadline is not None:
                     self.settimeout(max(deadline - time.monotonic(), 0.001))
                 try:
-                    super().connect(address)
+                    self._connect_to(address)
                 except OSError as exc:
                     failure = exc
                 else:
@@ -233,6 +265,12 @@ class TLSSocket(_socket):
         finally:
             self.settimeout(timeout)
         raise failure
+
+    def _connect_to(self, address: Any) -> None:
+        try:
+            super().connect(address)
+        except ConnectionAbortedError:  # about an attempt before, that a timeout has told of already
+            super().connect(address)
 
     def _start_connecting(self, daemon: client.Daemon, request: wire.Message, address: Any | None) -> NoReturn:
         """Begin, and leave the rest to the daemon; its connection is what the descriptor is meanwhile."""
@@ -254,19 +292,20 @@ class TLSSocket(_socket):
             raise failure
 
     def _finish(self) -> bool:
-        """Whether what was under way is done; then the descriptor is the TCP socket again."""
+        """Whether what was under way is done; then the descriptor is the TCP socket again, or what is in its place."""
         try:
-            packet = super().recv(wire.MAX_REPLY, socket.MSG_DONTWAIT)
+            with self._plain() as plain:
+                reply, passed = client.reply_with_sockets(plain, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
-        except OSError:
-            packet = b""  # as good as an end
-        self._take_back()
-        try:
-            self._go_live(client.reply_of(packet))
         except OSError as exc:
+            self._take_back()
             self._failure = self._failed(exc)
             self._phase = FAILED
+        else:
+            if not passed:
+                self._take_back()
+            self._go_live(reply, passed)
         return True
 
     def _put_aside(self, other: int) -> None:
@@ -284,9 +323,18 @@ class TLSSocket(_socket):
         self._aside.close()
         self._aside = None
 
-    def _go_live(self, reply: wire.Reply) -> None:
+    def _go_live(self, reply: wire.Reply, passed: list[int]) -> None:
         self._info, self._phase, self._error = reply, LIVE, ""
         self._rekeyable = bool(reply.rekeyable)
+        for end in passed:  # one, where the daemon relays
+            if self._aside is None:
+                self._put_aside(end)
+            else:
+                os.set_blocking(end, self.gettimeout() is None)
+                os.close(descriptors.swap(self.fileno(), end))
+            os.close(end)
+            if self._aside is not None:
+                self._relay_with(self._aside)
 
     def _failed(self, exc: OSError) -> OSError:
         """Note down why, for TLS_ERROR."""
@@ -307,11 +355,11 @@ class TLSSocket(_socket):
         deadline = None if not timeout else time.monotonic() + timeout
         request = self._upgrade_request(server_side=server_side, timeout_ms=milliseconds_left(deadline))
         try:
-            with client.Daemon(_soon(timeout, deadline)) as daemon:
+            with client.Daemon(soon(timeout, deadline)) as daemon:
                 self._phase = FAILED  # unless all goes well
                 if timeout == 0:
                     self._start_connecting(daemon, request, None)
-                self._go_live(daemon.ask(request, self, self._settings.descriptors()))
+                self._go_live(*daemon.ask_for_tls(request, self, self._settings.descriptors()))
         except OSError as exc:
             raise self._failed(exc) from None
 
@@ -373,20 +421,22 @@ class TLSSocket(_socket):
         if self._phase != LISTENING:
             raise self._unfit(errno.EINVAL, "the socket does not listen")
         while True:
-            packet, ancillary, _, _ = super().recvmsg(wire.MAX_REPLY, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
+            packet, ancillary, _, _ = super().recvmsg(wire.MAX_REPLY, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 if self._read_ended:
                     raise OSError(errno.EINVAL, "the socket does not listen any more")
                 self._serve_again()
                 continue
-            fds = [int.from_bytes(value, sys.byteorder) for _, _, value in ancillary]
+            fds = [fd for _, _, value in ancillary for (fd,) in struct.iter_unpack("=i", value)]
             reply = client.reply_of(packet)
-            for fd in fds:
-                sock = self._accepted(fd, reply)
+            if fds:
+                sock = self._accepted(*fds, reply=reply)
                 return sock, _peer_of(sock, reply)
 
-    def _accepted(self, fd: int, reply: wire.Reply) -> TLSSocket:
-        if self._aside is None:  # this listener came from elsewhere
+    def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> TLSSocket:
+        if tcp is not None:
+            sock = self.adopt_relayed(fd, _socket(fileno=tcp), self._settings, reply)
+        elif self._aside is None:  # this listener came from elsewhere
             sock = TLSSocket(fileno=fd)
             sock._info = reply
         else:
@@ -411,9 +461,9 @@ class TLSSocket(_socket):
             except OSError as exc:
                 raise self._failed(exc) from None
         elif optlen is None:
-            self._tcp(_socket.setsockopt)(level, optname, value)
+            self._tcp(_socket.setsockopt, (level, optname))(level, optname, value)
         else:
-            self._tcp(_socket.setsockopt)(level, optname, value, optlen)
+            self._tcp(_socket.setsockopt, (level, optname))(level, optname, value, optlen)
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
         """As `socket.socket.getsockopt`; at level `IPPROTO_TLS` see `ssa.options`.
@@ -428,7 +478,7 @@ class TLSSocket(_socket):
             return _shown(option, self._get(option), buflen)
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._phase in (CONNECTING, FAILED, LIVE):
             return self._so_error()
-        return self._tcp(_socket.getsockopt)(level, optname, buflen)
+        return self._tcp(_socket.getsockopt, (level, optname))(level, optname, buflen)
 
     def _so_error(self) -> int:
         """SO_ERROR: how a connect that was under way went, told once."""
@@ -572,39 +622,29 @@ class TLSSocket(_socket):
                 if self._rekeyable:
                     self._came_short(1, 0)  # how much room there was does not matter here: this is rare
                 return got
+        if exc.errno == errno.ECONNRESET and self._relayed:
+            return self._ended(1, nothing)
         if exc.errno in _MEANINGS:
             raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
         raise exc
 
     def _came_short(self, size: int, flags: int) -> None:
-        """A read had room to spare: then the kernel has looked on, and may have found a KeyUpdate.
-
-        It waits to be read, and poll(2) says that there is nothing. Who reads until there is nothing more would find
-        it; who polls first, as Python does where there is a timeout, never would.
-        """
-        if not size or flags or self.gettimeout() is None:
+        """A read had room to spare: there may be a KeyUpdate behind it, which hides from poll."""
+        if not size or flags:
             return
         with self._plain() as plain:
-            try:
-                plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            except OSError as exc:
-                if exc.errno != errno.EIO:
-                    return
-            else:
-                return
-            kind, _ = control.receive_record(plain, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            if kind != HANDSHAKE:
-                return  # an alert does not hide
-            try:
-                if stream.serve_control_untrusted(plain) == stream.ANSWER:
-                    self._answer_due, self._budget = True, -1
-            except OSError as exc:  # what was read counts first: the next read will meet it again
-                self._failed(exc)
+            if stream.look_behind_untrusted(plain) == stream.ANSWER:
+                self._answer_due, self._budget = True, -1
 
     def _ended(self, wanted: int, nothing: _T) -> _T:
         """The kernel says that the stream has ended. So it has if we have ended it, or if nothing was wanted."""
         if wanted and not self._read_ended:
-            raise self._failed(stream.truncated())
+            if not self._relayed:
+                raise self._failed(stream.truncated())
+            with self._plain() as plain:
+                if (failure := relayed.failure(plain)) is not None:
+                    raise self._failed(failure)
+            self._read_ended = True
         return nothing
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -675,6 +715,9 @@ class TLSSocket(_socket):
         """Remember that writing has ended: the kernel tells of it once, and then takes data that goes nowhere."""
         if exc.errno in (errno.EPIPE, errno.ECONNRESET):
             self._end_writing()
+            if self._relayed:
+                with self._plain() as plain:
+                    return self._failed(relayed.write_failure(plain))
         return exc
 
     def _end_writing(self) -> None:
@@ -693,32 +736,12 @@ class TLSSocket(_socket):
                 self._change_keys_alone()
 
     def _change_keys_alone(self) -> None:
-        left = self._records_left()
-        if not self._answer_due and left > 2 * _STRIDE:
-            self._budget = _STRIDE
-            return
-        deadline = None if not (timeout := self.gettimeout()) else time.monotonic() + timeout
-        while True:
-            try:
-                client.change_sending_key(self)
-            except BlockingIOError:
-                if timeout == 0:
-                    raise
-                if not _wait(self, select.POLLOUT, deadline):
-                    raise TimeoutError("timed out") from None
-            except errors.SSAError as exc:
-                if exc.reason != "NO_REKEY" or left <= 0:
-                    raise self._failed(OSError(errno.EKEYEXPIRED, _WORN.format(exc.strerror))) from None
-                self._budget = left // 2  # the present key has some records left
-                return
-            else:
-                break
-        self._answer_due = False
-        self._budget = min(_STRIDE, self._records_left() // 2)
-
-    def _records_left(self) -> int:
         with self._plain() as plain:
-            return control.records_left(plain)
+            try:
+                self._budget = stream.renew_key(plain, self.gettimeout(), answer=self._answer_due)
+            except OSError as exc:
+                raise self._failed(self._cannot_write(exc)) from None
+        self._answer_due = False
 
     # --- ending -------------------------------------------------------------------------------------------------
 
@@ -733,7 +756,7 @@ class TLSSocket(_socket):
             return
         if how in (socket.SHUT_WR, socket.SHUT_RDWR) and not self._write_ended:
             with self._plain() as plain:
-                control.end_writing(plain)
+                (relayed.end_writing if self._relayed else control.end_writing)(plain)
             self._end_writing()
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self._read_ended = True
@@ -742,12 +765,16 @@ class TLSSocket(_socket):
     def _real_close(self) -> None:  # what close() calls when no file object of makefile() is left
         try:
             self._settle()  # a handshake that is done deserves a proper end
+            was_relayed = self._relayed
             if self._aside is not None:
                 self._aside.close()
                 self._aside = None
             if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
                 with self._plain() as plain:
-                    control.end(plain)
+                    if not was_relayed:
+                        control.end(plain)
+                    elif not self._write_ended:
+                        relayed.end_writing(plain)
         finally:
             super()._real_close()  # type: ignore[misc] # typeshed does not know it
 
@@ -763,6 +790,9 @@ class TLSSocket(_socket):
 
         Raises OSError EBUSY while a connect is under way or the socket listens: it is more than a descriptor then.
         """
+        if self._relayed and self._aside is not None:
+            self._aside.close()
+            self._aside = None
         if self._aside is not None:
             raise OSError(errno.EBUSY, "the socket cannot be detached: " + _PHASES[self._phase])
         return super().detach()
@@ -775,6 +805,7 @@ class TLSSocket(_socket):
         twin = self.adopt(fd, self.family, self._settings, self._phase, self._info)
         twin.settimeout(self.gettimeout())
         twin._aside = None if self._aside is None else self._aside.dup()  # noqa: SLF001 - it is one of ours
+        twin._budget = self._budget  # noqa: SLF001
         twin._holders = self._holders  # noqa: SLF001
         self._holders.count += 1
         return twin
@@ -806,10 +837,10 @@ class TLSSocket(_socket):
             return OSError(errno.EBADF, os.strerror(errno.EBADF))
         return OSError(number, f"{what}: {_PHASES[self._phase]}")
 
-    def _tcp(self, method: Callable[..., _T]) -> Callable[..., _T]:
-        """A method of `socket.socket`, of the TCP socket wherever it is."""
+    def _tcp(self, method: Callable[..., _T], option: tuple[int, int] | None = None) -> Callable[..., _T]:
+        """A method of `socket.socket`, of the TCP socket wherever it is; but what is for our own calls is ours."""
         self._settle()
-        sock = self if self._aside is None else self._aside
+        sock = self if self._aside is None or (option in _OF_CALLS and self._relayed) else self._aside
         bound: Callable[..., _T] = method.__get__(sock)
         return bound
 
@@ -834,7 +865,11 @@ class TLSSocket(_socket):
 
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _SENDFILE = 2**30  # bytes between two looks at how long the key has served
-_ONE_DESCRIPTOR = socket.CMSG_SPACE(4)
+_ENDLESS = 2**62  # records: whoever has the keys looks after them
+_DESCRIPTORS = socket.CMSG_SPACE(2 * 4)
+_OF_CALLS = frozenset(
+    (socket.SOL_SOCKET, name) for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
+)
 _NOT_A_CLIENTS = frozenset({"hostname", "server_name", "peer_auth"})  # settings that a client's request has not
 _OF_POLICY = frozenset({"session_ttl", "version_min", "version_max"})  # what counts where nothing was set
 _TOLD = frozenset({"server_name", "alpn", "peer_identity", "chain", "socket_id", "cipher", "resumed", "version"})
@@ -842,18 +877,18 @@ _MEANINGS = {
     errno.EBADMSG: "a record was forged or damaged on its way: it does not decrypt",
     errno.EKEYEXPIRED: "the peer has changed its key, and no ssad was there to follow",
 }
-_WORN = "the key has protected as many records as it may (RFC 8446 section 5.5), and cannot be changed: {}"
 
 
-def _check_kind(family: int, kind: int, proto: int) -> None:
+def check_kind(family: int, kind: int, proto: int, wanted: int = socket.SOCK_STREAM) -> None:
+    """Raises OSError EPROTONOSUPPORT, EAFNOSUPPORT for what is no kind of a TLS socket."""
     if proto not in (IPPROTO_TLS, 0):
         raise OSError(errno.EPROTONOSUPPORT, f"protocol {proto} is not IPPROTO_TLS")
     if family == AF_HOSTNAME:
         raise OSError(errno.EAFNOSUPPORT, "AF_HOSTNAME is of addresses: connect() takes a host name on any TLS socket")
     if family not in (socket.AF_INET, socket.AF_INET6):
         raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
-    if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != socket.SOCK_STREAM:
-        raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM")
+    if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != wanted:
+        raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM, and DTLS over SOCK_DGRAM")
 
 
 def _peer_of(sock: TLSSocket, reply: wire.Reply) -> Any:
@@ -936,7 +971,7 @@ def _wait(sock: _socket, events: int, deadline: float | None) -> bool:
     return bool(poll.poll(left))
 
 
-def _soon(timeout: float | None, deadline: float | None) -> float | None:
+def soon(timeout: float | None, deadline: float | None) -> float | None:
     """Until when to wait for the daemon to take a connection: a non-blocking socket has no deadline of its own."""
     return time.monotonic() + _LOCAL if timeout == 0 else deadline
 
