@@ -90,6 +90,18 @@ class Daemon:
         except TimeoutError as exc:
             raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
 
+    def ask_for_tls(
+        self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
+    ) -> tuple[wire.Reply, list[int]]:
+        """As `ask`, of a handshake: where it is relayed the end of the pair comes too, and is the caller's."""
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
+        self.tell(request, sock, files)
+        try:
+            return reply_with_sockets(self._socket)
+        except TimeoutError as exc:
+            raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+
     def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
         """Send a request, without waiting for its answer. Raises ConnectionError where the daemon has gone."""
         descriptors = [*([] if sock is None else [sock.fileno()]), *files]
@@ -105,9 +117,23 @@ class Daemon:
 _PLUG = 2048  # bytes: more than a quarter of the smallest send buffer, see unix_writable() of net/unix/af_unix.c
 
 
-def reply_with_socket(connection: socket.socket) -> tuple[wire.Reply, int]:
+def reply_with_sockets(connection: socket.socket, flags: int = 0) -> tuple[wire.Reply, list[int]]:
+    """The next reply, and the descriptors that come with it. Raises as `reply_of`, and what recvmsg does."""
+    packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 2, flags | socket.MSG_CMSG_CLOEXEC)
+    try:
+        reply = reply_of(packet)
+        if bool(reply.relayed) > bool(fds):
+            raise errors.error("DAEMON_FAULT", "its reply lacks the descriptor")
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return reply, fds
+
+
+def reply_with_socket(connection: socket.socket, flags: int = 0) -> tuple[wire.Reply, int]:
     """The next reply, and the descriptor that comes with it. Raises as `reply_of`, and what recvmsg does."""
-    packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 1, socket.MSG_CMSG_CLOEXEC)
+    packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 1, flags | socket.MSG_CMSG_CLOEXEC)
     try:
         reply = reply_of(packet)
         if not fds:
@@ -149,13 +175,21 @@ def follow_key_update(sock: socket.socket) -> bool:
         return bool(daemon.ask(wire.Rekey(receiving=1), sock).sending)
 
 
-def change_sending_key(sock: socket.socket) -> None:
-    """Have the daemon send a KeyUpdate, and change the key for writing.
+def change_sending_key(sock: socket.socket) -> bool:
+    """Have the daemon send a KeyUpdate, and change the key for writing; False where the send buffer has no room.
 
-    Raises `ssa.SSAError`: NO_REKEY, WOULD_BLOCK.
+    Raises `ssa.SSAError` NO_REKEY, BrokenPipeError where the connection has ended.
     """
     with Daemon(time.monotonic() + _LOCAL) as daemon:
-        daemon.ask(wire.Rekey(sending=1), sock)
+        try:
+            daemon.ask(wire.Rekey(sending=1), sock)
+        except errors.SSAError as exc:
+            if exc.errno == errno.EPIPE:
+                raise BrokenPipeError(errno.EPIPE, exc.strerror) from None
+            if exc.reason != "WOULD_BLOCK":
+                raise
+            return False
+    return True
 
 
 def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
@@ -171,3 +205,9 @@ def describe(sock: socket.socket) -> wire.Reply:
     """All that the daemon knows about a TLS socket. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
     with Daemon(time.monotonic() + _LOCAL) as daemon:
         return daemon.ask(wire.Describe(), sock)
+
+
+def describe_relayed(sock: socket.socket) -> tuple[wire.Reply, list[int]]:
+    """The same of a relayed one, with a descriptor of its TCP socket, while there is one."""
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        return daemon.ask_for_tls(wire.Describe(), sock)

@@ -158,7 +158,7 @@ class DTLSSocket(TLSSocket):
         finally:
             os.close(fd)
         self._largest = reply.largest or self._largest
-        self._go_live(reply)
+        self._info, self._phase, self._error = reply, LIVE, ""
 
     def _finish(self) -> bool:
         try:
@@ -204,7 +204,8 @@ class DTLSSocket(TLSSocket):
         if not _socket.getsockname(self)[1]:
             _socket.bind(self, ("", 0))
 
-    def _accepted(self, fd: int, reply: wire.Reply) -> DTLSSocket:
+    def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> DTLSSocket:
+        del tcp  # of a stream there is one
         sock = type(self).adopt(fd, self.family, self._settings, LIVE, reply)
         if self._aside is not None:
             sock._local = self._aside.getsockname()  # noqa: SLF001 - it is one of ours

@@ -6,10 +6,9 @@ import os
 import socket as stdlib
 import time
 
-from ssa import eyeballs, stream
+from ssa import eyeballs, relayed
 from ssa.client import Daemon
 from ssa.descriptors import Borrowed
-from ssa.ktls import control
 from ssa.options import IPPROTO_TLS
 from ssa.settings import Settings
 from ssa.tlssocket import LIVE, PLAIN, TLSSocket, looked_up, milliseconds_left
@@ -33,8 +32,13 @@ def socket(
 ) -> TLSSocket:
     """A TLS socket, to connect or to listen: `socket.socket` with the protocol IPPROTO_TLS. See `ssa.TLSSocket`.
 
-    With `fileno`, one that another process made, or a connected plain socket for TLS_UPGRADE.
+    With `fileno`, one that another process made, or a connected plain socket for TLS_UPGRADE. With the type SOCK_DGRAM
+    it speaks DTLS: see `ssa.dgramsocket.DTLSSocket`.
     """
+    if type & stdlib.SOCK_DGRAM:  # a bit that SOCK_STREAM has not
+        from ssa.dgramsocket import DTLSSocket  # late: few programs use datagrams
+
+        return DTLSSocket(family, type, proto, fileno)
     return TLSSocket(family, type, proto, fileno)
 
 
@@ -73,8 +77,8 @@ def connect_tls(
         Daemon(deadline) as daemon,
         eyeballs.connect(looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
     ):
-        daemon.ask(Connect(host, protocols, milliseconds_left(deadline)), sock)
-        return sock.detach()
+        _, passed = daemon.ask_for_tls(Connect(host, protocols, milliseconds_left(deadline)), sock)
+        return passed[0] if passed else sock.detach()
 
 
 _FOREVER = 2**21  # seconds, 24 days: what poll(2) can wait
@@ -138,9 +142,13 @@ def create_connection(  # noqa: PLR0913 - as socket.create_connection, and what 
         request = Connect(
             server_hostname or host, timeout_ms=milliseconds_left(deadline), control=1, **settings.request()
         )
-        reply = daemon.ask(request, sock, settings.descriptors())
-        family = sock.family
-        made = TLSSocket.adopt(sock.detach(), family, settings.having(hostname=server_hostname or host), LIVE, reply)
+        reply, passed = daemon.ask_for_tls(request, sock, settings.descriptors())
+        settings = settings.having(hostname=server_hostname or host)
+        if passed:
+            made = TLSSocket.adopt_relayed(passed[0], sock.dup(), settings, reply)
+        else:
+            family = sock.family
+            made = TLSSocket.adopt(sock.detach(), family, settings, LIVE, reply)
     made.settimeout(seconds)
     return made
 
@@ -149,6 +157,7 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
     address: tuple[str, int],
     *,
     family: int = stdlib.AF_INET,
+    type: int = stdlib.SOCK_STREAM,  # noqa: A002 - as above
     backlog: int | None = None,
     reuse_port: bool = False,
     dualstack_ipv6: bool = False,
@@ -167,6 +176,7 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
     Args:
         address: (host or "", port).
         family: AF_INET or AF_INET6.
+        type: SOCK_STREAM for TLS, SOCK_DGRAM for DTLS.
         backlog: connections, ready or not, that may wait to be accepted.
         reuse_port: allow other listeners on the same port (SO_REUSEPORT).
         dualstack_ipv6: take IPv4 connections too, on AF_INET6.
@@ -179,7 +189,7 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
 
     Raises what `socket.create_server` does, and `ssa.SSAError`: NO_CREDENTIALS (ENOKEY), KEY_MISMATCH (EINVAL).
     """
-    sock = TLSSocket(family)
+    sock = socket(family, type)
     try:
         sock.tell(
             certificates=certificate,
@@ -189,7 +199,8 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
             server_name=server_hostname,
             peer_auth=1 if request_peer_auth else None,
         )
-        sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
+        if type == stdlib.SOCK_STREAM:  # of datagrams it would let others take the port
+            sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(stdlib.SOL_SOCKET, stdlib.SO_REUSEPORT, 1)
         if family == stdlib.AF_INET6:
@@ -263,13 +274,37 @@ def recv(fd: int, size: int) -> bytes:
         OSError: EPROTO for an alert of the peer's, EBADMSG for a forged record, else as recv(2).
     """
     with Borrowed(fd) as sock:
-        return stream.recv(sock, size)
+        data, answer_due = relayed.recv(sock, size)
+    if answer_due:
+        _answers_due.add(fd)
+    return data
 
 
 def send(fd: int, data: bytes) -> int:
-    """Write to a descriptor of `connect_tls`; the number of bytes written. Raises OSError as the system call does."""
+    """Write to a descriptor of `connect_tls`; the number of bytes written.
+
+    Before that it changes the key (KeyUpdate) where that is due: the peer has asked for it, as `recv` has seen, or the
+    key has served for long enough. No other thread or process may be writing at that moment.
+
+    Raises OSError as the system call does; EKEYEXPIRED where the key has served its time, and cannot be changed.
+    """
     with Borrowed(fd) as sock:
-        return sock.send(data, stdlib.MSG_NOSIGNAL)
+        if fd in _answers_due or _budgets.get(fd, -1) < 0:
+            _budgets[fd] = _renew_key(fd, sock)
+        sent = relayed.send(sock, data)
+    _budgets[fd] -= 1 + (sent >> 14)
+    return sent
+
+
+def _renew_key(fd: int, sock: stdlib.socket) -> int:
+    answer = fd in _answers_due
+    _answers_due.discard(fd)  # before, as another thread may read of the next one meanwhile
+    try:
+        return relayed.renew_key(sock, None if os.get_blocking(fd) else 0, answer=answer)
+    except OSError:
+        if answer:
+            _answers_due.add(fd)
+        raise
 
 
 def close(fd: int) -> None:
@@ -281,6 +316,14 @@ def close(fd: int) -> None:
     """
     try:
         with Borrowed(fd) as sock:
-            control.end(sock)
+            relayed.end(sock)
     finally:
+        _budgets.pop(fd, None)
+        _answers_due.discard(fd)
         os.close(fd)
+
+
+# Of bare descriptors, as long as their numbers are not closed by others: then what is here makes no difference but a
+# look, or a KeyUpdate, that was not due.
+_budgets: dict[int, int] = {}  # records that may be sent before a look at the key; below 0: now
+_answers_due: set[int] = set()  # whose peer waits for a KeyUpdate

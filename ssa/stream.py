@@ -19,9 +19,11 @@ a close_notify alert.
 from __future__ import annotations
 
 import errno
+import select
 import socket
+import time
 
-from ssa import client
+from ssa import client, errors
 from ssa.ktls import control
 from ssa.ktls.constants import (
     ALERT,
@@ -80,22 +82,97 @@ def truncated() -> ConnectionAbortedError:
     return ConnectionAbortedError(errno.ECONNABORTED, "the connection was cut: its end came without TLS's close_notify")
 
 
-def recv(sock: socket.socket, size: int) -> bytes:
-    """Up to `size` bytes of data from a socket that nobody keeps a state of; empty at the peer's close_notify."""
-    if size == 0:
-        return b""
-    while True:
+def look_behind_untrusted(sock: socket.socket) -> str:
+    """Serve a KeyUpdate that waits behind what was read: as `serve_control_untrusted`, without its errors.
+
+    Where a read had room to spare, the kernel has looked on, and may have found one. It waits to be read, and poll(2)
+    says that there is nothing, whatever follows: who polls first would never read again.
+    """
+    try:
+        sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            return GO_ON  # the next read will meet it
+    else:
+        return GO_ON
+    kind, content = control.receive_record(sock, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    if kind != HANDSHAKE or KEY_UPDATE not in control.handshake_types_untrusted(content)[0]:
+        return GO_ON  # others do not hide
+    try:
+        return serve_control_untrusted(sock)
+    except OSError:  # what was read counts first. The next read will meet it again, and poll has to say so
+        sock.shutdown(socket.SHUT_RD)
+        return GO_ON
+
+
+def recv(sock: socket.socket, size: int) -> tuple[bytes, bool]:
+    """Up to `size` bytes of data from a socket that nobody keeps a state of; empty at the peer's close_notify.
+
+    And whether a KeyUpdate of ours is due before the next data is sent.
+    """
+    due = False
+    while size:
         try:
             data = sock.recv(size)
         except OSError as exc:
             if exc.errno != errno.EIO:
                 raise
+            served = serve_control_untrusted(sock)
+            if served == END:
+                break
+            due |= served == ANSWER
         else:
-            if data:
-                return data
-            raise truncated()
-        served = serve_control_untrusted(sock)
-        if served == END:
-            return b""
-        if served == ANSWER:
-            client.change_sending_key(sock)
+            if not data:
+                raise truncated()
+            due |= len(data) < size and look_behind_untrusted(sock) == ANSWER
+            return data, due
+    return b"", due
+
+
+# --- how long a key serves ------------------------------------------------------------------------------------------
+
+STRIDE = 2**20  # records that may be sent before the kernel is asked how many they were
+
+
+def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> int:
+    """Send a KeyUpdate if one is due: the peer waits for an `answer`, or the key has served for long enough.
+
+    Nobody else may be sending meanwhile. How many records may be sent before this has to be called again. `timeout` is
+    that of the socket.
+
+    Raises OSError: EKEYEXPIRED where the keys cannot change and this one has served its time, BlockingIOError and
+    TimeoutError where there is no room to send, and what keeps an answer from being given.
+    """
+    left = control.records_left(sock)
+    if not answer and left > 2 * STRIDE:
+        return STRIDE
+    deadline = None if not timeout else time.monotonic() + timeout
+    try:
+        while not client.change_sending_key(sock):
+            _wait_for_room(sock, timeout, deadline)
+    except errors.SSAError as exc:
+        return _served_on(left, exc, answer=answer)
+    except ConnectionRefusedError as exc:  # there is no ssad
+        return _served_on(left, exc, answer=answer)
+    return min(STRIDE, control.records_left(sock) // 2)
+
+
+def _served_on(left: int, exc: OSError, *, answer: bool) -> int:
+    """The key cannot change. Some records more may be sent under it, if the peer demands nothing else."""
+    if answer:
+        raise exc
+    if left <= 0:
+        raise OSError(errno.EKEYEXPIRED, _WORN.format(exc.strerror)) from None
+    return left // 2
+
+
+_WORN = "the key has protected as many records as it may (RFC 8446 section 5.5), and cannot be changed: {}"
+
+
+def _wait_for_room(sock: socket.socket, timeout: float | None, deadline: float | None) -> None:
+    if timeout == 0:
+        raise BlockingIOError(errno.EAGAIN, "there is no room for the KeyUpdate that is due")
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+        raise TimeoutError("timed out")

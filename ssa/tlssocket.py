@@ -33,7 +33,7 @@ from ssa.settings import VERSIONS, File, Settings, upgrade_role
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, NoReturn, Self, TypeVar
 
     from typing_extensions import Buffer
@@ -173,7 +173,7 @@ class TLSSocket(_socket):
         self._relay_with(aside)
 
     def _relay_with(self, aside: _socket) -> None:
-        """From here on the descriptor's number is our end of the daemon's pair, and the TCP socket aside tells the rest."""
+        """The descriptor's number is our end of the daemon's pair by now; the TCP socket aside tells the rest."""
         self._aside, self._rekeyable, self._budget = aside, False, _ENDLESS
 
     @property
@@ -323,7 +323,7 @@ class TLSSocket(_socket):
         self._aside.close()
         self._aside = None
 
-    def _go_live(self, reply: wire.Reply, passed: list[int]) -> None:
+    def _go_live(self, reply: wire.Reply, passed: Sequence[int] = ()) -> None:
         self._info, self._phase, self._error = reply, LIVE, ""
         self._rekeyable = bool(reply.rekeyable)
         for end in passed:  # one, where the daemon relays
@@ -672,7 +672,8 @@ class TLSSocket(_socket):
             _socket.sendall(self, data, flags)
         except OSError as exc:
             raise self._cannot_write(exc) from None
-        self._budget -= 1 + (memoryview(data).nbytes >> 14)
+        records = 1 + (memoryview(data).nbytes >> 14)  # apart: a call would let another thread in between
+        self._budget -= records
 
     def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
         """As `send`: the address of a stream that is connected does not count."""
@@ -736,12 +737,15 @@ class TLSSocket(_socket):
                 self._change_keys_alone()
 
     def _change_keys_alone(self) -> None:
-        with self._plain() as plain:
-            try:
-                self._budget = stream.renew_key(plain, self.gettimeout(), answer=self._answer_due)
-            except OSError as exc:
-                raise self._failed(self._cannot_write(exc)) from None
-        self._answer_due = False
+        answer, self._answer_due = self._answer_due, False  # before: another may read of the next one meanwhile
+        try:
+            with self._plain() as plain:
+                self._budget = stream.renew_key(plain, self.gettimeout(), answer=answer)
+        except OSError as exc:
+            self._answer_due |= answer
+            raise self._failed(self._cannot_write(exc)) from None
+        if self._answer_due:
+            self._budget = -1
 
     # --- ending -------------------------------------------------------------------------------------------------
 

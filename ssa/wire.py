@@ -182,6 +182,15 @@ class Ticket(Message):
         self.ticket = ticket  # one or more NewSessionTicket messages
 
 
+class Close(Message):
+    """What was written to the relayed socket that comes with this message is all. There is no reply.
+
+    Without it, a stream that every process has closed is cut: the peer has to see it as a crash.
+    """
+
+    __slots__ = ()
+
+
 class Plug(Message):
     """Does nothing, and stays unread until the request before it is done.
 
@@ -204,11 +213,13 @@ class Reply(Message):
         "chain",
         "cipher",
         "detail",
+        "ended",
         "largest",
         "peer",
         "peer_identity",
         "reason",
         "rekeyable",
+        "relayed",
         "remote",
         "resumed",
         "sending",
@@ -236,6 +247,8 @@ class Reply(Message):
         version_max: int | None = None,
         remote: str | None = None,
         rekeyable: int | None = None,
+        relayed: int | None = None,
+        ended: str | None = None,
         sending: int | None = None,
         peer: bytes | None = None,
         largest: int | None = None,
@@ -256,6 +269,8 @@ class Reply(Message):
         self.version_max = version_max
         self.remote = remote  # the peer's address and port, with a space between: once it is gone the kernel forgets
         self.rekeyable = rekeyable  # 1: its keys can change, by the peer's KeyUpdate too
+        self.relayed = relayed  # 1: the descriptor that comes with this message is what is read and written
+        self.ended = ended  # of Describe: how a relayed stream of the peer's has ended, see ssa.relayed
         self.sending = sending  # of Rekey: 1: the peer wants a KeyUpdate in return
         self.peer = peer  # of datagrams: the client that was accepted (ssa.addresses)
         self.largest = largest  # of datagrams: how many bytes one can carry
@@ -337,8 +352,10 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "ticket": (519, _BYTES),
     "padding": (520, _BYTES),
     "rekeyable": (521, _U32),
+    "relayed": (530, _U32),
+    "ended": (531, _TEXT),
     "remote": (522, _TEXT),
-    "peer": (522, _BYTES),
+    "peer": (524, _BYTES),
     "largest": (523, _U32),
 }
 
@@ -352,6 +369,7 @@ _KINDS: dict[type[Message], int] = {
     Rekey: 7,
     Ticket: 8,
     Plug: 9,
+    Close: 11,
     Gather: 10,
 }
 _BY_KIND: dict[int, type[Message]] = {number: kind for kind, number in _KINDS.items()}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors, wire
-from ssa.daemon import pipeline, requests
+from ssa.daemon import datagrams, pipeline, requests
 from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree
 
@@ -42,6 +42,9 @@ async def run(
     """Serve until the application closes its end. Raises `ssa.SSAError` for what is wrong with the request."""
     sock = packet.take_socket()
     try:
+        if sock.type == socket.SOCK_DGRAM:
+            await datagrams.listen(service, application, request, packet, sock, connection)
+            return
         _check(sock)
         serving = Serving(service, await agree(service, request, packet.descriptors), request.server_name)
         packet.close()
@@ -126,7 +129,10 @@ class _Listener:
         try:
             with self._service.crowd.place(self._application.uid):
                 reply = await pipeline.serve(self._service, self._application, self._serving, sock)
-            if reply is not None:
+            if isinstance(reply, requests.Handover):
+                with reply:
+                    await self._deliver(reply.reply, *reply.passed, sock)
+            elif reply is not None:
                 await self._deliver(reply, sock)
         except errors.SSAError as exc:
             self._service.count_failure(exc)
@@ -138,11 +144,12 @@ class _Listener:
         finally:
             requests.drop(sock)  # it has the listener's options, SO_LINGER too
 
-    async def _deliver(self, reply: wire.Reply, sock: socket.socket) -> None:
+    async def _deliver(self, reply: wire.Reply, *passed: socket.socket) -> None:
+        """Hand over what is read and written; of a relayed connection the TCP socket behind it."""
         self._ready += 1
         try:
             async with self._delivering:
-                await requests.send(self._connection, reply, sock)
+                await requests.send(self._connection, reply, *passed)
         finally:
             self._ready -= 1
             self._room.set()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors, wire
-from ssa.daemon import accepting, living, pipeline, requests
+from ssa.daemon import accepting, datagrams, living, pipeline, requests
 from ssa.daemon.quota import Quota, most_descriptors
 
 if TYPE_CHECKING:
@@ -93,9 +93,16 @@ async def _converse(
             reply = refusal(exc)
         finally:
             packet.close()
-        if reply is not None and not await requests.send(connection, reply):
+        if reply is not None and not await _deliver(connection, reply):
             return
         await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
+
+
+async def _deliver(connection: socket.socket, answer: wire.Reply | requests.Handover) -> bool:
+    if isinstance(answer, wire.Reply):
+        return await requests.send(connection, answer)
+    with answer:
+        return await requests.send(connection, answer.reply, *answer.passed)
 
 
 def _parse_untrusted(packet: requests.Packet) -> wire.Message:
@@ -109,7 +116,7 @@ def _parse_untrusted(packet: requests.Packet) -> wire.Message:
 
 async def _answer(
     service: Service, application: Application, request: wire.Message, packet: requests.Packet
-) -> wire.Reply | None:
+) -> wire.Reply | requests.Handover | None:
     """Answer one request. What came with it is closed before the reply can be sent. Raises `ssa.SSAError`."""
     try:
         if isinstance(request, wire.Plug):
@@ -118,17 +125,31 @@ async def _answer(
             return await living.check(service, request, packet.descriptors)
         sock = packet.take_socket()
         try:
-            reply = await _ON_A_SOCKET[type(request)](service, application, request, sock, packet.descriptors)
-            await requests.give_back(sock)
+            handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
+            if (handler := handlers.get(type(request))) is None:
+                raise errors.error("BAD_REQUEST", f"{_shown(request)} on a {sock.type.name}")
+            reply = await handler(service, application, request, sock, packet.descriptors)
         except BaseException:
             requests.drop(sock)
             raise
+        await _give_back(sock, reply)
     except errors.SSAError:
         raise
     except Exception as exc:  # fails closed: logged whole, and the application is refused
         _log.exception("a fault of ssad's own, serving pid %d, %s", application.pid, _shown(request))
         raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
     return reply
+
+
+async def _give_back(sock: socket.socket, answer: wire.Reply | requests.Handover | None) -> None:
+    try:
+        await requests.give_back(sock)
+    except BaseException:
+        requests.drop(sock)
+        if isinstance(answer, requests.Handover):
+            with answer:
+                raise
+        raise
 
 
 def _shown(request: wire.Message) -> str:
@@ -138,13 +159,18 @@ def _shown(request: wire.Message) -> str:
     return f"{kind} {errors.printable(hostname, 80)}" if hostname else kind
 
 
-_OnASocket = Callable[..., Awaitable[wire.Reply | None]]
+_OnASocket = Callable[..., Awaitable[wire.Reply | requests.Handover | None]]
 _ON_A_SOCKET: dict[type[wire.Message], _OnASocket] = {
     wire.Connect: pipeline.connect,
     wire.Accept: pipeline.accept,
     wire.Describe: living.describe,
     wire.Rekey: living.rekey,
     wire.Ticket: living.ticket,
+    wire.Close: living.close,
+}
+_ON_DATAGRAMS: dict[type[wire.Message], _OnASocket] = {
+    wire.Connect: datagrams.connect,
+    wire.Gather: datagrams.gather,
 }
 
 

@@ -48,6 +48,11 @@ class Liveness:
             self._looked = now
         return self._seen
 
+    def is_held(self, inode: int) -> bool:
+        """Whether some process holds that one at this very moment."""
+        self._looked = float("-inf")
+        return inode in self.alive()
+
     def close(self) -> None:
         """Stop watching."""
         self._info.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
+from ssa.daemon.requests import Handover
 from ssa.daemon.terms import agree
 from ssa.ktls import control
 from ssa.ktls.constants import HANDSHAKE, KEY_UPDATE
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets
     from ssa.daemon.service import Service
     from ssa.suites import Suite
-    from ssa.wire import Check, Describe, Rekey, Ticket
+    from ssa.wire import Check, Close, Describe, Rekey, Ticket
 
 
 async def check(service: Service, request: Check, files: list[int]) -> Reply:
@@ -31,9 +33,12 @@ async def check(service: Service, request: Check, files: list[int]) -> Reply:
 
 async def describe(
     service: Service, _application: Application, _request: Describe, sock: socket.socket, _files: list[int]
-) -> Reply:
+) -> Reply | Handover:
     """What a TLS socket is. Who has its descriptor may know. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
-    return description(_live(service, sock), whole=True)
+    live = _live(service, sock)
+    reply = description(live, whole=True)
+    tcp = None if live.relay is None else live.relay.tcp()
+    return reply if tcp is None else Handover(reply, tcp)
 
 
 def description(live: LiveSocket, *, whole: bool = False) -> Reply:
@@ -49,16 +54,18 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
         rekeyable=int(live.secrets is not None),
         remote="{} {}".format(*live.key.remote) if live.role == "server" else None,
         chain=b"".join(live.chain) if whole else None,
+        relayed=None if live.relay is None else 1,
+        ended=None if live.relay is None else live.relay.ended,
     )
 
 
 async def rekey(
-    service: Service, _application: Application, request: Rekey, sock: socket.socket, _files: list[int]
+    service: Service, application: Application, request: Rekey, sock: socket.socket, _files: list[int]
 ) -> Reply:
     """Go on to the next keys, after the peer has or because ours have served long enough (RFC 8446 section 4.6.3).
 
     Raises `ssa.SSAError`: NO_REKEY where the kernel or the version can't, WOULD_BLOCK where our KeyUpdate finds no
-    room in the send buffer.
+    room in the send buffer, CONNECTION_LOST.
     """
     live = _live(service, sock)
     if live.secrets is None:
@@ -78,15 +85,18 @@ async def rekey(
         try:
             # In a thread: while the application is blocked in a send of its own, the kernel makes ours wait for that.
             await trio.to_thread.run_sync(
-                _advance_tx, _twin(sock), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS
+                _advance_tx, _twin(sock), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS[application.uid]
             )
         except BlockingIOError as exc:
             raise errors.error("WOULD_BLOCK") from exc
+        except ConnectionError as exc:
+            raise errors.error("CONNECTION_LOST") from exc
     service.count("key_updates")
     return Reply(sending=int(answer))
 
 
-_SENDERS = trio.CapacityLimiter(64)
+# Each user has threads of his own: who blocks in a send that nobody reads keeps one.
+_SENDERS: defaultdict[int, trio.CapacityLimiter] = defaultdict(lambda: trio.CapacityLimiter(16))
 
 
 def _twin(sock: socket.socket) -> socket.socket:
@@ -101,8 +111,11 @@ def _advance_tx(sock: socket.socket, suite: Suite, secrets: TrafficSecrets) -> N
 
 
 def _take_key_update_untrusted(sock: socket.socket) -> bytes | None:
-    """The KeyUpdate that is next in the socket; None where another reader was faster. Raises `ssa.SSAError`."""
-    kind, content = control.receive_record(sock, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    """The KeyUpdate that is next in the socket; None where another reader was faster, or the stream has ended."""
+    try:
+        kind, content = control.receive_record(sock, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:  # nothing there; or what the application will meet itself
+        return None
     types = control.handshake_types_untrusted(content)[0] if kind == HANDSHAKE else []
     if KEY_UPDATE not in types:
         return None
@@ -112,9 +125,20 @@ def _take_key_update_untrusted(sock: socket.socket) -> bytes | None:
 
 
 async def ticket(
-    _service: Service, _application: Application, _request: Ticket, _sock: socket.socket, _files: list[int]
+    service: Service, application: Application, request: Ticket, sock: socket.socket, _files: list[int]
 ) -> None:
-    """Keep a session ticket that the application's library has read."""
+    """Keep a session ticket that the application's library has read, of a socket that this user has made."""
+    live = service.sockets.of(sock)
+    if live is not None and live.uid == application.uid:
+        service.sessions.tickets_untrusted(live.id, request.ticket)
+
+
+async def close(
+    service: Service, _application: Application, _request: Close, sock: socket.socket, _files: list[int]
+) -> None:
+    """What was written to a relayed socket is all: the peer is told so, behind the last byte."""
+    if (relay := _live(service, sock).relay) is not None:
+        relay.announce_end()
 
 
 _KEY_UPDATE = 5  # bytes of the message

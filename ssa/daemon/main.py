@@ -147,7 +147,7 @@ def _run(options: _Options) -> None:
     run_dir = RunDirectory(options.run_dir)
     kernel = probe()
     if not kernel.tls:
-        _log.warning("this kernel has no TLS, every handshake will be refused: %s", kernel.reason)
+        _log.warning("this kernel has no TLS, connections go by the relay where the policy allows: %s", kernel.reason)
     credentials = CredentialStore(options.config.parent / "credentials")
     service = Service(files.load(options.config), kernel, credentials)
     socket_path = Path(paths.socket_path(run_dir.path))
@@ -168,6 +168,7 @@ async def _serve(options: _Options, service: Service, requests: socket.socket) -
         await nursery.start(_show, mounted)
         nursery.start_soon(listener.serve, service, requests)
         nursery.start_soon(service.sockets.tidy)
+        nursery.start_soon(service.relays.run)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         readiness.announce(options.ready_fd)

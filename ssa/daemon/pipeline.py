@@ -17,15 +17,18 @@ import trio
 from ssa import errors, trust
 from ssa.daemon.living import description
 from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets, shared
+from ssa.daemon.requests import Handover
 from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree
 from ssa.handshake import driver, tickets
 from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
 from ssa.handshake.secrets import application_secrets
+from ssa.handshake.sessions import Server
 from ssa.ktls.constants import HANDSHAKE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
 from ssa.names import normalise
+from ssa.relay import reason_for, reason_for_suite
 from ssa.suites import TLSVersion
 from ssa.wire import Accept, Connect, Reply
 
@@ -35,13 +38,17 @@ if TYPE_CHECKING:
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
     from ssa.handshake.secrets import TrafficKeys
+    from ssa.handshake.sessions import Resumption
     from ssa.ktls.diag import Diag
+    from ssa.ktls.probe import Capabilities
+    from ssa.policy.schema import Policy
+    from ssa.relay import Relay
     from ssa.trust import Verified
 
 
 async def connect(
     service: Service, application: Application, request: Connect, sock: socket.socket, files: list[int]
-) -> Reply:
+) -> Reply | Handover:
     """Make the application's connected TCP socket a TLS socket, as a client.
 
     Raises `ssa.SSAError`. From the first byte sent on, a failure has ended the connection: a socket that an
@@ -50,42 +57,51 @@ async def connect(
     hostname = hostname_untrusted(request.hostname or "")
     terms = await agree(service, request, files)
     connection = await _connected(service, sock)
-    attach(sock)
+    kernel = service.kernel_tls(terms.policy)
+    relayed = _attach(sock, terms.policy, kernel)
     _refuse_plaintext(sock, request)
-    context = service.contexts.client(terms.policy, service.kernel_tls(), terms.credentials)
-    engine = ClientEngine(context, sni_of(hostname), terms.policy.alpn)
+    context = service.contexts.client(terms.policy, kernel, terms.credentials)
     judge = Judge(service, terms, hostname)
-    with _ending(sock):
+    server = Server(application.uid, hostname, connection.key.remote[1], context, terms.policy.alpn, terms.anchors)
+    resumption = service.sessions.resume(server, terms.policy.session_ttl, judge.trusts)
+    engine = ClientEngine(context, sni_of(hostname), terms.policy.alpn, resumption.session)
+    with _ending(sock), resumption:
         with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
-            keys = engine.keys() if request.control else await _take_tickets(service, engine, connection, hostname)
+            if relayed := relayed or reason_for_suite(engine.suite, kernel):
+                return _relay(service, application, engine, judge, connection, relayed)
+            keys = engine.keys() if request.control else await _take_tickets(service, engine, connection, resumption)
         install(sock, keys.tx, keys.rx)
-        live = _register(service, application, engine, judge, connection)
+        live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
+    resumption.keep(live.id, live.chain, engine)
     return description(live)
 
 
 async def accept(
     service: Service, application: Application, request: Accept, sock: socket.socket, files: list[int]
-) -> Reply:
+) -> Reply | Handover:
     """Make the application's connected TCP socket a TLS socket, as a server. Raises as `connect`."""
     serving = Serving(service, await agree(service, request, files), request.server_name)
     _refuse_plaintext(sock, request)
     return await serve(service, application, serving, sock)
 
 
-async def serve(service: Service, application: Application, serving: Serving, sock: socket.socket) -> Reply:
+async def serve(service: Service, application: Application, serving: Serving, sock: socket.socket) -> Reply | Handover:
     """The same for one connection of a listener. Raises `ssa.SSAError`."""
     terms = serving.terms()
     connection = await _connected(service, sock)
-    attach(sock)
+    kernel = service.kernel_tls(terms.policy)
+    relayed = _attach(sock, terms.policy, kernel)
     engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
     judge = Judge(service, terms, None)
     with _ending(sock):
         with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
+        if relayed := relayed or reason_for_suite(engine.suite, kernel):
+            return _relay(service, application, engine, judge, connection, relayed)
         keys = engine.keys()
         install(sock, keys.tx, keys.rx)
-        live = _register(service, application, engine, judge, connection)
+        live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
     return description(live)
 
 
@@ -179,6 +195,19 @@ def _is_half_closed(sock: socket.socket) -> bool:
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
 
 
+def _attach(sock: socket.socket, policy: Policy, kernel: Capabilities) -> str:
+    """Have the kernel ready for the keys; or why it will be the relay. Raises `ssa.SSAError`."""
+    if reason := reason_for(policy.data_path, kernel):
+        return reason
+    try:
+        attach(sock)
+    except errors.SSAError as exc:
+        if exc.reason != "NO_KERNEL_TLS" or policy.data_path == "ktls":
+            raise
+        return f"this kernel has no TLS any more: {exc.detail}"
+    return ""
+
+
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
     """A block that may take so long. Raises `ssa.HandshakeTimeout`."""
@@ -210,13 +239,23 @@ class Judge:
 
     def __call__(self, chain: tuple[bytes, ...]) -> Verified:
         """The verdict. Raises `ssa.CertificateError`."""
-        terms = self._terms
-        if self.hostname is None and not terms.ask_certificate:
-            verified = trust.unasked()
-        else:
-            verified = self._service.judge(terms.policy, self.hostname, chain, terms.anchors)
+        verified = self._verdict(chain)
         self.chain, self._verified = chain, verified
         return verified
+
+    def trusts(self, chain: tuple[bytes, ...]) -> bool:
+        """Whether the verdict on a chain that is known from before would still be good."""
+        try:
+            self._verdict(chain)
+        except errors.SSAError:
+            return False
+        return True
+
+    def _verdict(self, chain: tuple[bytes, ...]) -> Verified:
+        terms = self._terms
+        if self.hostname is None and not terms.ask_certificate:
+            return trust.unasked()
+        return self._service.judge(terms.policy, self.hostname, chain, terms.anchors)
 
     @property
     def verified(self) -> Verified:
@@ -226,19 +265,41 @@ class Judge:
         return self._verified
 
 
-async def _take_tickets(service: Service, engine: Engine, connection: _Connection, hostname: str) -> TrafficKeys:
+async def _take_tickets(
+    service: Service, engine: Engine, connection: _Connection, resumption: Resumption
+) -> TrafficKeys:
     """For a descriptor that plain reads will be made on: what they would stumble over."""
-    server = (hostname, connection.key.remote)
+    server = (resumption.server.hostname, connection.key.remote, engine.resumed)
     drain = tickets.Drain(engine.keys(), connection.sock)
     await drain.run(service.tickets.expected(server), tickets.patience(connection.sock))
     service.tickets.saw(server, drain.tickets)
     service.count("tickets", drain.tickets)
+    resumption.tickets = drain.messages
     return drain.keys
 
 
-def _register(
-    service: Service, application: Application, engine: Engine, judge: Judge, connection: _Connection
+def _relay(  # noqa: PLR0913 - all that the steps before have found
+    service: Service, application: Application, engine: Engine, judge: Judge, connection: _Connection, reason: str
+) -> Reply | Handover:
+    """Go on with OpenSSL in the kernel's place: the application's end of a pair goes with the reply."""
+    service.note_relayed(reason)
+    relay, outer = service.relays.add(engine.stream(), engine.suite, connection.sock.dup())
+    live = _register(service, application, engine, judge, connection, relay=relay, outer=outer)
+    return Handover(description(live), outer)
+
+
+def _register(  # noqa: PLR0913 - all that the steps before have found
+    service: Service,
+    application: Application,
+    engine: Engine,
+    judge: Judge,
+    connection: _Connection,
+    *,
+    secrets: TrafficSecrets | None = None,
+    relay: Relay | None = None,
+    outer: socket.socket | None = None,
 ) -> LiveSocket:
+    """Remember it; it lives as long as some process has what the application holds."""
     chain, verified = judge.chain, judge.verified
     live = LiveSocket(
         id=service.sockets.new_id(),
@@ -253,21 +314,23 @@ def _register(
         group=shared(engine.group),
         alpn=shared(engine.alpn),
         resumed=engine.resumed,
-        data_path="ktls",
+        data_path="ktls" if relay is None else "relay",
         profile="",
         opened=time.time(),
         diag=connection.diag,
         complies=service.complies,
-        secrets=_next_secrets(service, engine),
+        secrets=secrets,
+        relay=relay,
     )
-    service.sockets.add(live, connection.sock)
+    service.sockets.add(live, connection.sock if outer is None else outer)
     service.count("handshakes")
+    service.count("resumed", int(engine.resumed))
     return live
 
 
-def _next_secrets(service: Service, engine: Engine) -> TrafficSecrets | None:
+def _next_secrets(engine: Engine, kernel: Capabilities) -> TrafficSecrets | None:
     """What a change of keys will need; TLS 1.2 and older kernels know none."""
-    if engine.version is not TLSVersion.TLSv1_3 or not service.kernel_tls().rekey:
+    if engine.version is not TLSVersion.TLSv1_3 or not kernel.rekey:
         return None
     return TrafficSecrets(*application_secrets(engine.secrets, engine.role))
 

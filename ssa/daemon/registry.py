@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import trio
 
 from ssa.daemon.liveness import Liveness
+from ssa.ktls.diag import KernelState
 from ssa.suites import SUITES
 
 if TYPE_CHECKING:
     import socket
 
-    from ssa.ktls.diag import Diag, KernelState, SocketKey
+    from ssa.ktls.diag import Diag, SocketKey
     from ssa.policy.schema import Policy
+    from ssa.relay import Relay
 
 _TIDY = 2  # seconds
 _UNTOLD = "unknown"
@@ -79,7 +81,8 @@ class LiveSocket:
     opened: float  # seconds since the epoch
     diag: Diag | None = field(repr=False)  # None: it is of a network namespace that we may not enter
     complies: Callable[[LiveSocket, Policy], bool] = field(repr=False)
-    secrets: TrafficSecrets | None = field(repr=False)  # None: its keys cannot change
+    secrets: TrafficSecrets | None = field(repr=False)  # None: its keys cannot change, or OpenSSL sees to it
+    relay: Relay | None = field(default=None, repr=False)  # None: the kernel does it
 
     @property
     def pid(self) -> int:
@@ -116,6 +119,9 @@ class LiveSocket:
 
         Where it tells us of the bytes only, as we are not privileged, the rest is what it was given.
         """
+        if self.relay is not None:
+            suite = SUITES[self.suite]
+            return KernelState(suite.version.label, suite.aead.name, "relay", "relay", *self.relay.counts())
         state = self._ask().state(self.key)
         if state.version:
             return state
@@ -128,7 +134,10 @@ class LiveSocket:
 
     def end(self) -> None:
         """End the connection, whoever holds it. Raises OSError."""
-        self._ask().destroy(self.key)
+        if self.relay is None:
+            self._ask().destroy(self.key)
+        else:
+            self.relay.abort("ECONNABORTED")
 
     def _ask(self) -> Diag:
         if self.diag is None:
@@ -157,7 +166,11 @@ class Registry:
 
     def add(self, live: LiveSocket, sock: socket.socket) -> None:
         """Take it in. The caller closes its descriptor then."""
-        self.join(live, self._liveness.watch(sock))
+        self.join(live, self.watch(sock))
+
+    def watch(self, sock: socket.socket) -> int:
+        """Look after a socket that others may `join`: its inode. The caller closes its descriptor then."""
+        return self._liveness.watch(sock)
 
     def join(self, live: LiveSocket, inode: int) -> None:
         """Take in one that lives as long as a socket that was added before, unless it is forgotten first."""
@@ -187,6 +200,10 @@ class Registry:
         if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
             del self._by_inode[inode]
         del self._sockets[socket_id]
+
+    def is_held(self, inode: int) -> bool:
+        """Whether some process holds the socket of that inode at this very moment."""
+        return self._liveness.is_held(inode)
 
     def _sweep(self) -> dict[int, LiveSocket]:
         alive = self._liveness.alive()

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import trio
 
@@ -60,6 +60,23 @@ class Packet:
         return sock
 
 
+class Handover:
+    """A reply with descriptors, which are ours, and closed when it was sent or cannot be."""
+
+    __slots__ = ("passed", "reply")
+
+    def __init__(self, reply: wire.Reply, *passed: socket.socket) -> None:
+        self.reply = reply
+        self.passed = passed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for sock in self.passed:
+            drop(sock)
+
+
 def application_of(connection: socket.socket) -> Application:
     """Who is at the other end, as the kernel vouches for it."""
     pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
@@ -93,11 +110,12 @@ async def receive_untrusted(connection: socket.socket, patience: float = _IDLE) 
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
-async def send(connection: socket.socket, reply: wire.Reply, passed: socket.socket | None = None) -> bool:
+async def send(connection: socket.socket, reply: wire.Reply, *passed: socket.socket) -> bool:
     """Whether the application took it in time: one that never reads is not waited for. Raises OSError."""
     packet = wire.pack(reply)
-    ancillary = [] if passed is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(passed.fileno()))]
-    with trio.move_on_after(_IDLE if passed is None else math.inf):
+    fds = b"".join(_FD.pack(sock.fileno()) for sock in passed)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
+    with trio.move_on_after(math.inf if passed else _IDLE):
         while True:
             try:
                 connection.sendmsg([packet], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from ssa import __version__, errors, trust
+from ssa.daemon import requests
 from ssa.daemon.quota import Crowd, most_descriptors
 from ssa.daemon.registry import LiveSocket, Registry
 from ssa.handshake.contexts import ContextCache
+from ssa.handshake.sessions import SessionCache
 from ssa.handshake.tickets import TicketMemory
 from ssa.ktls.netns import Diags
 from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
+from ssa.relay import Relays
 from ssa.suites import SUITES
 from ssa.trust.store import Recent
 
@@ -28,8 +32,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ssa.daemon")
 
+_PROBE_AGAIN = 1  # seconds
+
 COUNTERS = (
     "handshakes",  # completed
+    "resumed",  # of these: by an earlier session
     "certificates_refused",
     "handshakes_failed",  # for another reason
     "requests_refused",  # malformed, or not allowed by the policy
@@ -63,12 +70,17 @@ class Service:
         self.contexts = ContextCache(_keep_secret)
         self.credentials = credentials
         self.tickets = TicketMemory()
+        self.sessions = SessionCache()
         self.sockets = Registry()
+        self.relays = Relays(self.sockets.is_held, requests.drop, requests.hang_up, requests.close_elsewhere)
+        self._relay_reasons: set[str] = set()
+        self._probed = time.monotonic()
         self.crowd = Crowd(most_descriptors())
         self.diags = Diags()
 
     def close(self) -> None:
         """Give back what the kernel lent. Sockets that applications hold live on."""
+        self.relays.close()
         self.sockets.close()
         self.diags.close()
 
@@ -82,13 +94,25 @@ class Service:
         """The files under /ssa/kernel."""
         return self._capabilities.describe()
 
-    def kernel_tls(self) -> Capabilities:
-        """What this kernel can do. One that could do nothing so far is asked again: modules come, and lo comes up."""
-        if not self._capabilities.tls:
-            self._capabilities = probe()
-        if not self._capabilities.tls:
+    def kernel_tls(self, policy: Policy) -> Capabilities:
+        """What this kernel can do. One that could do nothing so far is asked again: modules come, and lo comes up.
+
+        Raises `ssa.SSAError` NO_KERNEL_TLS where it can do nothing and the policy's data_path allows nothing else.
+        """
+        only = policy.data_path == "ktls"
+        if not self._capabilities.tls and (only or time.monotonic() - self._probed > _PROBE_AGAIN):
+            self._probed = time.monotonic()
+            if (found := probe()) != self._capabilities:  # else the contexts that were made for it serve on
+                self._capabilities = found
+        if only and not self._capabilities.tls:
             raise errors.error("NO_KERNEL_TLS", self._capabilities.reason)
         return self._capabilities
+
+    def note_relayed(self, reason: str) -> None:
+        """A connection goes by the relay: for each reason the log says so once."""
+        if reason not in self._relay_reasons:
+            self._relay_reasons.add(reason)
+            _log.info("data path: relay, as %s", reason)
 
     def stats(self) -> Mapping[str, int]:
         """The files under /ssa/stats."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ssa.credentials import Credential
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
+    from ssa.ktls.probe import Capabilities
+    from ssa.policy.schema import Policy
 
 _REMEMBERED = 1024  # names
 
@@ -40,7 +42,8 @@ class Serving:
 
         Raises `ssa.SSAError` NOT_SERVED for another name than the only one, NO_CREDENTIALS.
         """
-        terms, kernel = self.terms(), self._service.kernel_tls()
+        terms = self.terms()
+        kernel = self._protector()
         credentials = terms.credentials or self._service.credentials.current()
         made_for = (terms.policy, kernel, credentials)
         if self._made_for != made_for or len(self._contexts) >= _REMEMBERED:
@@ -49,9 +52,15 @@ class Serving:
         if (context := self._contexts.get(name)) is None:
             # A client that proves who it is has to do so each time: a session would keep the verdict.
             ttl = 0 if terms.ask_certificate else terms.policy.session_ttl
-            context = self._service.contexts.server(terms.policy, kernel, self._chosen(credentials, name), ttl)
-            self._contexts[name] = context
+            context = self._contexts[name] = self._make(terms.policy, self._chosen(credentials, name), ttl)
         return context
+
+    def _protector(self) -> Capabilities | None:
+        """What the contexts depend on, besides the policy and the certificates."""
+        return self._service.kernel_tls(self._terms.policy)
+
+    def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
+        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl)
 
     def _chosen(self, credentials: tuple[Credential, ...], name: str | None) -> tuple[Credential, ...]:
         if not credentials:
@@ -63,6 +72,16 @@ class Serving:
         if self._only is not None and name is not None and name.lower().rstrip(".") != self._only:
             raise errors.error("NOT_SERVED", errors.printable(name, 80))
         return choose(credentials, name or self._only)
+
+
+class DatagramServing(Serving):
+    """The same for DTLS, whose records are never the kernel's."""
+
+    def _protector(self) -> None:
+        return None
+
+    def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
+        return self._service.contexts.datagrams("server", policy, credentials, ttl)
 
 
 def _name_untrusted(text: str) -> str:

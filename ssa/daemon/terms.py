@@ -49,8 +49,6 @@ async def agree(service: Service, request: Request, descriptors: list[int], *, c
     """
     wish, base = _narrowing_untrusted(request), service.policy.current
     policy = narrow(base, wish)
-    if policy.data_path == "relay":
-        raise errors.error("POLICY_DENIED", "data_path is relay, which this version of ssad cannot do")
     trusted, certificates, keys = await _files_untrusted(request, descriptors)
     anchors = service.anchors_untrusted(b"\n".join(trusted)) if trusted else None
     credentials = pair_untrusted(certificates, keys, complete=complete) if certificates or keys else ()

@@ -110,11 +110,12 @@ class ContextCache:
 def _offer(
     role: Role, policy: Policy, kernel: Capabilities, credentials: tuple[Credential, ...], session_ttl: int = 0
 ) -> _Offer:
-    suites = tuple(
+    allowed = [
         suite
         for suite in (*policy.ciphersuites, *policy.ciphers)
-        if policy.min_version <= suite.version <= policy.max_version and kernel.offers(suite)
-    )
+        if policy.min_version <= suite.version <= policy.max_version
+    ]
+    suites = _PREFERENCES[policy.data_path](allowed, kernel)
     if not suites:
         raise errors.error("POLICY_DENIED", "this kernel can do none of the cipher suites that the policy allows")
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
@@ -135,6 +136,14 @@ def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, .
 
 def _library() -> str:
     return SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
+
+
+# What is offered of the suites that the policy allows, by who may do the record crypto.
+_PREFERENCES: dict[str, Callable[[list[Suite], Capabilities], tuple[Suite, ...]]] = {
+    "ktls": lambda allowed, kernel: tuple(filter(kernel.offers, allowed)),
+    "ktls-or-relay": lambda allowed, kernel: tuple(sorted(allowed, key=kernel.offers, reverse=True)),  # stable
+    "relay": lambda allowed, _: tuple(allowed),
+}
 
 
 def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> SSL.Context:

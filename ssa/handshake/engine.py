@@ -39,6 +39,8 @@ from ssa.trust import Verified
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ssa.handshake.sessions import Session
+
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
 # DHE-RSA with AES-128-GCM, AES-256-GCM, AES-128-CCM and ChaCha20-Poly1305 (RFC 5288, 6655, 7905)
@@ -163,6 +165,15 @@ class Engine:
         sent, received = self._sealed_records(), self._received
         return tls12_keys(self.suite, master, client, server, self.role, sent=sent, received=received)
 
+    def stream(self) -> SSL.Connection:
+        """OpenSSL's connection right behind the handshake, for who goes on with it in the kernel's place.
+
+        Nothing of the stream is in it yet: it was fed the handshake's records only, and what it had to send has left.
+        """
+        if not self._admitted or self.step is not Step.DONE or self._pending:
+            raise RuntimeError("a stream exists for a peer that was admitted, after the handshake only")
+        return self._connection
+
     @property
     def secrets(self) -> Secrets:
         """The secrets as far as they are known."""
@@ -270,10 +281,23 @@ class ClientEngine(Engine):
     }
     _held_under = "CLIENT_HANDSHAKE_TRAFFIC_SECRET"
 
-    def __init__(self, context: SSL.Context, server_name: str | None, alpn: tuple[str, ...]) -> None:
-        """`server_name` is what SNI says (A-labels), None for a peer known by its address (RFC 6066 section 3)."""
+    def __init__(
+        self,
+        context: SSL.Context,
+        server_name: str | None,
+        alpn: tuple[str, ...],
+        session: Session | None = None,
+    ) -> None:
+        """`server_name` is what SNI says (A-labels), None for a peer known by its address (RFC 6066 section 3).
+
+        `session` is one of the same context, to be offered.
+        """
         super().__init__(context, Negotiation())
         self._costly: bool | None = None
+        self._offered = session
+        self._tickets = 0  # fed to OpenSSL after the handshake
+        if session is not None:
+            self._connection.set_session(session.native)
         if server_name is not None:
             self._connection.set_tlsext_host_name(server_name.encode("ascii"))
         if alpn:
@@ -290,6 +314,35 @@ class ClientEngine(Engine):
         if self._costly is None and (suite := records.server_hello_suite_untrusted(record)) is not None:
             self._costly = suite in _COSTLY  # of the first ServerHello: no later one may choose another
         return self._costly is not False
+
+    @property
+    def chain(self) -> tuple[bytes, ...]:
+        """The server's certificates; those that the session was made with where one is resumed."""
+        return self._offered.chain if self._offered is not None and self.resumed else super().chain
+
+    def resumable(self) -> SSL.Session | None:
+        """The session as it stands after the handshake, for another one."""
+        # OpenSSL takes a session for spoilt when its connection goes without a close_notify, which is the kernel's.
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
+        return self._connection.get_session()
+
+    def resumable_by_untrusted(self, ticket: bytes) -> SSL.Session | None:
+        """The session of a TLS 1.3 ticket that came after the handshake; None where OpenSSL can't make one of it.
+
+        Whoever read the ticket has its content, a NewSessionTicket message: it is sealed again, under the server's
+        first key and the number that OpenSSL has come to.
+        """
+        suite = self.suite
+        key = traffic_key(suite, self.secrets["SERVER_TRAFFIC_SECRET_0"])
+        self._connection.bio_write(records.seal(suite.aead, key, self._tickets, HANDSHAKE, ticket))
+        self._tickets += 1
+        try:
+            self._connection.recv(1)
+        except SSL.WantReadError:
+            return self.resumable()
+        except SSL.Error:
+            return None  # a connection that has no more to do with the peer; what is fed to it later fails as well
+        return None
 
     def _is_last_flight(self, *, finished: bool) -> bool:
         """Whatever is no ClientHello: a server may ask for another one (HelloRetryRequest), and knows nothing by it.
@@ -413,6 +466,13 @@ def _alerts_by_text() -> dict[str, int]:
     code = {number: _ERR_LIB_SSL << 23 | _ALERT_OFFSET + number for number in errors.ALERTS}
     texts = {number: _lib.ERR_reason_error_string(code[number]) for number in code}
     return {_ffi.string(text).decode(): number for number, text in texts.items() if text != _ffi.NULL}
+
+
+def alert_of(exc: SSL.Error) -> str | None:
+    """The fatal alert of the peer's that an exception of OpenSSL's stands for, if it does."""
+    queue = exc.args[0] if exc.args and isinstance(exc.args[0], list) else []
+    number = _alerts_by_text().get(str(queue[0][2])) if queue else None
+    return None if number is None else errors.alert_name(number)
 
 
 _OPENSSL_REASONS: dict[str, str] = {

@@ -1,0 +1,21 @@
+"""Which data path: the relay is taken on named conditions, never because something failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ssa.ktls.probe import Capabilities
+    from ssa.suites import Suite
+
+
+def reason_for(data_path: str, kernel: Capabilities) -> str:
+    """Why every connection under this setting goes by the relay; empty where the kernel is to be asked."""
+    if data_path == "relay":
+        return "the policy's data_path says so"
+    return "" if kernel.tls else f"this kernel has no TLS: {kernel.reason}"
+
+
+def reason_for_suite(suite: Suite, kernel: Capabilities) -> str:
+    """Why a connection with this suite goes by the relay; empty where the kernel can do it."""
+    return "" if kernel.offers(suite) else f"this kernel does not offer {suite.version.label} with {suite.aead.name}"

@@ -1,0 +1,364 @@
+"""One relayed connection: between the peer's TCP socket and our end of the application's pair.
+
+What is known of an end, and what it means for the other one:
+
+    the application's end              the peer gets
+    its writing side was shut down     close_notify and a FIN, behind the last byte; the other direction goes on
+    it was closed, which was said      the same; then the connection is let go
+    it was closed without a word       a FIN alone, a truncation: the application crashed, or did not end its stream
+    it does not read                   no more is read from TCP, whose window closes
+
+    the peer                           the application's end
+    close_notify                       can be read to its end; writing goes on
+    FIN without close_notify           the same; asked how, the daemon says "truncated"
+    a forged record, a fatal alert     is at its end in both directions; the daemon says which
+    a reset, a timeout                 is at its end in both directions; the daemon says which
+    it does not read                   no more is read from the pair, whose buffer fills
+
+That an end was closed without a word shows as a hang-up that nobody announced, of a socket that nobody holds: shut down
+in both directions it looks the same to poll(2), but some process has it still.
+
+Memory: what one turn has read and the other side had no room for, in each direction; while there is such, nothing
+more is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL
+
+from ssa.relay.channel import CLOSE_NOTIFY, CONTENT, RECORDS, TURN, Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_log = logging.getLogger("ssa.relay")
+
+TRUNCATED = "truncated"
+
+_IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
+_GONE = select.EPOLLHUP | select.EPOLLERR
+_QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_MOST_UNSENT = 2 * TURN  # bytes: more are answers to a peer that sends and sends KeyUpdates, and reads nothing
+_LEFTOVERS = 16  # turns: a peer that goes on sending after the end is reset
+
+# As many descriptors as a message can have: what has no room the kernel closes for us, and that can block.
+_ANCILLARY = socket.CMSG_SPACE(253 * 4)
+
+# struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received and tcpi_bytes_sent
+_TCP_INFO = struct.Struct("=128xQ64xQ")
+
+
+class Relay:
+    """One connection. Whoever has it calls `serve` when one of its sockets is ready for what it wants of it."""
+
+    __slots__ = (
+        "_announced",
+        "_channel",
+        "_counts",
+        "_down",
+        "_held",
+        "_inner",
+        "_keep_session",
+        "_reading",
+        "_settle",
+        "_tcp",
+        "_up",
+        "_writing",
+        "deadline",
+        "ended",
+    )
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+        self,
+        channel: Channel,
+        tcp: socket.socket,
+        inner: socket.socket,
+        held: Callable[[], bool],
+        settle: Callable[[Relay], None],
+        keep_session: Callable[[SSL.Connection], None] | None = None,
+    ) -> None:
+        """It owns both sockets. `held` tells whether any process has the application's end.
+
+        `settle` is called when what it waits for has changed between two events.
+        """
+        self._channel: Channel | None = channel  # None: it is over
+        self._tcp, self._inner = tcp, inner
+        self._held = held
+        self._settle = settle
+        self._keep_session = keep_session
+        self._up = self._down = b""  # for the peer, sealed; for the application
+        self._writing = True  # the application may write: its data is taken
+        self._reading = True  # the peer may write
+        self._announced = False  # the application has said that its stream ends in order
+        self._counts = 0, 0
+        self.deadline: float | None = None  # on time.monotonic's clock, once the application has gone
+        self.ended: str | None = None  # how the peer's stream has ended
+
+    @property
+    def over(self) -> bool:
+        """Whether both sockets can be closed."""
+        return self._channel is None
+
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """The peer's and the application's."""
+        return self._tcp, self._inner
+
+    def tcp(self) -> socket.socket | None:
+        """Another descriptor of the peer's socket, while there is one."""
+        return None if self.over else self._tcp.dup()
+
+    def wanted(self) -> tuple[int, int]:
+        """The events to wait for, of the peer's socket and of the application's.
+
+        Hang-ups and errors can't be declined. Where nothing else is wanted they are to be told once.
+        """
+        tcp = (_IN if self._reading and not self._down and len(self._up) <= _MOST_UNSENT else 0) | (
+            _OUT if self._up else 0
+        )
+        inner = (_IN if self._writing and not self._up else 0) | (_OUT if self._down else 0)
+        return tcp or _EDGE, inner or _EDGE
+
+    def counts(self) -> tuple[int, int]:
+        """TCP's bytes, sent and received, as the kernel counts them."""
+        if not self.over:
+            self._count()
+        return self._counts
+
+    def _count(self) -> None:
+        info = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        if len(info) == _TCP_INFO.size:
+            received, sent = _TCP_INFO.unpack(info)
+            self._counts = sent, received
+
+    def announce_end(self) -> None:
+        """The application says that what it has written is all."""
+        self._announced = True
+
+    # --- what happens -------------------------------------------------------------------------------------------
+
+    def serve_peer(self, events: int) -> None:
+        """The peer's socket is ready."""
+        if events & (_OUT | _GONE):
+            self._flush_up()
+        if events & (_IN | _GONE) and self._reading and not self._down and not self.over:
+            self._read_peer_untrusted()
+
+    def serve_application(self, events: int) -> list[int]:
+        """The application's end is ready. Descriptors that it has passed, which nobody wants."""
+        passed: list[int] = []
+        if events & _OUT or (events & _GONE and self._down):
+            self._flush_down()
+        if events & (_IN | _GONE) and self._writing and not self._up and not self.over:
+            passed = self._read_application_untrusted()
+        if events & select.EPOLLHUP and self.deadline is None:
+            self._hung_up()
+        return passed
+
+    def _hung_up(self) -> None:
+        """Nobody can read any more. What was written is sent yet, but nobody waits for it for ever."""
+        self.deadline = time.monotonic() + _LINGER
+        self._stop_reading()
+
+    def give_up(self) -> None:
+        """The peer does not take what is left."""
+        self._finish()
+
+    def abort(self, how: str) -> None:
+        """End the connection at once."""
+        self._up = self._down = b""
+        self._fail(how)
+        self._settle(self)
+
+    # --- the application's data ---------------------------------------------------------------------------------
+
+    def _read_application_untrusted(self) -> list[int]:
+        try:
+            size, ancillary, _, _ = self._inner.recvmsg_into([CONTENT], _ANCILLARY, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return []
+        except OSError:  # ECONNRESET: it was closed with something unread
+            size, ancillary = 0, []
+        if size:
+            self._send(size)
+        else:
+            self._end_writing()
+        return [
+            fd
+            for level, kind, value in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for (fd,) in struct.iter_unpack("=i", value[: len(value) // 4 * 4])
+        ]
+
+    def _send(self, size: int) -> None:
+        if self._channel is None:
+            return
+        if self._channel.records_left < TURN:  # as many could be in a turn, if each had a byte
+            self._fail("EKEYEXPIRED")
+            return
+        try:
+            sealed = self._channel.seal(size)
+        except SSL.Error as exc:
+            _log.error("OpenSSL seals no more: %s", exc)
+            self._fail("EPROTO")
+        else:
+            self._to_peer(sealed)
+
+    def _end_writing(self) -> None:
+        """The application's stream ends here: in order, or by its end."""
+        self._writing = False
+        in_order = self._announced or not self._has_hung_up() or self._held()
+        if in_order and self._channel is not None:
+            self._to_peer(self._channel.end())
+        self._flush_up()
+
+    def _has_hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self._inner, 0)
+        return bool(poll.poll(0))
+
+    def _to_peer(self, records: memoryview) -> None:
+        sent = 0
+        if not self._up:
+            try:
+                sent = self._tcp.send(records, _QUIET)
+            except BlockingIOError:
+                pass
+            except OSError as exc:
+                self._peer_refuses(exc)
+                return
+        self._up += records[sent:]
+
+    def _flush_up(self) -> None:
+        if self._up:
+            try:
+                self._up = self._up[self._tcp.send(self._up, _QUIET) :]
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self._peer_refuses(exc)
+                return
+        if self._up or self._writing or self.over:
+            return
+        _shut_down(self._tcp, socket.SHUT_WR)
+        if not self._reading and not self._down:
+            self._finish()
+
+    def _peer_refuses(self, exc: OSError) -> None:
+        """The peer takes nothing more. What it has sent before is read yet: there can be a close_notify in it."""
+        self._up = b""
+        self._writing = False
+        if self.ended is None and exc.errno != errno.EPIPE:
+            self.ended = _name(exc)
+        _shut_down(self._inner, socket.SHUT_RD)
+        if not self._reading and not self._down:
+            self._finish()
+
+    # --- the peer's data ----------------------------------------------------------------------------------------
+
+    def _read_peer_untrusted(self) -> None:
+        if self._channel is None:
+            return
+        try:
+            size = self._tcp.recv_into(RECORDS, TURN, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._fail(_name(exc))
+            return
+        if not size:
+            self.ended = self.ended or TRUNCATED
+            self._stop_reading()
+            return
+        content, ended = self._channel.open_untrusted(size)
+        if content:
+            self._to_application(content)
+        elif self._keep_session is not None:
+            self._keep_session(self._channel.connection)
+        if said := self._channel.say():
+            self._to_peer(said)
+        if ended == CLOSE_NOTIFY:
+            self.ended = ended
+            self._stop_reading()
+        elif ended:
+            self._fail(ended)
+
+    def _to_application(self, content: memoryview) -> None:
+        try:
+            sent = self._inner.send(content, _QUIET)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # nobody reads any more
+            return
+        if sent < len(content):
+            self._down = bytes(content[sent:])
+
+    def _flush_down(self) -> None:
+        try:
+            self._down = self._down[self._inner.send(self._down, _QUIET) :]
+        except BlockingIOError:
+            return
+        except OSError:  # nobody reads any more
+            self._down = b""
+        if not self._down and not self._reading:
+            self._stop_reading()
+
+    def _stop_reading(self) -> None:
+        """Nothing more comes for the application, behind what it has not read yet."""
+        self._reading = False
+        if self.deadline is not None:
+            self._down = b""
+        if self._down:
+            return
+        _shut_down(self._inner, socket.SHUT_WR)
+        if not self._writing and not self._up:
+            self._finish()
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    def _fail(self, how: str) -> None:
+        """The connection is at its end, in both directions."""
+        self.ended = how
+        self._writing = False
+        _shut_down(self._inner, socket.SHUT_RD)
+        self._flush_up()
+        if not self.over:
+            self._stop_reading()
+
+    def _finish(self) -> None:
+        """Over: whoever has it closes the sockets. What was sent last could be lost if something was left unread."""
+        if self.over:
+            return
+        self._channel, self._up, self._down = None, b"", b""
+        self._count()
+        _shut_down(self._tcp, socket.SHUT_WR)
+        try:
+            for _ in range(_LEFTOVERS):
+                if not self._tcp.recv_into(RECORDS, TURN, socket.MSG_DONTWAIT):
+                    break
+        except OSError as exc:
+            _log.debug("what was left of a connection: %s", exc.strerror)
+        _shut_down(self._tcp, socket.SHUT_RDWR)
+
+
+_LINGER = 60  # seconds
+
+
+def _name(exc: OSError) -> str:
+    return errno.errorcode.get(exc.errno or errno.EIO, "EIO")
+
+
+def _shut_down(sock: socket.socket, how: int) -> None:
+    """One whose other end has gone already is as good."""
+    try:
+        sock.shutdown(how)
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise

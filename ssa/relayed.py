@@ -1,0 +1,113 @@
+"""What the two ends of a relayed socket have to tell each other besides its bytes.
+
+The descriptor is one end of a pair, the daemon has the other and the TCP socket. An end of file is all that such an end
+can say, of a stream that ended in order as of one that was cut, and of a daemon that died. So the library asks which it
+was, and says itself what a close(2) cannot: that it is one, and not a crash.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+
+from ssa import client, errors, stream, wire
+from ssa.ktls import control
+
+_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_IN_ORDER, _TRUNCATED = "close_notify", "truncated"  # else an error's or an alert's name
+
+_WORDS = {
+    "EBADMSG": "a record was forged or damaged on its way: it does not decrypt",
+    "ECONNABORTED": "the connection was ended by the administrator",
+    "EKEYEXPIRED": "the key has protected as many records as it may (RFC 8446 section 5.5)",
+}
+
+
+def is_relayed(sock: socket.socket) -> bool:
+    """Whether a descriptor of a TLS socket is the end of a pair."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX
+
+
+def recv(sock: socket.socket, size: int) -> tuple[bytes, bool]:
+    """As `stream.recv`, of a descriptor of either kind."""
+    if not is_relayed(sock):
+        return stream.recv(sock, size)
+    try:
+        data = sock.recv(size)
+    except ConnectionResetError:  # what the other end's death is where it left something unread
+        data = b""
+    if size and not data and (exc := failure(sock)) is not None:
+        raise exc
+    return data, False
+
+
+def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> int:
+    """As `stream.renew_key`, of a descriptor of either kind: the daemon's keys are the daemon's business."""
+    return _LOOK_AGAIN if is_relayed(sock) else stream.renew_key(sock, timeout, answer=answer)
+
+
+_LOOK_AGAIN = 2**20  # records: the number can be of another socket by then
+
+
+def send(sock: socket.socket, data: bytes) -> int:
+    """Write, to a descriptor of either kind. Raises OSError."""
+    try:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError):
+        if not is_relayed(sock):
+            raise
+        raise write_failure(sock) from None
+
+
+def end(sock: socket.socket) -> None:
+    """As `control.end`, of a descriptor of either kind."""
+    (end_writing if is_relayed(sock) else control.end)(sock)
+
+
+def failure(sock: socket.socket) -> OSError | None:
+    """How the peer's stream has ended, as what a read has to raise; None: in order."""
+    ended = _ended(sock)
+    return None if ended == _IN_ORDER else ended if isinstance(ended, OSError) else _failure(ended)
+
+
+def write_failure(sock: socket.socket) -> OSError:
+    """Why nothing can be written any more."""
+    ended = _ended(sock)
+    if isinstance(ended, OSError):
+        return ended
+    return OSError(errno.EPIPE, os.strerror(errno.EPIPE)) if ended in (_IN_ORDER, _TRUNCATED) else _failure(ended)
+
+
+def _ended(sock: socket.socket) -> str | OSError:
+    try:
+        return client.describe(sock).ended or _TRUNCATED
+    except OSError as exc:
+        return ConnectionAbortedError(errno.ECONNABORTED, f"the ssad that relayed the connection has gone: {exc}")
+
+
+def _failure(ended: str) -> OSError:
+    if ended in errors.ALERT_NUMBERS or ended.startswith("alert_"):
+        return OSError(errno.EPROTO, f"the peer ended the connection with the alert {ended}")
+    if ended == _TRUNCATED:
+        return stream.truncated()
+    number = getattr(errno, ended, errno.EIO)
+    return OSError(number, _WORDS.get(ended) or os.strerror(number))
+
+
+def end_writing(sock: socket.socket) -> None:
+    """Have the daemon send close_notify behind the last byte. Without a daemon there is no peer either."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        # On its way the descriptor counts as held: whatever we do next, the daemon knows this first.
+        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+            daemon.tell(wire.Close(), sock)
+    except OSError as exc:
+        if exc.errno not in _GONE:
+            raise
+
+
+_GONE = frozenset(
+    {errno.ENOTCONN, errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.EAGAIN, errno.ENOENT}
+)
