@@ -2,17 +2,18 @@
 
 After `inject` the name `ssl.SSLContext` means the class here, and so does every function that makes a context, and
 every module that has imported the class by its name. Its `wrap_socket` gives a `TLSSocket` with the methods that
-`ssl.SSLSocket` has. So the policy is the administrator's, and what a program says can only be taken in one of three ways:
+`ssl.SSLSocket` has. So the policy is the administrator's, and what a program says is taken in one of four ways:
 
-    it narrows         load_verify_locations, minimum_version, maximum_version, set_ciphers, set_alpn_protocols,
-                       verify_mode of a server, load_cert_chain: passed on
-    it holds anyway    OP_NO_SSLv3, check_hostname = True, ...: nothing to do
-    it loosens, or     CERT_NONE, check_hostname = False: POLICY_DENIED.  wrap_bio, keylog_filename, callbacks, ...:
-    has no counterpart NO_COUNTERPART.  Both at the line that says it, never passed over
+    it narrows, or adds   passed on: load_verify_locations, load_cert_chain, versions, suites, ALPN
+    it holds anyway       nothing to do: OP_NO_SSLv3, check_hostname = True
+    it loosens            POLICY_DENIED, at the line that says it: CERT_NONE, check_hostname = False
+    no counterpart        NO_COUNTERPART, at that line too: wrap_bio, callbacks, keylog_filename
 
 An error is of ssa's class and of ssl's, whichever a program looks out for. Contexts that were made before are as they
 were: the injection belongs at the start of a program.
 """
+
+# ruff: noqa: SLF001 - to stand in for `ssl` is to know what it is made of
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-_Context, _Socket, _create_stdlib_context = ssl.SSLContext, ssl.SSLSocket, ssl._create_stdlib_context
+_Context, _Socket = ssl.SSLContext, ssl.SSLSocket
+_create_stdlib_context: Any = ssl._create_stdlib_context  # type: ignore[attr-defined]
 _C_Context: Any = _Context.__base__  # what OpenSSL's is wrapped in
 
 
@@ -188,9 +190,7 @@ class SSLContext(_Older):
     sslsocket_class: type[SSLSocket]
     sslobject_class = ssl.SSLObject
 
-    wrap_bio = _Absent(
-        "TLS is in the kernel, on a socket. asyncio: pass `sock=` of ssa.create_connection instead of `ssl=`"
-    )
+    wrap_bio = _Absent("TLS is on a socket, in the kernel; asyncio: pass `sock=` instead of `ssl=`")
     set_npn_protocols = _Absent("NPN is no more, ALPN is")
     set_ecdh_curve = _Absent("the policy says which groups are used")
     load_dh_params = _Absent("the policy says which groups are used")
@@ -211,7 +211,11 @@ class SSLContext(_Older):
             warnings.warn("ssl.SSLContext() without protocol argument is deprecated.", DeprecationWarning, stacklevel=2)
             protocol = ssl.PROTOCOL_TLS
         self = super().__new__(cls)
-        self._protocol = ssl._SSLMethod(protocol)
+        self._begin(protocol)
+        return self
+
+    def _begin(self, protocol: int) -> None:
+        self._protocol: Any = ssl._SSLMethod(protocol)
         self._peer_auth = False
         self._default_trust = False
         self._files: dict[str, tuple[File, ...]] = {"certificates": (), "keys": (), "trusted": ()}
@@ -220,12 +224,13 @@ class SSLContext(_Older):
         self._ciphers = _Context(ssl.PROTOCOL_TLS_CLIENT)  # knows what OpenSSL's words for suites mean
         self._options = self._ciphers.options
         self._verify_flags = self._ciphers.verify_flags
+        self._minimum: ssl.TLSVersion
+        self._maximum: ssl.TLSVersion
         self._minimum, self._maximum = _PROTOCOLS.get(protocol, _ANY_VERSION)
-        self._version_max()
-        return self
+        self._version_max()  # there are protocols that are no more
 
     @property
-    def protocol(self) -> ssl._SSLMethod:
+    def protocol(self) -> Any:
         """As of `ssl.SSLContext`."""
         return self._protocol
 
@@ -250,7 +255,7 @@ class SSLContext(_Older):
     @property
     def check_hostname(self) -> bool:
         """True for a client, always."""
-        return self._protocol != ssl.PROTOCOL_TLS_SERVER
+        return bool(self._protocol != ssl.PROTOCOL_TLS_SERVER)
 
     @check_hostname.setter
     def check_hostname(self, value: bool) -> None:
@@ -286,8 +291,8 @@ class SSLContext(_Older):
         """
         if cafile is None and capath is None and not cadata:
             raise TypeError("cafile, capath and cadata cannot be all omitted")
-        if {_real(path) for path in (cafile, capath) if path is not None} & _default_locations():
-            self.load_default_certs()
+        if _stand_for_the_system(cafile, capath):
+            self._default_trust = True
             return
         found = [] if cafile is None else [File.of(cafile)]
         pem = (b"" if capath is None else _hashed_certificates(capath)) + _pem(cadata)
@@ -299,9 +304,9 @@ class SSLContext(_Older):
         """As of `ssl.SSLContext`: SSL_CERT_FILE and SSL_CERT_DIR narrow, if they are set."""
         if not isinstance(purpose, ssl._ASN1Object):
             raise TypeError(purpose)
-        file, directory = (os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-        if {_real(path) for path in (file, directory) if path} - _default_locations():
-            self.load_verify_locations(file or None, directory or None)
+        file, directory = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        if file or directory:
+            self.load_verify_locations(file, directory)
         else:
             self._default_trust = True
 
@@ -320,11 +325,17 @@ class SSLContext(_Older):
         """As of `ssl.SSLContext`. The key is read by ssad alone; one with a password has no counterpart."""
         if password is not None:
             raise _error("NO_COUNTERPART", "load_cert_chain: ssad reads the key, and it knows no password")
-        self._have(certificates=[File.of(certfile)], keys=[File.of(certfile if keyfile is None else keyfile)])
+        if keyfile is None:
+            self._have(certificates=[_certificates_alone(certfile)], keys=[File.of(certfile)])
+        else:
+            self._have(certificates=[File.of(certfile)], keys=[File.of(keyfile)])
 
     def _have(self, **files: list[File]) -> None:
         """Take files on, after ssad has looked at them."""
-        more = {**self._files, **{field: (*self._files[field], *added) for field, added in files.items()}}
+        more: dict[str, tuple[File, ...]] = {
+            **self._files,
+            **{field: (*self._files[field], *added) for field, added in files.items()},
+        }
         settings = Settings().having(**{field: value for field, value in more.items() if value})
         try:
             with client.Daemon(time.monotonic() + _LOCAL) as daemon:
@@ -419,7 +430,7 @@ class SSLContext(_Older):
             peer_auth=1 if server_side and self._peer_auth else None,
         )
 
-    def wrap_socket(  # noqa: PLR0913 - as ssl has it
+    def wrap_socket(  # noqa: PLR0913, PLR0917 - as ssl has it
         self,
         sock: socket.socket,
         server_side: bool = False,  # noqa: FBT001, FBT002 - the same
@@ -435,9 +446,8 @@ class SSLContext(_Older):
         del suppress_ragged_eofs
         if session is not None:
             raise _error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
-        return self.sslsocket_class.wrap(
-            self, sock, _checked_name(server_hostname, server_side=server_side), server_side, do_handshake_on_connect
-        )
+        name = _checked_name(server_hostname, server_side=server_side)
+        return self.sslsocket_class.wrap(self, sock, name, server_side=server_side, handshake=do_handshake_on_connect)
 
 
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
@@ -464,13 +474,20 @@ def _real(path: str | bytes | os.PathLike[str]) -> str:
     return os.path.realpath(os.fsdecode(path))
 
 
-def _default_locations() -> set[str]:
-    """The files and directories that stand for what the system trusts."""
+def _stand_for_the_system(*locations: str | bytes | os.PathLike[str] | None) -> bool:
+    """Whether one of the files and directories is what stands for all that the system trusts."""
     paths = ssl.get_default_verify_paths()
     known = {paths.openssl_cafile, paths.openssl_capath, "/etc/ssl/certs/ca-certificates.crt"}
     if certifi := sys.modules.get("certifi"):
         known.add(certifi.where())
-    return {_real(path) for path in known}
+    return not {_real(path) for path in known}.isdisjoint(_real(path) for path in locations if path is not None)
+
+
+def _certificates_alone(path: str | bytes | os.PathLike[str]) -> File:
+    """The certificates of a file that has their key too: what ssad takes for certificates is shown to everyone."""
+    with open(path, "rb") as file:  # noqa: PTH123 - of bytes too
+        blocks = re.findall(rb"-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----\n?", file.read())
+    return File(b"".join(blocks)) if blocks else File.of(path)
 
 
 def _hashed_certificates(directory: str | bytes | os.PathLike[str]) -> bytes:
@@ -498,18 +515,26 @@ class SSLSocket(TLSSocket):
 
     __slots__ = ("_context", "_server_hostname", "_server_side")
 
+    _context: SSLContext
+    _server_hostname: str | None
+    _server_side: bool
+
     get_channel_binding = _Absent("what it would be bound to is known to ssad only")
     verify_client_post_handshake = _Absent("a client's certificate is asked for in the handshake, or not at all")
     shared_ciphers = _Absent("what the client offered is known to ssad only")
 
     def __init__(self, *_args: object, **_kwargs: object) -> None:
-        raise TypeError(
-            "SSLSocket does not have a public constructor. Instances are returned by SSLContext.wrap_socket()."
-        )
+        raise TypeError("SSLSocket does not have a public constructor: SSLContext.wrap_socket() makes them")
 
     @classmethod
     def wrap(
-        cls, context: SSLContext, sock: socket.socket, server_hostname: str | None, server_side: bool, handshake: bool
+        cls,
+        context: SSLContext,
+        sock: socket.socket,
+        server_hostname: str | None,
+        *,
+        server_side: bool,
+        handshake: bool,
     ) -> SSLSocket:
         """A socket of a context, in the place of a plain one."""
         settings = context.settings(server_side=server_side, server_hostname=server_hostname)
@@ -540,8 +565,8 @@ class SSLSocket(TLSSocket):
     server_hostname = property(lambda self: self._server_hostname, doc="As of `ssl.SSLSocket`.")
     session = _Fixed(None, "sessions are kept by ssad, for all programs")
 
-    def _accepted(self, fd: int, reply: wire.Reply) -> SSLSocket:
-        return super()._accepted(fd, reply)._like(self)  # type: ignore[attr-defined,no-any-return] # it is one of ours
+    def _accepted(self, *args: Any, **kwargs: Any) -> SSLSocket:
+        return super()._accepted(*args, **kwargs)._like(self)  # type: ignore[attr-defined,no-any-return] # one of ours
 
     def dup(self) -> SSLSocket:
         """As of `ssa.TLSSocket`."""

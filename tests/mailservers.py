@@ -59,7 +59,7 @@ ssl_enable=YES
 allow_anon_ssl=YES
 force_anon_logins_ssl=YES
 force_anon_data_ssl=YES
-require_ssl_reuse={reuse}
+require_ssl_reuse=NO
 rsa_cert_file={cert}
 rsa_private_key_file={key}
 ssl_ciphers=HIGH
@@ -102,7 +102,7 @@ def dovecot(pki, relay: int = 0):
 
 
 @contextlib.contextmanager
-def vsftpd(pki, *, reuse: bool = False):
+def vsftpd(pki):
     """vsftpd; yields its port and its directory of files, with `in` to upload to."""
     with open_directory() as directory:
         for name in ("files", "files/in", "empty"):
@@ -110,7 +110,6 @@ def vsftpd(pki, *, reuse: bool = False):
         shutil.chown(directory / "files" / "in", "ftp")
         port = free_port()
         configuration = directory / "vsftpd.conf"
-        words = {"cert": pki.cert, "key": pki.key, "reuse": "YES" if reuse else "NO"}
-        configuration.write_text(VSFTPD.format(directory=directory, port=port, **words).lstrip())
+        configuration.write_text(VSFTPD.format(directory=directory, port=port, cert=pki.cert, key=pki.key).lstrip())
         with program("/usr/sbin/vsftpd", configuration, port=port, stdin=subprocess.DEVNULL):
             yield port, directory / "files"

@@ -67,10 +67,11 @@ def test_xmlrpc(ssad, pki):
             thread.join()
 
 
+ANSWERS = {b"EHLO": b"250 relay", b"DATA": b"354 go on", b"QUIT": b"221 bye"}
+
+
 class Relay:
     """An SMTP server that takes one message: where dovecot's submission service sends it on to."""
-
-    ANSWERS = {b"EHLO": b"250 relay", b"DATA": b"354 go on", b"QUIT": b"221 bye"}
 
     def __init__(self):
         self.message = b""
@@ -81,7 +82,7 @@ class Relay:
             file.flush()
             for line in file:
                 word = line[:4].upper()
-                file.write(self.ANSWERS.get(word, b"250 ok") + b"\r\n")
+                file.write(ANSWERS.get(word, b"250 ok") + b"\r\n")
                 file.flush()
                 if word == b"DATA":
                     while (line := file.readline()) not in (b".\r\n", b""):
