@@ -291,7 +291,7 @@ def test_without_a_daemon_nothing_hangs(monkeypatch, tmp_path):
                 with pytest.raises(ConnectionRefusedError, match="no ssad listens"):
                     sock.getsockopt(TLS, option.number)
         assert b"no ssad listens" in sock.getsockopt(TLS, ssa.TLS_ERROR)
-        for call in (lambda: sock.connect(("localhost", 1)), lambda: sock.listen()):
+        for call in (lambda: sock.connect(("localhost", 1)), sock.listen):
             with pytest.raises(ConnectionRefusedError, match="no ssad listens"):
                 call()
 
@@ -529,7 +529,7 @@ def test_request_peer_auth(ssad, pki, stranger, late):
                 except ssl.SSLError:
                     break
                 listener.accept()[0].close()
-        with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE|CERTIFICATE_REQUIRED"):
+        with pytest.raises(ssl.SSLError, match=r"HANDSHAKE_FAILURE|CERTIFICATE_REQUIRED"):
             python_client(pki, port)
         with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):
             python_client(pki, port, cert=bad)
@@ -556,7 +556,7 @@ def test_our_own_clients_bring_certificates_too(ssad, pki, stranger):
         port = listener.getsockname()[1]
         for options in ({}, {"certificate": stranger.cert, "private_key": stranger.key}):
             with ssa.create_connection(("localhost", port), timeout=10, **options) as client:
-                with pytest.raises(OSError, match="certificate_required|unknown_ca") as caught:
+                with pytest.raises(OSError, match=r"certificate_required|unknown_ca") as caught:
                     client.recv(1)
                 assert caught.value.errno == errno.EPROTO
                 assert client.getsockopt(TLS, ssa.TLS_ERROR).decode() == caught.value.strerror
@@ -596,12 +596,17 @@ def test_trusted_peer_certificates_narrow(fresh, pki, stranger, as_pem):
 
 def test_trusted_peer_certificates_of_a_server(ssad, pki, stranger):
     certificate = pki.issue("client", "client.example")
-    with serving(pki, request_peer_auth=True, trusted=stranger.ca) as listener:
-        with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):
-            python_client(pki, listener.getsockname()[1], cert=certificate)
-    with serving(pki, request_peer_auth=True, trusted=pki.ca) as listener:
-        with python_client(pki, listener.getsockname()[1], cert=certificate), listener.accept()[0] as accepted:
-            assert accepted.getsockopt(TLS, ssa.TLS_PEER_IDENTITY)
+    with (
+        serving(pki, request_peer_auth=True, trusted=stranger.ca) as listener,
+        pytest.raises(ssl.SSLError, match="UNKNOWN_CA"),
+    ):
+        python_client(pki, listener.getsockname()[1], cert=certificate)
+    with (
+        serving(pki, request_peer_auth=True, trusted=pki.ca) as listener,
+        python_client(pki, listener.getsockname()[1], cert=certificate),
+        listener.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(TLS, ssa.TLS_PEER_IDENTITY)
 
 
 # --- what is negotiated -----------------------------------------------------------------------------------------------

@@ -190,9 +190,9 @@ def test_much_at_once(pair, size):
 
 def test_waitall_and_dontwait(pair):
     client, server = pair
+    server.settimeout(None)
     with pytest.raises(BlockingIOError):
         server.recv(1, socket.MSG_DONTWAIT)
-    server.settimeout(None)
     thread = threading.Timer(0.1, client.sendall, [b"later"])
     client.sendall(b"now, ")
     thread.start()
@@ -306,7 +306,7 @@ def test_sendfile_of_what_is_no_file(pair):
     client, server = pair
     assert client.sendfile(io.BytesIO(b"in memory")) == 9
     assert receive(server, 9) == b"in memory"
-    with pytest.raises(ValueError):
+    with pytest.raises(TypeError):
         client.sendfile(io.StringIO("text"))
 
 
@@ -321,12 +321,16 @@ def test_sendfile_keeps_the_timeout(pair, content):
     client.settimeout(0.3)
     started = time.monotonic()
     with content.open("rb") as file, pytest.raises(TimeoutError):
-        for _ in range(1000):
-            client.sendfile(file)
+        until_it_fails(lambda: client.sendfile(file))
     assert time.monotonic() - started < 30
     client.setblocking(False)
     with content.open("rb") as file, pytest.raises(ValueError):
         client.sendfile(file)
+
+
+def until_it_fails(call):
+    for _ in range(2000):
+        call()
 
 
 # --- timeouts ---------------------------------------------------------------------------------------------------------
@@ -358,8 +362,7 @@ def test_non_blocking(pair):
         server.recv(1)
     client.setblocking(False)
     with pytest.raises(BlockingIOError):
-        while True:
-            client.send(bytes(2**16))
+        until_it_fails(lambda: client.send(bytes(2**16)))
     assert server.recv(1) == b"\0"
 
 
@@ -493,9 +496,7 @@ def test_send_to_who_has_gone(pair):
     client, server = pair
     server.close()
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
-        for _ in range(100):
-            client.sendall(bytes(1000))
-            time.sleep(0.01)
+        until_it_fails(lambda: client.sendall(bytes(1000)))
     for _ in range(3):
         with pytest.raises(BrokenPipeError):
             client.send(b"x")
@@ -772,12 +773,12 @@ def test_a_closed_socket(pair, server, phase, content):
         lambda: sock.sendall(b"x"),
         lambda: sock.sendmsg([b"x"]),
         lambda: sock.connect(("localhost", 1)),
-        lambda: sock.listen(),
-        lambda: sock.accept(),
+        sock.listen,
+        sock.accept,
         lambda: sock.shutdown(socket.SHUT_RDWR),
-        lambda: sock.getpeername(),
-        lambda: sock.getsockname(),
-        lambda: sock.dup(),
+        sock.getpeername,
+        sock.getsockname,
+        sock.dup,
         lambda: sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR),
         lambda: sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     ):
@@ -1021,7 +1022,7 @@ def failing(name):
         "refused port": (errno.ECONNREFUSED, "refused"),
         "wrong name": (errno.EKEYREJECTED, "other.test"),
         "stalled": (errno.ETIMEDOUT, "in time"),
-        "hangs up": (errno.ECONNRESET, "closed"),
+        "hangs up": (errno.ECONNRESET, "in the middle of the handshake"),
     }[name]
 
 
