@@ -37,6 +37,7 @@ class Drain:
     def __init__(self, keys: TrafficKeys, sock: socket.socket) -> None:
         self.keys = keys
         self.tickets = 0
+        self.messages = b""  # those tickets
         self._socket = sock
         self._incomplete = b""  # a handshake message that goes on in the next record
 
@@ -93,7 +94,9 @@ class Drain:
         if set(types) != {NEW_SESSION_TICKET}:
             return False
         self._incomplete = b"" if complete else message
-        self.tickets += len(types) if complete else 0
+        if complete:
+            self.tickets += len(types)
+            self.messages += message
         return True
 
 
@@ -107,19 +110,20 @@ def patience(sock: socket.socket) -> float:
 class TicketMemory:
     """How many tickets each server sent last time: so that a known server is waited for exactly as long as it takes.
 
-    A server is its name and address. A number that has shrunk costs `patience` once.
+    A server is its name and address, and whether a session was resumed: then it may send fewer. A number that has
+    shrunk costs `patience` once.
     """
 
     _REMEMBERED = 1024  # servers
 
     def __init__(self) -> None:
-        self._tickets: OrderedDict[tuple[str, object], int] = OrderedDict()
+        self._tickets: OrderedDict[tuple[object, ...], int] = OrderedDict()
 
-    def expected(self, server: tuple[str, object]) -> int | None:
+    def expected(self, server: tuple[object, ...]) -> int | None:
         """How many to wait for; None for a server that is new."""
         return self._tickets.get(server)
 
-    def saw(self, server: tuple[str, object], tickets: int) -> None:
+    def saw(self, server: tuple[object, ...], tickets: int) -> None:
         """Remember for the next time."""
         self._tickets[server] = tickets
         self._tickets.move_to_end(server)
