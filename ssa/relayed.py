@@ -15,7 +15,7 @@ import time
 from ssa import client, errors, stream, wire
 from ssa.ktls import control
 
-_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_ROOM = 1  # seconds: as long as the kernel path waits for room to say it in
 _IN_ORDER, _TRUNCATED = "close_notify", "truncated"  # else an error's or an alert's name
 
 _WORDS = {
@@ -100,9 +100,8 @@ def end_writing(sock: socket.socket) -> None:
     """Have the daemon send close_notify behind the last byte. Without a daemon there is no peer either."""
     try:
         sock.shutdown(socket.SHUT_WR)
-        # On its way the descriptor counts as held: whatever we do next, the daemon knows this first.
-        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
-            daemon.tell(wire.Close(), sock)
+        with client.Daemon(time.monotonic() + _ROOM) as daemon:
+            daemon.ask(wire.Close(), sock)
     except OSError as exc:
         if exc.errno not in _GONE:
             raise

@@ -183,7 +183,7 @@ class Ticket(Message):
 
 
 class Close(Message):
-    """What was written to the relayed socket that comes with this message is all. There is no reply.
+    """What was written to the relayed socket that comes with this message is all.
 
     Without it, a stream that every process has closed is cut: the peer has to see it as a crash.
     """

@@ -51,7 +51,9 @@ class Liveness:
     def is_held(self, inode: int) -> bool:
         """Whether some process holds that one at this very moment."""
         self._looked = float("-inf")
-        return inode in self.alive()
+        held = inode in self.alive()
+        self._looked = float("-inf")  # who asks knows more than a listing may: it may be gone in the next moment
+        return held
 
     def close(self) -> None:
         """Stop watching."""

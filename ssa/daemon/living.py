@@ -135,10 +135,11 @@ async def ticket(
 
 async def close(
     service: Service, _application: Application, _request: Close, sock: socket.socket, _files: list[int]
-) -> None:
+) -> Reply:
     """What was written to a relayed socket is all: the peer is told so, behind the last byte."""
     if (relay := _live(service, sock).relay) is not None:
         relay.announce_end()
+    return Reply()
 
 
 _KEY_UPDATE = 5  # bytes of the message

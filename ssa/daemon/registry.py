@@ -187,8 +187,9 @@ class Registry:
 
     def of(self, sock: socket.socket) -> LiveSocket | None:
         """The socket that this descriptor is of, if it is one of ours."""
-        number = self._by_inode.get(os.fstat(sock.fileno()).st_ino)
-        return None if number is None else self.get(number)
+        inode = os.fstat(sock.fileno()).st_ino
+        number = self._by_inode.get(inode)
+        return None if number is None or not self._liveness.is_held(inode) else self._sockets[number]
 
     def forget(self, socket_id: int) -> None:
         """Let go of one that has ended, though its descriptor may be open still."""

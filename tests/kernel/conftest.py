@@ -24,7 +24,7 @@ def capabilities():
 
 
 @pytest.fixture(scope="session")
-def running(capabilities, tmp_path_factory, pki):
+def running(tmp_path_factory, pki):
     """One ssad for all tests, trusting the throw-away authority."""
     directory = tmp_path_factory.mktemp("ssad")
     policy = f'[policy]\ntrust_store = "{pki.ca}"\nhandshake_timeout = 10\n'
@@ -33,7 +33,22 @@ def running(capabilities, tmp_path_factory, pki):
 
 
 @pytest.fixture
-def ssad(running, pki, monkeypatch):
+def ssad(capabilities, cleaned):
+    """The running ssad, on a kernel with TLS."""
+    return cleaned
+
+
+@pytest.fixture(params=["ktls", "relay"])
+def either(request, cleaned):
+    """The running ssad on each of its data paths: tests that take this one in place of `ssad` know of no difference."""
+    if request.param == "ktls":
+        request.getfixturevalue("capabilities")
+    cleaned.set("data_path", request.param)
+    return cleaned
+
+
+@pytest.fixture
+def cleaned(running, pki, monkeypatch):
     """The running ssad, with its policy as at the start, for the calls of this process."""
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)

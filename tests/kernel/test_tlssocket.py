@@ -25,6 +25,15 @@ from tests import peers
 
 IPPROTO = ssa.IPPROTO_TLS
 
+# Of tests in which one end is made to send records of other kinds through the kernel.
+by_the_kernel = pytest.mark.parametrize("either", ["ktls"], indirect=True)
+
+
+@pytest.fixture
+def ssad(either):
+    """All that is said here holds on both data paths."""
+    return either
+
 
 @pytest.fixture
 def server(ssad, pki):
@@ -363,6 +372,7 @@ def test_non_blocking(pair):
     client.setblocking(False)
     with pytest.raises(BlockingIOError):
         until_it_fails(lambda: client.send(bytes(2**16)))
+    assert select.select([server], [], [], 10)[0]
     assert server.recv(1) == b"\0"
 
 
@@ -374,6 +384,7 @@ def send_record(sock, kind, content):
         plain.sendmsg([content], [(SOL_TLS, TLS_SET_RECORD_TYPE, bytes([kind]))])
 
 
+@by_the_kernel
 def test_tickets_in_the_middle_of_data(pair):
     client, server = pair
     server.sendall(b"before")
@@ -383,6 +394,7 @@ def test_tickets_in_the_middle_of_data(pair):
     assert receive(client, 12) == b"beforebehind"
 
 
+@by_the_kernel
 def test_endless_tickets_do_not_stretch_a_timeout(pair):
     client, server = pair
     stop = threading.Event()
@@ -626,6 +638,7 @@ def another_process(sock, program):
             assert process.wait(30) == 0
 
 
+@by_the_kernel
 def test_a_socket_in_another_process(pair, ssad):
     client, server = pair
     send_record(server, HANDSHAKE, TICKET)
