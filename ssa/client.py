@@ -85,10 +85,8 @@ class Daemon:
         if self._deadline is not None:
             self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
         self.tell(request, sock, files)
-        try:
-            return reply_with_socket(self._socket)
-        except TimeoutError as exc:
-            raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+        reply, fds = reply_with_sockets(self._socket, always=True)
+        return reply, fds[0]
 
     def ask_for_tls(
         self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
@@ -97,10 +95,7 @@ class Daemon:
         if self._deadline is not None:
             self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
         self.tell(request, sock, files)
-        try:
-            return reply_with_sockets(self._socket)
-        except TimeoutError as exc:
-            raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+        return reply_with_sockets(self._socket)
 
     def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
         """Send a request, without waiting for its answer. Raises ConnectionError where the daemon has gone."""
@@ -117,32 +112,26 @@ class Daemon:
 _PLUG = 2048  # bytes: more than a quarter of the smallest send buffer, see unix_writable() of net/unix/af_unix.c
 
 
-def reply_with_sockets(connection: socket.socket, flags: int = 0) -> tuple[wire.Reply, list[int]]:
-    """The next reply, and the descriptors that come with it. Raises as `reply_of`, and what recvmsg does."""
-    packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 2, flags | socket.MSG_CMSG_CLOEXEC)
+def reply_with_sockets(
+    connection: socket.socket, flags: int = 0, *, always: bool = False
+) -> tuple[wire.Reply, list[int]]:
+    """The next reply, and the descriptors that come with it; `always` one, or where the reply is of a relayed socket.
+
+    Raises as `reply_of`, and what recvmsg does.
+    """
+    try:
+        packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 2, flags | socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError as exc:  # not the daemon's word on the peer, which is one too
+        raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
     try:
         reply = reply_of(packet)
-        if bool(reply.relayed) > bool(fds):
+        if (always or reply.relayed) and not fds:
             raise errors.error("DAEMON_FAULT", "its reply lacks the descriptor")
     except BaseException:
         for fd in fds:
             os.close(fd)
         raise
     return reply, fds
-
-
-def reply_with_socket(connection: socket.socket, flags: int = 0) -> tuple[wire.Reply, int]:
-    """The next reply, and the descriptor that comes with it. Raises as `reply_of`, and what recvmsg does."""
-    packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 1, flags | socket.MSG_CMSG_CLOEXEC)
-    try:
-        reply = reply_of(packet)
-        if not fds:
-            raise errors.error("DAEMON_FAULT", "its reply lacks the descriptor")
-    except BaseException:
-        for fd in fds:
-            os.close(fd)
-        raise
-    return reply, fds[0]
 
 
 def reply_of(data: bytes) -> wire.Reply:

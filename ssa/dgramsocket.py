@@ -163,7 +163,7 @@ class DTLSSocket(TLSSocket):
     def _finish(self) -> bool:
         try:
             with self._plain() as plain:
-                reply, fd = client.reply_with_socket(plain, socket.MSG_DONTWAIT)
+                reply, fds = client.reply_with_sockets(plain, socket.MSG_DONTWAIT, always=True)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -172,7 +172,7 @@ class DTLSSocket(TLSSocket):
             self._phase = FAILED
             self._fail_closed()
         else:
-            self._go_on_with(reply, fd)
+            self._go_on_with(reply, fds[0])
         return True
 
     def upgrade(self, *, server_side: bool) -> NoReturn:

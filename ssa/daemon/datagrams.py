@@ -244,6 +244,7 @@ class _Door:
             engine.fit(self.port.mtu(address))
             judge = Judge(self._service, terms, None)
             association = Association(self.port, address, engine, judge, records.hello_untrusted(datagram))
+            association.received = len(datagram)
             self.port.start_soon(self._serve, association, judge, terms)
         elif answer:
             self.port.send([answer], address)
