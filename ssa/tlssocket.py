@@ -96,6 +96,7 @@ class TLSSocket(_socket):
         "_phase",
         "_read_ended",
         "_rekeyable",
+        "_resting",
         "_settings",
         "_write_ended",
     )
@@ -131,6 +132,7 @@ class TLSSocket(_socket):
         self._backlog = 0
         self._holders = _Holders()
         self._read_ended = self._write_ended = False  # by ourselves
+        self._resting = 0.0  # until when a listener does not look for another daemon
         self._answer_due = False  # the peer wants a KeyUpdate of ours before the next data
         self._budget = 0  # records that may be sent before a look at what is due; below 0: now
         self._changing = threading.Lock()
@@ -406,17 +408,25 @@ class TLSSocket(_socket):
         """The daemon has gone: have its successor go on. Who has connected meanwhile waits in TCP's queue."""
         if self._aside is None:
             raise errors.error("DAEMON_FAULT", "it went away; who made this listener can go on with another one")
+        if self.gettimeout() == 0 and time.monotonic() < self._resting:
+            raise BlockingIOError(errno.EAGAIN, "nobody serves this listener for now")  # asyncio tries 100 times
         try:
             with self._served(self._aside) as queue:
                 os.set_blocking(queue.fileno(), self.gettimeout() is None)
                 os.close(descriptors.swap(self.fileno(), queue.fileno()))
         except OSError as exc:
+            if self.gettimeout() == 0:
+                # Of what accept(2) says, this is what event loops take a rest at before they try again: the
+                # descriptor stays readable, so at anything else they would be here again at once.
+                self._resting = time.monotonic() + _REST
+                exc = OSError(errno.ENOBUFS, f"nobody serves this listener for now: {exc.strerror or exc}")
             raise self._failed(exc) from None
 
     def accept(self) -> tuple[TLSSocket, Any]:
         """A connection whose handshake is done, and the peer's address. It has this socket's options.
 
-        Raises what `socket.socket.accept` does; ConnectionRefusedError while no daemon runs.
+        Raises what `socket.socket.accept` does; ConnectionRefusedError while no daemon runs, on a non-blocking socket
+        ENOBUFS.
         """
         if self._phase != LISTENING:
             raise self._unfit(errno.EINVAL, "the socket does not listen")
@@ -868,6 +878,7 @@ class TLSSocket(_socket):
 
 
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_REST = 0.05  # seconds: less than event loops rest
 _SENDFILE = 2**30  # bytes between two looks at how long the key has served
 _ENDLESS = 2**62  # records: whoever has the keys looks after them
 _DESCRIPTORS = socket.CMSG_SPACE(2 * 4)

@@ -243,7 +243,7 @@ class TLSListener(trio.abc.Listener[TLSStream]):
     async def accept(self) -> TLSStream:
         """The next connection whose handshake is done.
 
-        Raises ClosedResourceError; `ssa.SSAError` DAEMON_FAULT when the daemon has gone.
+        Raises ClosedResourceError; OSError as accept(2), ENOBUFS while no daemon runs.
         """
         await trio.lowlevel.checkpoint()
         while True:
@@ -345,7 +345,7 @@ async def serve(  # noqa: PLR0913 - as trio.serve_tcp, and what TLS adds
         handler_nursery: where the handlers run, if not in one of this function's own.
         task_status: for ``await nursery.start(ssa.trio.serve, ...)``, which gives the list of `TLSListener`.
 
-    Raises what `ssa.create_server` does, and DAEMON_FAULT when the daemon goes.
+    Raises what `ssa.create_server` does. While no daemon runs it waits for one.
     """
     listeners = await open_listeners(
         port,

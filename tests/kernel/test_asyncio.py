@@ -408,6 +408,32 @@ def test_many_at_once_beside_silent_ones(listener):
     run(main)
 
 
+def test_a_server_outlives_its_daemon(capabilities, tmp_path, pki, monkeypatch, caplog):
+    """It rests while there is none, and serves on with the next."""
+    with peers.Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon:
+        for name, value in daemon.environment.items():
+            monkeypatch.setenv(name, value)
+
+        async def main():
+            complaints = []
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+            with ssa.create_server(("127.0.0.1", 0), certificate=pki.cert, private_key=pki.key) as listener:
+                async with await asyncio.start_server(echo, sock=listener):
+                    await asyncio.to_thread(daemon.stop)
+                    cpu = time.process_time()
+                    await asyncio.sleep(1.5)
+                    assert time.process_time() - cpu < 0.7
+                    assert 1 <= len(complaints) <= 3
+                    assert "no ssad" in str(complaints[-1]["exception"])
+                    await asyncio.to_thread(daemon.start)
+                    reader, writer = await asyncio.open_connection(sock=await dial(listener.getsockname()[1]))
+                    writer.write(b"still there?")
+                    assert await reader.readexactly(12) == b"still there?"
+                    await close(writer)
+
+        run(main)
+
+
 # --- what the documentation shows --------------------------------------------------------------------------------
 
 

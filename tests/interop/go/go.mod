@@ -1,0 +1,3 @@
+module ssa/interop
+
+go 1.19
