@@ -45,7 +45,8 @@ def test_plain_reads_never_stumble_over_tickets(ssad, pki, tickets):
             os.write(fd, b"ab\n")
             assert os.read(fd, 16) == b"ba\n"
             ssa.close(fd)
-    assert int(ssad.get("stats/tickets")) == before + 5 * tickets
+    again = min(tickets, 1)  # what OpenSSL sends where a session was resumed
+    assert int(ssad.get("stats/tickets")) == before + tickets + 4 * again
 
 
 def test_a_server_that_speaks_first(ssad, pki):
