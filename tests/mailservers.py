@@ -5,9 +5,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
-from tests.peers import free_port, program
+from tests.peers import free_port, listens, program
 
 DOVECOT = """
 base_dir = {directory}/run
@@ -96,6 +97,8 @@ def dovecot(pki, relay: int = 0):
         configuration.write_text(DOVECOT.format(directory=directory, cert=pki.cert, key=pki.key, relay=relay, **ports))
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         with program("/usr/sbin/dovecot", "-F", "-c", configuration, port=ports["smtp"], **quiet) as process:
+            while not all(map(listens, ports.values())):
+                time.sleep(0.01)
             yield ports
             process.terminate()  # it takes its processes along
             process.wait(10)

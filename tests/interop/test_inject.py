@@ -393,9 +393,9 @@ def test_a_timeout_is_a_timeout(pair):
     with pytest.raises(ssl.SSLWantReadError) as nothing:
         client.recv(10)
     assert nothing.value.args[0] == ssl.SSL_ERROR_WANT_READ
+    full = bytes(65536)
     with pytest.raises(ssl.SSLWantWriteError):
-        for _ in range(10000):
-            client.send(bytes(65536))
+        all(client.send(full) for _ in range(10_000))
 
 
 def test_unwrap(pair):
@@ -418,7 +418,8 @@ def test_a_stream_that_was_cut(ssad, pki):
         with theirs.wrap_socket(connection, server_side=True) as tls:
             tls.sendall(b"half of it")  # and no close_notify: close() of `ssl` sends none
 
-    with peers.script(serve) as port, socket.create_connection(("localhost", port), 10) as plain:
+    with peers.script(serve) as port:
+        plain = socket.create_connection(("localhost", port), 10)
         with client_context().wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=True) as sock:
             assert sock.recv(10) == b"half of it"
             with pytest.raises(ssl.SSLEOFError) as cut:
@@ -475,9 +476,9 @@ def test_what_narrows(listener, context):
     narrow.set_alpn_protocols(["one"])
     narrow.maximum_version = ssl.TLSVersion.TLSv1_2
     narrow.set_ciphers("ECDHE+CHACHA20")
-    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as other:
-        with connect(other, narrow) as client:
-            chosen = client.version(), client.cipher(), client.selected_alpn_protocol()
+    other = context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True)
+    with other, connect(other, narrow) as client:
+        chosen = client.version(), client.cipher(), client.selected_alpn_protocol()
     assert chosen == ("TLSv1.2", ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLSv1.2", 256), "one")
     assert {cipher["name"] for cipher in narrow.get_ciphers() if cipher["protocol"] == "TLSv1.2"} == {
         "ECDHE-ECDSA-CHACHA20-POLY1305",

@@ -44,6 +44,7 @@ EDGES = {
     "ssa.descriptors",
     "ssa.dgramsocket",
     "ssa.dtls.port",
+    "ssa.inject",
     "ssa.sockets",
     "ssa.stream",
     "ssa.relayed",
