@@ -82,6 +82,11 @@ def truncated() -> ConnectionAbortedError:
     return ConnectionAbortedError(errno.ECONNABORTED, "the connection was cut: its end came without TLS's close_notify")
 
 
+def is_cut_untrusted(sock: socket.socket) -> bool:
+    """A read gave nothing: whether that is the end. An empty record before one that is no data reads so too."""
+    return control.receive_record(sock, socket.MSG_PEEK | socket.MSG_DONTWAIT)[0] == APPLICATION_DATA
+
+
 def look_behind_untrusted(sock: socket.socket) -> str:
     """Serve a KeyUpdate that waits behind what was read: as `serve_control_untrusted`, without its errors.
 
@@ -117,15 +122,16 @@ def recv(sock: socket.socket, size: int) -> tuple[bytes, bool]:
         except OSError as exc:
             if exc.errno != errno.EIO:
                 raise
-            served = serve_control_untrusted(sock)
-            if served == END:
-                break
-            due |= served == ANSWER
         else:
-            if not data:
+            if data:
+                due |= len(data) < size and look_behind_untrusted(sock) == ANSWER
+                return data, due
+            if is_cut_untrusted(sock):
                 raise truncated()
-            due |= len(data) < size and look_behind_untrusted(sock) == ANSWER
-            return data, due
+        served = serve_control_untrusted(sock)
+        if served == END:
+            break
+        due |= served == ANSWER
     return b"", due
 
 

@@ -562,7 +562,9 @@ class TLSSocket(_socket):
             return self._read_on(exc, lambda: _socket.recv(self, bufsize, flags), b"")
         if len(data) < bufsize and self._rekeyable:
             self._came_short(len(data), flags)
-        return data or self._ended(bufsize, data)
+        if data or self._is_over(bufsize):
+            return data
+        return self._read_on(_NO_DATA, lambda: _socket.recv(self, bufsize, flags), b"")
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         """As `recv`, into a buffer."""
@@ -575,7 +577,9 @@ class TLSSocket(_socket):
         wanted = nbytes or memoryview(buffer).nbytes
         if size < wanted and self._rekeyable:
             self._came_short(size, flags)
-        return size or self._ended(wanted, size)
+        if size or self._is_over(wanted):
+            return size
+        return self._read_on(_NO_DATA, lambda: _socket.recv_into(self, buffer, nbytes, flags), 0)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """As `recv`; of a stream there is no address to tell."""
@@ -605,7 +609,8 @@ class TLSSocket(_socket):
         else:
             if self._rekeyable:
                 self._came_short(size, flags)
-            size = size or self._ended(sum(memoryview(view).nbytes for view in views), size)
+            if not size and not self._is_over(sum(memoryview(view).nbytes for view in views)):
+                size = self._read_on(_NO_DATA, lambda: _socket.recvmsg_into(self, views, 0, flags)[0], 0)
         return size, [], 0, None
 
     def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
@@ -613,30 +618,38 @@ class TLSSocket(_socket):
         timeout = self.gettimeout()
         deadline = None if not timeout else time.monotonic() + timeout
         while exc.errno == errno.EIO:
-            try:
-                with self._plain() as plain:
-                    served = stream.serve_control_untrusted(plain)
-            except OSError as failure:
-                raise self._failed(failure) from None
-            if served == stream.END:
+            if not self._serve_control():
                 return nothing
-            if served == stream.ANSWER:
-                self._answer_due, self._budget = True, -1
             if deadline is not None and not _wait(self, select.POLLIN, deadline):
                 raise TimeoutError("timed out")
             try:
-                got = read() or self._ended(1, nothing)
+                got = read()
             except OSError as again:
                 exc = again
-            else:
-                if self._rekeyable:
-                    self._came_short(1, 0)  # how much room there was does not matter here: this is rare
-                return got
+                continue
+            if not got and not self._is_over(1):
+                exc = _NO_DATA
+                continue
+            if self._rekeyable:
+                self._came_short(1, 0)  # how much room there was does not matter here: this is rare
+            return got or nothing
         if exc.errno == errno.ECONNRESET and self._relayed:
-            return self._ended(1, nothing)
+            self._is_over(1)
+            return nothing
         if exc.errno in _MEANINGS:
             raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
         raise exc
+
+    def _serve_control(self) -> bool:
+        """Serve the record that the read stumbled over; False at the end of the stream. Raises OSError."""
+        try:
+            with self._plain() as plain:
+                served = stream.serve_control_untrusted(plain)
+        except OSError as exc:
+            raise self._failed(exc) from None
+        if served == stream.ANSWER:
+            self._answer_due, self._budget = True, -1
+        return served != stream.END
 
     def _came_short(self, size: int, flags: int) -> None:
         """A read had room to spare: there may be a KeyUpdate behind it, which hides from poll."""
@@ -646,16 +659,22 @@ class TLSSocket(_socket):
             if stream.look_behind_untrusted(plain) == stream.ANSWER:
                 self._answer_due, self._budget = True, -1
 
-    def _ended(self, wanted: int, nothing: _T) -> _T:
-        """The kernel says that the stream has ended. So it has if we have ended it, or if nothing was wanted."""
-        if wanted and not self._read_ended:
+    def _is_over(self, wanted: int) -> bool:
+        """A read gave nothing: whether that is all. So it is if we have ended the stream, or if nothing was wanted.
+
+        Raises OSError for a stream that was cut.
+        """
+        if not wanted or self._read_ended:
+            return True
+        with self._plain() as plain:
             if not self._relayed:
-                raise self._failed(stream.truncated())
-            with self._plain() as plain:
-                if (failure := relayed.failure(plain)) is not None:
-                    raise self._failed(failure)
-            self._read_ended = True
-        return nothing
+                if stream.is_cut_untrusted(plain):
+                    raise self._failed(stream.truncated())
+                return False
+            if (failure := relayed.failure(plain)) is not None:
+                raise self._failed(failure)
+        self._read_ended = True
+        return True
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -888,6 +907,7 @@ _OF_CALLS = frozenset(
 _NOT_A_CLIENTS = frozenset({"hostname", "server_name", "peer_auth"})  # settings that a client's request has not
 _OF_POLICY = frozenset({"session_ttl", "version_min", "version_max"})  # what counts where nothing was set
 _TOLD = frozenset({"server_name", "alpn", "peer_identity", "chain", "socket_id", "cipher", "resumed", "version"})
+_NO_DATA = OSError(errno.EIO, os.strerror(errno.EIO))  # what a read says of a record that is no data
 _MEANINGS = {
     errno.EBADMSG: "a record was forged or damaged on its way: it does not decrypt",
     errno.EKEYEXPIRED: "the peer has changed its key, and no ssad was there to follow",

@@ -67,6 +67,7 @@ class Raw:
 
     def __init__(self, sock, context, *, server, early=b""):
         self.sock, self._server = sock, server
+        self.updates = 0  # KeyUpdates that came
         sock.settimeout(20)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         secrets = Secrets()
@@ -130,6 +131,7 @@ class Raw:
         kind, content = self.rx.open(self.record())
         if self.modern and kind == HANDSHAKE and content[:1] == b"\x18":
             self.rx.advance()
+            self.updates += 1
         return kind, content
 
     def read_data(self):

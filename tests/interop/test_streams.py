@@ -74,6 +74,33 @@ def test_empty_records_are_no_end(ends):
     assert received + read_all(ours) == b"onetwothree"
 
 
+def test_an_empty_record_before_one_that_is_no_data(modern):
+    """The kernel's read gives nothing then, as at an end."""
+    ours, raw = modern
+    for word in (b"one", b"two"):
+        raw.send(raw.seal(b""), raw.seal(TICKET, HANDSHAKE), raw.seal(b""), raw.seal(TICKET, HANDSHAKE), raw.seal(word))
+        assert ours.recv(100) == word
+    raw.send(raw.seal(b""), end(raw))
+    assert ours.recv(100) == b""
+
+
+def test_an_empty_record_and_no_more_yet(ssad, pki, version):
+    with peer.connected(pki, version) as (ours, raw):
+        ours.setblocking(False)
+        for _ in range(3):
+            raw.send(raw.seal(b""))
+            time.sleep(0.02)
+            with pytest.raises(BlockingIOError):
+                ours.recv(100)
+        ours.settimeout(0.1)
+        raw.send(raw.seal(b""))
+        with pytest.raises(TimeoutError):
+            ours.recv(100)
+        ours.settimeout(5)
+        raw.send(raw.seal(b""), raw.seal(b"data"))
+        assert ours.recv(100) == b"data"
+
+
 @pytest.mark.parametrize("size", [1, 1000, 65536])
 def test_records_of_the_greatest_length(ends, size):
     ours, raw = ends
