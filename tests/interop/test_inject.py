@@ -64,6 +64,18 @@ def test_urlopen(ssad, pki, tmp_path):
         assert "UNKNOWN_CA" in run(URLOPEN, port)
 
 
+def test_a_program_that_must_not_be_touched(ssad, pki, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import ssa\n\nssa.inject_into_ssl()\n")
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with peers.nginx(pki, tmp_path / "nginx") as port:
+        assert run(URLOPEN, port, prefix="", PYTHONPATH=path) == "hello from nginx"
+
+
+def test_no_daemon_is_no_excuse(ssad, pki, tmp_path):
+    with peers.nginx(pki, tmp_path) as port:
+        assert "no ssad listens" in run(URLOPEN, port, SSA_RUN_DIR=tmp_path)
+
+
 def test_the_policy_is_the_administrators(ssad, pki, tmp_path):
     with peers.nginx(pki, tmp_path, "ssl_protocols TLSv1.2;") as port:
         assert run(URLOPEN, port, SSL_CERT_FILE=pki.ca) == "hello from nginx"
