@@ -172,9 +172,12 @@ def test_every_setting_reaches_the_wire(ssad, pki, tmp_path):
     with peers.openssl(pki, "-rev", "-quiet", cert=cert) as (port, _), pytest.raises(ssa.CertificateError) as caught:
         ssa.connect_tls("localhost", port)
     assert caught.value.reason == "WEAK_KEY"
-    ssad.set("data_path", "relay")
-    with peers.openssl(pki, "-rev", "-quiet") as (port, _), pytest.raises(ssa.PolicyError, match="data_path"):
-        ssa.connect_tls("localhost", port)
+    for path in ("relay", "ktls"):
+        ssad.set("data_path", path)
+        with peers.openssl(pki, "-rev", "-quiet") as (port, _):
+            fd = ssa.connect_tls("localhost", port)
+            assert ssad.get(f"sockets/{ssad.sockets()[0]}/data_path") == f"{path}\n"
+            ssa.close(fd)
 
 
 def test_a_trust_store_that_cannot_be_read_is_refused(ssad, tmp_path):

@@ -163,7 +163,7 @@ def test_help_is_complete():
 
 @pytest.mark.skipif(KERNEL.tls, reason="this kernel has TLS")
 def test_a_kernel_without_tls_is_told_plainly(tmp_path, monkeypatch, pki):
-    with Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon:
+    with Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "ktls"\n') as daemon:
         use(monkeypatch, daemon)
         assert daemon.get("kernel/tls").startswith("no: ")
         with peers.openssl(pki, "-quiet") as (port, _), pytest.raises(ssa.SSAError) as caught:

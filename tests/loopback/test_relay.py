@@ -1,0 +1,633 @@
+"""The relay: what its descriptor means, and bad luck with it. No kernel TLS is needed.
+
+What holds on both data paths is in tests/kernel; here is what only the relay has, against peers that are not ours.
+"""
+
+import array
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import ssa
+from ssa.ktls.probe import probe
+from tests import peers
+from tests.peers import Daemon
+
+MIB = 2**20
+IPPROTO = ssa.IPPROTO_TLS
+BOTH_VERSIONS = pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name
+)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, pki):
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
+    with Daemon(tmp_path_factory.mktemp("ssad"), policy=policy) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def ssad(running, monkeypatch):
+    use(monkeypatch, running)
+    yield running
+    assert settled(lambda: running.sockets() == []), running.log
+    assert "Traceback" not in running.log
+
+
+@pytest.fixture
+def mortal(tmp_path, pki, monkeypatch):
+    """An ssad that a test may end."""
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
+    with Daemon(tmp_path, policy=policy) as daemon:
+        use(monkeypatch, daemon)
+        yield daemon
+
+
+def use(monkeypatch, daemon):
+    for name, value in daemon.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def settled(condition, seconds=10):
+    """Whether something comes to be."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@contextlib.contextmanager
+def python_server(pki, serve, version=ssl.TLSVersion.TLSv1_3):
+    """Python's own ssl: tells a close_notify from a bare end. `serve(tls, tcp)`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python's default
+    context.minimum_version = context.maximum_version = version
+
+    def wrap(connection):
+        with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
+            serve(tls, connection)
+
+    with peers.script(wrap) as port:
+        yield port
+
+
+def client(port, timeout=10):
+    return ssa.create_connection(("localhost", port), timeout=timeout)
+
+
+def drain(tls):
+    """All that a peer gets, and how it ended: "" in order, "cut", or what else went wrong."""
+    got = []
+    try:
+        while data := tls.recv(MIB):
+            got.append(data)
+    except OSError as exc:
+        return b"".join(got), "cut" if "EOF" in str(exc) else str(exc)
+    return b"".join(got), ""
+
+
+class Peer:
+    """What a server of a test has seen, when it is done."""
+
+    def __init__(self):
+        self.done = threading.Event()
+        self.result = None
+
+    def __call__(self, tls, _tcp):
+        self.result = drain(tls)
+        self.done.set()
+
+    def saw(self):
+        assert self.done.wait(20)
+        return self.result
+
+
+def first_failure(call):
+    """Call until it fails: with what."""
+    try:
+        while True:
+            call()
+    except OSError as exc:
+        return exc
+
+
+def memory(daemon):
+    for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmRSS")
+
+
+def cpu(daemon):
+    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# --- what it says of itself -----------------------------------------------------------------------------------------
+
+
+def test_the_file_system_says_which_path(ssad, pki):
+    with peers.openssl(pki, "-rev") as (port, _), client(port) as sock:
+        sock.sendall(b"abc\n")
+        assert sock.recv(10) == b"cba\n"
+        (number,) = ssad.sockets()
+        shown = {name: ssad.get(f"sockets/{number}/{name}").strip() for name in ("data_path", "tx", "rx", "version")}
+        assert shown == {"data_path": "relay", "tx": "relay", "rx": "relay", "version": "TLSv1.3"}
+        assert ssad.get(f"sockets/{number}/remote").strip() == f"127.0.0.1:{port}"
+        assert int(ssad.get(f"sockets/{number}/bytes_sent")) > 100
+        assert int(ssad.get(f"sockets/{number}/bytes_received")) > 500
+        listed = subprocess.run(
+            [sys.executable, "-m", "ssa.cli.main", "ls"],
+            env=os.environ | ssad.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "relay" in listed.stdout
+
+
+def test_the_reason_is_logged_once(ssad, pki):
+    with peers.openssl(pki, "-rev") as (port, _):
+        for _ in range(3):
+            client(port).close()
+    assert ssad.log.count("data path: relay") == 1
+    assert "the policy's data_path says so" in ssad.log
+
+
+@pytest.mark.skipif(probe().tls, reason="this kernel has TLS")
+def test_without_kernel_tls_the_default_falls_back_and_ktls_refuses(tmp_path, pki, monkeypatch):
+    with (
+        Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon,
+        peers.openssl(pki, "-rev") as served,
+    ):
+        use(monkeypatch, daemon)
+        with client(served[0]) as sock:
+            sock.sendall(b"abc\n")
+            assert sock.recv(10) == b"cba\n"
+        assert "data path: relay, as this kernel has no TLS" in daemon.log
+        daemon.set("data_path", "ktls")
+        with pytest.raises(ssa.SSAError) as caught:
+            client(served[0])
+        assert (caught.value.reason, caught.value.errno) == ("NO_KERNEL_TLS", errno.EPROTONOSUPPORT)
+        assert "kernel" in str(caught.value)
+
+
+def test_options_and_addresses_are_the_connections(ssad, pki):
+    with peers.openssl(pki, "-rev") as (port, _), client(port) as sock:
+        assert sock.getpeername() == ("127.0.0.1", port)
+        assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50000))
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+
+
+def test_what_was_set_for_reading_before_holds_behind(ssad, pki):
+    with peers.openssl(pki, "-rev") as (port, _), ssa.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 50000))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 3)
+        sock.connect(("localhost", port))
+        with pytest.raises(BlockingIOError):
+            sock.recv(1)
+        sock.sendall(b"abc\n")
+        assert sock.recv(4) == b"cba\n"
+
+
+# --- the ends of a stream -------------------------------------------------------------------------------------------
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("how", ["close", "shutdown", "both", "ssa.close"])
+def test_close_notify_comes_behind_the_last_byte(ssad, pki, version, how):
+    peer = Peer()
+    with python_server(pki, peer, version) as port:
+        data = os.urandom(3 * MIB)
+        if how == "ssa.close":
+            fd = ssa.connect_tls("localhost", port)
+            assert sum(os.write(fd, data[at : at + 65536]) for at in range(0, len(data), 65536)) == len(data)
+            ssa.close(fd)
+        else:
+            with client(port) as sock:
+                sock.sendall(data)
+                if how != "close":
+                    sock.shutdown({"shutdown": socket.SHUT_WR, "both": socket.SHUT_RDWR}[how])
+                    assert peer.saw() == (data, "")
+        assert peer.saw() == (data, "")
+
+
+def test_half_close_leaves_the_other_direction(ssad, pki):
+    def serve(tls, _):
+        assert drain(tls)[1] == ""
+        tls.sendall(b"so that was all")
+        with contextlib.suppress(OSError):
+            tls.unwrap()
+
+    with python_server(pki, serve) as port, client(port) as sock:
+        sock.sendall(b"question")
+        sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(BrokenPipeError):
+            sock.send(b"more")
+        received = b""
+        while data := sock.recv(4):
+            received += data
+        assert received == b"so that was all"
+        assert sock.recv(4) == b""
+
+
+@BOTH_VERSIONS
+def test_a_bare_end_is_a_truncation(ssad, pki, version):
+    def cut(tls, _):
+        tls.sendall(b"there is mo")
+        socket.socket(fileno=tls.detach()).close()
+
+    with python_server(pki, cut, version) as port:
+        with client(port) as sock:
+            assert sock.recv(100) == b"there is mo"
+            for _ in range(2):
+                with pytest.raises(ConnectionAbortedError, match="close_notify"):
+                    sock.recv(100)
+        fd = ssa.connect_tls("localhost", port)
+        assert ssa.recv(fd, 100) == b"there is mo"
+        with pytest.raises(ConnectionAbortedError, match="close_notify"):
+            ssa.recv(fd, 100)
+        ssa.close(fd)
+
+
+def test_the_peers_end_is_an_end_and_writing_goes_on(ssad, pki):
+    peer = Peer()
+
+    def serve(tls, tcp):
+        tls.sendall(b"last words")
+        raw = socket.socket(fileno=os.dup(tls.fileno()))
+        with raw, contextlib.suppress(OSError):
+            tls.setblocking(False)
+            with contextlib.suppress(ssl.SSLError):
+                tls.unwrap()  # sends close_notify, and would wait for ours
+            raw.setblocking(True)
+            peer.result = bool(select.select([raw], [], [], 10)[0])
+            peer.done.set()
+
+    with python_server(pki, serve) as port, client(port) as sock:
+        assert sock.recv(100) == b"last words"
+        assert sock.recv(100) == b""
+        assert sock.recv(100) == b""
+        sock.sendall(b"noted")
+        assert peer.saw() is True
+
+
+def test_a_reset_is_told_to_readers_and_writers(ssad, pki):
+    def reset(tls, _):
+        tls.recv(1)
+        raw = socket.socket(fileno=tls.detach())
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raw.close()
+
+    with python_server(pki, reset) as port:
+        with client(port) as sock:
+            sock.sendall(b"x")
+            with pytest.raises(ConnectionResetError):
+                sock.recv(100)
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                sock.sendall(b"y")
+        with client(port) as sock:
+            assert type(first_failure(lambda: sock.sendall(bytes(MIB)))) is ConnectionResetError
+
+
+def test_a_forged_record(ssad, pki):
+    def forge(tls, _):
+        tls.sendall(b"genuine")
+        with socket.socket(fileno=tls.detach()) as raw:
+            raw.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            raw.settimeout(10)
+            drain(raw)
+
+    with python_server(pki, forge) as port, client(port) as sock:
+        assert sock.recv(100) == b"genuine"
+        for _ in range(2):
+            with pytest.raises(OSError, match="forged") as caught:
+                sock.recv(100)
+            assert caught.value.errno == errno.EBADMSG
+        with pytest.raises(OSError, match="forged"):
+            sock.sendall(b"x")
+
+
+def test_an_alert_is_named(ssad, pki):
+    """A server that finds our record forged says so: made by the application, which has the TCP socket too."""
+    with peers.openssl(pki, "-quiet") as (port, _), client(port) as sock:
+        sock._aside.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(OSError, match="bad_record_mac") as caught:
+            sock.recv(100)
+        assert caught.value.errno == errno.EPROTO
+
+
+def test_key_updates_of_the_peer(ssad, pki):
+    with peers.openssl(pki, stdout=subprocess.PIPE) as (port, server), client(port) as sock:
+        for line in (b"K\n", b"k\n", b"K\n"):
+            server.stdin.write(line)
+            server.stdin.flush()
+            time.sleep(0.1)
+            server.stdin.write(b"after " + line)
+            server.stdin.flush()
+            assert sock.recv(100) == b"after " + line
+            sock.sendall(b"answer to " + line)
+        seen = b""
+        while b"answer to k" not in seen:
+            seen += os.read(server.stdout.fileno(), 65536)
+
+
+# --- who holds the descriptor ---------------------------------------------------------------------------------------
+
+
+def test_the_last_holder_ends_the_stream(ssad, pki):
+    peer = Peer()
+    with python_server(pki, peer) as port:
+        sock = client(port)
+        twin = sock.dup()
+        sock.close()
+        assert twin.getpeername() == ("127.0.0.1", port)
+        twin.sendall(b"from the twin")
+        assert not peer.done.wait(0.2)
+        twin.close()
+        assert peer.saw() == (b"from the twin", "")
+
+
+def test_a_fork_that_closes_ends_nothing(ssad, pki):
+    peer = Peer()
+    with python_server(pki, peer) as port, client(port) as sock:
+        if not (child := os.fork()):
+            status = 1
+            try:
+                sock.sendall(b"child ")
+                sock.close()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert not peer.done.wait(0.2)
+        sock.sendall(b"parent")
+        sock.close()
+        assert peer.saw() == (b"child parent", "")
+
+
+def test_passed_on_to_another_process(ssad, pki):
+    code = """if True:
+        import socket, sys, ssa
+        _, (fd,), _, _ = socket.recv_fds(socket.socket(fileno=int(sys.argv[1])), 1, 1)
+        with ssa.socket(fileno=fd) as sock:
+            sock.settimeout(10)
+            sock.sendall(b"passed on\\n")
+            print(sock.recv(100), sock.getpeername()[1], sock.family.name)
+        """
+    with peers.openssl(pki, "-rev") as (port, _):
+        sock = client(port)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-c", code, str(theirs.fileno())]
+            with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True) as process:
+                socket.send_fds(ours, [b"x"], [sock.fileno()])
+                os.close(sock.detach())
+                assert process.communicate(timeout=20)[0] == f"b'no dessap\\n' {port} AF_INET\n"
+    assert ssad.sockets() == []
+
+
+def test_what_the_daemon_does_not_know_is_no_tls_socket(ssad):
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(OSError, match="not a TLS socket"):
+        ssa.socket(fileno=ours.fileno())
+
+
+def test_descriptors_sent_into_the_stream_are_nobodys(ssad, pki):
+    before = ssad.descriptors()
+    with peers.openssl(pki, "-rev") as (port, _):
+        fd = ssa.connect_tls("localhost", port)
+        with socket.socket(fileno=os.dup(fd)) as plain, open("/dev/null") as null:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null.fileno()] * 100))]
+            for _ in range(10):
+                plain.sendmsg([b"abc\n"], rights)
+                assert ssa.recv(fd, 10) == b"cba\n"
+        ssa.close(fd)
+    assert ssad.descriptors() == before
+
+
+# --- bad luck -------------------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_never_reads(ssad, pki):
+    finish = threading.Event()
+    with python_server(pki, lambda *_: finish.wait(60)) as port, client(port) as sock:
+        sock.sendall(b"warm")
+        before, spent = memory(ssad), cpu(ssad)
+        sock.setblocking(False)
+        sent, quiet = 0, 0
+        while sent < 64 * MIB and quiet < 5:
+            try:
+                sent += sock.send(bytes(MIB))
+                quiet = 0
+            except BlockingIOError:
+                quiet += not select.select([], [sock], [], 0.1)[1]
+        assert quiet == 5
+        assert sent < 32 * MIB  # what kernels buffer
+        assert memory(ssad) - before < 2 * MIB
+        time.sleep(0.5)
+        assert cpu(ssad) - spent < 1
+        finish.set()
+
+
+def test_an_application_that_never_reads(ssad, pki):
+    sent = []
+
+    def pour(tls, _):
+        tls.settimeout(1)
+        with contextlib.suppress(OSError):
+            while len(sent) < 64:
+                tls.sendall(bytes(MIB))
+                sent.append(MIB)
+        stuck.set()
+        drain(tls)
+
+    stuck = threading.Event()
+    with python_server(pki, pour) as port, client(port) as sock:
+        before = memory(ssad)
+        assert stuck.wait(20)
+        assert len(sent) < 32
+        assert memory(ssad) - before < 2 * MIB
+        sock.sendall(b"the other direction is free")
+
+
+def test_all_of_it_arrives_both_ways_at_once(ssad, pki):
+    def echo(tls, _):
+        while data := tls.recv(65536):
+            tls.sendall(data)
+        tls.unwrap()
+
+    data = os.urandom(16 * MIB)
+    with python_server(pki, echo) as port, client(port, timeout=30) as sock:
+
+        def write():
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        received = bytearray()
+        while part := sock.recv(MIB):
+            received += part
+        thread.join()
+    assert received == data
+
+
+def application(port, *, then):
+    """A program that writes for ever; the line that it prints says that it has begun."""
+    code = f"""if True:
+        import ssa, time
+        s = ssa.create_connection(('localhost', {port}))
+        s.sendall(b'x' * 100000)
+        print('ready', flush=True)
+        """
+    return subprocess.Popen([sys.executable, "-c", code + then], stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("then", ["while True: s.sendall(bytes(65536))", "time.sleep(60)"])
+def test_an_application_that_is_killed_truncates(ssad, pki, then):
+    peer = Peer()
+    with python_server(pki, peer) as port, application(port, then=then) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.kill()
+        process.wait()
+        data, ended = peer.saw()
+    assert data.startswith(b"x" * 100000)
+    assert ended == "cut"
+
+
+def test_a_descriptor_that_is_closed_without_a_word_truncates(ssad, pki):
+    peer = Peer()
+    with python_server(pki, peer) as port:
+        fd = ssa.connect_tls("localhost", port)
+        os.write(fd, b"and then")
+        os.close(fd)
+        assert peer.saw() == (b"and then", "cut")
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
+    def pour(tls, _):
+        with contextlib.suppress(OSError):
+            while True:
+                tls.sendall(bytes(65536))
+
+    with python_server(pki, pour) as port, client(port) as sock:
+        assert sock.recv(1)
+        failed = []
+
+        def read():
+            try:
+                while sock.recv(MIB):
+                    pass
+                failed.append(None)
+            except OSError as exc:
+                failed.append(exc)
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        mortal.process.send_signal(signal_)
+        mortal.process.wait(20)
+        thread.join(10)
+        assert [type(exc) for exc in failed] == [ConnectionAbortedError]
+        failure = first_failure(lambda: sock.sendall(bytes(65536)))
+        assert type(failure) is ConnectionAbortedError
+        assert "ssad" in str(failure)
+        with pytest.raises(ConnectionAbortedError):
+            sock.recv(1)
+
+
+def test_the_daemon_ends_while_a_writer_waits(mortal, pki):
+    finish = threading.Event()
+    with python_server(pki, lambda *_: finish.wait(60)) as port, client(port, timeout=30) as sock:
+        failed = []
+
+        def write():
+            try:
+                while True:
+                    sock.sendall(bytes(MIB))
+            except OSError as exc:
+                failed.append(exc)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        time.sleep(0.5)
+        mortal.process.kill()
+        thread.join(10)
+        assert [type(exc) for exc in failed] == [ConnectionAbortedError]
+        finish.set()
+
+
+def test_a_successor_does_not_know_the_sockets_of_before(mortal, pki):
+    with peers.openssl(pki, "-rev") as (port, _), client(port) as sock:
+        mortal.stop()
+        mortal.start()
+        with pytest.raises(ConnectionAbortedError):
+            sock.recv(1)
+
+
+def test_the_administrator_ends_it(ssad, pki):
+    peer = Peer()
+    with python_server(pki, peer) as port, client(port) as sock:
+        sock.sendall(b"x")
+        with (ssad.mount / "sockets" / ssad.sockets()[0] / "close").open("w") as file:
+            file.write("1")
+        with pytest.raises(ConnectionAbortedError, match="administrator"):
+            sock.recv(1)
+        assert peer.saw()[1] == "cut"
+
+
+def test_a_thousand_leave_nothing(ssad, pki):
+    with peers.openssl(pki, "-rev", "-quiet") as (port, _):
+        client(port).close()
+        before = ssad.descriptors()
+        for number in range(1000):
+            sock = client(port)
+            if number % 3 == 0:
+                os.close(sock.detach())
+            else:
+                sock.close()
+        assert settled(lambda: ssad.sockets() == [])
+        assert settled(lambda: ssad.descriptors() == before)
+
+
+def test_idle_sockets_cost_little(ssad, pki):
+    def echo(tls, _):
+        while data := tls.recv(65536):
+            tls.sendall(data)
+
+    with python_server(pki, echo) as port, contextlib.ExitStack() as stack:
+        for _ in range(20):  # what the first ones need is not theirs
+            stack.enter_context(client(port))
+        before = memory(ssad)
+        socks = [stack.enter_context(client(port)) for _ in range(100)]
+        for sock in socks:
+            sock.sendall(bytes(50000))
+            got = 0
+            while got < 50000:
+                got += len(sock.recv(65536))
+        assert (memory(ssad) - before) / 100 < 100 * 1024
+        spent = cpu(ssad)
+        time.sleep(1)
+        assert cpu(ssad) - spent <= 0.02
