@@ -69,11 +69,11 @@ async def connect(
         with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
-                return _relay(service, application, engine, judge, connection, relayed)
+                return _relay(service, application, engine, judge, connection, reason=relayed)
             keys = engine.keys() if request.control else await _take_tickets(service, engine, connection, resumption)
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
-    resumption.keep(live.id, live.chain, engine)
+        resumption.keep(live.id, live.chain, engine)
     return description(live)
 
 
@@ -98,7 +98,7 @@ async def serve(service: Service, application: Application, serving: Serving, so
         with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
         if relayed := relayed or reason_for_suite(engine.suite, kernel):
-            return _relay(service, application, engine, judge, connection, relayed)
+            return _relay(service, application, engine, judge, connection, reason=relayed)
         keys = engine.keys()
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
@@ -279,7 +279,7 @@ async def _take_tickets(
 
 
 def _relay(  # noqa: PLR0913 - all that the steps before have found
-    service: Service, application: Application, engine: Engine, judge: Judge, connection: _Connection, reason: str
+    service: Service, application: Application, engine: Engine, judge: Judge, connection: _Connection, *, reason: str
 ) -> Reply | Handover:
     """Go on with OpenSSL in the kernel's place: the application's end of a pair goes with the reply."""
     service.note_relayed(reason)
