@@ -1,0 +1,98 @@
+"""Another open file on a descriptor's number, and who holds one: on the kernel itself."""
+
+import os
+import select
+import socket
+import subprocess
+
+import pytest
+
+from ssa import descriptors
+
+
+@pytest.fixture
+def two():
+    """A pair that is ready to be read, and one that is not: (the end that is watched, the other end) each."""
+    ready, quiet = socket.socketpair(), socket.socketpair()
+    ready[1].send(b"x")
+    with ready[0], ready[1], quiet[0], quiet[1]:
+        yield ready, quiet
+
+
+def test_the_number_is_the_other_file(two):
+    (ready, _), (quiet, far) = two
+    aside = descriptors.swap(quiet.fileno(), ready.fileno())
+    try:
+        assert quiet.recv(1) == b"x"
+        os.write(aside, b"from aside")
+        assert far.recv(100) == b"from aside"
+        assert not os.get_inheritable(aside)
+    finally:
+        os.close(aside)
+
+
+@pytest.mark.parametrize("inheritable", [True, False])
+def test_what_is_inherited_stays_so(two, inheritable):
+    (ready, _), (quiet, _) = two
+    os.set_inheritable(quiet.fileno(), inheritable)
+    os.close(descriptors.swap(quiet.fileno(), ready.fileno()))
+    assert os.get_inheritable(quiet.fileno()) is inheritable
+
+
+@pytest.mark.parametrize("flags", [0, select.EPOLLET, select.EPOLLONESHOT])
+def test_an_epoll_set_watches_the_file_that_is_there_now(two, flags):
+    (ready, _), (quiet, _) = two
+    with select.epoll() as epoll, select.epoll() as another:
+        epoll.register(quiet, select.EPOLLIN | flags)
+        another.register(quiet, select.EPOLLIN)
+        assert epoll.poll(0) == []
+        aside = descriptors.swap(quiet.fileno(), ready.fileno())
+        assert epoll.poll(1) == another.poll(1) == [(quiet.fileno(), select.EPOLLIN)]
+        os.close(descriptors.swap(quiet.fileno(), aside))
+        os.close(aside)
+        assert epoll.poll(0) == another.poll(0) == []
+
+
+def test_other_entries_of_an_epoll_set_stay(two):
+    (ready, _), (quiet, _) = two
+    with select.epoll() as epoll:
+        epoll.register(ready, select.EPOLLIN)
+        os.close(descriptors.swap(quiet.fileno(), ready.fileno()))
+        assert epoll.poll(1) == [(ready.fileno(), select.EPOLLIN)]
+
+
+def test_a_failed_swap_leaves_no_descriptor(two):
+    _, (quiet, _) = two
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError):
+        descriptors.swap(quiet.fileno(), 10_000)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_held_elsewhere(two):
+    (ready, _), _ = two
+    assert not descriptors.is_held_elsewhere(ready.fileno())
+    twin = os.dup(ready.fileno())
+    assert descriptors.is_held_elsewhere(ready.fileno())
+    os.close(twin)
+    assert not descriptors.is_held_elsewhere(ready.fileno())
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=ready.fileno()) as process:
+        assert descriptors.is_held_elsewhere(ready.fileno())
+        process.stdin.close()
+    assert not descriptors.is_held_elsewhere(ready.fileno())
+
+
+@pytest.mark.parametrize("default", [None, 5])
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_borrowed_descriptor_keeps_its_flags_and_its_owner(two, default, blocking):
+    (ready, _), _ = two
+    os.set_blocking(ready.fileno(), blocking)
+    socket.setdefaulttimeout(default)
+    try:
+        with descriptors.Borrowed(ready.fileno()) as borrowed:
+            assert borrowed.gettimeout() is None
+            assert borrowed.recv(1, socket.MSG_DONTWAIT) == b"x"
+    finally:
+        socket.setdefaulttimeout(None)
+    assert os.get_blocking(ready.fileno()) is blocking
+    assert ready.fileno() >= 0
