@@ -521,8 +521,11 @@ class TLSSocket(_socket):
     def _serve_on(self) -> None:
         """Have a listener that is being served go on with the options as they are now."""
         packet = wire.pack(wire.Listen(None, **self._settings.request()))
-        with self._plain() as plain:
-            socket.send_fds(plain, [packet], self._settings.descriptors())
+        try:
+            with self._plain() as plain:
+                socket.send_fds(plain, [packet], self._settings.descriptors())
+        except ConnectionError:  # that daemon has gone, and another one has just agreed
+            self._serve_again()
 
     def _get(self, option: Option) -> Any:
         """The value of an option, as it was set or told; None where nobody has."""

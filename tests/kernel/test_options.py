@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -294,6 +295,39 @@ def test_without_a_daemon_nothing_hangs(monkeypatch, tmp_path):
         for call in (lambda: sock.connect(("localhost", 1)), sock.listen):
             with pytest.raises(ConnectionRefusedError, match="no ssad listens"):
                 call()
+
+
+@pytest.fixture
+def own_daemon(capabilities, tmp_path, pki, monkeypatch):
+    """One that a test may stop."""
+    with peers.Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon:
+        for name, value in daemon.environment.items():
+            monkeypatch.setenv(name, value)
+        yield daemon
+
+
+def test_a_daemon_that_does_not_answer(own_daemon, monkeypatch):
+    monkeypatch.setattr(ssa.tlssocket, "_LOCAL", 0.2)
+    with ssa.socket() as sock:
+        own_daemon.process.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(TimeoutError, match="is it stopped"):
+                sock.setsockopt(TLS, ssa.TLS_ALPN, b"a")
+            with pytest.raises(TimeoutError, match="is it stopped"):
+                sock.getsockopt(TLS, ssa.TLS_VERSION_MIN)
+        finally:
+            own_daemon.process.send_signal(signal.SIGCONT)
+        sock.setsockopt(TLS, ssa.TLS_ALPN, b"b")
+        assert sock.getsockopt(TLS, ssa.TLS_ALPN) == b"b"
+
+
+def test_an_option_of_a_listener_for_the_next_daemon(own_daemon, pki):
+    with serving(pki) as listener:
+        own_daemon.stop()
+        own_daemon.start()
+        listener.setsockopt(TLS, ssa.TLS_ALPN, b"a")
+        with connected(listener, alpn=["a"]) as ends:
+            assert [sock.getsockopt(TLS, ssa.TLS_ALPN) for sock in ends] == [b"a", b"a"]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
