@@ -49,7 +49,7 @@ class DTLSSocket(TLSSocket):
     the peer's close_notify. A datagram that is longer than the path takes is refused with EMSGSIZE.
     """
 
-    __slots__ = ("_largest", "_local", "_peer", "_peers")
+    __slots__ = ("_largest", "_peer", "_peers")
 
     def __init__(
         self,
@@ -74,7 +74,6 @@ class DTLSSocket(TLSSocket):
     def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
         super()._begin(settings, phase, info)
         self._largest = (info and info.largest) or 2**14  # bytes of a datagram
-        self._local: Any = None  # of an accepted one
         self._peer: Any = None
         self._peers: set[bytes] = set()  # clients, of a socket that serves all of them
 
@@ -207,8 +206,6 @@ class DTLSSocket(TLSSocket):
     def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> DTLSSocket:
         del tcp  # of a stream there is one
         sock = type(self).adopt(fd, self.family, self._settings, LIVE, reply)
-        if self._aside is not None:
-            sock._local = self._aside.getsockname()  # noqa: SLF001 - it is one of ours
         if socket.getdefaulttimeout() is None and self.gettimeout():
             sock.setblocking(True)
         return sock
@@ -438,9 +435,9 @@ class DTLSSocket(TLSSocket):
         return addresses.unpacked(self._info.peer or b"", family)[1]
 
     def getsockname(self) -> Any:
-        """As `socket.socket.getsockname`; of an accepted socket: the listener's address."""
-        if self._local is not None:
-            return self._local
+        """As `socket.socket.getsockname`."""
+        if self._phase == LIVE and self._aside is None and self._info is not None and self._info.local is not None:
+            return addresses.unpacked(self._info.local, self.family)[1]
         return super().getsockname()
 
     def __repr__(self) -> str:

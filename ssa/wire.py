@@ -215,6 +215,7 @@ class Reply(Message):
         "detail",
         "ended",
         "largest",
+        "local",
         "peer",
         "peer_identity",
         "reason",
@@ -251,6 +252,7 @@ class Reply(Message):
         ended: str | None = None,
         sending: int | None = None,
         peer: bytes | None = None,
+        local: bytes | None = None,
         largest: int | None = None,
         reason: str | None = None,
         detail: str | None = None,
@@ -273,6 +275,7 @@ class Reply(Message):
         self.ended = ended  # of Describe: how a relayed stream of the peer's has ended, see ssa.relayed
         self.sending = sending  # of Rekey: 1: the peer wants a KeyUpdate in return
         self.peer = peer  # of datagrams: the client that was accepted (ssa.addresses)
+        self.local = local  # the same of the end that it came to
         self.largest = largest  # of datagrams: how many bytes one can carry
         self.reason = reason  # a row of ssa.errors.REASONS
         self.detail = detail
@@ -357,6 +360,7 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "remote": (522, _TEXT),
     "peer": (524, _BYTES),
     "largest": (523, _U32),
+    "local": (525, _BYTES),
 }
 
 _KINDS: dict[type[Message], int] = {

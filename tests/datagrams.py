@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Proxy:
 
     DELAY = 0.05  # seconds
 
-    def __init__(self, port: int, weather: Weather = Weather()) -> None:  # noqa: B008 - it is immutable
+    def __init__(self, port: int, weather: Weather = Weather()) -> None:
         self.weather = weather
         self.passed: list[tuple[str, bytes]] = []  # ("up" to the server or "down", datagram)
         self._server = ("127.0.0.1", port)
@@ -48,7 +49,7 @@ class Proxy:
     def port(self) -> int:
         return self._front.getsockname()[1]
 
-    def __enter__(self) -> Proxy:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

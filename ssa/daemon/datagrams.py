@@ -6,8 +6,10 @@ close_notify an end of file, and the end of this process a hang-up, which is ano
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
+    from ssa.dtls.port import Way
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -78,7 +81,7 @@ async def connect(
         association = Association(port, address, engine, judge)
         with deadline(terms.policy.handshake_timeout):
             await association.handshake()
-        return _hand_over(service, application, association, judge, sock.getsockname())
+        return _hand_over(service, application, association, judge)
     except BaseException:
         port.close()
         raise
@@ -157,39 +160,42 @@ def _bound(sock: socket.socket) -> socket.socket:
     return sock.dup()
 
 
-def _hand_over(
-    service: Service, application: Application, association: Association, judge: Judge, local: Any
-) -> requests.Handover:
+def _hand_over(service: Service, application: Application, association: Association, judge: Judge) -> requests.Handover:
     """The session on a descriptor of its own."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    live = _live(service, application, association, judge, local)
+    live = _live(service, application, association, judge)
     service.sockets.add(live, theirs)
     service.count("handshakes")
     queue = Queue(ours)
     association.deliver_to(queue, queue.end)
     association.port.start_soon(_relay, service, association, live.id, ours)
     reply = description(live)
-    reply.largest, reply.peer = association.largest, association.key
+    reply.largest, reply.peer, reply.local = association.largest, association.key, addresses.packed(association.local)
     return requests.Handover(reply, theirs)
 
 
 async def _relay(service: Service, association: Association, number: int, ours: socket.socket) -> None:
     """Send what the application writes, until it closes its end or the session is over."""
-    with ours, trio.CancelScope() as scope:
+    with trio.CancelScope() as scope:
         association.gone = scope.cancel
         if association.over:
             scope.cancel()
         try:
-            await packets(ours, association.seal_and_send)
+            await packets(ours, association.seal_and_send, _discard)
+        except errors.SSAError as exc:
+            _log.info("a session over datagrams has failed: %s", exc)
         finally:
             association.end()
             service.sockets.forget(number)
+            requests.hang_up(ours)
 
 
-def _live(
-    service: Service, application: Application, association: Association, judge: Judge, local: Any
-) -> LiveAssociation:
-    engine, remote = association.engine, association.address
+def _discard(fd: int) -> None:
+    requests.close_elsewhere(functools.partial(os.close, fd))
+
+
+def _live(service: Service, application: Application, association: Association, judge: Judge) -> LiveAssociation:
+    engine, local, remote = association.engine, association.local, association.address
     family = socket.AF_INET if len(remote) == 2 else socket.AF_INET6
     return LiveAssociation(
         id=service.sockets.new_id(),
@@ -225,10 +231,9 @@ class _Door:
         self._serving = serving
         self._cookies = Cookies(trio.current_time())
         self._spare: tuple[Terms, DatagramServer] | None = None  # which no client has taken yet
-        self.local = sock.getsockname()
         self.port = Port(sock, self._greet_untrusted)
 
-    def _greet_untrusted(self, datagram: bytes, key: bytes, address: Any) -> None:
+    def _greet_untrusted(self, datagram: bytes, key: bytes, address: Any, way: Way) -> None:
         """A first hello is answered and forgotten, whatever it says; one with its cookie begins a session."""
         if not self._has_room() or len(self.port.living) >= _MOST:
             return
@@ -243,11 +248,12 @@ class _Door:
             self._spare = None
             engine.fit(self.port.mtu(address))
             judge = Judge(self._service, terms, None)
-            association = Association(self.port, address, engine, judge, records.hello_untrusted(datagram))
+            hello = records.hello_untrusted(datagram)
+            association = Association(self.port, address, engine, judge, hello=hello, way=way)
             association.received = len(datagram)
             self.port.start_soon(self._serve, association, judge, terms)
         elif answer:
-            self.port.send([answer], address)
+            self.port.send([answer], address, way)
 
     def _engine(self) -> tuple[Terms, DatagramServer]:
         """One for whoever comes next. It is kept until somebody has its cookie, so that a flood costs no memory."""
@@ -322,7 +328,7 @@ class _Listening(_Door):
         return self._ready < self._backlog
 
     async def _admit(self, association: Association, judge: Judge) -> None:
-        handover = _hand_over(self._service, self._application, association, judge, self.local)
+        handover = _hand_over(self._service, self._application, association, judge)
         self._ready += 1
         try:
             with handover:
@@ -352,14 +358,14 @@ class _Gathering(_Door):
 
     async def relay(self) -> None:
         """Send what the application writes, until it closes its end."""
-        with self._ours:
-            try:
-                await packets(self._ours, self._send)
-            finally:
-                self.port.open = False
-                for association in list(self.port.living):
-                    association.end()
-                self.port.close()
+        try:
+            await packets(self._ours, self._send, _discard)
+        finally:
+            self.port.open = False
+            for association in list(self.port.living):
+                association.end()
+            self.port.close()
+            requests.hang_up(self._ours)
 
     async def _send(self, packet: bytes) -> None:
         association = self.port.associations.get(packet[: addresses.SIZE])
@@ -374,7 +380,7 @@ class _Gathering(_Door):
         return True
 
     async def _admit(self, association: Association, judge: Judge) -> None:
-        live = _live(self._service, self._application, association, judge, self.local)
+        live = _live(self._service, self._application, association, judge)
         self._service.sockets.join(live, self._inode)
         self._service.count("handshakes")
         farewell = addresses.packed(association.address, addresses.GONE)

@@ -16,6 +16,7 @@ import logging
 import math
 import select
 import socket
+import struct
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,7 @@ import trio
 from ssa import addresses, errors
 from ssa.dtls import records
 from ssa.handshake.engine import Step
+from ssa.ktls.control import RECORD_LIMITS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from ssa.dtls.engine import DatagramEngine
     from ssa.trust import Verified
 
-    Greet = Callable[[bytes, bytes, Any], None]  # a first datagram, whose it is, and the address
+    Way = list[tuple[int, int, bytes]]  # which of our addresses a datagram came to, as sendmsg(2) takes it
+    Greet = Callable[[bytes, bytes, Any, Way], None]  # a first datagram, whose it is, the address, and to which of ours
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -42,6 +45,11 @@ _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP's and UDP's
 _MTU_OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, 10, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 24)}
 _PMTUDISC_DO = 2  # don't fragment, and say EMSGSIZE
 _SO_NETNS_COOKIE = 71
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
+_IN_PKTINFO = struct.Struct("=i4s4s")  # interface, the address of ours, the datagram's
+_IN6_PKTINFO = struct.Struct("=16si")  # the address, interface
+_PKTINFO = {socket.AF_INET: (socket.IPPROTO_IP, _IP_PKTINFO), socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO)}
+_ROOM = socket.CMSG_SPACE(_IN6_PKTINFO.size)
 _QUIETLY = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 _REASONS = {
@@ -67,6 +75,9 @@ class Port:
         self.open = greet is not None  # for sessions to come: else it ends with its last one
         level, discover, _ = _MTU_OPTIONS[sock.family]
         sock.setsockopt(level, discover, _PMTUDISC_DO)
+        self.local = sock.getsockname()
+        if self.local[0] in ("0.0.0.0", "::"):
+            sock.setsockopt(*_PKTINFO[sock.family], 1)
 
     async def start(self) -> None:
         """Begin to read, in a task of its own."""
@@ -125,23 +136,23 @@ class Port:
             probe.connect(address)
             return probe.getsockopt(level, option)
 
-    def send(self, datagrams: list[bytes], address: Any) -> int:
+    def send(self, datagrams: list[bytes], address: Any, way: Way) -> int:
         """Send at once or not at all, as DTLS has its own ways with what is lost. The bytes that were sent."""
-        return sum(len(datagram) for datagram in datagrams if self._sent(datagram, address))
+        return sum(len(datagram) for datagram in datagrams if self._sent(datagram, address, way))
 
-    async def send_when_possible(self, datagram: bytes, address: Any) -> bool:
+    async def send_when_possible(self, datagram: bytes, address: Any, way: Way) -> bool:
         """Send when the socket takes more; False where it never will, as it is too large."""
         while True:
             try:
-                return self._sent(datagram, address, wait=True)
+                return self._sent(datagram, address, way, wait=True)
             except BlockingIOError:
                 async with self._writable:
                     await trio.lowlevel.wait_writable(self._socket)
 
-    def _sent(self, datagram: bytes, address: Any, *, wait: bool = False) -> bool:
+    def _sent(self, datagram: bytes, address: Any, way: Way, *, wait: bool = False) -> bool:
         for _ in range(2):  # what an earlier one came to is told first, in place of sending
             try:
-                self._socket.sendto(datagram, _QUIETLY, address)
+                self._socket.sendmsg([datagram], way, _QUIETLY, address)
             except BlockingIOError:
                 if wait:
                     raise
@@ -177,19 +188,19 @@ class Port:
             await trio.lowlevel.wait_readable(self._socket)
             for _ in range(_BATCH):
                 try:
-                    datagram, address = self._socket.recvfrom(records.PACKET, socket.MSG_DONTWAIT)
+                    datagram, found, _, address = self._socket.recvmsg(records.PACKET, _ROOM, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     break
                 except OSError as exc:
                     self._reported(exc)
                     break
                 try:
-                    self._dispatch_untrusted(datagram, address)
+                    self._dispatch_untrusted(datagram, address, _back(found))
                 except Exception:  # noqa: BLE001 - as above
                     _log.exception("a fault of ssad's own, with a datagram of %s", address)
             await trio.lowlevel.checkpoint()
 
-    def _dispatch_untrusted(self, datagram: bytes, address: Any) -> None:
+    def _dispatch_untrusted(self, datagram: bytes, address: Any, way: Way) -> None:
         key = addresses.packed(address)
         association = self.associations.get(key)
         hello = records.hello_untrusted(datagram) if self.open else b""
@@ -197,7 +208,7 @@ class Port:
             # Of a new client, or of one that has begun anew: it shows that it can be reached, and then replaces the old
             # one (RFC 6347 section 4.2.8).
             if self._greet is not None:
-                self._greet(datagram, key, address)
+                self._greet(datagram, key, address, way)
         elif association is not None:
             association.arrived_untrusted(datagram)
 
@@ -209,25 +220,41 @@ class Port:
                 association.doubt(errors.error(_REASONS[exc.errno], exc.strerror or ""))
 
 
+def _back(found: Way) -> Way:
+    """What sends an answer from the address that a datagram came to."""
+    for level, kind, value in found:
+        if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
+            _, ours, _ = _IN_PKTINFO.unpack(value)
+            return [(level, kind, _IN_PKTINFO.pack(0, ours, bytes(4)))]
+        if (level, kind) == (socket.IPPROTO_IPV6, _IPV6_PKTINFO):
+            ours, interface = _IN6_PKTINFO.unpack(value)
+            return [(level, kind, _IN6_PKTINFO.pack(ours, interface if ours[:2] == b"\xfe\x80" else 0))]
+    return []
+
+
 class Association:
     """A session with one peer (RFC 6347 calls it so)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of
         self,
         port: Port,
         address: Any,
         engine: DatagramEngine,
         judge: Callable[[tuple[bytes, ...]], Verified],
+        *,
         hello: bytes = b"",
+        way: Way | None = None,
     ) -> None:
         self.port = port
         self.address = address
+        self._way = way or []
         self.key = addresses.packed(address)
         self.engine = engine
         self.hello = hello  # that a server's began with
         self.sent = self.received = 0  # bytes over UDP
         self._judge = judge
         self._failure: errors.SSAError | None = None
+        self._left = 0  # records that may be sent under the key
         self._progress = trio.Event()
         self._queue: Queue | None = None
         self._early: list[bytes] = []  # that came together with the end of the handshake
@@ -239,6 +266,16 @@ class Association:
         port.living.add(self)
         if replaced is not None:
             replaced.abort()
+
+    @property
+    def local(self) -> Any:
+        """Our address in it."""
+        for _, kind, value in self._way:
+            if kind == _IP_PKTINFO:
+                return (socket.inet_ntop(socket.AF_INET, _IN_PKTINFO.unpack(value)[1]), self.port.local[1])
+            ours, interface = _IN6_PKTINFO.unpack(value)
+            return (socket.inet_ntop(socket.AF_INET6, ours), self.port.local[1], 0, interface)
+        return self.port.local
 
     @property
     def established(self) -> bool:
@@ -311,13 +348,14 @@ class Association:
 
     def _send(self, flight: bytes) -> None:
         if flight:
-            self.sent += self.port.send(self.engine.packed(flight), self.address)
+            self.sent += self.port.send(self.engine.packed(flight), self.address, self._way)
 
     # --- what follows it --------------------------------------------------------------------------------------------
 
     def deliver_to(self, queue: Queue, finish: Callable[[], None]) -> None:
         """From now on what comes goes there; `finish` is called after the last of it."""
         self._queue, self._finish = queue, finish
+        self._left = RECORD_LIMITS[self.engine.suite.aead.kernel]
         for content in self._early:
             queue.put(content)
         self._early.clear()
@@ -327,8 +365,11 @@ class Association:
     async def seal_and_send(self, content: bytes) -> None:
         """Send what the application wrote. What cannot go is lost, as in the network. Raises `ssa.SSAError`."""
         if 0 < len(content) <= records.MAX_CONTENT and not self.engine.closed:
+            self._left -= 1
+            if self._left < 0:
+                raise errors.error("CONNECTION_LOST", "its key has protected as many records as it may")
             datagram = self.engine.seal(content)
-            if await self.port.send_when_possible(datagram, self.address):
+            if await self.port.send_when_possible(datagram, self.address, self._way):
                 self.sent += len(datagram)
 
     def end(self) -> None:
@@ -396,21 +437,33 @@ class Queue:
             _log.debug("an end was lost on its way to the application: %s", exc.strerror)
 
 
-async def packets(ours: socket.socket, take: Callable[[bytes], Awaitable[None]]) -> None:
-    """Give each packet that the application writes to `take`, until it has closed its end, or ended its writing."""
+async def packets(
+    ours: socket.socket, take: Callable[[bytes], Awaitable[None]], discard: Callable[[int], None]
+) -> None:
+    """Give each packet that the application writes to `take`, until it has closed its end, or ended its writing.
+
+    Descriptors that come along are of no use, and given to `discard`.
+    """
     while True:
         await trio.lowlevel.wait_readable(ours)
         for _ in range(_BATCH):
             try:
-                packet = ours.recv(records.PACKET, socket.MSG_DONTWAIT)
+                packet, found, _, _ = ours.recvmsg(records.PACKET, _MOST_DESCRIPTORS, _RECEIVING)
             except BlockingIOError:
                 break
             except OSError:  # it has gone, and left something unread
                 return
+            for _, _, value in found:
+                for (fd,) in struct.iter_unpack("=i", value):
+                    discard(fd)
             if not packet and _is_over(ours):
                 return
             await take(packet)
         await trio.lowlevel.checkpoint()
+
+
+_MOST_DESCRIPTORS = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD: what has no room the kernel closes, and that can block
+_RECEIVING = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 def _is_over(sock: socket.socket) -> bool:

@@ -114,7 +114,7 @@ def echo(listener, count=1):
             connection.close()
 
 
-# --- the socket -----------------------------------------------------------------------------------------------------
+# --- the socket ------------------------------------------------------------------------------------------------------
 
 
 def test_both_ways(pair):
@@ -167,7 +167,7 @@ def test_all_ways_to_read_and_write(pair):
     ],
 )
 def test_what_cannot_be_done(pair, send, number):
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is what counts
+    with pytest.raises(OSError) as caught:
         send(pair[0])
     assert caught.value.errno == number
     pair[0].send(b"still good")
@@ -177,17 +177,18 @@ def test_what_cannot_be_done(pair, send, number):
 def test_before_it_is_connected(ssad):
     with ssa.socket(type=DGRAM) as sock:
         for call in (lambda: sock.send(b"x"), lambda: sock.recv(10), sock.getpeername):
-            with pytest.raises(OSError) as caught:  # noqa: PT011
+            with pytest.raises(OSError) as caught:
                 call()
             assert caught.value.errno == errno.ENOTCONN
-        with pytest.raises(OSError) as caught:  # noqa: PT011
+        with pytest.raises(OSError) as caught:
             sock.accept()
         assert caught.value.errno == errno.EINVAL
 
 
-def test_the_options_tell(server, pki):
-    server.setsockopt(IPPROTO, ssa.TLS_ALPN, b"coap,other")
-    with client_of(server.getsockname()[1], alpn=("other", "coap")) as client, server.accept()[0] as accepted:
+def test_the_options_tell(ssad, pki):
+    certificate = {"certificate": pki.cert, "private_key": pki.key}
+    server = ssa.create_server(("127.0.0.1", 0), type=DGRAM, alpn=["coap", "other"], **certificate)
+    with server, client_of(server.getsockname()[1], alpn=("other", "coap")) as client, server.accept()[0] as accepted:
         assert client.getsockopt(IPPROTO, ssa.TLS_VERSION_CONN) == 0xFEFD
         assert client.getsockopt(IPPROTO, ssa.TLS_VERSION_CONN, 20) == b"DTLSv1.2"
         assert client.getsockopt(IPPROTO, ssa.TLS_CHOSEN_CIPHER) == b"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
@@ -198,6 +199,16 @@ def test_the_options_tell(server, pki):
         ids = {sock.getsockopt(IPPROTO, ssa.TLS_ID) for sock in (client, accepted)}
         assert len(ids) == 2
         assert accepted.getsockname() == server.getsockname() == client.getpeername()
+
+
+def test_a_listener_takes_options_later(server):
+    server.setsockopt(IPPROTO, ssa.TLS_ALPN, b"coap")
+
+    def is_spoken():
+        with client_of(server.getsockname()[1], alpn=("coap",)) as client, server.accept()[0]:
+            return client.getsockopt(IPPROTO, ssa.TLS_ALPN) == b"coap"
+
+    assert wait_for(is_spoken)
 
 
 def test_the_file_system_shows_it(ssad, pair, pki):
@@ -214,8 +225,8 @@ def test_the_file_system_shows_it(ssad, pair, pki):
         "peer_identity": "localhost",
         "compliant": "yes",
         "pid": str(os.getpid()),
-        "local": "127.0.0.1:{}".format(client.getsockname()[1]),
-        "remote": "127.0.0.1:{}".format(client.getpeername()[1]),
+        "local": f"127.0.0.1:{client.getsockname()[1]}",
+        "remote": f"127.0.0.1:{client.getpeername()[1]}",
     }.items():
         assert ssad.get(f"{ours}/{name}").strip() == value
     assert ssad.get(f"{theirs}/role").strip() == "server"
@@ -333,10 +344,10 @@ def test_connecting_without_waiting_to_nobody(ssad):
             client.connect(("127.0.0.1", datagrams.free_port()))
         assert select.select([], [client], [], 10)[1]
         assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
-        with pytest.raises(OSError) as caught:  # noqa: PT011
+        with pytest.raises(OSError) as caught:
             client.send(b"x")
         assert caught.value.errno == errno.ENOTCONN
-        with pytest.raises(OSError):  # noqa: PT011 - not in plain text either
+        with pytest.raises(OSError):
             os.write(client.fileno(), b"plain text")
 
 
@@ -371,7 +382,37 @@ def test_ipv6(ssad, pki):
                 assert accepted.recvfrom(10) == (b"six", client.getsockname())
 
 
-# --- certificates and the policy --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.5"), (socket.AF_INET6, "::1")])
+def test_the_answer_comes_from_where_the_question_went(ssad, pki, family, host):
+    certificate = {"certificate": pki.cert, "private_key": pki.key}
+    with ssa.create_server(("", 0), type=DGRAM, family=family, dualstack_ipv6=True, **certificate) as listener:
+        listener.settimeout(10)
+        with ssa.socket(family, DGRAM) as client:
+            client.tell(hostname="localhost")
+            client.settimeout(10)
+            client.connect((host, listener.getsockname()[1]))
+            with listener.accept()[0] as accepted:
+                assert accepted.getsockname() == client.getpeername()
+                assert accepted.getpeername() == client.getsockname()
+                number = accepted.getsockopt(IPPROTO, ssa.TLS_ID)
+                shown = f"[{host}]" if ":" in host else host
+                assert ssad.get(f"sockets/{number}/local").strip() == f"{shown}:{listener.getsockname()[1]}"
+
+
+def test_ipv4_on_a_socket_of_both(ssad, pki):
+    certificate = {"certificate": pki.cert, "private_key": pki.key}
+    with ssa.create_server(("", 0), type=DGRAM, family=socket.AF_INET6, dualstack_ipv6=True, **certificate) as listener:
+        listener.settimeout(10)
+        with client_of(listener.getsockname()[1]) as client, listener.accept()[0] as accepted:
+            accepted.settimeout(10)
+            assert accepted.getpeername()[:2] == ("::ffff:127.0.0.1", client.getsockname()[1])
+            client.send(b"four in six")
+            assert accepted.recv(100) == b"four in six"
+            accepted.send(b"and back")
+            assert client.recv(100) == b"and back"
+
+
+# --- certificates and the policy -------------------------------------------------------------------------------------
 
 
 def test_a_wrong_name_is_refused(server):
@@ -447,7 +488,7 @@ def test_nothing_to_serve_with(ssad):
         assert caught.value.reason == "NO_CREDENTIALS"
 
 
-# --- many at once -----------------------------------------------------------------------------------------------------
+# --- many at once ----------------------------------------------------------------------------------------------------
 
 
 def test_many_clients_on_one_port(server):
@@ -480,11 +521,11 @@ def test_all_clients_on_one_socket(ssad, pki):
         assert len(ssad.sockets()) == 20
         gone = clients[0].getsockname()
         clients[0].close()
-        clients[1].send(b"a word behind it")
         assert wait_for(lambda: len(ssad.sockets()) == 18)
+        clients[1].send(b"a word behind it")
         assert server.recvfrom(100) == (b"a word behind it", clients[1].getsockname())
         for address in (gone, ("127.0.0.1", 9)):
-            with pytest.raises(OSError) as caught:  # noqa: PT011
+            with pytest.raises(OSError) as caught:
                 server.sendto(b"x", address)
             assert caught.value.errno == errno.ENOTCONN
         server.close()
@@ -542,7 +583,7 @@ def test_open_sockets_of_one_process_are_as_before(server):
     assert descriptors() == before
 
 
-# --- bad weather --------------------------------------------------------------------------------------------------------
+# --- bad weather -----------------------------------------------------------------------------------------------------
 
 STORMS = [
     Weather(1, lost=0.2),
@@ -585,11 +626,14 @@ def test_weather(server, weather):
 
 @pytest.mark.parametrize("weather", STORMS[:2], ids=str)
 def test_weather_before_an_openssl_server(ssad, pki, weather):
-    with datagrams.openssl_server(pki, "-quiet") as (port, process), Proxy(port, weather) as proxy:
-        with client_of(proxy.port) as client:
-            for _ in range(10):
-                client.send(b"again and again\n")
-            assert read_until(process, b"again and again\n")
+    with (
+        datagrams.openssl_server(pki, "-quiet") as (port, process),
+        Proxy(port, weather) as proxy,
+        client_of(proxy.port) as client,
+    ):
+        for _ in range(10):
+            client.send(b"again and again\n")
+        assert read_until(process, b"again and again\n")
 
 
 def test_the_last_flight_is_lost(server):
@@ -621,9 +665,12 @@ def test_small_pieces_where_large_ones_are_swallowed(ssad, tmp_path, pki):
 
     names = [f"a-rather-long-name-to-make-it-large-{number}.example.test" for number in range(40)]
     cert, key = pki.issue("large", "localhost", *names)
-    with ssa.create_server(("127.0.0.1", 0), type=DGRAM, certificate=cert, private_key=key) as listener:
-        with Narrow(listener.getsockname()[1]) as proxy, client_of(proxy.port):
-            assert max(len(datagram) for _, datagram in proxy.passed) > 1000
+    with (
+        ssa.create_server(("127.0.0.1", 0), type=DGRAM, certificate=cert, private_key=key) as listener,
+        Narrow(listener.getsockname()[1]) as proxy,
+        client_of(proxy.port),
+    ):
+        assert max(len(datagram) for _, datagram in proxy.passed) > 1000
 
 
 def test_junk_truncated_and_replayed(server):
@@ -721,49 +768,48 @@ def test_a_cookie_of_another_address_is_worth_nothing(ssad, server):
             assert len(answer) < len(second)
 
 
-# --- the daemon's end -----------------------------------------------------------------------------------------------------
+# --- the daemon's end ------------------------------------------------------------------------------------------------
 
 
 def test_the_daemon_is_killed(tmp_path, monkeypatch, pki):
-    daemon = Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n').start()
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\n'
+    daemon = Daemon(tmp_path, policy=policy).start()
     for name, value in daemon.environment.items():
         monkeypatch.setenv(name, value)
-    try:
-        with ssa.create_server(("127.0.0.1", 0), type=DGRAM, certificate=pki.cert, private_key=pki.key) as listener:
-            with client_of(listener.getsockname()[1]) as client, listener.accept()[0] as accepted:
-                began = threading.Timer(0.2, daemon.process.kill)
-                began.start()
-                for sock in (client, accepted):
-                    sock.settimeout(10)
-                    with pytest.raises(ConnectionAbortedError, match="ssad"):
-                        sock.recv(100)
-                with pytest.raises(OSError) as caught:  # noqa: PT011
-                    client.send(b"into the void")
-                assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
-                with Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n'):
-                    listener.settimeout(10)
-                    thread = threading.Thread(target=lambda: client_of(listener.getsockname()[1]).close())
-                    thread.start()
-                    listener.accept()[0].close()  # its successor serves on
-                    thread.join()
-    finally:
-        daemon.process.kill()
-        daemon.stop()
+    with (
+        ssa.create_server(("127.0.0.1", 0), type=DGRAM, certificate=pki.cert, private_key=pki.key) as listener,
+        client_of(listener.getsockname()[1]) as client,
+        listener.accept()[0] as accepted,
+    ):
+        threading.Timer(0.2, daemon.process.kill).start()
+        for sock in (client, accepted):
+            sock.settimeout(10)
+            with pytest.raises(ConnectionAbortedError, match="ssad"):
+                sock.recv(100)
+        with pytest.raises(OSError) as caught:
+            client.send(b"into the void")
+        assert caught.value.errno in (errno.EPIPE, errno.ECONNRESET)
+        daemon.process.wait()
+        with daemon:  # its successor serves on
+            listener.settimeout(10)
+            thread = threading.Thread(target=lambda: client_of(listener.getsockname()[1]).close())
+            thread.start()
+            listener.accept()[0].close()
+            thread.join()
 
 
-# --- foreign programs -----------------------------------------------------------------------------------------------------
+# --- foreign programs ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [(), ("-listen",), ("-mtu", "600")], ids=str)
 def test_an_openssl_server(ssad, pki, more):
-    with datagrams.openssl_server(pki, "-quiet", *more) as (port, process):
-        with client_of(port) as client:
-            client.send(b"to openssl\n")
-            read_until(process, b"to openssl\n")
-            process.stdin.write(b"from openssl\n")
-            assert client.recv(100) == b"from openssl\n"
-            process.stdin.close()  # it hangs up
-            assert client.recv(100) == b""
+    with datagrams.openssl_server(pki, "-quiet", *more) as (port, process), client_of(port) as client:
+        client.send(b"to openssl\n")
+        read_until(process, b"to openssl\n")
+        process.stdin.write(b"from openssl\n")
+        assert client.recv(100) == b"from openssl\n"
+        process.stdin.close()  # it hangs up
+        assert client.recv(100) == b""
 
 
 @pytest.mark.parametrize(
