@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.relay")
 
 _BATCH = 16  # turns in one go, before the rest of the daemon gets its own
+_STINT = 0.001  # seconds until then in any case
+_MOMENT = 0.001  # seconds: the shortest that epoll_wait(2) knows
+_VAIN = 64  # times
 _LOOK = 5  # seconds between looks for connections whose peer takes nothing any more
 
 # Options of the application's socket that hold for its end of the pair too, as that is what it calls on.
@@ -58,6 +61,7 @@ class Relays:
         self._epoll = select.epoll()
         self._by_fd: dict[int, tuple[Relay, bool]] = {}  # whether it is the peer's
         self._masks: dict[int, int] = {}
+        self._vain = 0  # how often nothing is waited for yet
         self._leaving: set[Relay] = set()  # whose application has gone
 
     def __len__(self) -> int:
@@ -90,10 +94,28 @@ class Relays:
         while True:
             with trio.move_on_after(_LOOK if self._leaving else math.inf):
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, events in self._epoll.poll(0, _BATCH):
-                if fd in self._by_fd:  # its connection can have ended by the event before
-                    self._serve(*self._by_fd[fd], events)
+            until = time.monotonic() + _STINT
+            while (ready := self._ready()) and time.monotonic() < until:
+                for fd, events in ready:
+                    if fd in self._by_fd:  # its connection can have ended by the event before
+                        self._serve(*self._by_fd[fd], events)
             self._let_go_of_the_late()
+
+    def _ready(self) -> list[tuple[int, int]]:
+        """What is ready now, or in a moment.
+
+        A question is often followed by its answer at once, and to go round the daemon's event loop in between takes
+        longer than both. So that moment is waited for, as long as it comes: a vain one is not repeated for a while,
+        as the rest of the daemon waits too.
+        """
+        if ready := self._epoll.poll(0, _BATCH):
+            return ready
+        if self._vain > 0:
+            self._vain -= 1
+            return []
+        ready = self._epoll.poll(_MOMENT, _BATCH)
+        self._vain = 0 if ready else _VAIN
+        return ready
 
     def _serve(self, relay: Relay, is_peer: bool, events: int) -> None:  # noqa: FBT001 - as it is kept
         try:
