@@ -21,6 +21,7 @@ from ssa import addresses, errors, wire
 from ssa.daemon import requests
 from ssa.daemon.living import description
 from ssa.daemon.pipeline import Judge, deadline, hostname_untrusted, sni_of
+from ssa.daemon.quota import Crowd
 from ssa.daemon.registry import Application, LiveSocket, shared
 from ssa.daemon.serving import DatagramServing
 from ssa.daemon.terms import agree
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _MOST = 4096  # sessions on a port
+_MOST_BEGUN = 256  # of those whose handshake is under way: strangers begin them
 _PROTOCOL = "DTLSv1.2"
 _OURS = "relay"  # who encrypts and decrypts
 
@@ -229,13 +231,14 @@ class _Door:
         self._service = service
         self._application = application
         self._serving = serving
+        self._begun = Crowd(_MOST_BEGUN)
         self._cookies = Cookies(trio.current_time())
         self._spare: tuple[Terms, DatagramServer] | None = None  # which no client has taken yet
         self.port = Port(sock, self._greet_untrusted)
 
     def _greet_untrusted(self, datagram: bytes, key: bytes, address: Any, way: Way) -> None:
         """A first hello is answered and forgotten, whatever it says; one with its cookie begins a session."""
-        if not self._has_room() or len(self.port.living) >= _MOST:
+        if not self._has_room():
             return
         try:
             terms, engine = self._engine()
@@ -267,7 +270,12 @@ class _Door:
     async def _serve(self, association: Association, judge: Judge, terms: Terms) -> None:
         admitted = False
         try:
-            with self._service.crowd.place(self._application.uid), deadline(terms.policy.handshake_timeout):
+            uid = self._application.uid
+            with (
+                self._service.crowd.place(uid),
+                self._begun.place(uid),
+                deadline(terms.policy.handshake_timeout),
+            ):
                 await association.handshake()
             if association.established:
                 await self._admit(association, judge)
@@ -325,7 +333,7 @@ class _Listening(_Door):
             return None
 
     def _has_room(self) -> bool:
-        return self._ready < self._backlog
+        return self._ready < self._backlog and len(self.port.living) < _MOST
 
     async def _admit(self, association: Association, judge: Judge) -> None:
         handover = _hand_over(self._service, self._application, association, judge)
@@ -380,6 +388,9 @@ class _Gathering(_Door):
         return True
 
     async def _admit(self, association: Association, judge: Judge) -> None:
+        """The application has no way to end a session: so the one that was silent for longest gives way to this one."""
+        if len(self.port.living) > _MOST:
+            min(self.port.living, key=lambda other: other.heard).end()
         live = _live(self._service, self._application, association, judge)
         self._service.sockets.join(live, self._inode)
         self._service.count("handshakes")

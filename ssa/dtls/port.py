@@ -43,7 +43,7 @@ _ETHERNET = 1500  # bytes: the path's MTU where it cannot be asked for
 _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP's and UDP's
 # include/uapi/linux/in.h and in6.h: level, what to do with what is too large, the path's MTU
 _MTU_OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, 10, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 24)}
-_PMTUDISC_DO = 2  # don't fragment, and say EMSGSIZE
+_PMTUDISC_DONT, _PMTUDISC_DO = 0, 2  # fragment; don't, and say EMSGSIZE
 _SO_NETNS_COOKIE = 71
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, the address of ours, the datagram's
@@ -73,8 +73,7 @@ class Port:
         self.associations: dict[bytes, Association] = {}  # who is reached by datagrams
         self.living: set[Association] = set()  # those that an application holds, besides
         self.open = greet is not None  # for sessions to come: else it ends with its last one
-        level, discover, _ = _MTU_OPTIONS[sock.family]
-        sock.setsockopt(level, discover, _PMTUDISC_DO)
+        self._discover(_PMTUDISC_DO)
         self.local = sock.getsockname()
         if self.local[0] in ("0.0.0.0", "::"):
             sock.setsockopt(*_PKTINFO[sock.family], 1)
@@ -141,13 +140,28 @@ class Port:
         return sum(len(datagram) for datagram in datagrams if self._sent(datagram, address, way))
 
     async def send_when_possible(self, datagram: bytes, address: Any, way: Way) -> bool:
-        """Send when the socket takes more; False where it never will, as it is too large."""
+        """Send when the socket takes more; False where it cannot be sent.
+
+        The application was told how large a datagram can be. When the path has become narrower since, the datagram goes
+        in fragments.
+        """
         while True:
             try:
-                return self._sent(datagram, address, way, wait=True)
+                return self._sent(datagram, address, way, wait=True) or self._sent_in_fragments(datagram, address, way)
             except BlockingIOError:
                 async with self._writable:
                     await trio.lowlevel.wait_writable(self._socket)
+
+    def _sent_in_fragments(self, datagram: bytes, address: Any, way: Way) -> bool:
+        self._discover(_PMTUDISC_DONT)
+        try:
+            return self._sent(datagram, address, way, wait=True)
+        finally:
+            self._discover(_PMTUDISC_DO)
+
+    def _discover(self, how: int) -> None:
+        level, option, _ = _MTU_OPTIONS[self._socket.family]
+        self._socket.setsockopt(level, option, how)
 
     def _sent(self, datagram: bytes, address: Any, way: Way, *, wait: bool = False) -> bool:
         for _ in range(2):  # what an earlier one came to is told first, in place of sending
@@ -252,6 +266,7 @@ class Association:
         self.engine = engine
         self.hello = hello  # that a server's began with
         self.sent = self.received = 0  # bytes over UDP
+        self.heard = trio.current_time()  # when there was a datagram from the peer
         self._judge = judge
         self._failure: errors.SSAError | None = None
         self._left = 0  # records that may be sent under the key
@@ -315,6 +330,7 @@ class Association:
     def arrived_untrusted(self, datagram: bytes) -> None:
         """A datagram from the peer's address."""
         self.received += len(datagram)
+        self.heard = trio.current_time()
         if self._failure is not None or not datagram or self.engine.closed:
             return
         if self.engine.step is Step.DONE:

@@ -7,6 +7,8 @@ import os
 import select
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import ssa
+from ssa import addresses
 from tests import datagrams
 from tests.datagrams import Proxy, Weather, read_until
 from tests.peers import PKI, Daemon
@@ -766,6 +769,89 @@ def test_a_cookie_of_another_address_is_worth_nothing(ssad, server):
             answer = thief.recv(2000)
             assert answer[13] == 3  # HelloVerifyRequest
             assert len(answer) < len(second)
+
+
+# --- applications that do not behave, and narrow paths ---
+
+
+def test_an_application_that_never_reads(ssad, pair):
+    client, server = pair
+    for _ in range(300):
+        client.send(bytes(1000))
+    size = memory(ssad)
+    for _ in range(20000):
+        client.send(bytes(1000))
+    assert memory(ssad) - size < 4096
+    received = 0
+    server.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        while server.recv(2000):
+            received += 1
+    assert 0 < received < 20000
+    client.send(b"heard again")
+    assert server.recv(100) == b"heard again"
+
+
+def test_nonsense_from_the_application(ssad, pki):
+    with ssa.socket(type=DGRAM) as server:
+        server.tell(certificates=pki.cert, keys=pki.key)
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(0.01)
+        with pytest.raises(TimeoutError):
+            server.recvfrom(100)
+        server.settimeout(10)
+        with client_of(server.getsockname()[1]) as client:
+            client.send(b"hello")
+            _, address = server.recvfrom(100)
+            prefix = addresses.packed(address)
+            for packet in (b"", b"x", prefix[:10], prefix, prefix + bytes(20000), os.urandom(100), prefix[:-1] + b"x"):
+                os.write(server.fileno(), packet)
+            before = ssad.descriptors()
+            with socket.socket(fileno=os.dup(server.fileno())) as plain, socket.socket() as other:
+                socket.send_fds(plain, [prefix + b"with a descriptor"], [other.fileno()])
+            assert client.recv(100) == b"with a descriptor"
+            assert ssad.descriptors() == before
+
+
+NARROW = """
+import errno, socket, subprocess, sys
+import ssa
+from tests.peers import Daemon
+from pathlib import Path
+mtu = lambda size: subprocess.run(["ip", "link", "set", "lo", "mtu", str(size), "up"], check=True)
+directory, cert, key, ca = map(Path, sys.argv[1:])
+mtu(1300)
+with Daemon(directory, policy=f'[policy]\\ntrust_store = "{ca}"\\n') as daemon:
+    import os
+    os.environ.update(daemon.environment)
+    with ssa.create_server(("127.0.0.1", 0), type=socket.SOCK_DGRAM, certificate=cert, private_key=key) as listener:
+        with ssa.socket(type=socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.connect(("localhost", listener.getsockname()[1]))
+            accepted, _ = listener.accept()
+            accepted.settimeout(10)
+            for one, other in ((client, accepted), (accepted, client)):
+                one.send(bytes(1300 - 28 - 37))
+                assert len(other.recv(2000)) == 1235
+                try:
+                    one.send(bytes(1236))
+                except OSError as exc:
+                    assert exc.errno == errno.EMSGSIZE and "1235" in str(exc), exc
+                else:
+                    raise AssertionError("too large, and yet sent")
+            mtu(900)
+            client.send(bytes(1235))
+            assert len(accepted.recv(2000)) == 1235
+            accepted.close()
+            print("all is well")
+"""
+
+
+def test_a_narrow_path(tmp_path, pki):
+    command = ["unshare", "--user", "--map-root-user", "--net", "--mount", sys.executable, "-c", NARROW]
+    arguments = [str(path) for path in (tmp_path, pki.cert, pki.key, pki.ca)]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.returncode) == ("all is well\n", 0), done.stderr
 
 
 # --- the daemon's end ------------------------------------------------------------------------------------------------
