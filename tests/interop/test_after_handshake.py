@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import resource
 import select
 import socket
 import subprocess
@@ -148,9 +149,9 @@ def test_an_answer_that_finds_no_room(ends, capabilities):
             behind = ours.send(b"behind")
     while received < sent:
         received += len(raw.read_data())
-    assert raw.updates == 1
     assert received == sent
     assert raw.read_data() == b"behind"
+    assert raw.updates == 1
 
 
 def test_an_update_that_hides_while_no_ssad_runs(capabilities, pki, tmp_path, monkeypatch):
@@ -383,7 +384,15 @@ def test_an_update_asked_for_where_there_is_none(ssad, pki, capabilities):
     assert "fault of ssad" not in ssad.log
 
 
-def test_a_thousand_idle_clients_and_a_good_one(ssad, pki):
+@pytest.fixture
+def many_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_idle_clients_and_a_good_one(ssad, pki, many_descriptors):
     ssad.set("handshake_timeout", "60")
     with ssa.create_server(("127.0.0.1", 0), certificate=pki.cert, private_key=pki.key) as listener:
         listener.settimeout(20)
