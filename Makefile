@@ -22,8 +22,9 @@ setup: .venv/ready ## Debian's packages, and .venv with the Python ones
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: setup ## what ssa is for, shown on real servers
-	tools/kernel-run tools/demo
+demo: setup ## what ssa is for, shown on real servers: here, and on a kernel with TLS if this one has none
+	tools/demo
+	$(BIN)/python -c 'import sys; from ssa.ktls.probe import probe; sys.exit(not probe().tls)' || tools/kernel-run tools/demo
 
 test: lint ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
 	$(BIN)/pytest $(ON_HOST)

@@ -12,16 +12,17 @@ import contextlib
 import os
 import re
 import select
-import socket
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 import ssa
+from ssa import client
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import printable
 from ssa.cli.verb import Verb
+from ssa.descriptors import Borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -133,7 +134,7 @@ def _no_more() -> bool:
 def _about(fd: int) -> str:
     try:
         tree = FileSystem()
-        number = _socket_id(tree, fd)
+        number = _socket_id(fd)
         found = tree.socket(number) if number is not None else None
     except (Failure, OSError) as failure:
         return f"connected; {failure}"
@@ -146,18 +147,10 @@ def _about(fd: int) -> str:
     )
 
 
-def _socket_id(tree: FileSystem, fd: int) -> int | None:
-    """The socket that is this process's and has this local port; most likely the newest."""
-    sock = socket.socket(fileno=fd)
-    try:
-        port = sock.getsockname()[1]
-    finally:
-        sock.detach()
-    for number in reversed(tree.socket_ids()):
-        found = tree.socket(number, ("pid", "local")) or {}
-        if found.get("pid") == os.getpid() and str(found.get("local")).endswith(f":{port}"):
-            return number
-    return None
+def _socket_id(fd: int) -> int | None:
+    """The socket's number, as the daemon has it."""
+    with Borrowed(fd) as sock:
+        return client.describe(sock).socket_id
 
 
 # --- arguments ----------------------------------------------------------------------------------------------------

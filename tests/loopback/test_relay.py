@@ -633,3 +633,13 @@ def test_idle_sockets_cost_little(ssad, pki):
         spent = cpu(ssad)
         time.sleep(1)
         assert cpu(ssad) - spent <= 0.02
+
+
+def test_the_demo_runs_on_this_kernel_as_it_is(tmp_path):
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    command = [Path(__file__).parents[2] / "tools" / "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+    assert done.returncode == 0, done.stdout
+    path = "The kernel encrypts" if probe().tls else "The daemon encrypts, as this kernel has no TLS"
+    assert path in done.stdout
+    assert list(tmp_path.iterdir()) == []
