@@ -214,12 +214,14 @@ REASONS: dict[str, Reason] = {
     "NO_CREDENTIALS": Reason(_S, errno.ENOKEY, "internal_error", "caller", "there is no certificate to serve"),
     "NO_DESCRIPTOR": Reason(_S, errno.EINVAL, None, "caller", "request lacks a descriptor, or carries others than it announces"),
     "NOT_TCP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a TCP socket"),
+    "NOT_UDP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a UDP socket"),
     "NOT_CONNECTED": Reason(_S, errno.ENOTCONN, None, "caller", "socket is not connected"),
     "NOT_LISTENING": Reason(_S, errno.EINVAL, None, "caller", "descriptor is not a listening TCP socket"),
     "UNKNOWN_SOCKET": Reason(
         _S, errno.ENOTCONN, None, "caller", "this ssad knows no such TLS socket: another one made it, or it is closed"
     ),
     "WOULD_BLOCK": Reason(_S, errno.EAGAIN, None, "network", "send buffer is full"),
+    "CONNECTION_LOST": Reason(_S, errno.EPIPE, None, "network", "connection has ended"),
     "ALREADY_TLS": Reason(_S, errno.EEXIST, None, "caller", "socket is a TLS socket already"),
     "NO_COUNTERPART": Reason(
         _S, errno.EOPNOTSUPP, None, "caller", "ssl's word for this has no counterpart where TLS is the system's"

@@ -1,5 +1,6 @@
 """DTLS: sockets of datagrams, both roles, foreign programs, and bad weather. No kernel TLS is needed."""
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 
 import ssa
-from ssa import addresses
+import ssa.client
+from ssa import addresses, wire
 from tests import datagrams
 from tests.datagrams import Proxy, Weather, read_until
 from tests.peers import PKI, Daemon
@@ -370,6 +372,32 @@ def test_nobody_answers(ssad):
         assert len(silent.recv(2000)) > 100
 
 
+def test_what_is_no_udp_socket(ssad):
+    with ssa.client.Daemon() as daemon, socket.socket(socket.AF_UNIX, DGRAM) as other:
+        for request in (wire.Connect("localhost"), wire.Gather(), wire.Listen(1)):
+            with pytest.raises(ssa.SSAError) as caught:
+                daemon.ask(request, other)
+            assert caught.value.reason in ("NOT_UDP", "NO_CREDENTIALS")
+        with socket.socket(socket.AF_INET, DGRAM) as unbound:
+            with pytest.raises(ssa.SSAError) as caught:
+                daemon.ask(wire.Connect("localhost"), unbound)
+            assert caught.value.reason == "NOT_CONNECTED"
+            with pytest.raises(ssa.SSAError) as caught:
+                daemon.ask(wire.Rekey(sending=1), unbound)
+            assert caught.value.reason == "BAD_REQUEST"
+    with pytest.raises(OSError) as caught:
+        ssa.socket(type=DGRAM, proto=socket.IPPROTO_UDP)
+    assert caught.value.errno == errno.EPROTONOSUPPORT
+
+
+def test_the_command_line_lists_it(ssad, pair):
+    shown = subprocess.run(
+        [sys.executable, "-m", "ssa.cli.main", "ls"], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.count("DTLSv1.2") == 2
+    assert "relay" in shown
+
+
 def test_ipv6(ssad, pki):
     with ssa.create_server(
         ("::1", 0), type=DGRAM, family=socket.AF_INET6, certificate=pki.cert, private_key=pki.key
@@ -534,6 +562,44 @@ def test_all_clients_on_one_socket(ssad, pki):
         server.close()
         assert clients[2].recv(100) == b""
     assert wait_for(lambda: ssad.sockets() == [])
+
+
+def test_asyncio_serves_all_clients_and_is_one(ssad, pki):
+    class Echo(asyncio.DatagramProtocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def datagram_received(self, data, address):
+            self.transport.sendto(data.upper(), address)
+
+    class Ask(asyncio.DatagramProtocol):
+        def __init__(self):
+            self.answer = asyncio.get_running_loop().create_future()
+
+        def datagram_received(self, data, _):
+            self.answer.set_result(data)
+
+    async def talk(port):
+        loop = asyncio.get_running_loop()
+        client = ssa.socket(type=DGRAM)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        transport, protocol = await loop.create_datagram_endpoint(Ask, sock=client)
+        transport.sendto(b"by asyncio")
+        assert await asyncio.wait_for(protocol.answer, 10) == b"BY ASYNCIO"
+        transport.close()
+
+    async def main():
+        server = ssa.socket(type=DGRAM)
+        server.tell(certificates=pki.cert, keys=pki.key)
+        server.bind(("127.0.0.1", 0))
+        server.setblocking(False)
+        port = server.getsockname()[1]
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=server)
+        await asyncio.gather(*(talk(port) for _ in range(10)))
+        transport.close()
+
+    asyncio.run(main())
 
 
 def test_who_begins_anew_replaces_the_old_session(server):
