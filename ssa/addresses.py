@@ -9,8 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# what it is, the port, the address (IPv4's in its first four bytes), the zone
-_PREFIX = struct.Struct("=HH16sI")
+# what it is, the family, the port, the address (IPv4's in its first four bytes), the zone
+_PREFIX = struct.Struct("=BBH16sI")
 SIZE = _PREFIX.size
 
 DATA, GONE = 0, 1  # a datagram; or: this client's session has ended, and nothing follows
@@ -24,18 +24,24 @@ def packed(address: Any, kind: int = DATA) -> bytes:
     if zone and not scope:
         scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return _PREFIX.pack(kind, port, socket.inet_pton(family, host), scope)
+    return _PREFIX.pack(kind, family, port, socket.inet_pton(family, host), scope)
 
 
-def unpacked(prefix: bytes, family: int) -> tuple[int, Any]:
-    """What it is, and the address as a socket of that family tells it."""
-    kind, port, host, scope = _PREFIX.unpack_from(prefix)
+def unpacked(prefix: bytes) -> tuple[int, Any]:
+    """What it is, and the address as a socket tells it."""
+    kind, family, port, host, scope = _PREFIX.unpack_from(prefix)
     if family == socket.AF_INET:
         return kind, (socket.inet_ntop(family, host[:4]), port)
     text = socket.inet_ntop(family, host)
     if scope and host[:2] == b"\xfe\x80":
         text = f"{text}%{_zone(scope)}"
     return kind, (text, port, 0, scope)
+
+
+def family_of(prefix: bytes) -> int:
+    """The address family."""
+    family: int = _PREFIX.unpack_from(prefix)[1]
+    return family
 
 
 def _zone(scope: int) -> str:

@@ -205,7 +205,8 @@ class DTLSSocket(TLSSocket):
 
     def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> DTLSSocket:
         del tcp  # of a stream there is one
-        sock = type(self).adopt(fd, self.family, self._settings, LIVE, reply)
+        family = self.family if self._aside is not None else addresses.family_of(reply.peer or b"")  # else: AF_UNIX
+        sock = type(self).adopt(fd, family, self._settings, LIVE, reply)
         if socket.getdefaulttimeout() is None and self.gettimeout():
             sock.setblocking(True)
         return sock
@@ -307,7 +308,7 @@ class DTLSSocket(TLSSocket):
                 if not self._read_ended:
                     self._end()
                 return 0, 0, None
-            kind, address = addresses.unpacked(bytes(prefix), self.family)
+            kind, address = addresses.unpacked(bytes(prefix))
             if kind == addresses.DATA:
                 self._peers.add(bytes(prefix))
                 return size - addresses.SIZE, found & ~socket.MSG_EOR, address
@@ -425,20 +426,18 @@ class DTLSSocket(TLSSocket):
         if self._phase != LIVE:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         if self._peer is None:
-            self._peer = self._told_peer() if self._aside is None else self._aside.getpeername()
+            self._peer = self._told_address("peer") if self._aside is None else self._aside.getpeername()
         return self._peer
-
-    def _told_peer(self) -> Any:
-        if self._info is None or self._info.peer is None:
-            self._info = client.describe(self)
-        family = self.family if self.family != socket.AF_UNIX else socket.AF_INET6
-        return addresses.unpacked(self._info.peer or b"", family)[1]
 
     def getsockname(self) -> Any:
         """As `socket.socket.getsockname`."""
-        if self._phase == LIVE and self._aside is None and self._info is not None and self._info.local is not None:
-            return addresses.unpacked(self._info.local, self.family)[1]
-        return super().getsockname()
+        return self._told_address("local") if self._phase == LIVE and self._aside is None else super().getsockname()
+
+    def _told_address(self, which: str) -> Any:
+        """An address of a session that has no UDP socket of its own here."""
+        if self._info is None or getattr(self._info, which) is None:
+            self._info = client.describe(self)
+        return addresses.unpacked(getattr(self._info, which))[1]
 
     def __repr__(self) -> str:
         return _socket.__repr__(self).replace("ssa.dgramsocket.", "ssa.", 1)

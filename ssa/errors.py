@@ -212,7 +212,9 @@ REASONS: dict[str, Reason] = {
     "BAD_CREDENTIALS": Reason(_S, errno.EINVAL, "internal_error", "caller", "certificate or key cannot be used"),
     "KEY_MISMATCH": Reason(_S, errno.EINVAL, None, "caller", "private key does not belong to the certificate"),
     "NO_CREDENTIALS": Reason(_S, errno.ENOKEY, "internal_error", "caller", "there is no certificate to serve"),
-    "NO_DESCRIPTOR": Reason(_S, errno.EINVAL, None, "caller", "request lacks a descriptor, or carries others than it announces"),
+    "NO_DESCRIPTOR": Reason(
+        _S, errno.EINVAL, None, "caller", "request lacks a descriptor, or carries others than it announces"
+    ),
     "NOT_TCP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a TCP socket"),
     "NOT_UDP": Reason(_S, errno.ENOTSOCK, None, "caller", "descriptor is not a UDP socket"),
     "NOT_CONNECTED": Reason(_S, errno.ENOTCONN, None, "caller", "socket is not connected"),

@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -32,8 +32,6 @@ from ssa.dtls.port import Association, Port, Queue, packets
 from ssa.ktls.diag import KernelState, SocketKey
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
     from ssa.dtls.port import Way
@@ -56,6 +54,11 @@ class LiveAssociation(LiveSocket):
     def protocol(self) -> str:
         """The protocol and its version."""
         return _PROTOCOL
+
+    def told(self) -> dict[str, Any]:
+        """The addresses, which the application's end of the pair does not know, and how much goes into a datagram."""
+        of = self.association
+        return {"peer": of.key, "local": addresses.packed(of.local), "largest": of.largest}
 
     def kernel(self) -> KernelState:
         """Our own word on this session, in the kernel's place."""
@@ -171,9 +174,7 @@ def _hand_over(service: Service, application: Application, association: Associat
     queue = Queue(ours)
     association.deliver_to(queue, queue.end)
     association.port.start_soon(_relay, service, association, live.id, ours)
-    reply = description(live)
-    reply.largest, reply.peer, reply.local = association.largest, association.key, addresses.packed(association.local)
-    return requests.Handover(reply, theirs)
+    return requests.Handover(description(live), theirs)
 
 
 async def _relay(service: Service, association: Association, number: int, ours: socket.socket) -> None:

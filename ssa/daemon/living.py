@@ -56,6 +56,7 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
         chain=b"".join(live.chain) if whole else None,
         relayed=None if live.relay is None else 1,
         ended=None if live.relay is None else live.relay.ended,
+        **live.told(),
     )
 
 

@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import trio
 
@@ -113,6 +113,10 @@ class LiveSocket:
     def protocol(self) -> str:
         """The protocol and its version, as TLSv1.3."""
         return SUITES[self.suite].version.label
+
+    def told(self) -> dict[str, Any]:
+        """What a reply says of it besides what it says of all."""
+        return {}
 
     def kernel(self) -> KernelState:
         """The kernel's word on this socket, now. Raises OSError.

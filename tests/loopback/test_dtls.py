@@ -303,11 +303,25 @@ def test_a_bare_descriptor(pair):
         again = ssa.socket(type=DGRAM, fileno=os.dup(fd))
         with again:
             assert again.getsockopt(IPPROTO, ssa.TLS_PEER_IDENTITY) == b"localhost"
+            assert again.getpeername() == server.getsockname()
+            assert again.getsockname() == server.getpeername()
             again.send(b"and so on")
         assert server.recv(100) == b"and so on"
     finally:
         os.close(fd)
     assert server.recv(100) == b""
+
+
+def test_a_listener_of_another_process(server):
+    """It comes as a descriptor, and nothing else is known."""
+    with ssa.socket(type=DGRAM, fileno=os.dup(server.fileno())) as listener:
+        listener.settimeout(10)
+        with client_of(server.getsockname()[1]) as client, listener.accept()[0] as accepted:
+            assert accepted.family == socket.AF_INET
+            assert accepted.getpeername() == client.getsockname()
+            accepted.settimeout(10)
+            client.send(b"to whoever accepts")
+            assert accepted.recv(100) == b"to whoever accepts"
 
 
 def test_timeouts(pair):

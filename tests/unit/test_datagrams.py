@@ -23,21 +23,21 @@ PORTS = st.integers(0, 65535)
 def test_an_ipv4_address_there_and_back(host, port, kind):
     packed = addresses.packed((str(host), port), kind)
     assert len(packed) == addresses.SIZE
-    assert addresses.unpacked(packed + b"data", socket.AF_INET) == (kind, (str(host), port))
+    assert addresses.unpacked(packed + b"data") == (kind, (str(host), port))
 
 
 @given(st.ip_addresses(v=6), PORTS)
 def test_an_ipv6_address_there_and_back(host, port):
     text = socket.inet_ntop(socket.AF_INET6, host.packed)
     packed = addresses.packed((text, port, 0, 0))
-    assert addresses.unpacked(packed, socket.AF_INET6) == (addresses.DATA, (text, port, 0, 0))
+    assert addresses.unpacked(packed) == (addresses.DATA, (text, port, 0, 0))
 
 
 def test_a_zone_by_number_and_by_name():
     loopback = socket.if_nametoindex("lo")
     by_name, by_number = addresses.packed(("fe80::1%lo", 7)), addresses.packed(("fe80::1", 7, 0, loopback))
     assert by_name == by_number
-    assert addresses.unpacked(by_name, socket.AF_INET6)[1] == ("fe80::1%lo", 7, 0, loopback)
+    assert addresses.unpacked(by_name)[1] == ("fe80::1%lo", 7, 0, loopback)
 
 
 def test_a_name_is_no_address():
