@@ -26,11 +26,14 @@ demo: setup ## what ssa is for, shown on real servers: here, and on a kernel wit
 	tools/demo
 	$(BIN)/python -c 'import sys; from ssa.ktls.probe import probe; sys.exit(not probe().tls)' || tools/kernel-run tools/demo
 
-test: lint ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
+build/interop-go: tests/interop/go/main.go | setup # here, as the test kernel takes minutes for it
+	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
+
+test: lint build/interop-go ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
 	$(BIN)/pytest $(ON_HOST)
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
-test-7.2: setup ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
+test-7.2: setup build/interop-go ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
 	tools/kernel-build 7.2
 	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
