@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
     from ssa.handshake.secrets import TrafficKeys
-    from ssa.handshake.sessions import Resumption
+    from ssa.handshake.sessions import Harvest, Resumption
     from ssa.ktls.diag import Diag
     from ssa.ktls.probe import Capabilities
     from ssa.policy.schema import Policy
@@ -69,7 +69,8 @@ async def connect(
         with deadline(terms.policy.handshake_timeout):
             await driver.run(engine, sock, judge)
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
-                return _relay(service, application, engine, judge, connection, reason=relayed)
+                harvest = resumption.harvest(judge.chain, engine)
+                return _relay(service, application, engine, judge, connection, reason=relayed, harvest=harvest)
             keys = engine.keys() if request.control else await _take_tickets(service, engine, connection, resumption)
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
@@ -279,11 +280,21 @@ async def _take_tickets(
 
 
 def _relay(  # noqa: PLR0913 - all that the steps before have found
-    service: Service, application: Application, engine: Engine, judge: Judge, connection: _Connection, *, reason: str
-) -> Reply | Handover:
+    service: Service,
+    application: Application,
+    engine: Engine,
+    judge: Judge,
+    connection: _Connection,
+    *,
+    reason: str,
+    harvest: Harvest | None = None,
+) -> Handover:
     """Go on with OpenSSL in the kernel's place: the application's end of a pair goes with the reply."""
     service.note_relayed(reason)
-    relay, outer = service.relays.add(engine.stream(), engine.suite, connection.sock.dup())
+    glean = None if harvest is None else harvest.glean
+    if glean is not None and engine.version is TLSVersion.TLSv1_2:
+        glean(engine.stream())  # its ticket came inside the handshake
+    relay, outer = service.relays.add(engine.stream(), engine.suite, connection.sock.dup(), glean)
     live = _register(service, application, engine, judge, connection, relay=relay, outer=outer)
     return Handover(description(live), outer)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.hazmat.bindings._rust import _openssl
 
@@ -157,6 +157,7 @@ class Harvest:
         self._engine = engine
         self._proof = proof
         self._reaped = 0
+        self._latest: Any = None
 
     def reap_untrusted(self, messages: bytes) -> int:
         """Keep the sessions of NewSessionTicket messages; how many it has been so far."""
@@ -164,6 +165,15 @@ class Harvest:
             self._reaped += 1
             self.keep(self._engine.resumable_by_untrusted(message))
         return self._reaped
+
+    def glean(self, connection: SSL.Connection) -> None:
+        """Keep the session that OpenSSL has made of the latest ticket, where it goes on with the connection itself."""
+        if self._reaped >= _EACH or (native := connection.get_session()) is None:
+            return
+        if native._session != self._latest:  # noqa: SLF001 - pyOpenSSL makes a new object each time
+            self._reaped += 1
+            self._latest = native._session  # noqa: SLF001
+            self.keep(native)
 
     def keep(self, native: SSL.Session | None) -> None:
         """Keep a session, if the server lets us."""
@@ -202,17 +212,26 @@ class Resumption:
         if self.session is not None and isinstance(exc, errors.SSAError):
             self._cache.forget(self.server)
 
-    def keep(self, number: int, chain: tuple[bytes, ...], engine: ClientEngine) -> None:
-        """After the handshake for the live socket of that number: keep its sessions, or wait for their tickets.
+    def harvest(self, chain: tuple[bytes, ...], engine: ClientEngine) -> Harvest | None:
+        """What makes sessions of the connection's tickets, after the handshake; None where none is kept.
 
         `chain` is what was judged.
         """
         if self.session is not None and not engine.resumed:
             self._cache.forget(self.server)
         if not self._ttl:
-            return
+            return None
         proven = self.session.proven if self.session is not None and engine.resumed else self._cache.clock()
-        harvest = Harvest(self._cache, self.server, engine, Proof(chain, proven, proven + self._ttl))
+        return Harvest(self._cache, self.server, engine, Proof(chain, proven, proven + self._ttl))
+
+    def keep(self, number: int, chain: tuple[bytes, ...], engine: ClientEngine) -> None:
+        """After the handshake for the live socket of that number: keep its sessions, or wait for their tickets.
+
+        `chain` is what was judged.
+        """
+        harvest = self.harvest(chain, engine)
+        if harvest is None:
+            return
         if engine.version is TLSVersion.TLSv1_2:
             harvest.keep(engine.resumable())
         elif self.tickets:

@@ -123,6 +123,10 @@ class Channel:
         _lib.SSL_shutdown(self._ssl)  # its verdict is on the peer's close_notify, which is not waited for
         return self.say()
 
+    def close(self) -> None:
+        """The connection is over. However it ended, its session is not spoilt by that, as OpenSSL would have it."""
+        self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
+
     def _take(self, start: int) -> int:
         taken: int = _lib.BIO_read(self._from_ssl, _sealed.pointer + start, _ROOM - start)
         return max(0, taken)  # -1: there is nothing

@@ -47,7 +47,7 @@ _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_UNSENT = 2 * TURN  # bytes: more are answers to a peer that sends and sends KeyUpdates, and reads nothing
-_LEFTOVERS = 16  # turns: a peer that goes on sending after the end is reset
+_LEFTOVERS = 16  # turns of reading what nobody wants
 
 # As many descriptors as a message can have: what has no room the kernel closes for us, and that can block.
 _ANCILLARY = socket.CMSG_SPACE(253 * 4)
@@ -74,6 +74,7 @@ class Relay:
         "_writing",
         "deadline",
         "ended",
+        "over",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
@@ -89,7 +90,7 @@ class Relay:
 
         `settle` is called when what it waits for has changed between two events.
         """
-        self._channel: Channel | None = channel  # None: it is over
+        self._channel: Channel | None = channel  # None: there is nothing more to be said or heard
         self._tcp, self._inner = tcp, inner
         self._held = held
         self._settle = settle
@@ -99,13 +100,9 @@ class Relay:
         self._reading = True  # the peer may write
         self._announced = False  # the application has said that its stream ends in order
         self._counts = 0, 0
+        self.over = False  # both sockets can be closed
         self.deadline: float | None = None  # on time.monotonic's clock, once the application has gone
         self.ended: str | None = None  # how the peer's stream has ended
-
-    @property
-    def over(self) -> bool:
-        """Whether both sockets can be closed."""
-        return self._channel is None
 
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         """The peer's and the application's."""
@@ -120,6 +117,8 @@ class Relay:
 
         Hang-ups and errors can't be declined. Where nothing else is wanted they are to be told once.
         """
+        if self._channel is None:
+            return _IN, _EDGE
         tcp = (_IN if self._reading and not self._down and len(self._up) <= _MOST_UNSENT else 0) | (
             _OUT if self._up else 0
         )
@@ -128,7 +127,7 @@ class Relay:
 
     def counts(self) -> tuple[int, int]:
         """TCP's bytes, sent and received, as the kernel counts them."""
-        if not self.over:
+        if self._channel is not None:
             self._count()
         return self._counts
 
@@ -146,9 +145,12 @@ class Relay:
 
     def serve_peer(self, events: int) -> None:
         """The peer's socket is ready."""
+        if self._channel is None:
+            self._discard()
+            return
         if events & (_OUT | _GONE):
             self._flush_up()
-        if events & (_IN | _GONE) and self._reading and not self._down and not self.over:
+        if events & (_IN | _GONE) and self._reading and not self._down:
             self._read_peer_untrusted()
 
     def serve_application(self, events: int) -> list[int]:
@@ -156,9 +158,9 @@ class Relay:
         passed: list[int] = []
         if events & _OUT or (events & _GONE and self._down):
             self._flush_down()
-        if events & (_IN | _GONE) and self._writing and not self._up and not self.over:
+        if events & (_IN | _GONE) and self._writing and not self._up:
             passed = self._read_application_untrusted()
-        if events & select.EPOLLHUP and self.deadline is None:
+        if events & select.EPOLLHUP and self.deadline is None and self._channel is not None:
             self._hung_up()
         return passed
 
@@ -168,13 +170,15 @@ class Relay:
         self._stop_reading()
 
     def give_up(self) -> None:
-        """The peer does not take what is left."""
+        """The peer does not take what is left, or does not end."""
+        self._leave()
         self._finish()
 
     def abort(self, how: str) -> None:
         """End the connection at once."""
         self._up = self._down = b""
         self._fail(how)
+        self.give_up()
         self._settle(self)
 
     # --- the application's data ---------------------------------------------------------------------------------
@@ -245,11 +249,11 @@ class Relay:
             except OSError as exc:
                 self._peer_refuses(exc)
                 return
-        if self._up or self._writing or self.over:
+        if self._up or self._writing or self._channel is None:
             return
         _shut_down(self._tcp, socket.SHUT_WR)
         if not self._reading and not self._down:
-            self._finish()
+            self._leave()
 
     def _peer_refuses(self, exc: OSError) -> None:
         """The peer takes nothing more. What it has sent before is read yet: there can be a close_notify in it."""
@@ -259,7 +263,7 @@ class Relay:
             self.ended = _name(exc)
         _shut_down(self._inner, socket.SHUT_RD)
         if not self._reading and not self._down:
-            self._finish()
+            self._leave()
 
     # --- the peer's data ----------------------------------------------------------------------------------------
 
@@ -319,36 +323,58 @@ class Relay:
             return
         _shut_down(self._inner, socket.SHUT_WR)
         if not self._writing and not self._up:
-            self._finish()
+            self._leave()
 
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _fail(self, how: str) -> None:
         """The connection is at its end, in both directions."""
+        _log.debug("a relayed connection ends: %s", how)
         self.ended = how
         self._writing = False
         _shut_down(self._inner, socket.SHUT_RD)
         self._flush_up()
-        if not self.over:
+        if self._channel is not None:
             self._stop_reading()
 
-    def _finish(self) -> None:
-        """Over: whoever has it closes the sockets. What was sent last could be lost if something was left unread."""
-        if self.over:
+    def _leave(self) -> None:
+        """Nothing more is to be said or heard. But what comes late has to be read.
+
+        The kernel resets a connection in which something comes for a socket that is closed, and what was sent last is
+        lost with it: it can be in the send buffer yet, and a peer's session tickets on their way.
+        """
+        if self._channel is None:
             return
-        self._channel, self._up, self._down = None, b"", b""
         self._count()
+        self._channel.close()
+        self._channel, self._keep_session, self._up, self._down = None, None, b"", b""
+        self._writing = self._reading = False
+        _shut_down(self._inner, socket.SHUT_RDWR)
         _shut_down(self._tcp, socket.SHUT_WR)
+        if self.deadline is None:
+            self.deadline = time.monotonic() + _LINGER
+        self._discard()
+
+    def _discard(self) -> None:
         try:
             for _ in range(_LEFTOVERS):
                 if not self._tcp.recv_into(RECORDS, TURN, socket.MSG_DONTWAIT):
                     break
+            else:
+                return  # others have their turn
+        except BlockingIOError:
+            return
         except OSError as exc:
             _log.debug("what was left of a connection: %s", exc.strerror)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Over: whoever has it closes the sockets."""
+        self.over = True
         _shut_down(self._tcp, socket.SHUT_RDWR)
 
 
-_LINGER = 60  # seconds
+_LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
 
 
 def _name(exc: OSError) -> str:

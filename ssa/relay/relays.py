@@ -61,8 +61,9 @@ class Relays:
         self._epoll = select.epoll()
         self._by_fd: dict[int, tuple[Relay, bool]] = {}  # whether it is the peer's
         self._masks: dict[int, int] = {}
+        self._next_look = 0.0
         self._vain = 0  # how often nothing is waited for yet
-        self._leaving: set[Relay] = set()  # whose application has gone
+        self._leaving: set[Relay] = set()  # that wait for their peers only
 
     def __len__(self) -> int:
         return len(self._by_fd) // 2
@@ -155,6 +156,9 @@ class Relays:
 
     def _let_go_of_the_late(self) -> None:
         now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK
         for relay in [relay for relay in self._leaving if relay.deadline is not None and relay.deadline < now]:
             relay.give_up()
             self.settle(relay)

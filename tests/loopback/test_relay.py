@@ -232,7 +232,26 @@ def test_close_notify_comes_behind_the_last_byte(ssad, pki, version, how):
                 if how != "close":
                     sock.shutdown({"shutdown": socket.SHUT_WR, "both": socket.SHUT_RDWR}[how])
                     assert peer.saw() == (data, "")
-        assert peer.saw() == (data, "")
+        got, ended = peer.saw()
+        assert (len(got), ended) == (len(data), "")
+        assert got == data
+
+
+def test_what_comes_late_does_not_cost_the_last_words(ssad, pki):
+    """The kernel resets a closed socket that something comes for, and drops what it has not sent yet."""
+
+    def serve(tls, tcp):
+        time.sleep(0.2)
+        with contextlib.suppress(OSError):
+            tls.sendall(b"late")
+        peer(tls, tcp)
+
+    peer = Peer()
+    with python_server(pki, serve) as port:
+        with client(port) as sock:
+            sock.sendall(bytes(3 * MIB))
+        data, ended = peer.saw()
+        assert (len(data), ended) == (3 * MIB, "")
 
 
 def test_half_close_leaves_the_other_direction(ssad, pki):
@@ -353,6 +372,19 @@ def test_key_updates_of_the_peer(ssad, pki):
         seen = b""
         while b"answer to k" not in seen:
             seen += os.read(server.stdout.fileno(), 65536)
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_sessions_are_resumed(ssad, pki, version):
+    with peers.openssl(pki, "-rev", version) as (port, _):
+        resumed = []
+        for _ in range(3):
+            with client(port) as sock:
+                sock.sendall(b"abc\n")
+                assert sock.recv(10) == b"cba\n"
+                assert sock.getsockopt(IPPROTO, ssa.TLS_PEER_IDENTITY) == b"localhost"
+                resumed.append(sock.getsockopt(IPPROTO, ssa.TLS_RESUMED_SESSION))
+    assert resumed == [0, 1, 1]
 
 
 # --- who holds the descriptor ---------------------------------------------------------------------------------------
