@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _BATCH = 16  # datagrams, before others get their turn
+_NOTHING = 0.005  # seconds to wait, when a socket that was ready has nothing
 _ETHERNET = 1500  # bytes: the path's MTU where it cannot be asked for
 _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP's and UDP's
 # include/uapi/linux/in.h and in6.h: level, what to do with what is too large, the path's MTU
@@ -185,6 +186,9 @@ class Port:
                 async with trio.open_nursery() as self._nursery:
                     self._started.set()
                     await self._receive()
+                    self.close()
+        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
+            _log.exception("a fault of ssad's own, with a UDP socket")
         finally:
             self._started.set()
             for association in list(self.living):
@@ -198,21 +202,41 @@ class Port:
             _log.exception("a fault of ssad's own, in a session over datagrams")
 
     async def _receive(self) -> None:
+        """Read until the application ends the reading side of its socket, which it may still have."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            for _ in range(_BATCH):
-                try:
-                    datagram, found, _, address = self._socket.recvmsg(records.PACKET, _ROOM, socket.MSG_DONTWAIT)
-                except BlockingIOError:
-                    break
-                except OSError as exc:
-                    self._reported(exc)
-                    break
-                try:
-                    self._dispatch_untrusted(datagram, address, _back(found))
-                except Exception:  # noqa: BLE001 - as above
-                    _log.exception("a fault of ssad's own, with a datagram of %s", address)
+            taken = 0
+            while taken < _BATCH and self._take_untrusted():
+                taken += 1
+            if not taken:
+                if is_ended(self._socket):
+                    return
+                await self._calm()
             await trio.lowlevel.checkpoint()
+
+    def _take_untrusted(self) -> bool:
+        """Whether there was a datagram, or an error."""
+        try:
+            datagram, found, _, address = self._socket.recvmsg(records.PACKET, _ROOM, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            self._reported(exc)
+            return True
+        try:
+            self._dispatch_untrusted(datagram, address, _back(found))
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("a fault of ssad's own, with a datagram of %s", address)
+        return True
+
+    async def _calm(self) -> None:
+        """A socket that wakes us for nothing: by what is in its queue of errors, if the application wants them told."""
+        try:
+            for _ in range(_BATCH):
+                self._socket.recvmsg(1, 0, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+        except OSError as exc:
+            _log.debug("UDP's queue of errors: %s", exc.strerror)
+        await trio.sleep(_NOTHING)
 
     def _dispatch_untrusted(self, datagram: bytes, address: Any, way: Way) -> None:
         key = addresses.packed(address)
@@ -472,7 +496,7 @@ async def packets(
             for _, _, value in found:
                 for (fd,) in struct.iter_unpack("=i", value):
                     discard(fd)
-            if not packet and _is_over(ours):
+            if not packet and is_ended(ours):
                 return
             await take(packet)
         await trio.lowlevel.checkpoint()
@@ -482,8 +506,8 @@ _MOST_DESCRIPTORS = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD: what has no room t
 _RECEIVING = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
-def _is_over(sock: socket.socket) -> bool:
-    """Whether nothing was an end, and not an empty packet."""
+def is_ended(sock: socket.socket) -> bool:
+    """Whether nothing more will come, where there is nothing."""
     poll = select.poll()
     poll.register(sock, select.POLLRDHUP)
     return bool(poll.poll(0))

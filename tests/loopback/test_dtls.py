@@ -893,6 +893,38 @@ def test_nonsense_from_the_application(ssad, pki):
             assert ssad.descriptors() == before
 
 
+def busy(daemon, seconds=0.5):
+    """The share of a processor that a daemon takes while nobody wants anything."""
+
+    def ticks():
+        return sum(map(int, Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+    before = ticks()
+    time.sleep(seconds)
+    return (ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
+
+
+def test_who_has_the_udp_socket_still_cannot_make_the_daemon_spin(ssad, server):
+    with socket.socket(socket.AF_INET, DGRAM) as udp:
+        udp.connect(server.getsockname())
+        with ssa.client.Daemon() as daemon:
+            _, fd = daemon.ask_for_socket(wire.Connect("localhost"), udp)
+        with ssa.socket(type=DGRAM, fileno=fd) as sock, server.accept()[0] as accepted:
+            sock.send(b"x")
+            assert accepted.recv(1) == b"x"
+            udp.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR
+            accepted.close()
+            server.close()
+            assert sock.recv(1) == b""
+            for _ in range(3):
+                with contextlib.suppress(ConnectionRefusedError):
+                    udp.send(b"to a port that is no more")
+            assert busy(ssad) < 0.3
+            udp.shutdown(socket.SHUT_RD)
+            assert busy(ssad) < 0.3
+            assert wait_for(lambda: ssad.sockets() == [])
+
+
 NARROW = """
 import errno, socket, subprocess, sys
 import ssa
