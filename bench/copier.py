@@ -1,4 +1,4 @@
-"""A program that stands between as the relay does: it copies from a plain socket to `ssl` and back.
+"""A program that stands between as the relay does: it copies from a plain socket to `ssl` and back, in one loop.
 
 `python -m bench.copier PORT CA` prints its port, and connects to that PORT of localhost for each connection it takes.
 """
@@ -7,40 +7,58 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import ssl
 import sys
-import threading
 
 _CHUNK = 1 << 16  # bytes
 
 
-def _copy(context: ssl.SSLContext, port: int, plain: socket.socket) -> None:
-    with plain, context.wrap_socket(socket.create_connection(("localhost", port)), server_hostname="localhost") as tls:
-        back = threading.Thread(target=_copy_back, args=(tls, plain))
-        back.start()
-        while data := plain.recv(_CHUNK):
-            tls.sendall(data)
-        with socket.socket(fileno=os.dup(tls.fileno())) as below:  # past `ssl`, which has no half-close
-            below.shutdown(socket.SHUT_WR)
-        back.join()
+def _copy(tls: ssl.SSLSocket, plain: socket.socket) -> None:
+    tls.setblocking(False)
+    reading = [plain, tls]
+    while tls in reading:
+        for ready in select.select(reading, [], [])[0]:
+            if ready is plain:
+                if data := plain.recv(_CHUNK):
+                    _send(tls, data)
+                else:
+                    reading.remove(plain)
+                    with socket.socket(fileno=os.dup(tls.fileno())) as below:  # past `ssl`, which has no half-close
+                        below.shutdown(socket.SHUT_WR)
+            elif not _pass_on(tls, plain):
+                reading.remove(tls)
 
 
-def _copy_back(tls: ssl.SSLSocket, plain: socket.socket) -> None:
-    with contextlib.suppress(OSError):
+def _send(tls: ssl.SSLSocket, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[tls.send(view) :]
+        except ssl.SSLWantWriteError:
+            select.select([], [tls], [])
+
+
+def _pass_on(tls: ssl.SSLSocket, plain: socket.socket) -> bool:
+    """Pass on what has come; False at the end."""
+    with contextlib.suppress(ssl.SSLWantReadError):
         while data := tls.recv(_CHUNK):
             plain.sendall(data)
-        plain.shutdown(socket.SHUT_WR)
+        return False
+    return True
 
 
 def main(port: str, ca: str) -> None:
-    """Serve until killed."""
+    """Serve one connection after the other, until killed."""
     context = ssl.create_default_context(cafile=ca)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
             plain, _ = listener.accept()
-            threading.Thread(target=_copy, args=(context, int(port), plain), daemon=True).start()
+            outside = socket.create_connection(("localhost", int(port)))
+            with contextlib.suppress(OSError), plain, context.wrap_socket(outside, server_hostname="localhost") as tls:
+                _copy(tls, plain)
 
 
 if __name__ == "__main__":

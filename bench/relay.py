@@ -103,7 +103,7 @@ def _stunnel(port: int) -> Iterator[int]:
         configuration = Path(directory) / "stunnel.conf"
         configuration.write_text(
             f"foreground = yes\npid =\ndebug = 3\n[bench]\nclient = yes\naccept = 127.0.0.1:{own}\n"
-            f"connect = 127.0.0.1:{port}\nsslVersionMin = TLSv1.3\n"
+            f"connect = 127.0.0.1:{port}\nsslVersionMin = TLSv1.3\nTIMEOUTclose = 0\n"
         )
         stunnel = shutil.which("stunnel4") or "/usr/bin/stunnel4"
         with program(stunnel, configuration, port=own, stderr=subprocess.DEVNULL):
