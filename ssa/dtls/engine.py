@@ -66,7 +66,7 @@ class DatagramEngine(Engine):
         """One datagram of the peer's; otherwise as `Engine.feed_untrusted`."""
         if self.step is not Step.READ:
             raise RuntimeError("a datagram was fed to a handshake that waits for none")
-        self._connection.bio_write(record)
+        self._take_in(record)
         finished = self._advance()
         if self._pending or finished:
             self._unanswered = 0
@@ -119,8 +119,7 @@ class DatagramEngine(Engine):
         """
         if not self._admitted:
             raise RuntimeError("data is read from a peer that was admitted only")
-        if datagram:
-            self._connection.bio_write(datagram)
+        self._take_in(datagram)
         contents: list[bytes] = []
         try:
             while True:
@@ -146,6 +145,10 @@ class DatagramEngine(Engine):
         with contextlib.suppress(SSL.Error):  # of a session that has failed
             self._connection.shutdown()
         return self._outgoing()
+
+    def _take_in(self, datagram: bytes) -> None:
+        if datagram:  # there are empty ones, and a BIO takes none
+            self._connection.bio_write(datagram)
 
     def _outgoing(self) -> bytes:
         try:
@@ -188,7 +191,7 @@ class DatagramServer(DatagramEngine, ServerEngine):
         Raises `ssa.HandshakeError`; then this engine is of no further use.
         """
         self._negotiation.cookies = cookies
-        self._connection.bio_write(datagram)
+        self._take_in(datagram)
         try:
             self._connection.DTLSv1_listen()
         except SSL.WantReadError:

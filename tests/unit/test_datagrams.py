@@ -1,9 +1,10 @@
 """DTLS as values: addresses before packets, cookies, records, and the engine without a socket."""
 
+import contextlib
 import socket
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssa import addresses, trust
@@ -77,7 +78,7 @@ def test_records_are_packed_in_order_and_never_cut(sizes, room):
         assert len(datagram) <= room or len(list(records.split(datagram))) == 1
 
 
-# --- the engine -------------------------------------------------------------------------------------------------------
+# --- the engine ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,23 @@ def greeted(contexts, size=1472):
     assert not known
     assert theirs.listen_untrusted(ours.feed_untrusted(challenge), cookies) == (True, b"")
     return ours, theirs, theirs.start()
+
+
+def established(contexts, size=1472):
+    """Both ends of a session."""
+    ours, theirs, flight = greeted(contexts, size)
+    for datagram in theirs.packed(flight):
+        ours.feed_untrusted(datagram)
+    for datagram in ours.packed(ours.admit(trust.unasked())):
+        theirs.feed_untrusted(datagram)
+    for datagram in theirs.packed(theirs.admit(trust.unasked())):
+        ours.feed_untrusted(datagram)
+    return ours, theirs
+
+
+@pytest.fixture(scope="module")
+def session(contexts):
+    return established(contexts)
 
 
 @pytest.mark.parametrize("size", [548, 700, 1472])
@@ -149,3 +167,52 @@ def test_the_policys_versions_and_ciphers():
         cache.datagrams("client", Policy.default().replace("min_version", "TLSv1.3"))
     with pytest.raises(PolicyError, match="ciphers"):
         cache.datagrams("client", Policy.default().replace("ciphers", "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"))
+
+
+# --- whatever comes --------------------------------------------------------------------------------------------------
+
+
+def damaged(draw, datagram):
+    """A datagram, or something made of it."""
+    if draw(st.booleans()):
+        return draw(st.binary(max_size=100))
+    data = bytearray(datagram)
+    for _ in range(draw(st.integers(0, 3))):
+        data[draw(PLACES) % len(data)] = draw(st.integers(0, 255))
+    return bytes(data if draw(st.booleans()) else data[: 1 + draw(PLACES) % len(data)])
+
+
+PLACES = st.integers(0, 2**16)  # not by the length, which is not always the same
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_a_damaged_first_datagram(contexts, data):
+    theirs = DatagramServer(contexts[1], lambda _: contexts[1], (), False, 0)
+    with contextlib.suppress(HandshakeError):
+        known, answer = theirs.listen_untrusted(damaged(data.draw, client(contexts).start()), Cookies(0).of(b"a", 0))
+        assert not known
+        assert len(answer) < 100
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_flights(contexts, data):
+    ours, theirs, flight = greeted(contexts)
+    with contextlib.suppress(HandshakeError):
+        for datagram in theirs.packed(flight):
+            answer = ours.feed_untrusted(damaged(data.draw, datagram))
+            assert answer == b"" or answer[0] == 21  # nobody was judged: an alert at most
+            if ours.step is Step.JUDGE:
+                break
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_data(session, data):
+    ours, theirs = session
+    sealed = ours.seal(b"content")
+    broken = damaged(data.draw, sealed)
+    if broken != sealed:
+        assert theirs.open_untrusted(broken)[0] == []
+    assert theirs.open_untrusted(sealed)[0] == [b"content"]
