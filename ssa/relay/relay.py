@@ -25,10 +25,12 @@ more is read.
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import select
 import socket
 import struct
+import termios
 import time
 from typing import TYPE_CHECKING
 
@@ -338,10 +340,10 @@ class Relay:
             self._stop_reading()
 
     def _leave(self) -> None:
-        """Nothing more is to be said or heard. But what comes late has to be read.
+        """Nothing more is to be said or heard. But what comes has to be read until the peer has all that we sent.
 
-        The kernel resets a connection in which something comes for a socket that is closed, and what was sent last is
-        lost with it: it can be in the send buffer yet, and a peer's session tickets on their way.
+        The kernel resets a connection in which something comes for a socket that is closed, as a session ticket that
+        was on its way, and what is in the send buffer then is lost.
         """
         if self._channel is None:
             return
@@ -363,10 +365,22 @@ class Relay:
             else:
                 return  # others have their turn
         except BlockingIOError:
-            return
+            if self._is_unacknowledged():
+                return
         except OSError as exc:
             _log.debug("what was left of a connection: %s", exc.strerror)
         self._finish()
+
+    def _is_unacknowledged(self) -> bool:
+        """Whether the peer's kernel does not have all of it yet, our FIN too."""
+        return bool(struct.unpack("=i", fcntl.ioctl(self._tcp.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+
+    def look(self, now: float) -> None:
+        """Nobody tells that something was acknowledged: so it has to be looked at now and then."""
+        if self._channel is None and not self.over:
+            self._discard()
+        if self.deadline is not None and self.deadline < now:
+            self.give_up()
 
     def _finish(self) -> None:
         """Over: whoever has it closes the sockets."""

@@ -34,7 +34,7 @@ _BATCH = 16  # turns in one go, before the rest of the daemon gets its own
 _STINT = 0.001  # seconds until then in any case
 _MOMENT = 0.001  # seconds: the shortest that epoll_wait(2) knows
 _VAIN = 64  # times
-_LOOK = 5  # seconds between looks for connections whose peer takes nothing any more
+_LOOK = 0.1  # seconds between looks at connections that wait for their peers only
 
 # Options of the application's socket that hold for its end of the pair too, as that is what it calls on.
 _CARRIED = ((socket.SO_RCVTIMEO, 16), (socket.SO_SNDTIMEO, 16), (socket.SO_RCVLOWAT, 4))
@@ -159,8 +159,8 @@ class Relays:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK
-        for relay in [relay for relay in self._leaving if relay.deadline is not None and relay.deadline < now]:
-            relay.give_up()
+        for relay in list(self._leaving):
+            relay.look(now)
             self.settle(relay)
 
     def close(self) -> None:
