@@ -190,6 +190,16 @@ def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
         return
 
 
+def end_later(sock: socket.socket) -> bool:
+    """Have the daemon end the stream in order once the send buffer has room; False where no daemon takes it on."""
+    try:
+        with Daemon(time.monotonic()) as daemon:
+            daemon.tell(wire.Close(), sock)
+    except OSError:
+        return False
+    return True
+
+
 def describe(sock: socket.socket) -> wire.Reply:
     """All that the daemon knows about a TLS socket. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
     with Daemon(time.monotonic() + _LOCAL) as daemon:

@@ -521,11 +521,18 @@ class TLSSocket(_socket):
     def _serve_on(self) -> None:
         """Have a listener that is being served go on with the options as they are now."""
         packet = wire.pack(wire.Listen(None, **self._settings.request()))
+        done, theirs = os.pipe()
         try:
-            with self._plain() as plain:
-                socket.send_fds(plain, [packet], self._settings.descriptors())
+            try:
+                with self._plain() as plain:
+                    socket.send_fds(plain, [packet], [theirs, *self._settings.descriptors()])
+            finally:
+                os.close(theirs)
+            _wait_for_end(done, _LOCAL)
         except ConnectionError:  # that daemon has gone, and another one has just agreed
             self._serve_again()
+        finally:
+            os.close(done)
 
     def _get(self, option: Option) -> Any:
         """The value of an option, as it was set or told; None where nobody has."""
@@ -792,7 +799,7 @@ class TLSSocket(_socket):
             return
         if how in (socket.SHUT_WR, socket.SHUT_RDWR) and not self._write_ended:
             with self._plain() as plain:
-                (relayed.end_writing if self._relayed else control.end_writing)(plain)
+                (relayed.end_writing if self._relayed else self._say_goodbye)(plain)
             self._end_writing()
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self._read_ended = True
@@ -808,11 +815,20 @@ class TLSSocket(_socket):
             if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
                 with self._plain() as plain:
                     if not was_relayed:
-                        control.end(plain)
+                        control.end(plain, self._say_goodbye)
                     elif not self._write_ended:
                         relayed.end_writing(plain)
         finally:
             super()._real_close()  # type: ignore[misc] # typeshed does not know it
+
+    def _say_goodbye(self, plain: _socket) -> None:
+        """close_notify and the FIN. Who does not wait leaves it to the daemon where there is no room for them."""
+        patience = 1 if self.gettimeout() != 0 else 0
+        try:
+            control.end_writing(plain, patience)
+        except BlockingIOError:
+            if patience or not client.end_later(self):
+                raise
 
     def _is_last(self) -> bool:
         """Whether nobody else holds the open file, as far as can be known without asking for each socket."""
@@ -927,6 +943,14 @@ def check_kind(family: int, kind: int, proto: int, wanted: int = socket.SOCK_STR
         raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
     if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != wanted:
         raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM, and DTLS over SOCK_DGRAM")
+
+
+def _wait_for_end(fd: int, seconds: float) -> None:
+    """Wait until nobody holds the other end of a pipe any more. Raises TimeoutError."""
+    poll = select.poll()
+    poll.register(fd, 0)  # the hang-up is told in any case
+    if not poll.poll(seconds * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, "the ssad that serves this listener does not answer; is it stopped?")
 
 
 def _peer_of(sock: TLSSocket, reply: wire.Reply) -> Any:

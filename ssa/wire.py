@@ -183,9 +183,9 @@ class Ticket(Message):
 
 
 class Close(Message):
-    """What was written to the relayed socket that comes with this message is all.
+    """What was written to the socket that comes with this message is all: end the stream in order, behind it.
 
-    Without it, a stream that every process has closed is cut: the peer has to see it as a crash.
+    Without it, a relayed stream that every process has closed is cut: the peer has to see it as a crash.
     """
 
     __slots__ = ()

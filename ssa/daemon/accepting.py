@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import math
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ async def run(
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept, nursery)
-            await listener.follow()
+            await requests.follow(connection, application, listener.renew)
             nursery.cancel_scope.cancel()
     finally:
         sock.close()
@@ -87,23 +86,10 @@ class _Listener:
         self._room = trio.Event()
         self._delivering = trio.Lock()
 
-    async def follow(self) -> None:
-        """Take what the application says about its options later, until it hangs up."""
-        while (packet := await self._next_packet()) is not None:
-            try:
-                request = wire.parse_untrusted(packet.data, wire.Listen)
-                terms = await agree(self._service, request, packet.descriptors)
-                self._serving = Serving(self._service, terms, request.server_name)
-            except (wire.WireError, errors.SSAError) as exc:
-                _log.warning("pid %d: its listener is served as before: %s", self._application.pid, exc)
-            finally:
-                packet.close()
-
-    async def _next_packet(self) -> requests.Packet | None:
-        try:
-            return await requests.receive_untrusted(self._connection, patience=math.inf)
-        except OSError:  # it has gone, and left what was ready for it
-            return None
+    async def renew(self, request: wire.Listen, files: list[int]) -> None:
+        """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
+        terms = await agree(self._service, request, files)
+        self._serving = Serving(self._service, terms, request.server_name)
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Accept and serve until cancelled."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 import socket
 import time
@@ -112,7 +111,7 @@ async def listen(  # noqa: PLR0913, PLR0917 - as `accepting.run`, which knows th
     await door.port.start()
     try:
         if await requests.send(connection, wire.Reply()):
-            await door.follow()
+            await requests.follow(connection, application, door.renew)
     finally:
         door.port.shut()
 
@@ -315,23 +314,10 @@ class _Listening(_Door):
         self._ready = 0  # that the application has not taken
         self._delivering = trio.Lock()
 
-    async def follow(self) -> None:
-        """Take what the application says about its options later, until it hangs up."""
-        while (packet := await self._next_packet()) is not None:
-            try:
-                request = wire.parse_untrusted(packet.data, wire.Listen)
-                self._serving = await _serving(self._service, request, packet.descriptors)
-                self._spare = None
-            except (wire.WireError, errors.SSAError) as exc:
-                _log.warning("pid %d: its listener is served as before: %s", self._application.pid, exc)
-            finally:
-                packet.close()
-
-    async def _next_packet(self) -> requests.Packet | None:
-        try:
-            return await requests.receive_untrusted(self._connection, patience=math.inf)
-        except OSError:  # it has gone, and left what was ready for it
-            return None
+    async def renew(self, request: wire.Listen, files: list[int]) -> None:
+        """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
+        self._serving = await _serving(self._service, request, files)
+        self._spare = None
 
     def _has_room(self) -> bool:
         return self._ready < self._backlog and len(self.port.living) < _MOST

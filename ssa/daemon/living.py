@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections import defaultdict
@@ -135,12 +136,29 @@ async def ticket(
 
 
 async def close(
-    service: Service, _application: Application, _request: Close, sock: socket.socket, _files: list[int]
+    service: Service, application: Application, _request: Close, sock: socket.socket, _files: list[int]
 ) -> Reply:
-    """What was written to a relayed socket is all: the peer is told so, behind the last byte."""
+    """What was written is all: the peer is told so, behind the last byte.
+
+    For a relayed socket that is how its end is told from a crash. For one of the kernel's it is asked where the send
+    buffer has no room for it, by who cannot wait.
+    """
     if (relay := _live(service, sock).relay) is not None:
         relay.announce_end()
+    else:
+        await trio.to_thread.run_sync(
+            _end_writing, _twin(sock), abandon_on_cancel=True, limiter=_SENDERS[application.uid]
+        )
     return Reply()
+
+
+_FAREWELL = 30  # seconds for a peer that does not read to make room
+
+
+def _end_writing(sock: socket.socket) -> None:
+    """Nobody waits for this: so it owns the socket."""
+    with sock, contextlib.suppress(OSError):
+        control.end_writing(sock, _FAREWELL)
 
 
 _KEY_UPDATE = 5  # bytes of the message

@@ -24,7 +24,7 @@ from ssa import errors, wire
 from ssa.daemon.registry import Application
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -105,6 +105,27 @@ async def receive_untrusted(connection: socket.socket, patience: float = _IDLE) 
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 packet.descriptors += array.array("i", value[: len(value) - len(value) % 4])
         return packet if data or packet.descriptors else None
+
+
+async def follow(
+    connection: socket.socket, application: Application, renew: Callable[[wire.Listen, list[int]], Awaitable[None]]
+) -> None:
+    """Have `renew` take what an application says about its listener's options later, until it hangs up."""
+    while (packet := await _next_packet(connection)) is not None:
+        try:
+            # The first descriptor is a pipe's end: that it is closed, as all of them, says that it was done.
+            await renew(wire.parse_untrusted(packet.data, wire.Listen), packet.descriptors[1:])
+        except (wire.WireError, errors.SSAError) as exc:
+            _log.warning("pid %d: its listener is served as before: %s", application.pid, exc)
+        finally:
+            packet.close()
+
+
+async def _next_packet(connection: socket.socket) -> Packet | None:
+    try:
+        return await receive_untrusted(connection, patience=math.inf)
+    except OSError:  # it has gone, and left what was ready for it
+        return None
 
 
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT

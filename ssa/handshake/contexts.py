@@ -113,12 +113,20 @@ def _offer(
     allowed = [
         suite
         for suite in (*policy.ciphersuites, *policy.ciphers)
-        if policy.min_version <= suite.version <= policy.max_version
+        if policy.min_version <= suite.version <= policy.max_version and (role == "client" or not _is_dhe(suite))
     ]
     suites = _PREFERENCES[policy.data_path](allowed, kernel)
     if not suites:
-        raise errors.error("POLICY_DENIED", "this kernel can do none of the cipher suites that the policy allows")
+        raise errors.error("POLICY_DENIED", f"of the suites that the policy allows, none can be done as a {role} here")
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
+
+
+def _is_dhe(suite: Suite) -> bool:
+    """Whether the sums are those of finite fields: long ones, on the event loop. A server chooses others.
+
+    A client's server chooses how long they take, so a thread does them there; with datagrams nobody does.
+    """
+    return suite.openssl.startswith("DHE-")
 
 
 def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, ...], session_ttl: int) -> _Offer:
@@ -127,8 +135,7 @@ def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, .
             "POLICY_DENIED",
             f"min_version is {policy.min_version.label}, and the OpenSSL of this ssad has no DTLS 1.3: {_library()}",
         )
-    # With DHE a server chooses how long the sums take, and these are done on the event loop.
-    suites = tuple(suite for suite in policy.ciphers if not suite.openssl.startswith("DHE-"))
+    suites = tuple(suite for suite in policy.ciphers if not _is_dhe(suite))
     if not suites:
         raise errors.error("POLICY_DENIED", "the policy's ciphers leave nothing for DTLS 1.2, done without DHE")
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl, datagrams=True)

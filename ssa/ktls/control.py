@@ -23,6 +23,10 @@ from ssa.ktls.constants import (
     TLS_TX,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _MAX_RECORD = 16 * 1024  # bytes of plaintext (RFC 8446 section 5.1)
 _ANCILLARY = socket.CMSG_SPACE(1)
 _WARNING, _FATAL = 1, 2
@@ -88,7 +92,24 @@ def send_close_notify(sock: socket.socket, flags: int = 0) -> None:
     send_alert(sock, _WARNING, _CLOSE_NOTIFY, flags)
 
 
-def end(sock: socket.socket) -> None:
+def end_writing(sock: socket.socket, patience: float = 1) -> None:
+    """Half-close: close_notify and the FIN behind it.
+
+    Raises OSError, BlockingIOError when a full send buffer makes no room for them in so many seconds.
+    """
+    try:
+        send_close_notify(sock, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        if not patience:
+            raise
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        poll.poll(patience * 1000)
+        send_close_notify(sock, socket.MSG_DONTWAIT)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def end(sock: socket.socket, end_writing: Callable[[socket.socket], None] = end_writing) -> None:
     """Say goodbye in order: close_notify and the FIN behind the last byte written. Waits for room, a second at most.
 
     Who closes with something left unread resets the connection, and what was written last may never arrive: so what
@@ -106,19 +127,6 @@ def end(sock: socket.socket) -> None:
             raise
 
 
-def end_writing(sock: socket.socket) -> None:
-    """Half-close: close_notify and the FIN behind it. Raises OSError, as when a second makes no room for them."""
-    try:
-        send_close_notify(sock, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        poll = select.poll()
-        poll.register(sock, select.POLLOUT)
-        poll.poll(_ROOM)
-        send_close_notify(sock, socket.MSG_DONTWAIT)
-    sock.shutdown(socket.SHUT_WR)
-
-
-_ROOM = 1000  # milliseconds for a full send buffer to make room for two bytes
 _LEFTOVERS = 64  # records: a peer that goes on sending is reset
 
 # What a connection that has ended gives. EAGAIN: there is no more to read, or still no room for the alert.

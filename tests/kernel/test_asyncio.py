@@ -551,3 +551,24 @@ def test_a_clients_key_updates(capabilities, listener, pki):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with contextlib.suppress(BrokenPipeError), subprocess.Popen(command, stdin=subprocess.PIPE, **quiet) as client:
         run(main, client)
+
+
+def test_ending_with_a_full_send_buffer_holds_up_nobody(ssad, pki):
+    """The peer reads nothing: what ends the stream is left to the daemon, and comes behind the last byte."""
+    with ssa.create_server(("127.0.0.1", 0), certificate=pki.cert, private_key=pki.key) as listener:
+        client = ssa.create_connection(("localhost", listener.getsockname()[1]), timeout=10)
+        server, _ = listener.accept()
+        with client, server:
+            server.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += server.send(bytes(1 << 16))
+            began = time.monotonic()
+            server.shutdown(socket.SHUT_WR)
+            server.close()
+            assert time.monotonic() - began < 0.5
+            received = 0
+            while data := client.recv(1 << 16):
+                received += len(data)
+            assert received == sent
