@@ -243,10 +243,9 @@ def test_descriptors_that_are_no_connected_tcp_socket(ssad):
     unix, other = socket.socketpair()
     with unix, other:
         assert ask(ssad, GOOD, unix.fileno()).reason == "NOT_TCP"
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        assert ask(ssad, GOOD, udp.fileno()).reason == "NOT_TCP"
-    with socket.socket() as unconnected:
-        assert ask(ssad, GOOD, unconnected.fileno()).reason == "NOT_CONNECTED"
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as unconnected:
+            assert ask(ssad, GOOD, unconnected.fileno()).reason == "NOT_CONNECTED"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         assert ask(ssad, GOOD, listening.fileno()).reason == "NOT_CONNECTED"
 
