@@ -117,7 +117,8 @@ def _offer(
     ]
     suites = _PREFERENCES[policy.data_path](allowed, kernel)
     if not suites:
-        raise errors.error("POLICY_DENIED", f"of the suites that the policy allows, none can be done as a {role} here")
+        who = "this kernel" if allowed else f"a {role}"
+        raise errors.error("POLICY_DENIED", f"{who} can do none of the cipher suites that the policy allows")
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
 
 
