@@ -86,14 +86,19 @@ class Proxy:
         datagram, address = sock.recvfrom(65536)
         if sock is self._front:
             if address not in self._backs:
-                self._backs[address] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                self._backs[address].bind(("127.0.0.1", 0))
+                self._backs[address] = self._new_back()
             self.passed.append(("up", datagram))
             self._weather(self._backs[address], datagram, self._server)
         else:
             client = next(address for address, back in self._backs.items() if back is sock)
             self.passed.append(("down", datagram))
             self._weather(self._front, datagram, client)
+
+    def _new_back(self) -> socket.socket:
+        """What the server takes a new client for."""
+        back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        back.bind(("127.0.0.1", 0))
+        return back
 
     def _weather(self, sock: socket.socket, datagram: bytes, address: tuple[str, int]) -> None:
         lost, repeated, late = (self._random.random() for _ in range(3))

@@ -613,18 +613,15 @@ def test_asyncio_serves_all_clients_and_is_one(ssad, pki):
 
 
 def test_who_begins_anew_replaces_the_old_session(server):
-    with ssa.socket(type=DGRAM) as first:
-        first.settimeout(10)
-        first.bind(("127.0.0.1", 0))
-        first.connect(("localhost", server.getsockname()[1]))
+    class OneHost(Proxy):
+        """A client takes the address of the one before, as a host does that has crashed: there was no farewell."""
+
+        def _new_back(self):
+            return self._backs.popitem()[1] if self._backs else super()._new_back()
+
+    with OneHost(server.getsockname()[1]) as proxy, client_of(proxy.port):
         old, address = server.accept()
-        with old, ssa.socket(type=DGRAM) as second:
-            # As a host that has crashed: the same address, and no farewell.
-            first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            second.bind(address)
-            second.settimeout(10)
-            second.connect(("localhost", server.getsockname()[1]))
+        with old, client_of(proxy.port) as second:
             new, again = server.accept()
             with new:
                 new.settimeout(10)
