@@ -166,6 +166,7 @@ def _bound(sock: socket.socket) -> socket.socket:
 
 def _hand_over(service: Service, application: Application, association: Association, judge: Judge) -> requests.Handover:
     """The session on a descriptor of its own."""
+    service.check_room(application.uid)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     live = _live(service, application, association, judge)
     service.sockets.add(live, theirs)

@@ -290,6 +290,7 @@ def _relay(  # noqa: PLR0913 - all that the steps before have found
     harvest: Harvest | None = None,
 ) -> Handover:
     """Go on with OpenSSL in the kernel's place: the application's end of a pair goes with the reply."""
+    service.check_room(application.uid)
     service.note_relayed(reason)
     glean = None if harvest is None else harvest.glean
     if glean is not None and engine.version is TLSVersion.TLSv1_2:

@@ -6,6 +6,7 @@ import errno
 import functools
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -162,6 +163,7 @@ class Registry:
         self._sockets: dict[int, LiveSocket] = {}
         self._inodes: dict[int, int] = {}
         self._by_inode: dict[int, int] = {}
+        self._relayed: Counter[int] = Counter()  # by uid
         self._ids = itertools.count(1)
 
     def new_id(self) -> int:
@@ -180,6 +182,12 @@ class Registry:
         """Take in one that lives as long as a socket that was added before, unless it is forgotten first."""
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
+        self._relayed[live.uid] += live.data_path == "relay"
+
+    def relayed(self, uid: int) -> int:
+        """How many open sockets of a user the daemon itself has to keep descriptors for."""
+        self._sweep()
+        return self._relayed[uid]
 
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""
@@ -204,7 +212,8 @@ class Registry:
     def _drop(self, socket_id: int, inode: int) -> None:
         if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
             del self._by_inode[inode]
-        del self._sockets[socket_id]
+        live = self._sockets.pop(socket_id)
+        self._relayed[live.uid] -= live.data_path == "relay"
 
     def is_held(self, inode: int) -> bool:
         """Whether some process holds the socket of that inode at this very moment."""
@@ -228,4 +237,5 @@ class Registry:
         self._sockets.clear()
         self._inodes.clear()
         self._by_inode.clear()
+        self._relayed.clear()
         self._liveness.close()

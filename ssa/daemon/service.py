@@ -122,6 +122,11 @@ class Service:
         """Count an event, by a name of `COUNTERS`."""
         self._counts[counter] += number
 
+    def check_room(self, uid: int) -> None:
+        """Raise `ssa.SSAError` OVERLOADED where a user has as many relayed sockets as one may. Root is not counted."""
+        if uid and self.sockets.relayed(uid) >= most_descriptors():
+            raise errors.error("OVERLOADED", f"uid {uid} has {most_descriptors()} sockets that are relayed")
+
     def count_failure(self, failure: errors.SSAError) -> None:
         """Count what a request, or a connection to a listener, came to."""
         self.count(_FAILURES.get(type(failure), "requests_refused"))
