@@ -21,9 +21,10 @@ import socket
 import time
 
 from ssa import addresses, client, descriptors, wire
+from ssa.endpoint import CONNECTING, FAILED, FRESH, LISTENING, LIVE, check_kind, milliseconds_left, soon
 from ssa.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
 from ssa.settings import Settings
-from ssa.tlssocket import CONNECTING, FAILED, FRESH, LISTENING, LIVE, TLSSocket, check_kind, milliseconds_left, soon
+from ssa.tlssocket import TLSSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

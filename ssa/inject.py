@@ -27,6 +27,7 @@ import types
 import warnings
 
 from ssa import client, errors, wire
+from ssa.endpoint import FRESH, LIVE, PLAIN
 from ssa.options import (
     IPPROTO_TLS,
     TLS_CHOSEN_CIPHER,
@@ -37,7 +38,8 @@ from ssa.options import (
 from ssa.options import TLS_ALPN as _ALPN
 from ssa.settings import File, Settings
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
-from ssa.tlssocket import FRESH, LIVE, PLAIN, TLSSocket, der_certificates
+from ssa.tlssocket import TLSSocket
+from ssa.values import der_certificates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -566,11 +568,11 @@ class SSLSocket(TLSSocket):
     session = _Fixed(None, "sessions are kept by ssad, for all programs")
 
     def _accepted(self, *args: Any, **kwargs: Any) -> SSLSocket:
-        return super()._accepted(*args, **kwargs)._like(self)  # type: ignore[attr-defined,no-any-return] # one of ours
+        return super()._accepted(*args, **kwargs)._like(self)
 
     def dup(self) -> SSLSocket:
         """As of `ssa.TLSSocket`."""
-        return super().dup()._like(self)  # type: ignore[attr-defined,no-any-return]
+        return super().dup()._like(self)
 
     def _check_live(self) -> None:
         if self._phase == PLAIN:

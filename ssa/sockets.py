@@ -9,9 +9,10 @@ import time
 from ssa import eyeballs, relayed
 from ssa.client import Daemon
 from ssa.descriptors import Borrowed
+from ssa.endpoint import LIVE, PLAIN, looked_up, milliseconds_left
 from ssa.options import IPPROTO_TLS
 from ssa.settings import Settings
-from ssa.tlssocket import LIVE, PLAIN, TLSSocket, looked_up, milliseconds_left
+from ssa.tlssocket import TLSSocket
 from ssa.wire import Connect
 
 TYPE_CHECKING = False

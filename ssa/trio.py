@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import trio
 
+from ssa.endpoint import looked_up
 from ssa.sockets import create_server, upgrade
-from ssa.tlssocket import TLSSocket, looked_up
+from ssa.tlssocket import TLSSocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
