@@ -150,11 +150,19 @@ class TLSSocket(Endpoint):
 
     def _came_short(self, size: int, flags: int) -> None:
         """A read had room to spare: there may be a KeyUpdate behind it, which hides from poll."""
-        if not size or flags:
+        if not size or flags or (not self.gettimeout() and not self._is_control_next()):
             return
         with self._plain() as plain:
             if stream.look_behind_untrusted(plain) == stream.ANSWER:
                 self._answer_due, self._budget = True, -1
+
+    def _is_control_next(self) -> bool:
+        """A cheap look, where Python does not wait for a timeout before it."""
+        try:
+            _socket.recv(self, 1, _LOOK)
+        except OSError as exc:
+            return exc.errno == errno.EIO
+        return False
 
     def _is_over(self, wanted: int) -> bool:
         """A read gave nothing: whether that is all. So it is if we have ended the stream, or if nothing was wanted.
@@ -321,6 +329,7 @@ class TLSSocket(Endpoint):
         return super().__repr__().replace("ssa.tlssocket.", "ssa.", 1)
 
 
+_LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _SENDFILE = 2**30  # bytes between two looks at how long the key has served
 _NO_DATA = OSError(errno.EIO, os.strerror(errno.EIO))  # what a read says of a record that is no data
 _MEANINGS = {
