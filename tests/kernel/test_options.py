@@ -486,7 +486,7 @@ with ssa.socket() as sock:
 """
     try:
         ran = subprocess.run(
-            [sys.executable, "-S", "-c", program],
+            [os.path.realpath(sys.executable), "-S", "-c", program],
             env=os.environ | {"PYTHONPATH": str(site)},
             cwd="/",
             user=65534,
