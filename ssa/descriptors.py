@@ -11,7 +11,6 @@ and what is in them, the kernel tells (Documentation/filesystems/proc.rst, fdinf
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import socket
@@ -63,12 +62,15 @@ def _registrations(fd: int) -> Iterator[tuple[int, bytes]]:
 
 
 @functools.cache
-def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True)
+def _ctypes() -> tuple[Any, Any]:
+    import ctypes  # late: programs that poll with an epoll set of their own while they connect are few
+
+    return ctypes, ctypes.CDLL(None, use_errno=True)
 
 
 def _epoll_ctl(epoll: int, operation: int, fd: int, event: bytes | None) -> None:
-    if _libc().epoll_ctl(epoll, operation, fd, event):
+    ctypes, libc = _ctypes()
+    if libc.epoll_ctl(epoll, operation, fd, event):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
