@@ -40,6 +40,7 @@ class _Buffer:
 
 _records, _content = _Buffer(TURN), _Buffer(_ROOM)
 _sealed = _Buffer(_ROOM)
+_unread: Any = _ffi.new("char**")  # where OpenSSL says what it has not read yet
 RECORDS = _records.view  # where to put what the peer has sent
 CONTENT = _content.view[:TURN]  # where to put what the application has written
 
@@ -85,12 +86,14 @@ class Channel:
             if got <= 0:
                 return at - start, self._ended(got)
             at += got
+            if not _lib.BIO_get_mem_data(self._into_ssl, _unread):  # to ask OpenSSL costs as much as a record
+                return at - start, ""
 
     def _ended(self, result: int) -> str:
+        if _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_WANT_READ:
+            return ""
         try:
             self._connection._raise_ssl_error(self._ssl, result)  # noqa: SLF001 - it knows OpenSSL's queue of errors
-        except SSL.WantReadError:
-            return ""
         except SSL.ZeroReturnError:
             return CLOSE_NOTIFY
         except SSL.Error as exc:

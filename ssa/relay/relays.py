@@ -33,7 +33,7 @@ _log = logging.getLogger("ssa.relay")
 _BATCH = 16  # turns in one go, before the rest of the daemon gets its own
 _STINT = 0.001  # seconds until then in any case
 _MOMENT = 0.001  # seconds: the shortest that epoll_wait(2) knows
-_VAIN = 64  # times
+_VAIN = 16  # times
 _LOOK = 0.1  # seconds between looks at connections that wait for their peers only
 
 # Options of the application's socket that hold for its end of the pair too, as that is what it calls on.
@@ -60,7 +60,7 @@ class Relays:
         self._close_elsewhere = close_elsewhere
         self._epoll = select.epoll()
         self._by_fd: dict[int, tuple[Relay, bool]] = {}  # whether it is the peer's
-        self._masks: dict[int, int] = {}
+        self._masks: dict[Relay, tuple[int, int]] = {}
         self._next_look = 0.0
         self._vain = 0  # how often nothing is waited for yet
         self._leaving: set[Relay] = set()  # that wait for their peers only
@@ -85,8 +85,9 @@ class Relays:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         held = functools.partial(self._held, os.fstat(outer.fileno()).st_ino)
         relay = Relay(Channel(connection, suite), sock, inner, held, self.settle, keep_session)
+        self._masks[relay] = relay.wanted()
         for fd, mask, is_peer in zip((sock.fileno(), inner.fileno()), relay.wanted(), (True, False), strict=True):
-            self._by_fd[fd], self._masks[fd] = (relay, is_peer), mask
+            self._by_fd[fd] = relay, is_peer
             self._epoll.register(fd, mask)
         return relay, outer
 
@@ -95,12 +96,21 @@ class Relays:
         while True:
             with trio.move_on_after(_LOOK if self._leaving else math.inf):
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            until = time.monotonic() + _STINT
-            while (ready := self._ready()) and time.monotonic() < until:
-                for fd, events in ready:
-                    if fd in self._by_fd:  # its connection can have ended by the event before
-                        self._serve(*self._by_fd[fd], events)
+            while self._take_turns():
+                self._let_go_of_the_late()
+                await trio.lowlevel.checkpoint()
             self._let_go_of_the_late()
+
+    def _take_turns(self) -> bool:
+        """Serve one after the other; whether others are ready still, or may be, when that has taken long enough."""
+        until = time.monotonic() + _STINT
+        while ready := self._ready():
+            for fd, events in ready:
+                if fd in self._by_fd:  # its connection can have ended by the event before
+                    self._serve(*self._by_fd[fd], events)
+            if time.monotonic() > until:
+                return True
+        return False
 
     def _ready(self) -> list[tuple[int, int]]:
         """What is ready now, or in a moment.
@@ -109,13 +119,9 @@ class Relays:
         longer than both. So that moment is waited for, as long as it comes: a vain one is not repeated for a while,
         as the rest of the daemon waits too.
         """
-        if ready := self._epoll.poll(0, _BATCH):
-            return ready
-        if self._vain > 0:
-            self._vain -= 1
-            return []
-        ready = self._epoll.poll(_MOMENT, _BATCH)
-        self._vain = 0 if ready else _VAIN
+        ready = self._epoll.poll(0 if self._vain else _MOMENT, _BATCH)
+        if not ready:
+            self._vain = self._vain - 1 if self._vain else _VAIN
         return ready
 
     def _serve(self, relay: Relay, is_peer: bool, events: int) -> None:  # noqa: FBT001 - as it is kept
@@ -137,11 +143,13 @@ class Relays:
             return
         if relay.deadline is not None:
             self._leaving.add(relay)
-        for sock, mask in zip(relay.sockets(), relay.wanted(), strict=True):
-            fd = sock.fileno()
-            if self._masks[fd] != mask:
-                self._masks[fd] = mask
-                self._epoll.modify(fd, mask)
+        wanted, masks = relay.wanted(), self._masks[relay]
+        if wanted == masks:
+            return
+        self._masks[relay] = wanted
+        for sock, mask, former in zip(relay.sockets(), wanted, masks, strict=True):
+            if mask != former:
+                self._epoll.modify(sock.fileno(), mask)
 
     def _remove(self, relay: Relay) -> None:
         tcp, inner = relay.sockets()
@@ -150,7 +158,8 @@ class Relays:
             return
         for sock in (tcp, inner):
             self._epoll.unregister(sock.fileno())
-            del self._by_fd[sock.fileno()], self._masks[sock.fileno()]
+            del self._by_fd[sock.fileno()]
+        del self._masks[relay]
         self._close_pair(inner)
         self._close_tcp(tcp)
 
