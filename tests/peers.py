@@ -184,6 +184,8 @@ class Daemon:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+        if os.path.ismount(self.mount) or not os.access(self.mount, os.F_OK):  # it was killed, and could not unmount
+            subprocess.run(["fusermount3", "-u", "-z", self.mount], check=False, capture_output=True)
 
     @property
     def log(self) -> str:
