@@ -120,9 +120,10 @@ def reply_with_sockets(
     Raises as `reply_of`, and what recvmsg does.
     """
     try:
-        packet, fds, _, _ = socket.recv_fds(connection, wire.MAX_REPLY, 2, flags | socket.MSG_CMSG_CLOEXEC)
+        packet, fds, told, _ = socket.recv_fds(connection, wire.MAX_REPLY, 2, flags | socket.MSG_CMSG_CLOEXEC)
     except TimeoutError as exc:  # not the daemon's word on the peer, which is one too
         raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+    check_room(fds, told)
     try:
         reply = reply_of(packet)
         if (always or reply.relayed) and not fds:
@@ -132,6 +133,14 @@ def reply_with_sockets(
             os.close(fd)
         raise
     return reply, fds
+
+
+def check_room(fds: list[int], flags: int) -> None:
+    """Raise OSError EMFILE where recvmsg(2) had no numbers for all descriptors of a packet: the connection is lost."""
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def reply_of(data: bytes) -> wire.Reply:

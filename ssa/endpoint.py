@@ -417,13 +417,14 @@ class Endpoint(_socket):
         if self._phase != LISTENING:
             raise self._unfit(errno.EINVAL, "the socket does not listen")
         while True:
-            packet, ancillary, _, _ = super().recvmsg(wire.MAX_REPLY, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 if self._read_ended:
                     raise OSError(errno.EINVAL, "the socket does not listen any more")
                 self._serve_again()
                 continue
             fds = [fd for _, _, value in ancillary for (fd,) in struct.iter_unpack("=i", value)]
+            client.check_room(fds, flags)
             reply = client.reply_of(packet)
             if fds:
                 sock = self._accepted(*fds, reply=reply)

@@ -18,6 +18,7 @@ import trio
 
 from ssa import errors, wire
 from ssa.daemon import datagrams, pipeline, requests
+from ssa.daemon.quota import Threads
 from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree
 
@@ -95,20 +96,24 @@ class _Listener:
         """Accept and serve until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            for _ in range(_BATCH):
-                while self._ready >= self._backlog:  # the next wait in TCP's queue
-                    self._room = trio.Event()
-                    await self._room.wait()
-                try:
-                    sock = _accept_as(self._application, self._socket)
-                except BlockingIOError:
-                    break
-                except OSError as exc:  # out of descriptors or memory, for now; or the connection is gone already
-                    _log.warning("a connection could not be accepted: %s", exc.strerror)
-                    await trio.sleep(0.05)
-                    break
+            while self._ready >= self._backlog:  # the next wait in TCP's queue
+                self._room = trio.Event()
+                await self._room.wait()
+            try:
+                accepted = await self._accept_some(min(_BATCH, self._backlog - self._ready))
+            except OSError as exc:  # out of descriptors or memory, for now; or the connection is gone already
+                _log.warning("a connection could not be accepted: %s", exc.strerror)
+                await trio.sleep(0.05)
+                continue
+            for sock in accepted:
                 nursery.start_soon(self._serve, sock)
-            await trio.lowlevel.checkpoint()
+
+    async def _accept_some(self, most: int) -> list[socket.socket]:
+        """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
+        twin = socket.socket(self._socket.family, self._socket.type, self._socket.proto, os.dup(self._socket.fileno()))
+        return await trio.to_thread.run_sync(
+            _accept_as, self._application, twin, most, abandon_on_cancel=True, limiter=_ACCEPTORS.mine()
+        )
 
     async def _serve(self, sock: socket.socket) -> None:
         reply = None
@@ -144,20 +149,33 @@ class _Listener:
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _accept_as(application: Application, listener: socket.socket) -> socket.socket:
-    """The next connection, made in the name of the application's user: its firewall rules and accounts hold.
+_ACCEPTORS = Threads(16)
 
-    The owner that netfilter and sock_diag see is the file system uid of who accepts. Raises OSError.
+
+def _accept_as(application: Application, listener: socket.socket, most: int) -> list[socket.socket]:
+    """The next connections, made in the name of the application's user: its firewall rules and accounts hold.
+
+    The owner that netfilter and sock_diag see is the file system uid of who accepts, which is a thread's own. It owns
+    the descriptor, as nobody may wait for it any more. Raises OSError where there is no first one.
     """
-    # For each call anew: the flag belongs to the open file, which the application has too.
-    os.set_blocking(listener.fileno(), False)
+    accepted: list[socket.socket] = []
     foreign = application.uid != os.geteuid()
     if foreign:
         _libc.setfsgid(application.gid)
         _libc.setfsuid(application.uid)
     try:
-        return listener.accept()[0]
+        with listener:
+            while len(accepted) < most:
+                # For each call anew: the flag belongs to the open file, which the application has too.
+                os.set_blocking(listener.fileno(), False)
+                accepted.append(listener.accept()[0])
+    except BlockingIOError:
+        return accepted
+    except OSError:
+        if not accepted:
+            raise
     finally:
         if foreign:
             _libc.setfsuid(os.geteuid())
             _libc.setfsgid(os.getegid())
+    return accepted

@@ -11,7 +11,7 @@ import trio
 
 from ssa import errors, wire
 from ssa.daemon import accepting, datagrams, living, pipeline, requests
-from ssa.daemon.quota import Quota, most_descriptors
+from ssa.daemon.quota import Quota, most_descriptors, work_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,6 +58,7 @@ async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps,
     """One application's connection. Whatever happens here, the others are served on."""
     try:
         application = requests.application_of(connection)
+        work_for(application.uid)
         try:
             with quota.of(application.uid):
                 await _converse(service, hang_ups, application, connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections import Counter, OrderedDict, defaultdict
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +19,25 @@ if TYPE_CHECKING:
 def most_descriptors() -> int:
     """How many descriptors one user's requests, or connections to its listeners, may take."""
     return max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+
+
+_user: ContextVar[int] = ContextVar("_user", default=-1)  # for whom a task works; -1: for all, as the relay's
+
+
+def work_for(uid: int) -> None:
+    """From here on this task, and those that it starts, work for that user."""
+    _user.set(uid)
+
+
+class Threads:
+    """Threads for calls that the user can make last for ever: each has some, and keeps nobody else's."""
+
+    def __init__(self, number: int) -> None:
+        self._limiters: defaultdict[int, trio.CapacityLimiter] = defaultdict(lambda: trio.CapacityLimiter(number))
+
+    def mine(self) -> trio.CapacityLimiter:
+        """Those of the user that this task works for."""
+        return self._limiters[_user.get()]
 
 
 class Quota:

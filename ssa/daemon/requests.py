@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Self
 import trio
 
 from ssa import errors, wire
+from ssa.daemon.quota import Threads
 from ssa.daemon.registry import Application
 
 if TYPE_CHECKING:
@@ -178,18 +179,20 @@ class HangUps:
 
 # --- closing what others have opened: close(2) can block, for as long as they like ---------------------------------
 #
-# A socket with SO_LINGER waits for its peer, a file on a user's own FUSE mount for that user's program. So nothing
-# of the kind is closed on the event loop, and whoever makes a closing thread wait fills the places of such only.
+# A socket with SO_LINGER waits for its peer, a file on a user's own FUSE mount for that user's program, a Unix socket
+# for all such that are in its queue. So nothing of the kind is closed on the event loop, and whoever makes closing
+# threads wait makes his own wait.
 
-_CLOSERS = trio.CapacityLimiter(64)
+_CLOSERS = Threads(64)
 
 
 def close_elsewhere(close: Callable[[], None]) -> None:
     """Have a thread close it; nobody waits for that."""
+    limiter = _CLOSERS.mine()  # of who passed it: the task below works for nobody
 
     async def closing() -> None:
         try:
-            await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=_CLOSERS)
+            await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=limiter)
         except OSError as exc:
             _log.debug("closing what an application passed: %s", exc.strerror)
 
@@ -211,23 +214,33 @@ def hang_up(connection: socket.socket) -> None:
 
 async def give_back(sock: socket.socket) -> None:
     """Close our copy of an application's TCP socket, which has to be done before the application is told."""
-    if _lingers(sock):
-        await trio.to_thread.run_sync(sock.close, abandon_on_cancel=True, limiter=_CLOSERS)
+    if _can_wait(sock):
+        await trio.to_thread.run_sync(sock.close, abandon_on_cancel=True, limiter=_CLOSERS.mine())
     else:
         sock.close()
 
 
 def drop(sock: socket.socket) -> None:
     """The same, when nobody waits for it."""
-    if _lingers(sock):
+    if _can_wait(sock):
         close_elsewhere(sock.close)
     else:
         sock.close()
 
 
-def _lingers(sock: socket.socket) -> bool:
-    """Whether closing it would wait for the peer, if the application has closed its own copy."""
-    return bool(sock.fileno() >= 0 and _LINGER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])
+def _can_wait(sock: socket.socket) -> bool:
+    """Whether closing it could wait for somebody, if the application has closed its own copy."""
+    if sock.fileno() < 0:
+        return False
+    if sock.family == socket.AF_UNIX:
+        return not _is_of_our_pair(sock)
+    return bool(_LINGER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])
+
+
+def _is_of_our_pair(sock: socket.socket) -> bool:
+    """Whether it is the end of a relay's pair, into whose queue nobody but ourselves puts anything."""
+    creator = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return sock.type == socket.SOCK_STREAM and creator == os.getpid()
 
 
 _LINGER = struct.Struct("=ii")

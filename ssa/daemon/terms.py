@@ -11,6 +11,7 @@ import trio
 
 from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
+from ssa.daemon.quota import Threads
 from ssa.policy.resolve import Narrowing, narrow
 from ssa.suites import TLSVersion
 
@@ -50,6 +51,8 @@ async def agree(service: Service, request: Request, descriptors: list[int], *, c
     wish, base = _narrowing_untrusted(request), service.policy.current
     policy = narrow(base, wish)
     trusted, certificates, keys = await _files_untrusted(request, descriptors)
+    if sum(map(len, trusted)) > _MAX_FILE:  # to parse them takes the event loop's time
+        raise errors.error("BAD_VALUE", f"the trust anchors are longer than {_MAX_FILE >> 10} KiB")
     anchors = service.anchors_untrusted(b"\n".join(trusted)) if trusted else None
     credentials = pair_untrusted(certificates, keys, complete=complete) if certificates or keys else ()
     return Terms(wish, base, policy, anchors, credentials, ask_certificate=bool(request.peer_auth))
@@ -83,13 +86,14 @@ async def _files_untrusted(request: Request, descriptors: list[int]) -> tuple[li
     if not descriptors:
         return [], [], []
     with trio.move_on_after(_PATIENCE):
-        files = await trio.to_thread.run_sync(_read_all, descriptors.copy(), abandon_on_cancel=True, limiter=_READERS)
+        limiter = _READERS.mine()
+        files = await trio.to_thread.run_sync(_read_all, descriptors.copy(), abandon_on_cancel=True, limiter=limiter)
         ends = [sum(counts[:index]) for index in range(4)]
         return files[ends[0] : ends[1]], files[ends[1] : ends[2]], files[ends[2] : ends[3]]
     raise errors.error("BAD_VALUE", f"a file cannot be read within {_PATIENCE} seconds")
 
 
-_READERS = trio.CapacityLimiter(64)
+_READERS = Threads(16)
 
 
 def _read_all(descriptors: list[int]) -> list[bytes]:

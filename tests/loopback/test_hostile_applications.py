@@ -1,13 +1,19 @@
 """What an application may pass and do, and the others are served on. No kernel TLS is needed."""
 
 import contextlib
+import fcntl
+import os
+import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 
 import pytest
+import trustme
 
+import ssa
 from ssa import errors, wire
 from tests.peers import Daemon
 
@@ -65,6 +71,75 @@ def test_the_last_copy_of_a_socket_that_takes_long_to_close(ssad, packet, copies
             assert sender.wait(30) == 0
             for _ in range(3):
                 assert served(ssad)
+
+
+def stuck(linger=20):
+    """A socket whose last close waits for its peer, and what keeps it so."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65536))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
+    return sock, peer
+
+
+def test_a_unix_socket_with_such_a_one_in_its_queue(ssad):
+    sock, peer = stuck()
+    end, other = socket.socketpair()
+    with peer:
+        with sock, end, other, connection(ssad) as application:
+            os.kill(ssad.process.pid, signal.SIGSTOP)  # until it holds the last copies
+            socket.send_fds(end, [b"x"], [sock.fileno()])
+            socket.send_fds(application, [GOOD], [other.fileno()])
+        os.kill(ssad.process.pid, signal.SIGCONT)
+        for _ in range(3):
+            assert served(ssad)
+
+
+TOGGLER = """
+import fcntl, os, sys
+flags = fcntl.fcntl(0, fcntl.F_GETFL) & ~os.O_NONBLOCK
+print(flush=True)
+while True:
+    fcntl.fcntl(0, fcntl.F_SETFL, flags)
+"""
+
+
+def test_a_listener_that_is_made_to_block(ssad, pki, monkeypatch):
+    for name, value in ssad.environment.items():
+        monkeypatch.setenv(name, value)
+    with ssa.create_server(("127.0.0.1", 0), certificate=str(pki.cert), private_key=str(pki.key)) as server:
+        tcp = server._aside.dup()
+        address = server.getsockname()
+        toggler = subprocess.Popen([sys.executable, "-c", TOGGLER], stdin=tcp, stdout=subprocess.PIPE)
+        try:
+            toggler.stdout.readline()
+            for _ in range(100):
+                socket.create_connection(address, timeout=5).close()
+                assert served(ssad)
+        finally:
+            toggler.kill()
+            toggler.communicate()
+        fcntl.fcntl(tcp, fcntl.F_SETFL, os.O_NONBLOCK)
+        for _ in range(2):  # for a thread that waits still
+            socket.create_connection(address, timeout=5).close()
+        tcp.close()
+
+
+def test_trust_anchors_by_the_thousand(ssad):
+    pem = trustme.CA().cert_pem.bytes()
+    many = pem * (200 * 1024 // len(pem))
+    with contextlib.ExitStack() as files, connection(ssad) as application:
+        fds = [files.enter_context(open(os.memfd_create("anchors"), "wb", buffering=0)) for _ in range(2)]
+        for file in fds:
+            file.write(many)
+        for count, reason in ((1, None), (2, "BAD_VALUE")):
+            packet = wire.pack(wire.Check(trusted=count))
+            socket.send_fds(application, [packet], [file.fileno() for file in fds[:count]])
+            assert wire.parse_untrusted(application.recv(65536), wire.Reply).reason == reason
 
 
 def test_what_applications_send_forges_no_log(ssad):
