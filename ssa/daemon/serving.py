@@ -60,7 +60,7 @@ class Serving:
         return self._service.kernel_tls(self._terms.policy)
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
-        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl)
+        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl, self._only)
 
     def _chosen(self, credentials: tuple[Credential, ...], name: str | None) -> tuple[Credential, ...]:
         if not credentials:
@@ -81,7 +81,7 @@ class DatagramServing(Serving):
         return None
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
-        return self._service.contexts.datagrams("server", policy, credentials, ttl)
+        return self._service.contexts.datagrams("server", policy, credentials, ttl, self._only)
 
 
 def _name_untrusted(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.bindings._rust import _openssl
@@ -43,6 +43,7 @@ class _Offer:
     signature_algorithms: tuple[str, ...]
     credentials: tuple[Credential, ...]
     session_ttl: int  # seconds; a server's
+    only: str | None = None  # the one name that is served: in TLS 1.2 a session's name stands for the one asked for
     datagrams: bool = False  # DTLS
 
     @property
@@ -79,22 +80,33 @@ class ContextCache:
         return context
 
     def server(
-        self, policy: Policy, kernel: Capabilities, credentials: tuple[Credential, ...], session_ttl: int
+        self,
+        policy: Policy,
+        kernel: Capabilities,
+        credentials: tuple[Credential, ...],
+        session_ttl: int,
+        only: str | None = None,
     ) -> SSL.Context:
         """The context for a server with these certificates, one of a kind. `session_ttl` 0: no session is resumed.
 
-        Raises `ssa.PolicyError` when nothing is left to offer, `ssa.SSAError` for a certificate that can't be used.
+        With `only` the server has sessions of its own. Raises `ssa.PolicyError` when nothing is left to offer,
+        `ssa.SSAError` for a certificate that can't be used.
         """
-        return self._find(_offer("server", policy, kernel, credentials, session_ttl))
+        return self._find(replace(_offer("server", policy, kernel, credentials, session_ttl), only=only))
 
     def datagrams(
-        self, role: Role, policy: Policy, credentials: tuple[Credential, ...] = (), session_ttl: int = 0
+        self,
+        role: Role,
+        policy: Policy,
+        credentials: tuple[Credential, ...] = (),
+        session_ttl: int = 0,
+        only: str | None = None,
     ) -> SSL.Context:
         """The context for DTLS: whatever the policy allows, as it is not the kernel that protects the records.
 
         Raises `ssa.PolicyError` when nothing is left to offer, `ssa.SSAError` for a certificate that can't be used.
         """
-        return self._find(_datagram_offer(role, policy, credentials, session_ttl))
+        return self._find(replace(_datagram_offer(role, policy, credentials, session_ttl), only=only))
 
     def _find(self, offer: _Offer) -> SSL.Context:
         context = self._contexts.get(offer)

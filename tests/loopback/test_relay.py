@@ -7,6 +7,7 @@ import array
 import contextlib
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -390,6 +391,53 @@ def test_sessions_are_resumed(ssad, pki, version):
 
 
 # --- who holds the descriptor ---------------------------------------------------------------------------------------
+
+
+@BOTH_VERSIONS
+def test_a_session_of_another_listener_does_not_stand_for_the_name_that_is_served(ssad, pki, version):
+    files = {"certificate": str(pki.cert), "private_key": str(pki.key)}
+    context = ssl.create_default_context(cafile=str(pki.ca))
+    context.check_hostname = False
+    context.minimum_version = context.maximum_version = version
+
+    def served(server, name, session=None):
+        with (
+            socket.create_connection(server.getsockname(), timeout=5) as tcp,
+            context.wrap_socket(tcp, server_hostname=name, session=session) as tls,
+        ):
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"x")
+                assert tls.recv(1) == b"x"
+                return tls.session
+
+    with ssa.create_server(("127.0.0.1", 0), **files) as anything:
+        session = served(anything, "localhost")
+        served(anything, "localhost", session)
+        with (
+            ssa.create_server(("127.0.0.1", 0), server_hostname="localhost", **files) as only,
+            pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"),
+        ):
+            served(only, "other.test", session)
+
+
+def test_an_accept_that_finds_no_number_says_so(ssad, pki):
+    context = ssl.create_default_context(cafile=str(pki.ca))
+    with (
+        ssa.create_server(("127.0.0.1", 0), certificate=str(pki.cert), private_key=str(pki.key)) as server,
+        socket.create_connection(server.getsockname(), timeout=5) as tcp,
+        context.wrap_socket(tcp, server_hostname="localhost"),
+        contextlib.ExitStack() as stack,
+    ):
+        assert select.select([server], [], [], 5)[0]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 2, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                stack.callback(os.close, os.dup(server.fileno()))
+        with pytest.raises(OSError, match="Too many open files"):
+            server.accept()
 
 
 def test_the_last_holder_ends_the_stream(ssad, pki):
