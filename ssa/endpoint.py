@@ -59,10 +59,11 @@ os.register_at_fork(after_in_parent=_count_fork, after_in_child=_count_fork)
 class _Holders:
     """How many socket objects of this process share an open file, and since when."""
 
-    __slots__ = ("count", "forks")
+    __slots__ = ("count", "forks", "write_ended")
 
     def __init__(self) -> None:
         self.count = 1
+        self.write_ended = False
         self.forks = _forks
 
 
@@ -576,6 +577,8 @@ class Endpoint(_socket):
         twin = self.adopt(fd, self.family, self._settings, self._phase, self._info)
         twin.settimeout(self.gettimeout())
         twin._aside = None if self._aside is None else self._aside.dup()  # noqa: SLF001 - it is one of ours
+        if not self._relayed:
+            self._budget = -1  # each send has to look whether the other has ended the stream
         twin._budget = self._budget  # noqa: SLF001
         twin._holders = self._holders  # noqa: SLF001
         self._holders.count += 1

@@ -257,6 +257,7 @@ class TLSSocket(Endpoint):
 
     def _end_writing(self) -> None:
         self._write_ended, self._budget = True, -1
+        self._holders.write_ended = True
 
     def _change_keys(self) -> None:
         """Send a KeyUpdate if one is due: in answer to the peer's, or before the key has served for too long.
@@ -264,7 +265,7 @@ class TLSSocket(Endpoint):
         Raises OSError: EPIPE where writing has ended, EKEYEXPIRED where the keys cannot change and this one has served
         its time.
         """
-        if self._write_ended:
+        if self._write_ended or self._holders.write_ended:
             raise BrokenPipeError(errno.EPIPE, "the stream has been ended: nothing can be sent any more")
         with self._changing:  # no other thread may send between the KeyUpdate and the new key
             if self._budget < 0:
@@ -278,7 +279,7 @@ class TLSSocket(Endpoint):
         except OSError as exc:
             self._answer_due |= answer
             raise self._failed(self._cannot_write(exc)) from None
-        if self._answer_due:
+        if self._answer_due or self._holders.count > 1:  # a twin can end the stream meanwhile, and the kernel won't say
             self._budget = -1
 
     # --- ending -------------------------------------------------------------------------------------------------

@@ -1123,3 +1123,16 @@ def test_close_when_it_is_done_and_nobody_has_looked(server):
             sock.close()
             accepted.settimeout(10)
             assert accepted.recv(1) == b""  # close_notify: not cut
+
+
+def test_what_one_of_two_has_ended_neither_can_send_on(pair):
+    client, server = pair
+    with client.dup() as twin:
+        twin.sendall(b"one")
+        client.sendall(b"two")
+        client.shutdown(socket.SHUT_WR)
+        for sock in (client, twin, twin):
+            with pytest.raises(BrokenPipeError):
+                sock.send(b"three")
+        assert server.recv(3) + server.recv(3) == b"onetwo"
+        assert server.recv(1) == b""
