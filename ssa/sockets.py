@@ -184,7 +184,7 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
         certificate: the own certificate with its chain: PEM, or the path of a PEM file; several for RSA beside ECDSA.
         private_key: the key of each.
         server_hostname: serve this name only, and refuse who asks for another.
-        alpn: application protocols in order of preference; a client that offers none of them is refused.
+        alpn: application protocols in order of preference; a client that offers only others is refused.
         request_peer_auth: refuse clients that present no certificate which the policy trusts.
         trusted: trust anchors that a client has to satisfy besides the administrator's.
 
