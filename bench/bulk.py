@@ -6,8 +6,6 @@ import contextlib
 import functools
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import IO
 import ssa
 from bench.measure import Row, Samples, elapsed, interleaved
 from bench.peer import BLOCK, GO, READY, SINK, SOURCE
-from bench.world import HOST, World, connect_ssl
+from bench.world import HOST, World, beside, connect_ssl
 
 _MEBIBYTES = 128
 _SIZE = _MEBIBYTES << 20
@@ -131,15 +129,9 @@ def _accelerated(driver: str) -> bool:
     return any(mark in driver for mark in ("aesni", "vaes", "-ce", "p10", "s390"))
 
 
-@contextlib.contextmanager
-def peer(world: World) -> Iterator[int]:
+def peer(world: World) -> contextlib.AbstractContextManager[int]:
     """The other end, in a process of its own; its port."""
-    command = [sys.executable, "-m", "bench.peer", world.cert, world.key, str(_SIZE // BLOCK)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
-        try:
-            yield int(process.stdout.readline()) if process.stdout else 0
-        finally:
-            process.kill()
+    return beside("peer", world.cert, world.key, _SIZE // BLOCK)
 
 
 @contextlib.contextmanager

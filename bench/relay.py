@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ import ssa
 from bench import bulk
 from bench.measure import Row, Samples, cpu_seconds, interleaved, memory
 from bench.sockets import echoing, round_trips, ssl_server
-from bench.world import HOST, World, connect_ssl
+from bench.world import HOST, World, beside, connect_ssl
 from tests.peers import free_port, program
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def relay(world: World) -> list[Row]:
 
 
 def _bulk(world: World) -> list[Row]:
-    with bulk.peer(world) as port, _copier(world, port) as copier, _stunnel(port) as stunnel:
+    with bulk.peer(world) as port, beside("copier", port, world.ca) as copier, _stunnel(port) as stunnel:
         moves: dict[str, bulk.Move] = {"sent": bulk.sending, "received": bulk.receiving}
         return [row for name, move in moves.items() for row in _rows(port, copier, stunnel, name, move)]
 
@@ -82,17 +81,6 @@ def _rows(port: int, copier: int, stunnel: int, name: str, move: bulk.Move) -> l
             met=by_stunnel >= 0.5,
         ),
     ]
-
-
-@contextlib.contextmanager
-def _copier(world: World, port: int) -> Iterator[int]:
-    """The program that stands between; its port."""
-    command = [sys.executable, "-m", "bench.copier", str(port), str(world.ca)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
-        try:
-            yield int(process.stdout.readline()) if process.stdout else 0
-        finally:
-            process.kill()
 
 
 @contextlib.contextmanager

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.measure import Row, Samples, elapsed, interleaved
-from bench.world import World, connect_ssl
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from bench.world import World, beside, connect_ssl
 
 _HANDSHAKES = 40  # a sample
 _ROUNDS = 21
@@ -26,7 +19,10 @@ def serve(world: World) -> list[Row]:
 
     The client is the same, and its work is on the same processor: what is told is the rate of both together.
     """
-    with _server("ssa", world) as ours, _server("asyncio", world) as theirs:
+    with (
+        _server("ssa", world) as ours,
+        _server("asyncio", world) as theirs,
+    ):
         a, b = interleaved(_ROUNDS, lambda: _connects(world, ours), lambda: _connects(world, theirs), warm_up=2)
     rates = [Samples(tuple(_HANDSHAKES / seconds for seconds in side.values)) for side in (a, b)]
     ratio = rates[0].median / rates[1].median
@@ -54,7 +50,11 @@ def _connects(world: World, port: int) -> float:
 
 def idle(world: World) -> list[Row]:
     """From connect to the server's first byte, with a thousand clients that have connected and say nothing."""
-    with _server("ssa", world) as quiet, _server("ssa", world) as busy, contextlib.ExitStack() as held:
+    with (
+        _server("ssa", world) as quiet,
+        _server("ssa", world) as busy,
+        contextlib.ExitStack() as held,
+    ):
         for _ in range(_IDLE):
             held.enter_context(socket.create_connection(("127.0.0.1", busy)))
         a, b = interleaved(_PROBES * 4, lambda: _first_byte(world, busy), lambda: _first_byte(world, quiet), scale=1000)
@@ -81,12 +81,6 @@ def _first_byte(world: World, port: int) -> float:
     return elapsed(one)
 
 
-@contextlib.contextmanager
-def _server(kind: str, world: World) -> Iterator[int]:
+def _server(kind: str, world: World) -> contextlib.AbstractContextManager[int]:
     """A server in a process of its own; its port."""
-    command = [sys.executable, "-m", "bench.server", kind, world.cert, world.key]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
-        try:
-            yield int(process.stdout.readline()) if process.stdout else 0
-        finally:
-            process.kill()
+    return beside("server", kind, world.cert, world.key)

@@ -8,6 +8,8 @@ import resource
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,17 @@ def connect_ssl(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
     """Connect as a Python program does without ssa."""
     sock = socket.create_connection((HOST, port))
     return context.wrap_socket(sock, server_hostname=HOST)
+
+
+@contextlib.contextmanager
+def beside(module: str, *arguments: object) -> Iterator[int]:
+    """A module of this package as a process of its own; the port that it prints."""
+    command = [sys.executable, "-m", f"bench.{module}", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
+        try:
+            yield int(process.stdout.readline()) if process.stdout else 0
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

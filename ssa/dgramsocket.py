@@ -21,17 +21,18 @@ import socket
 import time
 
 from ssa import addresses, client, descriptors, wire
-from ssa.endpoint import CONNECTING, FAILED, FRESH, LISTENING, LIVE, check_kind, milliseconds_left, soon
+from ssa.endpoint import FAILED, FRESH, LISTENING, LIVE, milliseconds_left
 from ssa.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
-from ssa.settings import Settings
 from ssa.tlssocket import TLSSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, NoReturn, Self
+    from typing import Any, NoReturn
 
     from typing_extensions import Buffer
+
+    from ssa.settings import Settings
 
 _socket = socket.socket
 
@@ -52,6 +53,9 @@ class DTLSSocket(TLSSocket):
 
     __slots__ = ("_largest", "_peer", "_peers")
 
+    _below = (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    _control = None
+
     def __init__(
         self,
         family: int = socket.AF_INET,
@@ -60,17 +64,7 @@ class DTLSSocket(TLSSocket):
         fileno: int | None = None,
     ) -> None:
         """As `TLSSocket`."""
-        self._begin(Settings(), FRESH)
-        if fileno is None:
-            check_kind(family, type, proto, socket.SOCK_DGRAM)
-            _socket.__init__(self, family, type, socket.IPPROTO_UDP)
-        else:
-            _socket.__init__(self, fileno=fileno)
-            try:
-                self._phase = self._found_phase()
-            except BaseException:
-                _socket.detach(self)  # it stays its owner's
-                raise
+        super().__init__(family, type, proto, fileno)
 
     def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
         super()._begin(settings, phase, info)
@@ -85,44 +79,14 @@ class DTLSSocket(TLSSocket):
             raise OSError(errno.EPROTONOSUPPORT, "the descriptor is not a UDP socket")
         return FRESH
 
-    @classmethod
-    def adopt(cls, fd: int, family: int, settings: Settings, phase: int, info: wire.Reply | None = None) -> Self:
-        """A socket object for a descriptor whose state is known."""
-        sock = cls.__new__(cls)
-        _socket.__init__(sock, family, socket.SOCK_DGRAM, socket.IPPROTO_UDP, fileno=fd)
-        sock._begin(settings, phase, info)  # noqa: SLF001 - it is one of ours
-        return sock
-
     # --- connecting ---------------------------------------------------------------------------------------------
 
-    def connect(self, address: Any) -> None:
-        """As `TLSSocket.connect`. An address whose host says that nobody is there is passed over for the next one."""
-        if self._phase == CONNECTING or self._failure is not None:
-            self._connect_again()
-            return
-        if self._phase != FRESH or self.fileno() < 0:
-            raise self._unfit(errno.EISCONN, "the socket is in use")
-        timeout = self.gettimeout()
-        deadline = None if not timeout else time.monotonic() + timeout
-        hostname = ""
-        try:
-            hostname, found = self._look_up(address)
-            request = wire.Connect(hostname, **self._wishes())
-            with client.Daemon(soon(timeout, deadline)) as daemon:
-                if timeout == 0:
-                    self._start_connecting(daemon, request, found[0])
-                self._connect_to_one(daemon, request, found, deadline)
-        except OSError as exc:
-            raise self._failed(exc) from None
-        finally:
-            if self._phase != FRESH:
-                self._settings = self._settings.having(hostname=hostname)
-
     def _connect_to_one(
-        self, daemon: client.Daemon, request: wire.Connect, found: list[Any], deadline: float | None
+        self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
     ) -> None:
+        """An address whose host says that nobody is there is passed over for the next one."""
         failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
-        for address in found:
+        for address in addresses:
             try:
                 _socket.connect(self, address)
                 self._phase = FAILED  # unless all goes well

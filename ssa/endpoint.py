@@ -27,7 +27,7 @@ from ssa.values import option_of, shown
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any, NoReturn, Self, TypeVar
+    from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
     from ssa.options import Option
 
@@ -88,6 +88,9 @@ class Endpoint(_socket):
         "_write_ended",
     )
 
+    _below: ClassVar = (socket.SOCK_STREAM, socket.IPPROTO_TCP)  # type and protocol
+    _control: ClassVar[int | None] = 1  # whether there are control records to read, of a request
+
     def __init__(
         self,
         family: int = socket.AF_INET,
@@ -98,8 +101,8 @@ class Endpoint(_socket):
         """As `socket.socket`. Raises OSError: EPROTONOSUPPORT, EAFNOSUPPORT for what TLS does not run over."""
         self._begin(Settings(), FRESH)
         if fileno is None:
-            check_kind(family, type, proto)
-            super().__init__(family, type, socket.IPPROTO_TCP)
+            check_kind(family, type, proto, self._below[0])
+            super().__init__(family, type, self._below[1])
         else:
             super().__init__(fileno=fileno)
             try:
@@ -144,7 +147,7 @@ class Endpoint(_socket):
     def adopt(cls, fd: int, family: int, settings: Settings, phase: int, info: wire.Reply | None = None) -> Self:
         """A socket object for a descriptor whose state is known."""
         sock = cls.__new__(cls)
-        _socket.__init__(sock, family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=fd)
+        _socket.__init__(sock, family, *cls._below, fileno=fd)
         sock._begin(settings, phase, info)  # noqa: SLF001 - it is one of ours
         return sock
 
@@ -192,24 +195,28 @@ class Endpoint(_socket):
             return
         if self._phase != FRESH or self.fileno() < 0:
             raise self._unfit(errno.EISCONN, "the socket is in use")
-        timeout = self.gettimeout()
-        deadline = None if not timeout else time.monotonic() + timeout
+        timeout, deadline = self.gettimeout(), deadline_of(self)
         hostname = ""
         try:
             hostname, addresses = self._look_up(address)
-            request = wire.Connect(hostname, control=1, **self._wishes())
+            request = wire.Connect(hostname, control=self._control, **self._wishes())
             with client.Daemon(soon(timeout, deadline)) as daemon:
                 if timeout == 0:
                     self._start_connecting(daemon, request, addresses[0])
-                self._connect_tcp(addresses, deadline)
-                self._phase = FAILED  # unless all goes well
-                request.timeout_ms = milliseconds_left(deadline)
-                self._go_live(*daemon.ask_for_tls(request, self, self._settings.descriptors()))
+                self._connect_to_one(daemon, request, addresses, deadline)
         except OSError as exc:
             raise self._failed(exc) from None
         finally:
             if self._phase != FRESH:  # one that was never reached is forgotten
                 self._settings = self._settings.having(hostname=hostname)
+
+    def _connect_to_one(
+        self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
+    ) -> None:
+        self._connect_tcp(addresses, deadline)
+        self._phase = FAILED  # unless all goes well
+        request.timeout_ms = milliseconds_left(deadline)
+        self._go_live(*daemon.ask_for_tls(request, self, self._settings.descriptors()))
 
     def connect_ex(self, address: Any) -> int:
         """As `connect`, with the error's number in place of an exception; 0 when all is well."""
@@ -340,8 +347,7 @@ class Endpoint(_socket):
             return
         if self._phase != PLAIN:
             raise self._unfit(errno.EISCONN if self._phase == LIVE else errno.ENOTCONN, "there is nothing to upgrade")
-        timeout = self.gettimeout()
-        deadline = None if not timeout else time.monotonic() + timeout
+        timeout, deadline = self.gettimeout(), deadline_of(self)
         request = self._upgrade_request(server_side=server_side, timeout_ms=milliseconds_left(deadline))
         try:
             with client.Daemon(soon(timeout, deadline)) as daemon:
@@ -646,7 +652,7 @@ _OF_POLICY = frozenset({"session_ttl", "version_min", "version_max"})  # what co
 _TOLD = frozenset({"server_name", "alpn", "peer_identity", "chain", "socket_id", "cipher", "resumed", "version"})
 
 
-def check_kind(family: int, kind: int, proto: int, wanted: int = socket.SOCK_STREAM) -> None:
+def check_kind(family: int, kind: int, proto: int, wanted: int) -> None:
     """Raises OSError EPROTONOSUPPORT, EAFNOSUPPORT for what is no kind of a TLS socket."""
     if proto not in (IPPROTO_TLS, 0):
         raise OSError(errno.EPROTONOSUPPORT, f"protocol {proto} is not IPPROTO_TLS")
@@ -681,6 +687,12 @@ def wait(sock: _socket, events: int, deadline: float | None) -> bool:
     poll.register(sock.fileno(), events)
     left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
     return bool(poll.poll(left))
+
+
+def deadline_of(sock: _socket) -> float | None:
+    """When the socket's timeout will be over, on `time.monotonic`'s clock; None where it has none, or does not wait."""
+    timeout = sock.gettimeout()
+    return time.monotonic() + timeout if timeout else None
 
 
 def soon(timeout: float | None, deadline: float | None) -> float | None:

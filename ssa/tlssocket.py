@@ -19,10 +19,9 @@ import errno
 import os
 import select
 import socket
-import time
 
 from ssa import client, relayed, stream
-from ssa.endpoint import LISTENING, LIVE, Endpoint, wait
+from ssa.endpoint import LISTENING, LIVE, Endpoint, deadline_of, wait
 from ssa.ktls import control
 
 TYPE_CHECKING = False
@@ -112,8 +111,7 @@ class TLSSocket(Endpoint):
 
     def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
         """Serve what the read stumbled over, and read again; `nothing` at the end of the stream. Raises OSError."""
-        timeout = self.gettimeout()
-        deadline = None if not timeout else time.monotonic() + timeout
+        deadline = deadline_of(self)
         while exc.errno == errno.EIO:
             if not self._serve_control():
                 return nothing

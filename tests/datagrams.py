@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
 import random
 import select
-import signal
 import socket
 import subprocess
 import threading
@@ -15,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from tests import peers
 
 
 @dataclass(frozen=True)
@@ -132,30 +132,10 @@ def is_bound(port: int) -> bool:
     )
 
 
-@contextlib.contextmanager
 def program(*command: object, port: int | None = None):
     """A program with pipes, from the moment it has its port until the end of the block."""
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        start_new_session=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        bufsize=0,
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while port is not None and not is_bound(port):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command} does not serve port {port}: {process.stdout.read()}")
-            time.sleep(0.01)
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "bufsize": 0}
+    return peers.program(*command, port=port, ready=is_bound, **pipes)
 
 
 def read_until(process: subprocess.Popen, wanted: bytes, seconds: float = 20) -> bytes:

@@ -8,14 +8,18 @@ import select
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import trustme
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class PKI:
@@ -56,14 +60,14 @@ def listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def program(*command: object, port: int, **options):
-    """A server program, from the moment it listens until the end of the block."""
+def program(*command: object, port: int | None, ready: Callable[[int], bool] = listens, **options):
+    """A program, from the moment its port is `ready`, if it is to have one, until the end of the block."""
     process = subprocess.Popen([str(word) for word in command], start_new_session=True, **options)
     try:
         deadline = time.monotonic() + 20
-        while not listens(port):
+        while port is not None and not ready(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command} does not listen on port {port} (status {process.poll()})")
+                raise RuntimeError(f"{command} does not serve port {port} (status {process.poll()})")
             time.sleep(0.01)
         yield process
     finally:
@@ -240,3 +244,21 @@ def script(serve, count: int | None = None):
         for connection in connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def python_server(
+    pki: PKI, serve: Callable[[ssl.SSLSocket, socket.socket], None], version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+):
+    """Python's own `ssl`, which tells a close_notify from a bare end; yields its port. `serve(tls, tcp)`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python's default
+    context.minimum_version = context.maximum_version = version
+
+    def wrap(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
+            serve(tls, connection)
+
+    with script(wrap) as port:
+        yield port

@@ -110,9 +110,9 @@ class _Listener:
 
     async def _accept_some(self, most: int) -> list[socket.socket]:
         """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
-        twin = socket.socket(self._socket.family, self._socket.type, self._socket.proto, os.dup(self._socket.fileno()))
+        own = requests.twin(self._socket)
         return await trio.to_thread.run_sync(
-            _accept_as, self._application, twin, most, abandon_on_cancel=True, limiter=_ACCEPTORS.mine()
+            _accept_as, self._application, own, most, abandon_on_cancel=True, limiter=_ACCEPTORS.mine()
         )
 
     async def _serve(self, sock: socket.socket) -> None:

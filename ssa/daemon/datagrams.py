@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,11 @@ import trio
 from ssa import addresses, errors, wire
 from ssa.daemon import requests
 from ssa.daemon.living import description
-from ssa.daemon.pipeline import Judge, deadline, hostname_untrusted, sni_of
+from ssa.daemon.pipeline import Judge, deadline, sni_of
 from ssa.daemon.quota import Crowd
 from ssa.daemon.registry import Application, LiveSocket, shared
 from ssa.daemon.serving import DatagramServing
-from ssa.daemon.terms import agree
+from ssa.daemon.terms import agree, hostname_untrusted
 from ssa.dtls import records
 from ssa.dtls.cookies import Cookies
 from ssa.dtls.engine import DatagramClient, DatagramServer
@@ -78,7 +79,7 @@ async def connect(
     address = _peer(sock)
     context = service.contexts.datagrams("client", terms.policy, terms.credentials)
     judge = Judge(service, terms, hostname)
-    port = Port(sock.dup())
+    port = Port(requests.twin(sock))
     await port.start()
     try:
         engine = DatagramClient(context, sni_of(hostname), terms.policy.alpn, port.mtu(address))
@@ -161,7 +162,7 @@ def _bound(sock: socket.socket) -> socket.socket:
     """The socket, of our own."""
     if not _checked(sock).getsockname()[1]:
         raise errors.error("NOT_LISTENING", "it is not bound to a port")
-    return sock.dup()
+    return requests.twin(sock)
 
 
 def _hand_over(service: Service, application: Application, association: Association, judge: Judge) -> requests.Handover:
@@ -223,7 +224,7 @@ def _live(service: Service, application: Application, association: Association, 
     )
 
 
-class _Door:
+class _Door(ABC):
     """A server's port: what comes before a session."""
 
     def __init__(
@@ -288,13 +289,13 @@ class _Door:
             if not admitted:
                 association.abort()
 
+    @abstractmethod
     def _has_room(self) -> bool:
         """Whether another client could be served now."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _admit(self, association: Association, judge: Judge) -> None:
         """A client whose handshake is done."""
-        raise NotImplementedError
 
 
 class _Listening(_Door):

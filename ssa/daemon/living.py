@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
+from ssa.daemon import requests
+from ssa.daemon.quota import Threads
 from ssa.daemon.requests import Handover
 from ssa.daemon.terms import agree
 from ssa.ktls import control
@@ -62,7 +62,7 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
 
 
 async def rekey(
-    service: Service, application: Application, request: Rekey, sock: socket.socket, _files: list[int]
+    service: Service, _application: Application, request: Rekey, sock: socket.socket, _files: list[int]
 ) -> Reply:
     """Go on to the next keys, after the peer has or because ours have served long enough (RFC 8446 section 4.6.3).
 
@@ -87,7 +87,7 @@ async def rekey(
         try:
             # In a thread: while the application is blocked in a send of its own, the kernel makes ours wait for that.
             await trio.to_thread.run_sync(
-                _advance_tx, _twin(sock), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS[application.uid]
+                _advance_tx, requests.twin(sock), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS.mine()
             )
         except BlockingIOError as exc:
             raise errors.error("WOULD_BLOCK") from exc
@@ -98,12 +98,7 @@ async def rekey(
 
 
 # Each user has threads of his own: who blocks in a send that nobody reads keeps one.
-_SENDERS: defaultdict[int, trio.CapacityLimiter] = defaultdict(lambda: trio.CapacityLimiter(16))
-
-
-def _twin(sock: socket.socket) -> socket.socket:
-    """Another descriptor. Not `sock.dup()`, which sets O_NONBLOCK or clears it: that is the application's too."""
-    return socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+_SENDERS = Threads(16)
 
 
 def _advance_tx(sock: socket.socket, suite: Suite, secrets: TrafficSecrets) -> None:
@@ -136,7 +131,7 @@ async def ticket(
 
 
 async def close(
-    service: Service, application: Application, _request: Close, sock: socket.socket, _files: list[int]
+    service: Service, _application: Application, _request: Close, sock: socket.socket, _files: list[int]
 ) -> Reply:
     """What was written is all: the peer is told so, behind the last byte.
 
@@ -147,7 +142,7 @@ async def close(
         relay.announce_end()
     else:
         await trio.to_thread.run_sync(
-            _end_writing, _twin(sock), abandon_on_cancel=True, limiter=_SENDERS[application.uid]
+            _end_writing, requests.twin(sock), abandon_on_cancel=True, limiter=_SENDERS.mine()
         )
     return Reply()
 

@@ -17,9 +17,9 @@ import trio
 from ssa import errors, trust
 from ssa.daemon.living import description
 from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets, shared
-from ssa.daemon.requests import Handover
+from ssa.daemon.requests import Handover, twin
 from ssa.daemon.serving import Serving
-from ssa.daemon.terms import agree
+from ssa.daemon.terms import agree, hostname_untrusted
 from ssa.handshake import driver, tickets
 from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
 from ssa.handshake.secrets import application_secrets
@@ -27,7 +27,6 @@ from ssa.handshake.sessions import Server
 from ssa.ktls.constants import HANDSHAKE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
-from ssa.names import normalise
 from ssa.relay import reason_for, reason_for_suite
 from ssa.suites import TLSVersion
 from ssa.wire import Accept, Connect, Reply
@@ -107,14 +106,6 @@ async def serve(service: Service, application: Application, serving: Serving, so
 
 
 # --- what the steps are made of -----------------------------------------------------------------------------------
-
-
-def hostname_untrusted(text: str) -> str:
-    """A request's host name in its canonical form. Raises `ssa.SSAError` BAD_VALUE."""
-    try:
-        return str(normalise(text))
-    except ValueError as exc:
-        raise errors.error("BAD_VALUE", f"host name: {exc}") from exc
 
 
 def sni_of(hostname: str) -> str | None:
@@ -295,7 +286,7 @@ def _relay(  # noqa: PLR0913 - all that the steps before have found
     glean = None if harvest is None else harvest.glean
     if glean is not None and engine.version is TLSVersion.TLSv1_2:
         glean(engine.stream())  # its ticket came inside the handshake
-    relay, outer = service.relays.add(engine.stream(), engine.suite, connection.sock.dup(), glean)
+    relay, outer = service.relays.add(engine.stream(), engine.suite, twin(connection.sock), glean)
     live = _register(service, application, engine, judge, connection, relay=relay, outer=outer)
     return Handover(description(live), outer)
 

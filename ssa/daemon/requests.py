@@ -177,6 +177,11 @@ class HangUps:
                     self._scopes[fd].cancel()
 
 
+def twin(sock: socket.socket) -> socket.socket:
+    """Another descriptor. Not `sock.dup()`, which sets O_NONBLOCK or clears it: that is the application's too."""
+    return socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+
+
 # --- closing what others have opened: close(2) can block, for as long as they like ---------------------------------
 #
 # A socket with SO_LINGER waits for its peer, a file on a user's own FUSE mount for that user's program, a Unix socket

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.credentials import choose
-from ssa.names import normalise
+from ssa.daemon.terms import hostname_untrusted
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -27,7 +27,7 @@ class Serving:
         """`only` is the one name that is served. Raises `ssa.SSAError` where there is nothing to serve with."""
         self._service = service
         self._terms = terms
-        self._only = None if only is None else _name_untrusted(only)
+        self._only = None if only is None else hostname_untrusted(only)
         self._contexts: dict[str | None, SSL.Context] = {}
         self._made_for: tuple[object, ...] = ()
         self.context(None)
@@ -82,10 +82,3 @@ class DatagramServing(Serving):
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
         return self._service.contexts.datagrams("server", policy, credentials, ttl, self._only)
-
-
-def _name_untrusted(text: str) -> str:
-    try:
-        return str(normalise(text))
-    except ValueError as exc:
-        raise errors.error("BAD_VALUE", f"host name: {exc}") from exc

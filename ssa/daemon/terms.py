@@ -12,6 +12,7 @@ import trio
 from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
 from ssa.daemon.quota import Threads
+from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
 from ssa.suites import TLSVersion
 
@@ -56,6 +57,14 @@ async def agree(service: Service, request: Request, descriptors: list[int], *, c
     anchors = service.anchors_untrusted(b"\n".join(trusted)) if trusted else None
     credentials = pair_untrusted(certificates, keys, complete=complete) if certificates or keys else ()
     return Terms(wish, base, policy, anchors, credentials, ask_certificate=bool(request.peer_auth))
+
+
+def hostname_untrusted(text: str) -> str:
+    """A request's host name in its canonical form. Raises `ssa.SSAError` BAD_VALUE."""
+    try:
+        return str(normalise(text))
+    except ValueError as exc:
+        raise errors.error("BAD_VALUE", f"host name: {exc}") from exc
 
 
 def _narrowing_untrusted(request: Request) -> Narrowing:

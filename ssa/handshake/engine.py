@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hmac
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,7 +70,7 @@ class Negotiation:
     cookies: tuple[bytes, ...] = ()  # a server's over datagrams: those that are good, the one to give out first
 
 
-class Engine:
+class Engine(ABC):
     """What both roles have in common. An engine makes one handshake: throw it away afterwards."""
 
     role: ClassVar[Role]
@@ -110,12 +111,13 @@ class Engine:
             return b""
         return self._release(finished=finished)
 
+    @abstractmethod
     def is_costly_untrusted(self, record: bytes) -> bool:
         """Whether to feed this record may take long, because the peer chooses how long."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_last_flight(self, *, finished: bool) -> bool:
-        raise NotImplementedError
+        """Whether what OpenSSL wants to send is the flight that is held."""
 
     @property
     def chain(self) -> tuple[bytes, ...]:

@@ -156,6 +156,16 @@ _INFO_SIZES = {51: 40, 52: 56, 53: 40, 54: 56}  # of struct tls12_crypto_info_*,
 
 def records_left(sock: socket.socket) -> int:
     """How many more records may be sent under the present key. Raises OSError."""
+    cipher, sent = _sending(sock)
+    return RECORD_LIMITS[cipher] - sent
+
+
+def records_sent(sock: socket.socket) -> int:
+    """How many records have been sent under the present key: what `RECORD_LIMITS` is about. Raises OSError."""
+    return _sending(sock)[1]
+
+
+def _sending(sock: socket.socket) -> tuple[int, int]:
     cipher = int.from_bytes(sock.getsockopt(SOL_TLS, TLS_TX, 4)[2:], sys.byteorder)
     state = sock.getsockopt(SOL_TLS, TLS_TX, _INFO_SIZES[cipher])
-    return RECORD_LIMITS[cipher] - int.from_bytes(state[-8:], "big")
+    return cipher, int.from_bytes(state[-8:], "big")

@@ -16,21 +16,13 @@ from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.ktls.constants import HANDSHAKE, KEY_UPDATE, SOL_TLS, TLS_RX, TLS_SET_RECORD_TYPE, TLS_TX
-from ssa.ktls.crypto_info import HEADER, CryptoInfo, parse, parse_header, size
+from ssa.ktls.crypto_info import HEADER, CryptoInfo
 from ssa.ktls.install import shut_down
 from ssa.ktls.key_schedule import next_secret, traffic_key
-from ssa.suites import AEAD, AES_CCM_128, AES_GCM_128, AES_GCM_256, CHACHA20_POLY1305, TLSVersion
+from ssa.suites import TLSVersion
 
 if TYPE_CHECKING:
     from ssa.suites import Suite
-
-# How many records one key may protect before it has to be changed, which the kernel doesn't watch.
-LIMITS: dict[AEAD, int] = {
-    AES_GCM_128: 2**24,  # RFC 8446 section 5.5 has 2**24.5
-    AES_GCM_256: 2**24,
-    AES_CCM_128: 2**22,  # RFC 9147 section 4.5.3 has 2**23
-    CHACHA20_POLY1305: 2**62,  # the record numbers end first
-}
 
 
 def advance_rx(sock: socket.socket, suite: Suite, secret: bytes) -> bytes:
@@ -92,9 +84,3 @@ def parse_key_update_untrusted(message: bytes) -> bool:
         if message == key_update(requested=requested):
             return requested
     raise ValueError(f"not a KeyUpdate: {message[:8].hex()}")
-
-
-def records_sent(sock: socket.socket) -> int:
-    """How many records have been sent under the key in use: what `LIMITS` is about."""
-    _, aead = parse_header(sock.getsockopt(SOL_TLS, TLS_TX, HEADER))
-    return parse(sock.getsockopt(SOL_TLS, TLS_TX, size(aead))).sequence

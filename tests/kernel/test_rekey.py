@@ -24,10 +24,11 @@ from ssa.ktls.constants import (
     TLS_SET_RECORD_TYPE,
     TLS_TX,
 )
+from ssa.ktls.control import records_sent
 from ssa.ktls.crypto_info import CryptoInfo, parse, size
 from ssa.ktls.install import attach, install
 from ssa.ktls.key_schedule import TrafficKey, next_secret, traffic_key
-from ssa.ktls.rekey import advance_rx, advance_tx, key_update, parse_key_update_untrusted, records_sent
+from ssa.ktls.rekey import advance_rx, advance_tx, key_update, parse_key_update_untrusted
 from ssa.suites import AES_GCM_128, BY_OPENSSL_NAME, SUITES, TLSVersion
 from tests import peers
 

@@ -20,22 +20,6 @@ from ssa.suites import AEADS, TLSVersion
 from tests import peers
 
 
-@contextlib.contextmanager
-def python_server(pki, serve, version=ssl.TLSVersion.TLSv1_3):
-    """Python's own ssl: tells a close_notify from a bare end. `serve(tls, tcp)`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki.cert, pki.key)
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python's default
-    context.minimum_version = context.maximum_version = version
-
-    def wrap(connection):
-        with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
-            serve(tls, connection)
-
-    with peers.script(wrap) as port:
-        yield port
-
-
 @pytest.mark.parametrize("tickets", [0, 1, 2, 8])
 def test_plain_reads_never_stumble_over_tickets(ssad, pki, tickets):
     before = int(ssad.get("stats/tickets"))
@@ -92,7 +76,7 @@ def test_close_notify_is_the_end_again_and_again(ssad, pki, version):
         with contextlib.suppress(OSError):
             tls.unwrap()
 
-    with python_server(pki, serve, version) as port:
+    with peers.python_server(pki, serve, version) as port:
         fd = ssa.connect_tls("localhost", port)
         received = b""
         while data := ssa.recv(fd, 4):
@@ -109,7 +93,7 @@ def test_a_bare_end_is_a_truncation(ssad, pki, version):
         tls.sendall(b"there is mo")
         socket.socket(fileno=tls.detach()).close()
 
-    with python_server(pki, cut, version) as port:
+    with peers.python_server(pki, cut, version) as port:
         fd = ssa.connect_tls("localhost", port)
         assert ssa.recv(fd, 100) == b"there is mo"
         for _ in range(2):
@@ -158,7 +142,7 @@ def test_only_close_says_goodbye(ssad, pki, how):
             seen.append("cut")
         done.set()
 
-    with python_server(pki, serve) as port:
+    with peers.python_server(pki, serve) as port:
         fd = ssa.connect_tls("localhost", port)
         assert ssa.send(fd, b"data") == 4
         (ssa.close if how == "ssa.close" else os.close)(fd)
@@ -169,7 +153,7 @@ def test_only_close_says_goodbye(ssad, pki, how):
 
 
 def test_closing_what_the_peer_has_reset(ssad, pki):
-    with python_server(pki, lambda tls, tcp: socket.socket(fileno=tls.detach()).close()) as port:
+    with peers.python_server(pki, lambda tls, tcp: socket.socket(fileno=tls.detach()).close()) as port:
         fd = ssa.connect_tls("localhost", port)
         for _ in range(3):
             with contextlib.suppress(OSError):
@@ -188,7 +172,7 @@ def test_no_copy_of_the_descriptor_stays_in_the_daemon(ssad, pki):
             tls.recv(1)
         gone.set()
 
-    with python_server(pki, serve) as port:
+    with peers.python_server(pki, serve) as port:
         before = ssad.descriptors()
         fd = ssa.connect_tls("localhost", port)
         assert ssad.descriptors() == before
@@ -255,7 +239,7 @@ def test_sendfile_and_subprocess_use_it_as_any_descriptor(ssad, pki, tmp_path):
             received.extend(data)
         done.set()
 
-    with python_server(pki, serve) as port:
+    with peers.python_server(pki, serve) as port:
         fd = ssa.connect_tls("localhost", port)
         with (tmp_path / "file").open("rb") as file:
             sent = 0
@@ -303,7 +287,7 @@ def test_closing_with_a_full_send_buffer_loses_nothing(ssad, pki):
             ends.append("close_notify")
         done.set()
 
-    with python_server(pki, serve) as port:
+    with peers.python_server(pki, serve) as port:
         fd = ssa.connect_tls("localhost", port)
         os.set_blocking(fd, False)
         sent = 0

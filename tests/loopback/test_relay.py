@@ -74,22 +74,6 @@ def settled(condition, seconds=10):
     return True
 
 
-@contextlib.contextmanager
-def python_server(pki, serve, version=ssl.TLSVersion.TLSv1_3):
-    """Python's own ssl: tells a close_notify from a bare end. `serve(tls, tcp)`."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pki.cert, pki.key)
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python's default
-    context.minimum_version = context.maximum_version = version
-
-    def wrap(connection):
-        with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as tls:
-            serve(tls, connection)
-
-    with peers.script(wrap) as port:
-        yield port
-
-
 def client(port, timeout=10):
     return ssa.create_connection(("localhost", port), timeout=timeout)
 
@@ -223,7 +207,7 @@ def test_what_was_set_for_reading_before_holds_behind(ssad, pki):
 @pytest.mark.parametrize("how", ["close", "shutdown", "both", "ssa.close"])
 def test_close_notify_comes_behind_the_last_byte(ssad, pki, version, how):
     peer = Peer()
-    with python_server(pki, peer, version) as port:
+    with peers.python_server(pki, peer, version) as port:
         data = os.urandom(3 * MIB)
         if how == "ssa.close":
             fd = ssa.connect_tls("localhost", port)
@@ -250,7 +234,7 @@ def test_what_comes_late_does_not_cost_the_last_words(ssad, pki):
         peer(tls, tcp)
 
     peer = Peer()
-    with python_server(pki, serve) as port:
+    with peers.python_server(pki, serve) as port:
         with client(port) as sock:
             sock.sendall(bytes(3 * MIB))
         data, ended = peer.saw()
@@ -264,7 +248,7 @@ def test_half_close_leaves_the_other_direction(ssad, pki):
         with contextlib.suppress(OSError):
             tls.unwrap()
 
-    with python_server(pki, serve) as port, client(port) as sock:
+    with peers.python_server(pki, serve) as port, client(port) as sock:
         sock.sendall(b"question")
         sock.shutdown(socket.SHUT_WR)
         with pytest.raises(BrokenPipeError):
@@ -282,7 +266,7 @@ def test_a_bare_end_is_a_truncation(ssad, pki, version):
         tls.sendall(b"there is mo")
         socket.socket(fileno=tls.detach()).close()
 
-    with python_server(pki, cut, version) as port:
+    with peers.python_server(pki, cut, version) as port:
         with client(port) as sock:
             assert sock.recv(100) == b"there is mo"
             for _ in range(2):
@@ -309,7 +293,7 @@ def test_the_peers_end_is_an_end_and_writing_goes_on(ssad, pki):
             peer.result = bool(select.select([raw], [], [], 10)[0])
             peer.done.set()
 
-    with python_server(pki, serve) as port, client(port) as sock:
+    with peers.python_server(pki, serve) as port, client(port) as sock:
         assert sock.recv(100) == b"last words"
         assert sock.recv(100) == b""
         assert sock.recv(100) == b""
@@ -324,7 +308,7 @@ def test_a_reset_is_told_to_readers_and_writers(ssad, pki):
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raw.close()
 
-    with python_server(pki, reset) as port:
+    with peers.python_server(pki, reset) as port:
         with client(port) as sock:
             sock.sendall(b"x")
             with pytest.raises(ConnectionResetError):
@@ -343,7 +327,7 @@ def test_a_forged_record(ssad, pki):
             raw.settimeout(10)
             drain(raw)
 
-    with python_server(pki, forge) as port, client(port) as sock:
+    with peers.python_server(pki, forge) as port, client(port) as sock:
         assert sock.recv(100) == b"genuine"
         for _ in range(2):
             with pytest.raises(OSError, match="forged") as caught:
@@ -442,7 +426,7 @@ def test_an_accept_that_finds_no_number_says_so(ssad, pki):
 
 def test_the_last_holder_ends_the_stream(ssad, pki):
     peer = Peer()
-    with python_server(pki, peer) as port:
+    with peers.python_server(pki, peer) as port:
         sock = client(port)
         twin = sock.dup()
         sock.close()
@@ -455,7 +439,7 @@ def test_the_last_holder_ends_the_stream(ssad, pki):
 
 def test_a_fork_that_closes_ends_nothing(ssad, pki):
     peer = Peer()
-    with python_server(pki, peer) as port, client(port) as sock:
+    with peers.python_server(pki, peer) as port, client(port) as sock:
         if not (child := os.fork()):
             status = 1
             try:
@@ -516,7 +500,7 @@ def test_descriptors_sent_into_the_stream_are_nobodys(ssad, pki):
 
 def test_a_peer_that_never_reads(ssad, pki):
     finish = threading.Event()
-    with python_server(pki, lambda *_: finish.wait(60)) as port, client(port) as sock:
+    with peers.python_server(pki, lambda *_: finish.wait(60)) as port, client(port) as sock:
         sock.sendall(b"warm")
         before, spent = memory(ssad), cpu(ssad)
         sock.setblocking(False)
@@ -548,7 +532,7 @@ def test_an_application_that_never_reads(ssad, pki):
         drain(tls)
 
     stuck = threading.Event()
-    with python_server(pki, pour) as port, client(port) as sock:
+    with peers.python_server(pki, pour) as port, client(port) as sock:
         before = memory(ssad)
         assert stuck.wait(20)
         assert len(sent) < 32
@@ -563,7 +547,7 @@ def test_all_of_it_arrives_both_ways_at_once(ssad, pki):
         tls.unwrap()
 
     data = os.urandom(16 * MIB)
-    with python_server(pki, echo) as port, client(port, timeout=30) as sock:
+    with peers.python_server(pki, echo) as port, client(port, timeout=30) as sock:
 
         def write():
             sock.sendall(data)
@@ -592,7 +576,7 @@ def application(port, *, then):
 @pytest.mark.parametrize("then", ["while True: s.sendall(bytes(65536))", "time.sleep(60)"])
 def test_an_application_that_is_killed_truncates(ssad, pki, then):
     peer = Peer()
-    with python_server(pki, peer) as port, application(port, then=then) as process:
+    with peers.python_server(pki, peer) as port, application(port, then=then) as process:
         assert process.stdout.readline() == b"ready\n"
         process.kill()
         process.wait()
@@ -603,7 +587,7 @@ def test_an_application_that_is_killed_truncates(ssad, pki, then):
 
 def test_a_descriptor_that_is_closed_without_a_word_truncates(ssad, pki):
     peer = Peer()
-    with python_server(pki, peer) as port:
+    with peers.python_server(pki, peer) as port:
         fd = ssa.connect_tls("localhost", port)
         os.write(fd, b"and then")
         os.close(fd)
@@ -617,7 +601,7 @@ def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
             while True:
                 tls.sendall(bytes(65536))
 
-    with python_server(pki, pour) as port, client(port) as sock:
+    with peers.python_server(pki, pour) as port, client(port) as sock:
         assert sock.recv(1)
         failed = []
 
@@ -644,7 +628,7 @@ def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
 
 def test_the_daemon_ends_while_a_writer_waits(mortal, pki):
     finish = threading.Event()
-    with python_server(pki, lambda *_: finish.wait(60)) as port, client(port, timeout=30) as sock:
+    with peers.python_server(pki, lambda *_: finish.wait(60)) as port, client(port, timeout=30) as sock:
         failed = []
 
         def write():
@@ -673,7 +657,7 @@ def test_a_successor_does_not_know_the_sockets_of_before(mortal, pki):
 
 def test_the_administrator_ends_it(ssad, pki):
     peer = Peer()
-    with python_server(pki, peer) as port, client(port) as sock:
+    with peers.python_server(pki, peer) as port, client(port) as sock:
         sock.sendall(b"x")
         with (ssad.mount / "sockets" / ssad.sockets()[0] / "close").open("w") as file:
             file.write("1")
@@ -701,7 +685,7 @@ def test_idle_sockets_cost_little(ssad, pki):
         while data := tls.recv(65536):
             tls.sendall(data)
 
-    with python_server(pki, echo) as port, contextlib.ExitStack() as stack:
+    with peers.python_server(pki, echo) as port, contextlib.ExitStack() as stack:
         for _ in range(20):  # what the first ones need is not theirs
             stack.enter_context(client(port))
         before = memory(ssad)
