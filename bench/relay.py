@@ -134,12 +134,22 @@ def _idle(world: World) -> list[Row]:
 
 
 def _echo(world: World) -> Row:
-    """A byte there and back, from a relayed client to a server with `ssl`, beside a client with `ssl`."""
-    with ssl_server(world) as accept:
-        ours = accept(lambda port: ssa.create_connection((HOST, port)))
-        theirs = accept(lambda port: connect_ssl(world.context, port))
-        with echoing(*ours) as relayed, echoing(*theirs) as direct:
-            a, b = round_trips(_ECHO_ROUNDS, relayed, direct)
+    """A byte there and back, from a relayed client to a server with `ssl`, beside a client with `ssl`.
+
+    And beside what else can stand between, in the note: what the two wake-ups more cost, whoever is woken.
+    """
+    with ssl_server(world) as accept, contextlib.ExitStack() as between:
+
+        def through(open_way: Callable[[int], contextlib.AbstractContextManager[int]]) -> socket.socket:
+            client, server = accept(
+                lambda port: socket.create_connection(("127.0.0.1", between.enter_context(open_way(port))))
+            )
+            return between.enter_context(echoing(client, server))
+
+        ours = between.enter_context(echoing(*accept(lambda port: ssa.create_connection((HOST, port)))))
+        direct = between.enter_context(echoing(*accept(lambda port: connect_ssl(world.context, port))))
+        copied, tunnelled = through(lambda port: beside("copier", port, world.ca)), through(_stunnel)
+        a, b, c, d = round_trips(_ECHO_ROUNDS, ours, direct, copied, tunnelled)
     ratio = a.median / b.median
     return Row(
         name="relay: echo of one byte, beside ssl without anything between",
@@ -149,4 +159,5 @@ def _echo(world: World) -> Row:
         ratio=ratio,
         aim="at most twice",
         met=ratio <= 2,
+        note=f"a Python program that copies between: x{c.median / b.median:.2f}; stunnel: x{d.median / b.median:.2f}",
     )

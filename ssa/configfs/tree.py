@@ -185,12 +185,12 @@ SOCKET_FILES: tuple[File[SocketSubject], ...] = (
     File("opened", "When the handshake was done, RFC 3339 in UTC.", lambda s: render.moment(s.socket.opened)),
     File(
         "bytes_sent",
-        "Bytes sent by TCP, records and handshake included, asked of the kernel.",
+        "Bytes sent by TCP, records and handshake included: asked of the kernel, or counted by the relay.",
         lambda s: render.line(s.socket.kernel().bytes_sent),
     ),
     File(
         "bytes_received",
-        "Bytes received by TCP, asked of the kernel.",
+        "Bytes received by TCP: the same.",
         lambda s: render.line(s.socket.kernel().bytes_received),
     ),
     File(

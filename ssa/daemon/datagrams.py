@@ -6,9 +6,7 @@ close_notify an end of file, and the end of this process a hang-up, which is ano
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import socket
 import time
 from abc import ABC, abstractmethod
@@ -195,7 +193,7 @@ async def _relay(service: Service, association: Association, number: int, ours: 
 
 
 def _discard(fd: int) -> None:
-    requests.close_elsewhere(functools.partial(os.close, fd))
+    requests.close_descriptor(fd)
 
 
 def _live(service: Service, application: Application, association: Association, judge: Judge) -> LiveAssociation:

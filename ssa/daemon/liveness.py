@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,41 +20,45 @@ if TYPE_CHECKING:
     import socket
 
 _INODE = re.compile(rb"\bino:([0-9a-f]+)")
+_NEVER = float("-inf")
 _FRESH = 0.01  # seconds for which a look is good enough: a listing of a thousand sockets is one look
 
 
 class Liveness:
-    """Watches sockets by inode."""
+    """Watches sockets by inode, for any thread."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         # Opened once: to look must be possible when there is no descriptor left.
         self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").open("rb", buffering=0)  # noqa: SIM115
+        self._lock = threading.Lock()  # of the two below, and of the file's position
         self._seen: frozenset[int] = frozenset()
-        self._looked = float("-inf")
+        self._looked = _NEVER
 
     def watch(self, sock: socket.socket) -> int:
         """Begin to watch; the caller may close its descriptor now. The socket's inode."""
         # No events are wanted, and edge-triggered the few that can't be declined wake nobody twice.
         self._epoll.register(sock, select.EPOLLET)
-        self._looked = float("-inf")
+        self._looked = _NEVER
         return os.fstat(sock.fileno()).st_ino
 
     def alive(self) -> frozenset[int]:
         """The inodes of the watched sockets that some process still holds."""
-        now = time.monotonic()
-        if now - self._looked > _FRESH:
-            self._info.seek(0)
-            self._seen = frozenset(int(inode, 16) for inode in _INODE.findall(self._info.read()))
-            self._looked = now
-        return self._seen
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked > _FRESH:
+                self._seen, self._looked = self._look(), now
+            return self._seen
 
     def is_held(self, inode: int) -> bool:
         """Whether some process holds that one at this very moment."""
-        self._looked = float("-inf")
-        held = inode in self.alive()
-        self._looked = float("-inf")  # who asks knows more than a listing may: it may be gone in the next moment
-        return held
+        with self._lock:
+            self._looked = _NEVER  # who asks knows more than a listing may
+            return inode in self._look()
+
+    def _look(self) -> frozenset[int]:
+        self._info.seek(0)
+        return frozenset(int(inode, 16) for inode in _INODE.findall(self._info.read()))
 
     def close(self) -> None:
         """Stop watching."""

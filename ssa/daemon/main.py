@@ -166,9 +166,9 @@ async def _serve(options: _Options, service: Service, requests: socket.socket) -
         await nursery.start(_end_on_signal, nursery.cancel_scope)  # first: a signal must always be heard
         mounted = await mount.init(service, options.mount, allow_other=not options.user)
         await nursery.start(_show, mounted)
+        await nursery.start(service.relays.run)
         nursery.start_soon(listener.serve, service, requests)
         nursery.start_soon(service.sockets.tidy)
-        nursery.start_soon(service.relays.run)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         readiness.announce(options.ready_fd)

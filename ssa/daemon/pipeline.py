@@ -283,10 +283,9 @@ def _relay(  # noqa: PLR0913 - all that the steps before have found
     """Go on with OpenSSL in the kernel's place: the application's end of a pair goes with the reply."""
     service.check_room(application.uid)
     service.note_relayed(reason)
-    glean = None if harvest is None else harvest.glean
-    if glean is not None and engine.version is TLSVersion.TLSv1_2:
-        glean(engine.stream())  # its ticket came inside the handshake
-    relay, outer = service.relays.add(engine.stream(), engine.suite, twin(connection.sock), glean)
+    if harvest is not None and engine.version is TLSVersion.TLSv1_2:
+        harvest.keep(harvest.glean(engine.stream()))  # its ticket came inside the handshake
+    relay, outer = service.relays.add(application.uid, engine.stream(), engine.suite, twin(connection.sock), harvest)
     live = _register(service, application, engine, judge, connection, relay=relay, outer=outer)
     return Handover(description(live), outer)
 

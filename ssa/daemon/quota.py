@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 from collections import Counter, OrderedDict, defaultdict
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +13,7 @@ import trio
 from ssa import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 def most_descriptors() -> int:
@@ -21,12 +21,19 @@ def most_descriptors() -> int:
     return max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 
 
-_user: ContextVar[int] = ContextVar("_user", default=-1)  # for whom a task works; -1: for all, as the relay's
+_user: ContextVar[int] = ContextVar("_user", default=-1)  # for whom a task works; -1: for all
 
 
 def work_for(uid: int) -> None:
     """From here on this task, and those that it starts, work for that user."""
     _user.set(uid)
+
+
+def for_user(uid: int, do: Callable[..., object], *arguments: object) -> None:
+    """Call something as a task would that works for that user."""
+    context = copy_context()
+    context.run(work_for, uid)
+    context.run(do, *arguments)
 
 
 class Threads:

@@ -47,7 +47,7 @@ class Packet:
     def close(self) -> None:
         """Close what nobody has taken."""
         while self.descriptors:
-            close_elsewhere(functools.partial(os.close, self.descriptors.pop()))
+            close_descriptor(self.descriptors.pop())
 
     def take_socket(self) -> socket.socket:
         """The first descriptor, as a socket of our own: what is left are files. Raises `ssa.SSAError`."""
@@ -202,6 +202,11 @@ def close_elsewhere(close: Callable[[], None]) -> None:
             _log.debug("closing what an application passed: %s", exc.strerror)
 
     trio.lowlevel.spawn_system_task(closing)
+
+
+def close_descriptor(fd: int) -> None:
+    """The same, of a number."""
+    close_elsewhere(functools.partial(os.close, fd))
 
 
 def hang_up(connection: socket.socket) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ssa import __version__, errors, trust
 from ssa.daemon import requests
-from ssa.daemon.quota import Crowd, most_descriptors
+from ssa.daemon.quota import Crowd, for_user, most_descriptors
 from ssa.daemon.registry import LiveSocket, Registry
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.sessions import SessionCache
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from ssa.credentials import CredentialStore
+    from ssa.relay import Relay
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -72,7 +73,11 @@ class Service:
         self.tickets = TicketMemory()
         self.sessions = SessionCache()
         self.sockets = Registry()
-        self.relays = Relays(self.sockets.is_held, requests.drop, requests.hang_up, requests.close_elsewhere)
+        self.relays = Relays(
+            self.sockets.is_held,
+            lambda uid, relay: for_user(uid, _let_go, relay),
+            lambda uid, fd: for_user(uid, requests.close_descriptor, fd),
+        )
         self._relay_reasons: set[str] = set()
         self._probed = time.monotonic()
         self.crowd = Crowd(most_descriptors())
@@ -124,7 +129,7 @@ class Service:
 
     def check_room(self, uid: int) -> None:
         """Raise `ssa.SSAError` OVERLOADED where a user has as many relayed sockets as one may. Root is not counted."""
-        if uid and self.sockets.relayed(uid) >= most_descriptors():
+        if uid and self.sockets.relayed(uid) + self.relays.leaving(uid) >= most_descriptors():
             raise errors.error("OVERLOADED", f"uid {uid} has {most_descriptors()} sockets that are relayed")
 
     def count_failure(self, failure: errors.SSAError) -> None:
@@ -193,6 +198,12 @@ class Service:
             self.trust_store(policy)
         except errors.SSAError as exc:
             raise BadValue(f"trust_store: {exc.strerror}") from exc
+
+
+def _let_go(relay: Relay) -> None:
+    tcp, inner = relay.sockets()
+    requests.hang_up(inner)
+    requests.drop(tcp)
 
 
 def _keep_secret(connection: SSL.Connection, line: bytes) -> None:

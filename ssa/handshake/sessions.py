@@ -166,14 +166,18 @@ class Harvest:
             self.keep(self._engine.resumable_by_untrusted(message))
         return self._reaped
 
-    def glean(self, connection: SSL.Connection) -> None:
-        """Keep the session that OpenSSL has made of the latest ticket, where it goes on with the connection itself."""
+    def glean(self, connection: SSL.Connection) -> SSL.Session | None:
+        """The session, if it is one more to `keep`, that OpenSSL has made of the latest ticket.
+
+        For where OpenSSL goes on with the connection itself: in that thread.
+        """
         if self._reaped >= _EACH or (native := connection.get_session()) is None:
-            return
-        if native._session != self._latest:  # noqa: SLF001 - pyOpenSSL makes a new object each time
-            self._reaped += 1
-            self._latest = native._session  # noqa: SLF001
-            self.keep(native)
+            return None
+        if native._session == self._latest:  # noqa: SLF001 - pyOpenSSL makes a new object each time
+            return None
+        self._reaped += 1
+        self._latest = native._session  # noqa: SLF001
+        return native
 
     def keep(self, native: SSL.Session | None) -> None:
         """Keep a session, if the server lets us."""

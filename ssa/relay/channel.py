@@ -3,7 +3,7 @@
 OpenSSL's connection comes from the handshake (`Engine.stream`) and goes on with all that TLS has after it: KeyUpdate,
 session tickets, alerts. It works on memory, as the TCP socket's O_NONBLOCK belongs to the application too.
 
-The buffers are few and shared: all channels work in one thread, and none keeps anything there between two calls. What
+The buffers are a thread's: all its channels share them, and none keeps anything there between two calls. What
 a connection keeps for itself is as little as OpenSSL can do with, because it is fed no more than a record's length at
 a time.
 """
@@ -38,20 +38,24 @@ class _Buffer:
         self.view = memoryview(_ffi.buffer(self.pointer, size))
 
 
-_records, _content = _Buffer(TURN), _Buffer(_ROOM)
-_sealed = _Buffer(_ROOM)
-_unread: Any = _ffi.new("char**")  # where OpenSSL says what it has not read yet
-RECORDS = _records.view  # where to put what the peer has sent
-CONTENT = _content.view[:TURN]  # where to put what the application has written
+class Workspace:
+    """The buffers of a thread."""
+
+    def __init__(self) -> None:
+        self.sealed_in, self.plain, self.sealed_out = _Buffer(TURN), _Buffer(_ROOM), _Buffer(_ROOM)
+        self.unread: Any = _ffi.new("char**")  # where OpenSSL says what it has not read yet
+        self.records = self.sealed_in.view  # where to put what the peer has sent
+        self.content = self.plain.view[:TURN]  # where to put what the application has written
 
 
 class Channel:
     """One connection's OpenSSL."""
 
-    __slots__ = ("_connection", "_from_ssl", "_into_ssl", "_ssl", "records_left")
+    __slots__ = ("_connection", "_from_ssl", "_into_ssl", "_ssl", "records_left", "room")
 
-    def __init__(self, connection: SSL.Connection, suite: Suite) -> None:
+    def __init__(self, connection: SSL.Connection, suite: Suite, room: Workspace) -> None:
         self._connection = connection
+        self.room = room  # the buffers that it works with
         self._ssl: Any = connection._ssl  # noqa: SLF001 - pyOpenSSL's own calls copy all data twice more
         self._into_ssl: Any = connection._into_ssl  # noqa: SLF001
         self._from_ssl: Any = connection._from_ssl  # noqa: SLF001
@@ -63,7 +67,7 @@ class Channel:
         return self._connection
 
     def open_untrusted(self, size: int) -> tuple[memoryview, str]:
-        """The content of the `size` bytes in `RECORDS`, and how the stream has ended behind it; empty if it goes on.
+        """The content of `size` bytes of the room's records, and how the stream has ended behind; empty if it goes on.
 
         The content is valid until the next call of any channel. OpenSSL may have something to `say` now. A stream ends
         with `CLOSE_NOTIFY`, with `FORGED` where a record does not decrypt or makes no sense, or with a fatal alert's
@@ -71,22 +75,22 @@ class Channel:
         """
         total = 0
         for at in range(0, size, _PIECE):
-            _lib.BIO_write(self._into_ssl, _records.pointer + at, min(_PIECE, size - at))
+            _lib.BIO_write(self._into_ssl, self.room.sealed_in.pointer + at, min(_PIECE, size - at))
             got, ended = self._read(total)
             total += got
             if ended:
-                return _content.view[:total], ended
-        return _content.view[:total], ""
+                return self.room.plain.view[:total], ended
+        return self.room.plain.view[:total], ""
 
     def _read(self, start: int) -> tuple[int, str]:
         at = start
         while True:
             _lib.ERR_clear_error()
-            got = _lib.SSL_read(self._ssl, _content.pointer + at, _ROOM - at)
+            got = _lib.SSL_read(self._ssl, self.room.plain.pointer + at, _ROOM - at)
             if got <= 0:
                 return at - start, self._ended(got)
             at += got
-            if not _lib.BIO_get_mem_data(self._into_ssl, _unread):  # to ask OpenSSL costs as much as a record
+            if not _lib.BIO_get_mem_data(self._into_ssl, self.room.unread):  # to ask OpenSSL costs as much as a record
                 return at - start, ""
 
     def _ended(self, result: int) -> str:
@@ -101,24 +105,24 @@ class Channel:
         raise RuntimeError("OpenSSL read nothing and has no error")
 
     def seal(self, size: int) -> memoryview:
-        """The first `size` bytes of `CONTENT` as records, valid until the next call of any channel.
+        """The first `size` bytes of the room's content as records, valid until the next call of any channel.
 
         Raises `SSL.Error` where the connection has failed before.
         """
         at = total = 0
         while at < size:
             _lib.ERR_clear_error()
-            written = _lib.SSL_write(self._ssl, _content.pointer + at, min(_PIECE, size - at))
+            written = _lib.SSL_write(self._ssl, self.room.plain.pointer + at, min(_PIECE, size - at))
             if written <= 0:  # not for want of room: it is memory
                 self._connection._raise_ssl_error(self._ssl, written)  # noqa: SLF001
             at += written
             self.records_left -= 1
             total += self._take(total)
-        return _sealed.view[:total]
+        return self.room.sealed_out.view[:total]
 
     def say(self) -> memoryview:
         """What OpenSSL wants to send by itself: alerts, answers to a KeyUpdate. Valid as the others."""
-        return _sealed.view[: self._take(0)]
+        return self.room.sealed_out.view[: self._take(0)]
 
     def end(self) -> memoryview:
         """Our close_notify. Valid as the others."""
@@ -131,5 +135,5 @@ class Channel:
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
 
     def _take(self, start: int) -> int:
-        taken: int = _lib.BIO_read(self._from_ssl, _sealed.pointer + start, _ROOM - start)
+        taken: int = _lib.BIO_read(self._from_ssl, self.room.sealed_out.pointer + start, _ROOM - start)
         return max(0, taken)  # -1: there is nothing

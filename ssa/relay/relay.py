@@ -26,7 +26,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import logging
+import os
 import select
 import socket
 import struct
@@ -36,7 +38,7 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
-from ssa.relay.channel import CLOSE_NOTIFY, CONTENT, RECORDS, TURN, Channel
+from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,14 +66,17 @@ class Relay:
     __slots__ = (
         "_announced",
         "_channel",
-        "_counts",
+        "_do",
         "_down",
         "_held",
         "_inner",
         "_keep_session",
         "_reading",
-        "_settle",
+        "_received",
+        "_room",
+        "_sent",
         "_tcp",
+        "_unsent",
         "_up",
         "_writing",
         "deadline",
@@ -85,23 +90,25 @@ class Relay:
         tcp: socket.socket,
         inner: socket.socket,
         held: Callable[[], bool],
-        settle: Callable[[Relay], None],
+        do: Callable[[Relay, Callable[[], None]], None],
         keep_session: Callable[[SSL.Connection], None] | None = None,
     ) -> None:
         """It owns both sockets. `held` tells whether any process has the application's end.
 
-        `settle` is called when what it waits for has changed between two events.
+        `do` has something done in the thread that serves the connection.
         """
         self._channel: Channel | None = channel  # None: there is nothing more to be said or heard
+        self._room = channel.room
         self._tcp, self._inner = tcp, inner
         self._held = held
-        self._settle = settle
+        self._do = do
         self._keep_session = keep_session
         self._up = self._down = b""  # for the peer, sealed; for the application
         self._writing = True  # the application may write: its data is taken
         self._reading = True  # the peer may write
         self._announced = False  # the application has said that its stream ends in order
-        self._counts = 0, 0
+        self._sent, self._received = _carried(tcp)
+        self._unsent = -1  # bytes, when it was looked at last
         self.over = False  # both sockets can be closed
         self.deadline: float | None = None  # on time.monotonic's clock, once the application has gone
         self.ended: str | None = None  # how the peer's stream has ended
@@ -112,7 +119,9 @@ class Relay:
 
     def tcp(self) -> socket.socket | None:
         """Another descriptor of the peer's socket, while there is one."""
-        return None if self.over else self._tcp.dup()
+        if self.over:
+            return None
+        return socket.socket(self._tcp.family, self._tcp.type, self._tcp.proto, os.dup(self._tcp.fileno()))
 
     def wanted(self) -> tuple[int, int]:
         """The events to wait for, of the peer's socket and of the application's.
@@ -128,16 +137,8 @@ class Relay:
         return tcp or _EDGE, inner or _EDGE
 
     def counts(self) -> tuple[int, int]:
-        """TCP's bytes, sent and received, as the kernel counts them."""
-        if self._channel is not None:
-            self._count()
-        return self._counts
-
-    def _count(self) -> None:
-        info = self._tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        if len(info) == _TCP_INFO.size:
-            received, sent = _TCP_INFO.unpack(info)
-            self._counts = sent, received
+        """TCP's bytes, sent and received. The kernel is not asked: an application can make it wait with its answer."""
+        return self._sent, self._received
 
     def announce_end(self) -> None:
         """The application says that what it has written is all."""
@@ -177,17 +178,19 @@ class Relay:
         self._finish()
 
     def abort(self, how: str) -> None:
-        """End the connection at once."""
+        """End the connection at once, in the thread that serves it."""
+        self._do(self, functools.partial(self._abort, how))
+
+    def _abort(self, how: str) -> None:
         self._up = self._down = b""
         self._fail(how)
         self.give_up()
-        self._settle(self)
 
     # --- the application's data ---------------------------------------------------------------------------------
 
     def _read_application_untrusted(self) -> list[int]:
         try:
-            size, ancillary, _, _ = self._inner.recvmsg_into([CONTENT], _ANCILLARY, socket.MSG_DONTWAIT)
+            size, ancillary, _, _ = self._inner.recvmsg_into([self._room.content], _ANCILLARY, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return []
         except OSError:  # ECONNRESET: it was closed with something unread
@@ -231,26 +234,27 @@ class Relay:
         return bool(poll.poll(0))
 
     def _to_peer(self, records: memoryview) -> None:
+        if self._up:
+            self._up += records
+        else:
+            self._send_up(records)
+
+    def _send_up(self, records: bytes | memoryview) -> None:
+        """Send as much as there is room for; the rest is kept."""
         sent = 0
-        if not self._up:
-            try:
-                sent = self._tcp.send(records, _QUIET)
-            except BlockingIOError:
-                pass
-            except OSError as exc:
-                self._peer_refuses(exc)
-                return
-        self._up += records[sent:]
+        try:
+            sent = self._tcp.send(records, _QUIET)
+        except BlockingIOError:
+            pass
+        except OSError as exc:
+            self._peer_refuses(exc)
+            return
+        self._sent += sent
+        self._up = bytes(records[sent:])
 
     def _flush_up(self) -> None:
         if self._up:
-            try:
-                self._up = self._up[self._tcp.send(self._up, _QUIET) :]
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                self._peer_refuses(exc)
-                return
+            self._send_up(self._up)
         if self._up or self._writing or self._channel is None:
             return
         _shut_down(self._tcp, socket.SHUT_WR)
@@ -273,7 +277,7 @@ class Relay:
         if self._channel is None:
             return
         try:
-            size = self._tcp.recv_into(RECORDS, TURN, socket.MSG_DONTWAIT)
+            size = self._tcp.recv_into(self._room.records, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError as exc:
@@ -283,6 +287,7 @@ class Relay:
             self.ended = self.ended or TRUNCATED
             self._stop_reading()
             return
+        self._received += size
         content, ended = self._channel.open_untrusted(size)
         if content:
             self._to_application(content)
@@ -347,7 +352,6 @@ class Relay:
         """
         if self._channel is None:
             return
-        self._count()
         self._channel.close()
         self._channel, self._keep_session, self._up, self._down = None, None, b"", b""
         self._writing = self._reading = False
@@ -360,32 +364,54 @@ class Relay:
     def _discard(self) -> None:
         try:
             for _ in range(_LEFTOVERS):
-                if not self._tcp.recv_into(RECORDS, TURN, socket.MSG_DONTWAIT):
+                if not self._tcp.recv_into(self._room.records, TURN, socket.MSG_DONTWAIT):
                     break
             else:
                 return  # others have their turn
         except BlockingIOError:
-            if self._is_unacknowledged():
+            if self._unacknowledged():
                 return
         except OSError as exc:
             _log.debug("what was left of a connection: %s", exc.strerror)
         self._finish()
 
-    def _is_unacknowledged(self) -> bool:
-        """Whether the peer's kernel does not have all of it yet, our FIN too."""
-        return bool(struct.unpack("=i", fcntl.ioctl(self._tcp.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+    def _unacknowledged(self) -> int:
+        """How many bytes the peer's kernel does not have yet; our FIN counts as one."""
+        return _waiting(self._tcp, termios.TIOCOUTQ)
 
     def look(self, now: float) -> None:
-        """Nobody tells that something was acknowledged: so it has to be looked at now and then."""
-        if self._channel is None and not self.over:
+        """Nobody tells that something was acknowledged: so it has to be looked at now and then.
+
+        A slow peer is waited for as long as it takes something.
+        """
+        if self._channel is None:
             self._discard()
-        if self.deadline is not None and self.deadline < now:
+        if self.over or self.deadline is None:
+            return
+        unsent = self._unacknowledged() + len(self._up)
+        if unsent != self._unsent:
+            self._unsent, self.deadline = unsent, now + _LINGER
+        elif self.deadline < now:
             self.give_up()
 
     def _finish(self) -> None:
         """Over: whoever has it closes the sockets."""
         self.over = True
         _shut_down(self._tcp, socket.SHUT_RDWR)
+
+
+def _carried(tcp: socket.socket) -> tuple[int, int]:
+    """How many bytes TCP has sent so far, and how many of those that it has received were read."""
+    info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    if len(info) < _TCP_INFO.size:  # before Linux 4.19
+        return 0, 0
+    received, sent = _TCP_INFO.unpack(info)
+    return sent, received - _waiting(tcp, termios.FIONREAD)
+
+
+def _waiting(sock: socket.socket, which: int) -> int:
+    """The bytes in a socket's queue: FIONREAD of those to be read, TIOCOUTQ of those not acknowledged."""
+    return int(struct.unpack("=i", fcntl.ioctl(sock.fileno(), which, bytes(4)))[0])
 
 
 _LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)

@@ -1,24 +1,30 @@
-"""All relayed connections of the daemon: one task, one epoll set, a turn for each that is ready.
+"""All relayed connections of the daemon: each user's in a thread of their own, with one epoll set.
 
-A task for each direction would cost an idle connection more than OpenSSL does, and a busy one a switch of tasks for
-every turn.
+A thread, because to go round the daemon's event loop takes longer than to seal a question or open its answer. One for
+each user, because an application has the TCP socket too and can make a call on it last as long as it likes: it makes
+its own user's connections wait. Not one for each connection: an idle one would cost more than its OpenSSL does.
+
+The threads read, write and shut down. To open, to close and to remember is the event loop's, so that a descriptor's
+number that is looked at there is still what it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-import math
 import os
 import select
 import socket
+import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa.ktls.install import shut_down
-from ssa.relay.channel import Channel
+from ssa.relay.channel import Channel, Workspace
 from ssa.relay.relay import Relay
 
 if TYPE_CHECKING:
@@ -26,159 +32,227 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
+    from ssa.handshake.sessions import Harvest
     from ssa.suites import Suite
 
 _log = logging.getLogger("ssa.relay")
 
-_BATCH = 16  # turns in one go, before the rest of the daemon gets its own
-_STINT = 0.001  # seconds until then in any case
-_MOMENT = 0.001  # seconds: the shortest that epoll_wait(2) knows
-_VAIN = 16  # times
+_BATCH = 16  # turns between two looks at what else there is to do
 _LOOK = 0.1  # seconds between looks at connections that wait for their peers only
+_PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
 
 # Options of the application's socket that hold for its end of the pair too, as that is what it calls on.
 _CARRIED = ((socket.SO_RCVTIMEO, 16), (socket.SO_SNDTIMEO, 16), (socket.SO_RCVLOWAT, 4))
 
 
 class Relays:
-    """The connections, and what serves them."""
+    """The connections, and the threads that serve them. Its methods are for the event loop's thread."""
 
     def __init__(
         self,
         held: Callable[[int], bool],
-        close_tcp: Callable[[socket.socket], None],
-        close_pair: Callable[[socket.socket], None],
-        close_elsewhere: Callable[[Callable[[], None]], None],
+        let_go: Callable[[int, Relay], None],
+        let_go_of_passed: Callable[[int, int], None],
     ) -> None:
-        """`held` tells of an inode whether some process has the socket; the others close without waiting for anybody.
+        """`held` tells of an inode whether some process has the socket; it is called in any thread.
 
-        To close what others have opened, or have put into a queue, can take as long as they like.
+        The others close, for a user, the sockets of a connection that is over, and a descriptor that came in a stream.
+        They must not wait: to close what others have opened can take as long as they like.
         """
         self._held = held
-        self._close_tcp = close_tcp
-        self._close_pair = close_pair
-        self._close_elsewhere = close_elsewhere
-        self._epoll = select.epoll()
-        self._by_fd: dict[int, tuple[Relay, bool]] = {}  # whether it is the peer's
-        self._masks: dict[Relay, tuple[int, int]] = {}
-        self._next_look = 0.0
-        self._vain = 0  # how often nothing is waited for yet
-        self._leaving: set[Relay] = set()  # that wait for their peers only
-
-    def __len__(self) -> int:
-        return len(self._by_fd) // 2
+        self._let_go = let_go
+        self._let_go_of_passed = let_go_of_passed
+        self._threads: dict[int, _Thread] = {}  # by uid
+        self._token: trio.lowlevel.TrioToken | None = None
 
     def add(
-        self,
-        connection: SSL.Connection,
-        suite: Suite,
-        sock: socket.socket,
-        keep_session: Callable[[SSL.Connection], None] | None = None,
+        self, uid: int, connection: SSL.Connection, suite: Suite, sock: socket.socket, harvest: Harvest | None = None
     ) -> tuple[Relay, socket.socket]:
-        """Relay a stream behind its handshake: the relay, and the application's end. `sock` is taken over.
+        """Relay a user's stream behind its handshake: the relay, and the application's end. `sock` is taken over.
 
-        `keep_session` is called when the peer has sent something that is no data: session tickets, as a rule.
+        `harvest` makes sessions of the tickets that come in it.
         """
         inner, outer = socket.socketpair()
         for option, size in _CARRIED:
             outer.setsockopt(socket.SOL_SOCKET, option, sock.getsockopt(socket.SOL_SOCKET, option, size))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        held = functools.partial(self._held, os.fstat(outer.fileno()).st_ino)
-        relay = Relay(Channel(connection, suite), sock, inner, held, self.settle, keep_session)
-        self._masks[relay] = relay.wanted()
-        for fd, mask, is_peer in zip((sock.fileno(), inner.fileno()), relay.wanted(), (True, False), strict=True):
-            self._by_fd[fd] = relay, is_peer
-            self._epoll.register(fd, mask)
+        thread = self._thread(uid)
+        relay = Relay(
+            Channel(connection, suite, thread.workspace),
+            sock,
+            inner,
+            functools.partial(self._held, os.fstat(outer.fileno()).st_ino),
+            thread.do,
+            None if harvest is None else functools.partial(self._keep_session, harvest),
+        )
+        thread.add(relay)
         return relay, outer
 
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        while True:
-            with trio.move_on_after(_LOOK if self._leaving else math.inf):
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-            while self._take_turns():
-                self._let_go_of_the_late()
-                await trio.lowlevel.checkpoint()
-            self._let_go_of_the_late()
+    def leaving(self, uid: int) -> int:
+        """How many connections of a user nobody has any more that wait for their peers to take the last words."""
+        thread = self._threads.get(uid)
+        return 0 if thread is None else thread.leaving
 
-    def _take_turns(self) -> bool:
-        """Serve one after the other; whether others are ready still, or may be, when that has taken long enough."""
-        until = time.monotonic() + _STINT
-        while ready := self._ready():
-            for fd, events in ready:
-                if fd in self._by_fd:  # its connection can have ended by the event before
-                    self._serve(*self._by_fd[fd], events)
-            if time.monotonic() > until:
-                return True
-        return False
+    def _thread(self, uid: int) -> _Thread:
+        if (thread := self._threads.get(uid)) is None:
+            over = functools.partial(self._on_the_loop, self._over, uid)
+            passed = functools.partial(self._on_the_loop, self._let_go_of_passed, uid)
+            thread = self._threads[uid] = _Thread(over, passed)
+            thread.start()
+        return thread
 
-    def _ready(self) -> list[tuple[int, int]]:
-        """What is ready now, or in a moment.
+    def _over(self, uid: int, relay: Relay) -> None:
+        self._let_go(uid, relay)
+        thread = self._threads[uid]
+        thread.relays.remove(relay)
+        if not thread.relays:
+            del self._threads[uid]
+            thread.stop()
 
-        A question is often followed by its answer at once, and to go round the daemon's event loop in between takes
-        longer than both. So that moment is waited for, as long as it comes: a vain one is not repeated for a while,
-        as the rest of the daemon waits too.
-        """
-        ready = self._epoll.poll(0 if self._vain else _MOMENT, _BATCH)
-        if not ready:
-            self._vain = self._vain - 1 if self._vain else _VAIN
-        return ready
+    def _on_the_loop(self, do: Callable[..., object], *arguments: object) -> None:
+        """Called in the threads: leave it to the event loop."""
+        if (token := self._token) is not None:
+            with contextlib.suppress(trio.RunFinishedError):  # then `close` does what is left
+                token.run_sync_soon(do, *arguments)
 
-    def _serve(self, relay: Relay, is_peer: bool, events: int) -> None:  # noqa: FBT001 - as it is kept
+    def _keep_session(self, harvest: Harvest, connection: SSL.Connection) -> None:
+        if (session := harvest.glean(connection)) is not None:
+            self._on_the_loop(harvest.keep, session)
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Do what the threads leave to the event loop, until cancelled."""
+        self._token = trio.lowlevel.current_trio_token()
+        task_status.started()
         try:
-            if is_peer:
-                relay.serve_peer(events)
-            else:
-                for fd in relay.serve_application(events):
-                    self._close_elsewhere(functools.partial(os.close, fd))
-        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own: a relayed connection is ended")
-            relay.give_up()
-        self.settle(relay)
-
-    def settle(self, relay: Relay) -> None:
-        """Wait for what a connection wants now; let go of one that is over."""
-        if relay.over:
-            self._remove(relay)
-            return
-        if relay.deadline is not None:
-            self._leaving.add(relay)
-        wanted, masks = relay.wanted(), self._masks[relay]
-        if wanted == masks:
-            return
-        self._masks[relay] = wanted
-        for sock, mask, former in zip(relay.sockets(), wanted, masks, strict=True):
-            if mask != former:
-                self._epoll.modify(sock.fileno(), mask)
-
-    def _remove(self, relay: Relay) -> None:
-        tcp, inner = relay.sockets()
-        self._leaving.discard(relay)
-        if tcp.fileno() not in self._by_fd:
-            return
-        for sock in (tcp, inner):
-            self._epoll.unregister(sock.fileno())
-            del self._by_fd[sock.fileno()]
-        del self._masks[relay]
-        self._close_pair(inner)
-        self._close_tcp(tcp)
-
-    def _let_go_of_the_late(self) -> None:
-        now = time.monotonic()
-        if now < self._next_look:
-            return
-        self._next_look = now + _LOOK
-        for relay in list(self._leaving):
-            relay.look(now)
-            self.settle(relay)
+            await trio.sleep_forever()
+        finally:
+            self._token = None
 
     def close(self) -> None:
         """End what is left: applications and peers are told by the kernel, as when the daemon dies."""
-        for relay, is_peer in list(self._by_fd.values()):
-            if is_peer:
+        for thread in self._threads.values():
+            thread.stop()
+        end = time.monotonic() + _PATIENCE
+        for thread in self._threads.values():
+            thread.join(max(0, end - time.monotonic()))
+            for relay in () if thread.is_alive() else thread.relays:
                 tcp, inner = relay.sockets()
                 shut_down(tcp)  # the application has a copy
                 tcp.close()
                 inner.close()
-        self._by_fd.clear()
+        self._threads.clear()
+
+
+class _Thread(threading.Thread):
+    """One user's connections: a turn for each that is ready."""
+
+    def __init__(self, over: Callable[[Relay], None], passed: Callable[[int], None]) -> None:
+        """`over` is called with a connection whose sockets can be closed, `passed` with a descriptor that can be."""
+        super().__init__(name="relay", daemon=True)
+        self.relays: set[Relay] = set()  # the event loop's: those whose sockets are open
+        self.workspace = Workspace()
+        self._over = over
+        self._passed = passed
+        self._stopped = False
+        self._jobs: deque[tuple[Relay, Callable[[], None]]] = deque()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll = select.epoll()
+        self._epoll.register(self._bell, select.EPOLLIN)
+        self._by_fd: dict[int, tuple[Relay, Callable[[int], None]]] = {}
+        self._masks: dict[Relay, tuple[int, int]] = {}
+        self._leaving: set[Relay] = set()  # that wait for their peers only
+        self._next_look = 0.0
+
+    # --- called by the event loop ---------------------------------------------------------------------------------
+
+    def add(self, relay: Relay) -> None:
+        """Serve one more."""
+        self.relays.add(relay)
+        self.do(relay, functools.partial(self._register, relay))
+
+    def do(self, relay: Relay, job: Callable[[], None]) -> None:
+        """Have something done about a connection, between two events of it."""
+        self._jobs.append((relay, job))
+        os.eventfd_write(self._bell, 1)
+
+    @property
+    def leaving(self) -> int:
+        """How many wait for their peers only."""
+        return len(self._leaving)
+
+    def stop(self) -> None:
+        """Have it end, and leave as it is what there is."""
+        self._stopped = True
+        os.eventfd_write(self._bell, 1)
+
+    # --- in the thread --------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        while not self._stopped:
+            for fd, events in self._epoll.poll(_LOOK if self._leaving else None, _BATCH):
+                if fd in self._by_fd:  # its connection can have ended by the event before
+                    relay, serve = self._by_fd[fd]
+                    self._attend(relay, serve, events)
+                elif fd == self._bell:
+                    self._do_jobs()
+            if self._leaving:
+                self._look_at_the_leaving()
         self._epoll.close()
+        os.close(self._bell)
+
+    def _do_jobs(self) -> None:
+        os.eventfd_read(self._bell)
+        while self._jobs:
+            self._attend(*self._jobs.popleft())
+
+    def _look_at_the_leaving(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK
+            for relay in list(self._leaving):
+                self._attend(relay, relay.look, now)
+
+    def _attend(self, relay: Relay, do: Callable[..., None], *arguments: object) -> None:
+        """Do what is due for a connection, then wait for what it wants, or let go of it."""
+        try:
+            if not relay.over:
+                do(*arguments)
+        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
+            _log.exception("a fault of ssad's own: a relayed connection is ended")
+            relay.give_up()
+        if relay.over:
+            self._remove(relay)
+        elif (wanted := relay.wanted()) != self._masks[relay]:
+            self._want(relay, wanted)
+        if relay.deadline is not None and not relay.over:
+            self._leaving.add(relay)
+
+    def _register(self, relay: Relay) -> None:
+        tcp, inner = relay.sockets()
+        self._masks[relay] = peers, applications = relay.wanted()
+        self._watch(tcp, peers, relay, relay.serve_peer)
+        self._watch(inner, applications, relay, functools.partial(self._serve_application, relay))
+
+    def _watch(self, sock: socket.socket, mask: int, relay: Relay, serve: Callable[[int], None]) -> None:
+        self._epoll.register(sock.fileno(), mask)
+        self._by_fd[sock.fileno()] = relay, serve
+
+    def _serve_application(self, relay: Relay, events: int) -> None:
+        for fd in relay.serve_application(events):
+            self._passed(fd)
+
+    def _want(self, relay: Relay, wanted: tuple[int, int]) -> None:
+        for sock, mask, former in zip(relay.sockets(), wanted, self._masks[relay], strict=True):
+            if mask != former:
+                self._epoll.modify(sock.fileno(), mask)
+        self._masks[relay] = wanted
+
+    def _remove(self, relay: Relay) -> None:
+        if self._masks.pop(relay, None) is None:
+            return  # it has been over before
+        self._leaving.discard(relay)
+        for sock in relay.sockets():
+            if self._by_fd.pop(sock.fileno(), None) is not None:
+                self._epoll.unregister(sock.fileno())
+        self._over(relay)

@@ -294,7 +294,7 @@ def test_one_thread_sends_while_another_reads_updates(ssad, pki, capabilities, k
 
         def send():
             view = memoryview(content)
-            for at in range(0, size, 5000):
+            for at in range(0, size - 5000, 5000):
                 ours.sendall(view[at : at + 5000])
 
         def read_at_the_peer():
@@ -317,6 +317,8 @@ def test_one_thread_sends_while_another_reads_updates(ssad, pki, capabilities, k
         received = b""
         while data := ours.recv(1000):
             received += data
+        threads[0].join(60)
+        ours.sendall(content[-5000:])  # whoever was faster: the last request is answered here at the latest
         for thread in threads:
             thread.join(60)
             assert not thread.is_alive()

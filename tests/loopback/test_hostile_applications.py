@@ -2,19 +2,24 @@
 
 import contextlib
 import fcntl
+import mmap
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import trustme
 
 import ssa
 from ssa import errors, wire
+from tests import peers
 from tests.peers import Daemon
 
 GOOD = wire.pack(wire.Connect("localhost"))
@@ -127,6 +132,82 @@ def test_a_listener_that_is_made_to_block(ssad, pki, monkeypatch):
         for _ in range(2):  # for a thread that waits still
             socket.create_connection(address, timeout=5).close()
         tcp.close()
+
+
+@contextlib.contextmanager
+def unreadable(directory):
+    """Memory that keeps whoever touches it waiting, until the end of the block; and a wait for somebody to do so."""
+    directory.mkdir()
+    server = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("unreadable.py"), directory], stdout=subprocess.PIPE
+    )
+    try:
+        assert server.stdout.readline() == b"ready\n"
+        with (directory / "page").open("rb") as file:
+            memory = mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ)
+        yield memory, server.stdout.readline
+    finally:
+        server.kill()
+        server.communicate()
+        subprocess.run(["umount", "--lazy", directory], check=True)
+
+
+def test_a_relayed_socket_that_is_made_to_wait(pki, monkeypatch):
+    """Its user waits; the daemon and the other users do not."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as held:
+        Path(name).chmod(0o755)  # for the other user
+        policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
+        daemon = held.enter_context(Daemon(Path(name), policy=policy))
+        for variable, value in daemon.environment.items():
+            monkeypatch.setenv(variable, value)
+        port, _ = held.enter_context(peers.openssl(pki, "-rev"))
+        another, _ = held.enter_context(peers.openssl(pki, "-rev"))
+        memory, somebody_touched_it = held.enter_context(unreadable(Path(name) / "unreadable"))
+        mine = held.enter_context(ssa.create_connection(("localhost", port), timeout=10))
+        mine.sendall(b"abc\n")
+        assert mine.recv(4) == b"cba\n"
+        sender = threading.Thread(target=send_quietly, args=(mine._aside, memory))
+        sender.start()
+        assert somebody_touched_it() == b"asked\n"  # with the socket locked, in tcp_sendmsg
+        mine.sendall(b"abc\n")
+        mine.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            mine.recv(4)
+        for _ in range(3):
+            assert served(daemon)
+        number = daemon.sockets()[0]
+        assert int(daemon.get(f"sockets/{number}/bytes_sent")) > 100
+        assert exit_status_as(65534, lambda: echo(another)) == 0
+        assert sender.is_alive()
+    sender.join(10)
+    assert not sender.is_alive()
+
+
+def send_quietly(sock, data):
+    with contextlib.suppress(OSError):  # the memory can't be read
+        sock.send(data)
+
+
+def echo(port):
+    with ssa.create_connection(("localhost", port), timeout=10) as sock:
+        sock.sendall(b"abc\n")
+        assert sock.recv(4) == b"cba\n"
+
+
+def exit_status_as(uid, action):
+    """A child process of that user does it."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_trust_anchors_by_the_thousand(ssad):

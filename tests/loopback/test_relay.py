@@ -20,9 +20,13 @@ import time
 from pathlib import Path
 
 import pytest
+from OpenSSL import SSL
 
 import ssa
 from ssa.ktls.probe import probe
+from ssa.relay import Relay
+from ssa.relay.channel import Channel, Workspace
+from ssa.suites import SUITES
 from tests import peers
 from tests.peers import Daemon
 
@@ -239,6 +243,55 @@ def test_what_comes_late_does_not_cost_the_last_words(ssad, pki):
             sock.sendall(bytes(3 * MIB))
         data, ended = peer.saw()
         assert (len(data), ended) == (3 * MIB, "")
+
+
+def test_a_slow_peer_is_waited_for_as_long_as_it_takes_something(pki):
+    """The clock is the test's."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tcp = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    inner, outer = socket.socketpair()
+    with tcp, peer, inner, outer:
+        channel = Channel(handshaken(pki), SUITES["TLS_AES_128_GCM_SHA256"], Workspace())
+        relay = Relay(channel, tcp, inner, held=lambda: False, do=lambda _relay, job: job())
+        outer.setblocking(False)
+        while relay.wanted()[1] & select.EPOLLIN:  # until the peer's window and our buffers are full
+            with contextlib.suppress(BlockingIOError):
+                outer.send(bytes(65536))
+            relay.serve_application(select.EPOLLIN)
+        relay.announce_end()
+        outer.close()
+        relay.serve_application(select.EPOLLHUP)
+        relay.look(1000)
+        assert relay.deadline == 1060
+        relay.look(1059)
+        assert (relay.deadline, relay.over) == (1060, False)
+        peer.setblocking(False)
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while taken < 8 * MIB:
+                taken += len(peer.recv(65536))
+        assert settled(lambda: not relay.serve_peer(select.EPOLLOUT) and relay.counts()[0] > taken)
+        relay.look(1061)
+        assert (relay.deadline, relay.over) == (1121, False)
+        relay.look(1122)
+        assert relay.over
+
+
+def handshaken(pki):
+    """A client's connection of OpenSSL's, behind its handshake."""
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.use_certificate_chain_file(pki.cert)
+    context.use_privatekey_file(pki.key)
+    ours, other = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD)), SSL.Connection(context)
+    ours.set_connect_state()
+    other.set_accept_state()
+    for one, another in [(ours, other), (other, ours)] * 2:
+        with contextlib.suppress(SSL.WantReadError):
+            one.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            another.bio_write(one.bio_read(65536))
+    return ours
 
 
 def test_half_close_leaves_the_other_direction(ssad, pki):
