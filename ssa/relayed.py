@@ -62,8 +62,23 @@ def send(sock: socket.socket, data: bytes) -> int:
 
 
 def end(sock: socket.socket) -> None:
-    """As `control.end`, of a descriptor of either kind."""
-    (end_writing if is_relayed(sock) else control.end)(sock)
+    """Say goodbye in order, on a descriptor of either kind that is about to be closed. Raises OSError."""
+    if is_relayed(sock):
+        end_writing(sock)
+    else:
+        control.end(sock, say_goodbye)
+
+
+def say_goodbye(sock: socket.socket) -> None:
+    """close_notify and the FIN, of a socket of the kernel's. Where there is no room for them, the daemon waits for it.
+
+    Raises OSError, BlockingIOError where there is no daemon, and no room after a second either.
+    """
+    try:
+        control.end_writing(sock, 0)
+    except BlockingIOError:
+        if not client.end_later(sock):
+            control.end_writing(sock)
 
 
 def failure(sock: socket.socket) -> OSError | None:

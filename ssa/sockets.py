@@ -311,7 +311,8 @@ def _renew_key(fd: int, sock: stdlib.socket) -> int:
 def close(fd: int) -> None:
     """Tell the peer that the stream ends here (close_notify), and close the descriptor.
 
-    Waits, for a second at most, where what was written before fills the send buffer.
+    Where what was written before fills the send buffer, the daemon says it, and keeps the connection until the peer has
+    all; without a daemon there is a second to wait for room.
 
     A peer that has gone already needs no telling: the descriptor is closed in any case.
     """

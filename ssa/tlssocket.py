@@ -20,7 +20,7 @@ import os
 import select
 import socket
 
-from ssa import client, relayed, stream
+from ssa import relayed, stream
 from ssa.endpoint import LISTENING, LIVE, Endpoint, deadline_of, wait
 from ssa.ktls import control
 
@@ -293,7 +293,7 @@ class TLSSocket(Endpoint):
             return
         if how in (socket.SHUT_WR, socket.SHUT_RDWR) and not self._write_ended:
             with self._plain() as plain:
-                (relayed.end_writing if self._relayed else self._say_goodbye)(plain)
+                (relayed.end_writing if self._relayed else relayed.say_goodbye)(plain)
             self._end_writing()
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self._read_ended = True
@@ -309,20 +309,11 @@ class TLSSocket(Endpoint):
             if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
                 with self._plain() as plain:
                     if not was_relayed:
-                        control.end(plain, self._say_goodbye)
+                        control.end(plain, relayed.say_goodbye)
                     elif not self._write_ended:
                         relayed.end_writing(plain)
         finally:
             super()._real_close()  # type: ignore[misc] # typeshed does not know it
-
-    def _say_goodbye(self, plain: _socket) -> None:
-        """close_notify and the FIN. Who does not wait leaves it to the daemon where there is no room for them."""
-        patience = 1 if self.gettimeout() != 0 else 0
-        try:
-            control.end_writing(plain, patience)
-        except BlockingIOError:
-            if patience or not client.end_later(self):
-                raise
 
     def __repr__(self) -> str:
         return super().__repr__().replace("ssa.tlssocket.", "ssa.", 1)

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import select
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -93,6 +94,14 @@ class _Sender(threading.Thread):
         self._sending = threading.Lock()  # held from before a read to the end of the write: nothing is in between
         self._complete = False
         self._failed = False
+
+    def start(self) -> None:
+        """Start, and let no interrupt come in between: the interpreter's end crashes in a thread that is half begun."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def run(self) -> None:
         chunks = self._chunks()

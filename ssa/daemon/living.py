@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
-from ssa.daemon import requests
+from ssa.daemon import farewell, requests
 from ssa.daemon.quota import Threads
 from ssa.daemon.requests import Handover
 from ssa.daemon.terms import agree
@@ -131,29 +130,18 @@ async def ticket(
 
 
 async def close(
-    service: Service, _application: Application, _request: Close, sock: socket.socket, _files: list[int]
+    service: Service, application: Application, _request: Close, sock: socket.socket, _files: list[int]
 ) -> Reply:
     """What was written is all: the peer is told so, behind the last byte.
 
     For a relayed socket that is how its end is told from a crash. For one of the kernel's it is asked where the send
-    buffer has no room for it, by who cannot wait.
+    buffer has no room for it.
     """
     if (relay := _live(service, sock).relay) is not None:
         relay.announce_end()
     else:
-        await trio.to_thread.run_sync(
-            _end_writing, requests.twin(sock), abandon_on_cancel=True, limiter=_SENDERS.mine()
-        )
+        farewell.see_off(requests.twin(sock), application.uid)
     return Reply()
-
-
-_FAREWELL = 30  # seconds for a peer that does not read to make room
-
-
-def _end_writing(sock: socket.socket) -> None:
-    """Nobody waits for this: so it owns the socket."""
-    with sock, contextlib.suppress(OSError):
-        control.end_writing(sock, _FAREWELL)
 
 
 _KEY_UPDATE = 5  # bytes of the message

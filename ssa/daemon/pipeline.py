@@ -153,18 +153,24 @@ async def _connected(service: Service, sock: socket.socket) -> _Connection:
     """
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
-    while (state := sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]) in (TCP_SYN_SENT, TCP_SYN_RECV):
+    while _state(sock) in (TCP_SYN_SENT, TCP_SYN_RECV):
         await trio.lowlevel.wait_writable(sock)
+    half_closed = _is_half_closed(sock)
+    state = _state(sock)  # behind that: a FIN that comes in between shows as what it is
     if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise errors.error(_CONNECT_REASONS.get(failed, "NETWORK"), os.strerror(failed))
     if state == TCP_CLOSE_WAIT:
         raise errors.error("PEER_CLOSED")
-    if state != TCP_ESTABLISHED or _is_half_closed(sock):
+    if state != TCP_ESTABLISHED or half_closed:
         raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
     try:
         return _Connection(sock, SocketKey.of(sock), service.diags.of(sock))
     except OSError as exc:
         raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
+
+
+def _state(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 # What a connect(2) that was under way came to.

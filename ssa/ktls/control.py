@@ -109,8 +109,8 @@ def end_writing(sock: socket.socket, patience: float = 1) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
-def end(sock: socket.socket, end_writing: Callable[[socket.socket], None] = end_writing) -> None:
-    """Say goodbye in order: close_notify and the FIN behind the last byte written. Waits for room, a second at most.
+def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> None:
+    """Have goodbye said, close_notify and the FIN behind the last byte written, and leave nothing unread.
 
     Who closes with something left unread resets the connection, and what was written last may never arrive: so what
     has come meanwhile is read and thrown away. Errors of a connection that has ended already are not told.
@@ -118,7 +118,7 @@ def end(sock: socket.socket, end_writing: Callable[[socket.socket], None] = end_
     Raises OSError for what is wrong with the descriptor itself.
     """
     try:
-        end_writing(sock)
+        say_goodbye(sock)
         for _ in range(_LEFTOVERS):
             if not sock.recvmsg(_MAX_RECORD, _ANCILLARY, socket.MSG_DONTWAIT)[0]:
                 break

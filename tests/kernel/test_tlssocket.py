@@ -1125,6 +1125,37 @@ def test_close_when_it_is_done_and_nobody_has_looked(server):
             assert accepted.recv(1) == b""  # close_notify: not cut
 
 
+@pytest.mark.parametrize("timeout", [None, 0], ids=["waits", "does not wait"])
+def test_the_last_words_of_many_to_peers_that_are_slow(server, ssad, timeout):
+    """Closed with more in the send buffers than the peers have read: all of it arrives, and the end behind it."""
+    held = []
+    with contextlib.ExitStack() as accepted:
+        for _ in range(24):
+            client = ssa.create_connection(("localhost", server.getsockname()[1]), timeout=10)
+            peer = accepted.enter_context(server.accept()[0])
+            peer.settimeout(10)
+            client.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += client.send(bytes(16384))
+            client.settimeout(timeout)
+            began = time.monotonic()
+            client.close()
+            assert time.monotonic() - began < 0.5
+            held.append((peer, sent))
+        time.sleep(1.5)  # longer than close() waits for anything
+        for peer, sent in held:
+            got = 0
+            while data := peer.recv(65536):  # b"" is a close_notify: a stream that was cut is an error
+                got += len(data)
+            assert got == sent
+        deadline = time.monotonic() + 10
+        while len(ssad.sockets()) > len(held) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(ssad.sockets()) == len(held)  # the peers' ends
+
+
 def test_what_one_of_two_has_ended_neither_can_send_on(pair):
     client, server = pair
     with client.dup() as twin:

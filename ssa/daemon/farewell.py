@@ -1,0 +1,103 @@
+"""Ends streams in order for applications that have closed them with the send buffer full.
+
+The daemon says close_notify as soon as there is room for it, and keeps the socket until the peer has all: the kernel
+resets a connection in which something comes for a socket that is closed, and what is in the send buffer then is lost.
+Nothing is read: whoever else has the socket may go on reading.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import select
+import struct
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa.daemon import requests
+from ssa.daemon.quota import Threads, most_descriptors, work_for
+from ssa.ktls import control
+
+if TYPE_CHECKING:
+    import socket
+
+_log = logging.getLogger("ssa.daemon")
+
+_PATIENCE = 60  # seconds without a byte taken, as the kernel has with a socket that was closed
+_LOOK = 0.1  # seconds between looks: nobody tells that something was acknowledged
+
+# A thread for each user: the kernel makes it wait for a send in which an application is blocked.
+_THREADS = Threads(1)
+
+_leaving: dict[int, list[_Farewell]] = {}  # by uid
+
+
+def see_off(sock: socket.socket, uid: int) -> None:
+    """End a user's stream. The socket is taken over."""
+    if (farewells := _leaving.get(uid)) is None:
+        _leaving[uid] = [_Farewell(sock)]
+        trio.lowlevel.spawn_system_task(_see_off, uid)
+    elif uid and len(farewells) >= most_descriptors():
+        _log.debug("uid %d: too many streams that wait for their peers, one is cut", uid)
+        requests.drop(sock)
+    else:
+        farewells.append(_Farewell(sock))
+
+
+async def _see_off(uid: int) -> None:
+    work_for(uid)
+    farewells = _leaving[uid]
+    while farewells:
+        over = await trio.to_thread.run_sync(
+            _over, tuple(farewells), time.monotonic(), abandon_on_cancel=True, limiter=_THREADS.mine()
+        )
+        for farewell in over:
+            farewells.remove(farewell)
+            requests.drop(farewell.sock)
+        await trio.sleep(_LOOK)
+    del _leaving[uid]
+
+
+def _over(farewells: tuple[_Farewell, ...], now: float) -> list[_Farewell]:
+    return [farewell for farewell in farewells if farewell.is_over(now)]
+
+
+class _Farewell:
+    """One stream that ends."""
+
+    __slots__ = ("_deadline", "_said", "_unsent", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._said = False
+        self._unsent = -1  # bytes, when it was looked at last
+        self._deadline = 0.0
+
+    def is_over(self, now: float) -> bool:
+        """Whether the socket can be closed."""
+        try:
+            self._say_goodbye()
+        except OSError as exc:
+            _log.debug("a stream that was to end in order: %s", exc.strerror)
+            return True
+        unsent = int(struct.unpack("=i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+        if unsent != self._unsent:
+            self._unsent, self._deadline = unsent, now + _PATIENCE
+        return (self._said and (not unsent or self._is_ended())) or now > self._deadline
+
+    def _say_goodbye(self) -> None:
+        if not self._said:
+            try:
+                control.end_writing(self.sock, 0)
+            except BlockingIOError:
+                return  # there is no room yet
+            self._said = True
+
+    def _is_ended(self) -> bool:
+        """Whether it was reset; or ended by the peer too, so that nothing can come any more."""
+        poll = select.poll()
+        poll.register(self.sock, 0)
+        return bool(poll.poll(0))
