@@ -140,7 +140,7 @@ def test_mail(ssad, pki, tmp_path, protocol):
     elsewhere.cert, elsewhere.key = pki.issue("elsewhere", "elsewhere.test")
     script = STARTTLS[protocol]
     with mailservers.dovecot(pki) as ports:
-        assert run(script, ports[protocol]) == "ssa.inject"
+        assert run(script, ports[protocol]) == "ssa.inject.sslsocket"
     with mailservers.dovecot(elsewhere) as ports:
         assert run(script, ports[protocol], prefix="") == "ssl"  # these verify nobody, by default
         assert "HOSTNAME_MISMATCH" in run(script, ports[protocol])

@@ -1,0 +1,132 @@
+"""Errors of both kinds, ssa's and ssl's, and what a program is told that asks for what has no counterpart."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+
+from ssa import errors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+
+class SSLError(errors.SSAError, ssl.SSLError):
+    """An `ssa.SSAError` that is an `ssl.SSLError` too; so are the classes below, each of its own."""
+
+    library = "SSA"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (error, (self.reason, self.detail, self.alert))
+
+
+class HandshakeError(SSLError, errors.HandshakeError):
+    """The handshake did not complete."""
+
+
+class PolicyError(SSLError, errors.PolicyError):
+    """The administrator's policy does not allow what was asked."""
+
+
+class CertificateError(SSLError, errors.CertificateError, ssl.SSLCertVerificationError):
+    """The peer's certificate was refused."""
+
+    def __init__(self, reason: str, detail: str = "", *, alert: str | None = None) -> None:
+        super().__init__(reason, detail, alert=alert)
+        self.verify_code = _VERIFY_CODES.get(reason, 1)
+        self.verify_message = self.strerror or ""
+
+
+class StreamCut(ssl.SSLEOFError, ConnectionAbortedError):
+    """The stream ended without close_notify: what came may not be all. `suppress_ragged_eofs` does not hide it."""
+
+
+class WantRead(ssl.SSLWantReadError, BlockingIOError):
+    """Nothing is there to read."""
+
+
+class WantWrite(ssl.SSLWantWriteError, BlockingIOError):
+    """There is no room to write, or the handshake is under way: the descriptor is writable when it is done."""
+
+
+# A timeout and a reset are TimeoutError and ConnectionResetError in `ssl` too, and no SSLError.
+_TWINS: dict[type[OSError], type[SSLError]] = {
+    errors.SSAError: SSLError,
+    errors.HandshakeError: HandshakeError,
+    errors.PolicyError: PolicyError,
+    errors.CertificateError: CertificateError,
+}
+_VERIFY_CODES = {  # X509_V_ERR_* of OpenSSL's x509_vfy.h
+    "UNKNOWN_CA": 20,
+    "BAD_SIGNATURE": 7,
+    "CERTIFICATE_NOT_YET_VALID": 9,
+    "CERTIFICATE_EXPIRED": 10,
+    "SELF_SIGNED_CERTIFICATE": 18,
+    "NOT_A_CA": 79,
+    "PATH_LENGTH": 25,
+    "WRONG_PURPOSE": 26,
+    "NAME_CONSTRAINT": 47,
+    "HOSTNAME_MISMATCH": 62,
+    "WEAK_KEY": 66,
+}
+_OF_TLS = (errno.EPROTO, errno.EBADMSG, errno.EKEYEXPIRED)  # alerts, forged records, keys
+
+
+def error(reason: str, detail: str = "", alert: str | None = None) -> OSError:
+    """An error of a row of `ssa.errors`, as programs that know `ssl` expect it."""
+    return as_ssl(errors.error(reason, detail, alert))
+
+
+def as_ssl(exc: OSError, want: type[ssl.SSLError] | None = None) -> OSError:
+    """The same error as programs that know `ssl` expect it; `want` is what would block."""
+    if isinstance(exc, ssl.SSLError):
+        return exc
+    if isinstance(exc, errors.SSAError):
+        twin = _TWINS.get(type(exc))
+        return exc if twin is None else twin(exc.reason, exc.detail, alert=exc.alert)
+    if want is not None and isinstance(exc, BlockingIOError):
+        number = ssl.SSL_ERROR_WANT_READ if issubclass(want, ssl.SSLWantReadError) else ssl.SSL_ERROR_WANT_WRITE
+        return want(number, exc.strerror)
+    if exc.errno == errno.ECONNABORTED:
+        return StreamCut(ssl.SSL_ERROR_EOF, exc.strerror)
+    if exc.errno in _OF_TLS:
+        return ssl.SSLError(exc.errno, exc.strerror)
+    return exc
+
+
+def denied(words: str) -> NoReturn:
+    """Raises POLICY_DENIED."""
+    raise error("POLICY_DENIED", words)
+
+
+class Absent:
+    """A method that has no counterpart: it says so when it is called."""
+
+    def __init__(self, words: str) -> None:
+        self._words = words
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., NoReturn]:
+        def refuse(*_args: object, **_kwargs: object) -> NoReturn:
+            raise error("NO_COUNTERPART", f"{self._name}: {self._words}")
+
+        return refuse
+
+
+class Fixed(Absent):
+    """A setting that has no counterpart: it can be set to what it is, and to nothing else."""
+
+    def __init__(self, value: object, words: str) -> None:
+        super().__init__(words)
+        self._value = value
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self._value
+
+    def __set__(self, instance: object, value: object) -> None:
+        if value != self._value and (value or self._value):
+            raise error("NO_COUNTERPART", f"{self._name} = {value!r}: {self._words}")

@@ -1,0 +1,225 @@
+"""`ssl.SSLSocket` as a `TLSSocket`."""
+
+# ruff: noqa: SLF001 - to stand in for `ssl` is to know what it is made of
+
+from __future__ import annotations
+
+import errno
+import ssl
+
+from ssa.endpoint import FRESH, LIVE, PLAIN
+from ssa.inject.context import SSLContext
+from ssa.inject.failures import Absent, Fixed, WantRead, WantWrite, as_ssl
+from ssa.options import (
+    IPPROTO_TLS,
+    TLS_CHOSEN_CIPHER,
+    TLS_PEER_CERTIFICATE_CHAIN,
+    TLS_RESUMED_SESSION,
+    TLS_VERSION_CONN,
+)
+from ssa.options import TLS_ALPN as _ALPN
+from ssa.settings import File
+from ssa.suites import SUITES
+from ssa.tlssocket import TLSSocket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Any
+
+
+class SSLSocket(TLSSocket):
+    """A `TLSSocket` with the methods of `ssl.SSLSocket`."""
+
+    __slots__ = ("_context", "_server_hostname", "_server_side")
+
+    _context: SSLContext
+    _server_hostname: str | None
+    _server_side: bool
+
+    get_channel_binding = Absent("what it would be bound to is known to ssad only")
+    verify_client_post_handshake = Absent("a client's certificate is asked for in the handshake, or not at all")
+    shared_ciphers = Absent("what the client offered is known to ssad only")
+
+    def __init__(self, *_args: object, **_kwargs: object) -> None:
+        raise TypeError("SSLSocket does not have a public constructor: SSLContext.wrap_socket() makes them")
+
+    @classmethod
+    def wrap(
+        cls,
+        context: SSLContext,
+        sock: socket.socket,
+        server_hostname: str | None,
+        *,
+        server_side: bool,
+        handshake: bool,
+    ) -> SSLSocket:
+        """A socket of a context, in the place of a plain one."""
+        settings = context.settings(server_side=server_side, server_hostname=server_hostname)
+        timeout, connected = sock.gettimeout(), _is_connected(sock)
+        if connected and handshake and timeout == 0:
+            raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
+        listening = bool(sock.getsockopt(_SOL_SOCKET, _SO_ACCEPTCONN))
+        self = cls.adopt(sock.detach(), sock.family, settings, PLAIN if connected else FRESH)
+        self.settimeout(timeout)
+        self._context, self._server_hostname, self._server_side = context, server_hostname, server_side
+        try:
+            if listening:
+                self.listen()
+            elif connected and handshake:
+                self.do_handshake()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _like(self, other: SSLSocket) -> SSLSocket:
+        self._context, self._server_hostname = other._context, other._server_hostname
+        self._server_side = other._server_side
+        return self
+
+    context = property(lambda self: self._context, doc="As of `ssl.SSLSocket`.")
+    server_side = property(lambda self: self._server_side, doc="As of `ssl.SSLSocket`.")
+    server_hostname = property(lambda self: self._server_hostname, doc="As of `ssl.SSLSocket`.")
+    session = Fixed(None, "sessions are kept by ssad, for all programs")
+
+    def _accepted(self, *args: Any, **kwargs: Any) -> SSLSocket:
+        return super()._accepted(*args, **kwargs)._like(self)
+
+    def dup(self) -> SSLSocket:
+        """As of `ssa.TLSSocket`."""
+        return super().dup()._like(self)
+
+    def _check_live(self) -> None:
+        if self._phase == PLAIN:
+            self.do_handshake()  # reading and writing make the handshake where none was made before
+        super()._check_live()
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl has it
+        """As of `ssl.SSLSocket`; nothing where it is done. On a non-blocking socket: SSLWantWriteError until it is."""
+        timeout = self.gettimeout()
+        if timeout == 0 and block:
+            self.settimeout(None)
+        try:
+            if self._phase != LIVE:
+                self.upgrade(server_side=self._server_side)
+        except OSError as exc:
+            raise as_ssl(exc, WantWrite) from None
+        finally:
+            if timeout == 0 and block:
+                self.settimeout(timeout)
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as ssl has it
+        """As of `ssl.SSLSocket`."""
+        return self.recv(len) if buffer is None else self.recv_into(buffer, len)
+
+    def write(self, data: Any) -> int:
+        """As of `ssl.SSLSocket`."""
+        return self.send(data)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        """As of `ssa.TLSSocket`."""
+        return _recv(self, buflen, flags)  # type: ignore[no-any-return]
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """As of `ssa.TLSSocket`."""
+        return _recv_into(self, buffer, nbytes or 0, flags)  # type: ignore[no-any-return]
+
+    def pending(self) -> int:
+        """0: nothing that was decrypted waits outside the kernel, and poll(2) tells the truth."""
+        return 0
+
+    def unwrap(self) -> SSLSocket:
+        """End the stream, and wait for the peer's end. What comes back can only be closed.
+
+        The kernel has no way back to plain text. Raises OSError where data comes instead of the end.
+        """
+        self.shutdown(_SHUT_WR)
+        if self.recv(1):
+            raise ssl.SSLError(errno.EPROTO, "application data after close notify")
+        return self
+
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:  # noqa: FBT001, FBT002
+        """As of `ssl.SSLSocket`. What is shown was verified."""
+        pem = self.getsockopt(IPPROTO_TLS, TLS_PEER_CERTIFICATE_CHAIN).partition(_END)
+        if not pem[0]:
+            return None
+        if binary_form:
+            return ssl.PEM_cert_to_DER_cert((pem[0] + pem[1]).decode())
+        file = File(pem[0] + pem[1] + b"\n")
+        decoded: dict[str, Any] = ssl._ssl._test_decode_cert(f"/proc/self/fd/{file.fd}")  # type: ignore[attr-defined]
+        return decoded
+
+    def version(self) -> str | None:
+        """As of `ssl.SSLSocket`."""
+        if self._phase != LIVE:
+            return None
+        return str(self.getsockopt(IPPROTO_TLS, TLS_VERSION_CONN, 16).decode())
+
+    def cipher(self) -> tuple[str, str, int] | None:
+        """As of `ssl.SSLSocket`."""
+        if self._phase != LIVE:
+            return None
+        suite = SUITES[self.getsockopt(IPPROTO_TLS, TLS_CHOSEN_CIPHER).decode()]
+        return suite.openssl, suite.version.label, suite.aead.key * 8
+
+    def selected_alpn_protocol(self) -> str | None:
+        """As of `ssl.SSLSocket`."""
+        if self._phase != LIVE:
+            return None
+        return self.getsockopt(IPPROTO_TLS, _ALPN).decode() or None
+
+    def selected_npn_protocol(self) -> None:
+        """As of `ssl.SSLSocket`: NPN is no more."""
+
+    def compression(self) -> None:
+        """As of `ssl.SSLSocket`: there is none."""
+
+    @property
+    def session_reused(self) -> bool | None:
+        """As of `ssl.SSLSocket`."""
+        return bool(self.getsockopt(IPPROTO_TLS, TLS_RESUMED_SESSION)) if self._phase == LIVE else None
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise
+        return False
+    return True
+
+
+def _translating(name: str, want: type[ssl.SSLError] | None) -> Callable[..., Any]:
+    """A method of `TLSSocket` whose errors are ssl's too."""
+    inherited: Callable[..., Any] = getattr(TLSSocket, name)
+
+    def method(self: SSLSocket, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return inherited(self, *args, **kwargs)
+        except OSError as exc:
+            raise as_ssl(exc, want) from None
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = inherited.__doc__
+    return method
+
+
+_recv, _recv_into = _translating("recv", WantRead), _translating("recv_into", WantRead)
+for _name, _want in {
+    "recvmsg_into": WantRead,
+    "send": WantWrite,
+    "sendall": WantWrite,
+    "sendmsg": WantWrite,
+    "sendfile": WantWrite,
+    "shutdown": WantWrite,
+    "connect": None,  # one that is under way says so in the words of connect(2)
+    "listen": None,
+}.items():
+    setattr(SSLSocket, _name, _translating(_name, _want))
+
+_SOL_SOCKET, _SO_ACCEPTCONN, _SHUT_WR = 1, 30, 1
+_END = b"-----END CERTIFICATE-----"
+SSLContext.sslsocket_class = SSLSocket
