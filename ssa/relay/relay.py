@@ -178,8 +178,9 @@ class Relay:
         self._finish()
 
     def abort(self, how: str) -> None:
-        """End the connection at once, in the thread that serves it."""
-        self._do(self, functools.partial(self._abort, how))
+        """End the connection at once, in the thread that serves it; one that is over may have none any more."""
+        if not self.over:
+            self._do(self, functools.partial(self._abort, how))
 
     def _abort(self, how: str) -> None:
         self._up = self._down = b""

@@ -218,15 +218,15 @@ class _Thread(threading.Thread):
         try:
             if not relay.over:
                 do(*arguments)
+            if not relay.over:
+                self._settle(relay)
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
             _log.exception("a fault of ssad's own: a relayed connection is ended")
-            relay.give_up()
+            with contextlib.suppress(OSError):
+                relay.give_up()
+            relay.over = True
         if relay.over:
             self._remove(relay)
-        elif (wanted := relay.wanted()) != self._masks[relay]:
-            self._want(relay, wanted)
-        if relay.deadline is not None and not relay.over:
-            self._leaving.add(relay)
 
     def _register(self, relay: Relay) -> None:
         tcp, inner = relay.sockets()
@@ -242,8 +242,13 @@ class _Thread(threading.Thread):
         for fd in relay.serve_application(events):
             self._passed(fd)
 
-    def _want(self, relay: Relay, wanted: tuple[int, int]) -> None:
-        for sock, mask, former in zip(relay.sockets(), wanted, self._masks[relay], strict=True):
+    def _settle(self, relay: Relay) -> None:
+        if relay.deadline is not None:
+            self._leaving.add(relay)
+        wanted, formerly = relay.wanted(), self._masks[relay]
+        if wanted == formerly:
+            return
+        for sock, mask, former in zip(relay.sockets(), wanted, formerly, strict=True):
             if mask != former:
                 self._epoll.modify(sock.fileno(), mask)
         self._masks[relay] = wanted

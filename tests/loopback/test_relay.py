@@ -709,7 +709,7 @@ def test_a_successor_does_not_know_the_sockets_of_before(mortal, pki):
 
 
 def test_the_administrator_ends_it(ssad, pki):
-    peer = Peer()
+    peer, before = Peer(), ssad.descriptors()
     with peers.python_server(pki, peer) as port, client(port) as sock:
         sock.sendall(b"x")
         with (ssad.mount / "sockets" / ssad.sockets()[0] / "close").open("w") as file:
@@ -717,6 +717,8 @@ def test_the_administrator_ends_it(ssad, pki):
         with pytest.raises(ConnectionAbortedError, match="administrator"):
             sock.recv(1)
         assert peer.saw()[1] == "cut"
+        assert settled(lambda: ssad.descriptors() <= before)  # the thread's own are among them
+        assert (ssad.mount / "sockets" / ssad.sockets()[0] / "close").write_text("1")  # once more: nobody serves it now
 
 
 def test_a_thousand_leave_nothing(ssad, pki):
