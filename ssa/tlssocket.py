@@ -131,6 +131,8 @@ class TLSSocket(Endpoint):
         if exc.errno == errno.ECONNRESET and self._relayed:
             self._is_over(1)
             return nothing
+        if exc.errno in _GONE:
+            self._end_writing()
         if exc.errno in _MEANINGS:
             raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
         raise exc
@@ -172,6 +174,8 @@ class TLSSocket(Endpoint):
         with self._plain() as plain:
             if not self._relayed:
                 if stream.is_cut_untrusted(plain):
+                    if control.is_gone(plain):
+                        self._end_writing()
                     raise self._failed(stream.truncated())
                 return False
             if (failure := relayed.failure(plain)) is not None:
@@ -322,6 +326,10 @@ class TLSSocket(Endpoint):
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _SENDFILE = 2**30  # bytes between two looks at how long the key has served
 _NO_DATA = OSError(errno.EIO, os.strerror(errno.EIO))  # what a read says of a record that is no data
+# What a read says once of a connection that is gone. The kernel takes data for it still, and throws that away.
+_GONE = frozenset(
+    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+)
 _MEANINGS = {
     errno.EBADMSG: "a record was forged or damaged on its way: it does not decrypt",
     errno.EKEYEXPIRED: "the peer has changed its key, and no ssad was there to follow",

@@ -13,7 +13,7 @@ import threading
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ssa import __version__, paths
 from ssa.cli import output
@@ -26,6 +26,8 @@ from ssa.policy import files
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
+
+_T = TypeVar("_T")
 
 OK, NOTE, LACKS = "ok", "note", "lacks"
 _PATIENCE = 3.0  # seconds; a daemon that has not answered by then is stuck
@@ -74,7 +76,7 @@ def _kernel() -> Iterator[Finding]:
     found = probe()
     release = f"Linux {platform.release()}"
     if not found.tls:
-        detail = f"{release}: {_bare(found.reason)}; the daemon relays, unless the policy's data_path forbids it"
+        detail = f"{release} has no TLS: {found.reason}; the daemon relays, unless the policy's data_path forbids it"
         yield Finding("kernel tls", NOTE, detail, _without_kernel_tls())
         return
     yield Finding("kernel tls", OK, f"{release}, {_module()}")
@@ -88,11 +90,6 @@ def _kernel() -> Iterator[Finding]:
     else:
         advice = "Linux 6.14 or later can; without it a peer that sends a KeyUpdate ends the connection"
         yield Finding("rekey", NOTE, "this kernel cannot change the keys of a connection (KeyUpdate)", advice)
-
-
-def _bare(reason: str) -> str:
-    """A message of ours without what is for others: its name, and that doctor tells more."""
-    return reason.rpartition("] ")[2].partition("; `ssa doctor`")[0]
 
 
 def _module() -> str:
@@ -185,9 +182,30 @@ def _mounted() -> Finding:
     return Finding("file system", OK, f"{tree.root}, TLS sockets: {len(tree.socket_ids())}")
 
 
-def _in_time(ask: Callable[[], Finding], otherwise: Finding) -> Iterator[Finding]:
+def _data_path() -> Iterator[Finding]:
+    """Whether the policy in force asks the kernel for what it lacks; nothing to say without a daemon."""
+    yield from (finding for finding in _in_time(_asked_of_the_kernel, None) if finding is not None)
+
+
+def _asked_of_the_kernel() -> Finding | None:
+    mount = Path(paths.mount_point())
+    try:
+        wanted, has = ((mount / name).read_text().strip() for name in ("policy/data_path", "kernel/tls"))
+    except OSError:
+        return None  # the check before says so
+    if wanted != "ktls" or has == "yes":
+        return Finding("data path", OK, wanted)
+    return Finding(
+        "data path",
+        LACKS,
+        f"the policy in force says ktls, and this kernel has none ({has}): every connection is refused",
+        "`ssa policy set data_path ktls-or-relay`, or a kernel with TLS",
+    )
+
+
+def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
     """Ask in a thread that may be left behind: a file system whose daemon is stuck answers never."""
-    answers: list[Finding] = []
+    answers: list[_T] = []
     thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
     thread.start()
     thread.join(_PATIENCE)
@@ -232,7 +250,7 @@ def _unreadable(check: str, failure: Exception, advice: str) -> Finding:
 
 # --- all of it ----------------------------------------------------------------------------------------------------
 
-CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (_versions, _kernel, _fuse, _config, _daemon, _mount)
+CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (_versions, _kernel, _fuse, _config, _daemon, _mount, _data_path)
 
 
 def examine() -> list[Finding]:

@@ -40,6 +40,7 @@ _MOST = 4096  # sessions on a port
 _MOST_BEGUN = 256  # of those whose handshake is under way: strangers begin them
 _PROTOCOL = "DTLSv1.2"
 _OURS = "relay"  # who encrypts and decrypts
+_WHY = "DTLS is never the kernel's"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +198,7 @@ def _discard(fd: int) -> None:
 
 
 def _live(service: Service, application: Application, association: Association, judge: Judge) -> LiveAssociation:
+    service.note_relayed(_WHY)
     engine, local, remote = association.engine, association.local, association.address
     family = socket.AF_INET if len(remote) == 2 else socket.AF_INET6
     return LiveAssociation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -38,20 +39,20 @@ async def serve(service: Service, listener: socket.socket) -> None:
     """Serve applications until cancelled."""
     listener.setblocking(False)
     quota = Quota(most_descriptors())
-    hang_ups = requests.HangUps()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hang_ups.watch)
-        while True:
-            await trio.lowlevel.wait_readable(listener)
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                continue
-            except OSError as exc:  # out of descriptors or memory: for now
-                _log.error("no application can be served at the moment: %s", exc.strerror)
-                await trio.sleep(0.1)
-                continue
-            nursery.start_soon(_serve_one, service, quota, hang_ups, connection)
+    with contextlib.closing(requests.HangUps()) as hang_ups:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hang_ups.watch)
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                try:
+                    connection, _ = listener.accept()
+                except BlockingIOError:
+                    continue
+                except OSError as exc:  # out of descriptors or memory: for now
+                    _log.error("no application can be served at the moment: %s", exc.strerror)
+                    await trio.sleep(0.1)
+                    continue
+                nursery.start_soon(_serve_one, service, quota, hang_ups, connection)
 
 
 async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps, connection: socket.socket) -> None:

@@ -44,7 +44,8 @@ environment:
                                        command read them too, so that several daemons can run side by side
   NOTIFY_SOCKET                        readiness is told to systemd (Type=notify)
 
-signals: SIGTERM and SIGINT end it and unmount. Sockets that applications hold live on: their keys are in the kernel.
+signals: SIGTERM and SIGINT end it and unmount. Sockets whose keys are in the kernel live on; those that it relays, DTLS
+among them, end with it, and their applications are told.
 exit status: 0 ended by a signal; 1 it could not start or go on, and said why; 2 wrong use.
 """
 
@@ -159,6 +160,7 @@ def _run(options: _Options) -> None:
         requests.close()
         socket_path.unlink(missing_ok=True)
         service.close()
+        run_dir.close()
 
 
 async def _serve(options: _Options, service: Service, requests: socket.socket) -> None:

@@ -17,10 +17,11 @@ import trio
 from ssa import errors, trust
 from ssa.daemon.living import description
 from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets, shared
-from ssa.daemon.requests import Handover, twin
+from ssa.daemon.requests import Handover, drop, twin
 from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree, hostname_untrusted
 from ssa.handshake import driver, tickets
+from ssa.handshake.contexts import withheld
 from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
 from ssa.handshake.secrets import application_secrets
 from ssa.handshake.sessions import Server
@@ -66,7 +67,8 @@ async def connect(
     engine = ClientEngine(context, sni_of(hostname), terms.policy.alpn, resumption.session)
     with _ending(sock), resumption:
         with deadline(terms.policy.handshake_timeout):
-            await driver.run(engine, sock, judge)
+            with _naming_what_is_withheld(terms.policy, kernel):
+                await driver.run(engine, sock, judge)
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
                 harvest = resumption.harvest(judge.chain, engine)
                 return _relay(service, application, engine, judge, connection, reason=relayed, harvest=harvest)
@@ -95,7 +97,7 @@ async def serve(service: Service, application: Application, serving: Serving, so
     engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
     judge = Judge(service, terms, None)
     with _ending(sock):
-        with deadline(terms.policy.handshake_timeout):
+        with deadline(terms.policy.handshake_timeout), _naming_what_is_withheld(terms.policy, kernel):
             await driver.run(engine, sock, judge)
         if relayed := relayed or reason_for_suite(engine.suite, kernel):
             return _relay(service, application, engine, judge, connection, reason=relayed)
@@ -191,6 +193,18 @@ def _is_half_closed(sock: socket.socket) -> bool:
 
 
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
+
+
+@contextlib.contextmanager
+def _naming_what_is_withheld(policy: Policy, kernel: Capabilities) -> Iterator[None]:
+    """Where the two ends share nothing, the reason may be that the kernel is asked for all of it."""
+    try:
+        yield
+    except errors.HandshakeError as exc:
+        if exc.alert != "handshake_failure" or not (missing := withheld(policy, kernel)):
+            raise
+        detail = f"{exc.detail}; not offered, as data_path is ktls and this kernel cannot: {missing}"
+        raise errors.error(exc.reason, detail, exc.alert) from exc
 
 
 def _attach(sock: socket.socket, policy: Policy, kernel: Capabilities) -> str:
@@ -291,7 +305,14 @@ def _relay(  # noqa: PLR0913 - all that the steps before have found
     service.note_relayed(reason)
     if harvest is not None and engine.version is TLSVersion.TLSv1_2:
         harvest.keep(harvest.glean(engine.stream()))  # its ticket came inside the handshake
-    relay, outer = service.relays.add(application.uid, engine.stream(), engine.suite, twin(connection.sock), harvest)
+    sock = twin(connection.sock)
+    try:
+        relay, outer = service.relays.add(application.uid, engine.stream(), engine.suite, sock, harvest)
+    except BaseException as exc:
+        drop(sock)
+        if isinstance(exc, OSError) and not isinstance(exc, errors.SSAError):
+            raise errors.error("NETWORK", exc.strerror or "") from exc
+        raise
     live = _register(service, application, engine, judge, connection, relay=relay, outer=outer)
     return Handover(description(live), outer)
 

@@ -170,11 +170,14 @@ class HangUps:
 
     async def watch(self) -> None:
         """Watch until cancelled."""
-        with self._epoll:
-            while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for fd, _ in self._epoll.poll(0):
-                    self._scopes[fd].cancel()
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for fd, _ in self._epoll.poll(0):
+                self._scopes[fd].cancel()
+
+    def close(self) -> None:
+        """Give back what it waited with, once nobody is in such a block."""
+        self._epoll.close()
 
 
 def twin(sock: socket.socket) -> socket.socket:

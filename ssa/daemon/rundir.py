@@ -46,3 +46,7 @@ class RunDirectory:
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         self.path = path
+
+    def close(self) -> None:
+        """Let a successor have it, though this process may not be able to end yet."""
+        os.close(self._lock)

@@ -76,7 +76,6 @@ class Service:
         self.relays = Relays(
             self.sockets.is_held,
             lambda uid, relay: for_user(uid, _let_go, relay),
-            lambda uid, fd: for_user(uid, requests.close_descriptor, fd),
         )
         self._relay_reasons: set[str] = set()
         self._probed = time.monotonic()
@@ -129,7 +128,7 @@ class Service:
 
     def check_room(self, uid: int) -> None:
         """Raise `ssa.SSAError` OVERLOADED where a user has as many relayed sockets as one may. Root is not counted."""
-        if uid and self.sockets.relayed(uid) + self.relays.leaving(uid) >= most_descriptors():
+        if uid and max(self.sockets.relayed(uid), self.relays.open(uid)) >= most_descriptors():
             raise errors.error("OVERLOADED", f"uid {uid} has {most_descriptors()} sockets that are relayed")
 
     def count_failure(self, failure: errors.SSAError) -> None:

@@ -135,6 +135,14 @@ def _offer(
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
 
 
+def withheld(policy: Policy, kernel: Capabilities) -> str:
+    """What a peer is not offered though the policy's suites allow it, as the kernel has to do it and cannot."""
+    if policy.data_path != "ktls":
+        return ""
+    suites = [suite for suite in (*policy.ciphersuites, *policy.ciphers) if not kernel.offers(suite)]
+    return ", ".join(dict.fromkeys(f"{suite.version.label} with {suite.aead.name}" for suite in suites))
+
+
 def _is_dhe(suite: Suite) -> bool:
     """Whether the sums are those of finite fields: long ones, on the event loop. A server chooses others.
 

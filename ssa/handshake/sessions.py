@@ -111,7 +111,7 @@ class SessionCache:
         shelf.append(session)
         del shelf[:-_EACH]
         self._servers.move_to_end(server)
-        while len(self._servers) > _SERVERS or self._is_over(next(iter(self._servers))):
+        while self._servers and (len(self._servers) > _SERVERS or self._is_over(next(iter(self._servers)))):
             self._servers.popitem(last=False)
 
     def _is_over(self, server: Server) -> bool:

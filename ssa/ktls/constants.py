@@ -25,4 +25,4 @@ KEY_UPDATE = 24
 
 SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
 SO_BINDTOIFINDEX = 62
-TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE_WAIT = 1, 2, 3, 8  # include/net/tcp_states.h
+TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_CLOSE_WAIT = 1, 2, 3, 7, 8  # include/net/tcp_states.h

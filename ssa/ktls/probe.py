@@ -54,8 +54,10 @@ def probe() -> Capabilities:
         for version in TLSVersion:
             found.update((version, aead.kernel) for aead in AEADS.values() if _works(version, aead))
         rekey = bool(found) and _can_rekey(next(aead for _, aead in sorted(found)))
-    except (OSError, errors.SSAError) as exc:
-        return Capabilities(frozenset(), rekey=False, reason=str(exc))
+    except errors.SSAError as exc:
+        return Capabilities(frozenset(), rekey=False, reason=f"setsockopt(TCP_ULP, tls): {exc.detail}")
+    except OSError as exc:
+        return Capabilities(frozenset(), rekey=False, reason=f"it could not be tried: {exc.strerror or exc}")
     return Capabilities(frozenset(found), rekey, reason="" if found else "the kernel refused every cipher")
 
 

@@ -130,7 +130,7 @@ def parse_version_untrusted(text: str) -> TLSVersion:
     word = _word_untrusted(text)
     if word in VERSIONS:
         return VERSIONS[word]
-    reason = ": the kernel has no other versions" if re.fullmatch(r"(?i)(SSL|TLS|DTLS)v?[0-9.]+", word) else ""
+    reason = ": ssa knows no other versions" if re.fullmatch(r"(?i)(SSL|TLS|DTLS)v?[0-9.]+", word) else ""
     raise BadValue(f"{quoted(word)} is not supported{reason}, expected {' or '.join(VERSIONS)}")
 
 

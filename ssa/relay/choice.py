@@ -13,7 +13,7 @@ def reason_for(data_path: str, kernel: Capabilities) -> str:
     """Why every connection under this setting goes by the relay; empty where the kernel is to be asked."""
     if data_path == "relay":
         return "the policy's data_path says so"
-    return kernel.reason.rpartition("] ")[2]  # without the error's name
+    return kernel.reason and f"this kernel has no TLS: {kernel.reason}"
 
 
 def reason_for_suite(suite: Suite, kernel: Capabilities) -> str:

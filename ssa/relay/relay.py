@@ -51,7 +51,9 @@ _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_UNSENT = 2 * TURN  # bytes: more are answers to a peer that sends and sends KeyUpdates, and reads nothing
+_PASSED = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _LEFTOVERS = 16  # turns of reading what nobody wants
+_NOBODYS = bytearray(TURN)  # where that goes, of all threads: nobody looks at it
 
 # As many descriptors as a message can have: what has no room the kernel closes for us, and that can block.
 _ANCILLARY = socket.CMSG_SPACE(253 * 4)
@@ -73,7 +75,6 @@ class Relay:
         "_keep_session",
         "_reading",
         "_received",
-        "_room",
         "_sent",
         "_tcp",
         "_unsent",
@@ -91,23 +92,23 @@ class Relay:
         inner: socket.socket,
         held: Callable[[], bool],
         do: Callable[[Relay, Callable[[], None]], None],
+        carried: tuple[int, int] = (0, 0),
         keep_session: Callable[[SSL.Connection], None] | None = None,
     ) -> None:
         """It owns both sockets. `held` tells whether any process has the application's end.
 
-        `do` has something done in the thread that serves the connection.
+        `do` has something done in the thread that serves the connection; `carried` are the bytes of its handshake.
         """
         self._channel: Channel | None = channel  # None: there is nothing more to be said or heard
-        self._room = channel.room
         self._tcp, self._inner = tcp, inner
         self._held = held
-        self._do = do
+        self._do: Callable[[Relay, Callable[[], None]], None] | None = do
         self._keep_session = keep_session
         self._up = self._down = b""  # for the peer, sealed; for the application
         self._writing = True  # the application may write: its data is taken
         self._reading = True  # the peer may write
         self._announced = False  # the application has said that its stream ends in order
-        self._sent, self._received = _carried(tcp)
+        self._sent, self._received = carried
         self._unsent = -1  # bytes, when it was looked at last
         self.over = False  # both sockets can be closed
         self.deadline: float | None = None  # on time.monotonic's clock, once the application has gone
@@ -179,8 +180,9 @@ class Relay:
 
     def abort(self, how: str) -> None:
         """End the connection at once, in the thread that serves it; one that is over may have none any more."""
-        if not self.over:
-            self._do(self, functools.partial(self._abort, how))
+        do = self._do
+        if do is not None and not self.over:
+            do(self, functools.partial(self._abort, how))
 
     def _abort(self, how: str) -> None:
         self._up = self._down = b""
@@ -190,8 +192,10 @@ class Relay:
     # --- the application's data ---------------------------------------------------------------------------------
 
     def _read_application_untrusted(self) -> list[int]:
+        if self._channel is None:
+            return []
         try:
-            size, ancillary, _, _ = self._inner.recvmsg_into([self._room.content], _ANCILLARY, socket.MSG_DONTWAIT)
+            size, ancillary, _, _ = self._inner.recvmsg_into([self._channel.room.content], _ANCILLARY, _PASSED)
         except BlockingIOError:
             return []
         except OSError:  # ECONNRESET: it was closed with something unread
@@ -278,7 +282,7 @@ class Relay:
         if self._channel is None:
             return
         try:
-            size = self._tcp.recv_into(self._room.records, TURN, socket.MSG_DONTWAIT)
+            size = self._tcp.recv_into(self._channel.room.records, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError as exc:
@@ -365,7 +369,7 @@ class Relay:
     def _discard(self) -> None:
         try:
             for _ in range(_LEFTOVERS):
-                if not self._tcp.recv_into(self._room.records, TURN, socket.MSG_DONTWAIT):
+                if not self._tcp.recv_into(_NOBODYS, TURN, socket.MSG_DONTWAIT):
                     break
             else:
                 return  # others have their turn
@@ -389,25 +393,33 @@ class Relay:
             self._discard()
         if self.over or self.deadline is None:
             return
-        unsent = self._unacknowledged() + len(self._up)
+        try:
+            unsent = self._unacknowledged() + len(self._up)
+        except OSError as exc:  # the application has made a listener of it
+            _log.debug("a relayed connection is none any more: %s", exc.strerror)
+            self.give_up()
+            return
         if unsent != self._unsent:
             self._unsent, self.deadline = unsent, now + _LINGER
         elif self.deadline < now:
             self.give_up()
 
     def _finish(self) -> None:
-        """Over: whoever has it closes the sockets."""
+        """Over: whoever has it closes the sockets. An application may keep its end for long: that keeps no thread's."""
         self.over = True
+        self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
 
 
-def _carried(tcp: socket.socket) -> tuple[int, int]:
-    """How many bytes TCP has sent so far, and how many of those that it has received were read."""
-    info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
+    """How many bytes TCP has sent so far, and how many of those that it has received were read. Raises OSError."""
+    waiting = -1
+    while waiting != (waiting := _waiting(tcp, termios.FIONREAD)):  # more can come between the two
+        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     if len(info) < _TCP_INFO.size:  # before Linux 4.19
         return 0, 0
     received, sent = _TCP_INFO.unpack(info)
-    return sent, received - _waiting(tcp, termios.FIONREAD)
+    return sent, received - waiting
 
 
 def _waiting(sock: socket.socket, which: int) -> int:

@@ -4,8 +4,8 @@ A thread, because to go round the daemon's event loop takes longer than to seal 
 each user, because an application has the TCP socket too and can make a call on it last as long as it likes: it makes
 its own user's connections wait. Not one for each connection: an idle one would cost more than its OpenSSL does.
 
-The threads read, write and shut down. To open, to close and to remember is the event loop's, so that a descriptor's
-number that is looked at there is still what it was.
+The threads read, write and shut down. To open sockets, to close and to remember them is the event loop's, so that a
+descriptor's number that is looked at there is still what it was.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ssa import errors
 from ssa.ktls.install import shut_down
 from ssa.relay.channel import Channel, Workspace
-from ssa.relay.relay import Relay
+from ssa.relay.relay import Relay, bytes_carried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,20 +49,14 @@ _CARRIED = ((socket.SO_RCVTIMEO, 16), (socket.SO_SNDTIMEO, 16), (socket.SO_RCVLO
 class Relays:
     """The connections, and the threads that serve them. Its methods are for the event loop's thread."""
 
-    def __init__(
-        self,
-        held: Callable[[int], bool],
-        let_go: Callable[[int, Relay], None],
-        let_go_of_passed: Callable[[int, int], None],
-    ) -> None:
+    def __init__(self, held: Callable[[int], bool], let_go: Callable[[int, Relay], None]) -> None:
         """`held` tells of an inode whether some process has the socket; it is called in any thread.
 
-        The others close, for a user, the sockets of a connection that is over, and a descriptor that came in a stream.
-        They must not wait: to close what others have opened can take as long as they like.
+        `let_go` closes, for a user, the sockets of a connection that is over. It must not wait: to close what others
+        have opened can take as long as they like.
         """
         self._held = held
         self._let_go = let_go
-        self._let_go_of_passed = let_go_of_passed
         self._threads: dict[int, _Thread] = {}  # by uid
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -70,12 +65,13 @@ class Relays:
     ) -> tuple[Relay, socket.socket]:
         """Relay a user's stream behind its handshake: the relay, and the application's end. `sock` is taken over.
 
-        `harvest` makes sessions of the tickets that come in it.
+        `harvest` makes sessions of the tickets that come in it. Raises OSError, `ssa.SSAError` OVERLOADED.
         """
         inner, outer = socket.socketpair()
         for option, size in _CARRIED:
             outer.setsockopt(socket.SOL_SOCKET, option, sock.getsockopt(socket.SOL_SOCKET, option, size))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        carried = bytes_carried(sock)
         thread = self._thread(uid)
         relay = Relay(
             Channel(connection, suite, thread.workspace),
@@ -83,22 +79,29 @@ class Relays:
             inner,
             functools.partial(self._held, os.fstat(outer.fileno()).st_ino),
             thread.do,
+            carried,
             None if harvest is None else functools.partial(self._keep_session, harvest),
         )
         thread.add(relay)
         return relay, outer
 
-    def leaving(self, uid: int) -> int:
-        """How many connections of a user nobody has any more that wait for their peers to take the last words."""
+    def open(self, uid: int) -> int:
+        """For how many connections of a user there are sockets, whether anybody has them still or not."""
         thread = self._threads.get(uid)
-        return 0 if thread is None else thread.leaving
+        return 0 if thread is None else len(thread.relays)
 
     def _thread(self, uid: int) -> _Thread:
         if (thread := self._threads.get(uid)) is None:
-            over = functools.partial(self._on_the_loop, self._over, uid)
-            passed = functools.partial(self._on_the_loop, self._let_go_of_passed, uid)
-            thread = self._threads[uid] = _Thread(over, passed)
-            thread.start()
+            thread = _Thread(
+                functools.partial(self._on_the_loop, self._over, uid),
+                functools.partial(self._on_the_loop, self._ended, uid),
+            )
+            try:
+                thread.start()
+            except RuntimeError as exc:  # there are too many
+                thread.close()
+                raise errors.error("OVERLOADED", str(exc)) from exc
+            self._threads[uid] = thread
         return thread
 
     def _over(self, uid: int, relay: Relay) -> None:
@@ -109,15 +112,32 @@ class Relays:
             del self._threads[uid]
             thread.stop()
 
-    def _on_the_loop(self, do: Callable[..., object], *arguments: object) -> None:
-        """Called in the threads: leave it to the event loop."""
-        if (token := self._token) is not None:
-            with contextlib.suppress(trio.RunFinishedError):  # then `close` does what is left
-                token.run_sync_soon(do, *arguments)
+    def _ended(self, uid: int, thread: _Thread) -> None:
+        thread.close()
+        if self._threads.get(uid) is thread:  # unasked, by a fault
+            del self._threads[uid]
+            for relay in thread.relays:
+                relay.over = True
+                self._let_go(uid, relay)
 
     def _keep_session(self, harvest: Harvest, connection: SSL.Connection) -> None:
         if (session := harvest.glean(connection)) is not None:
             self._on_the_loop(harvest.keep, session)
+
+    def _on_the_loop(self, do: Callable[..., object], *arguments: object) -> None:
+        """Called in the threads: leave it to the event loop."""
+        if (token := self._token) is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(self._guarded, do, *arguments)
+
+    def _guarded(self, do: Callable[..., object], *arguments: object) -> None:
+        """What such a call raises would be the end of trio, and of the daemon."""
+        if self._token is None:
+            return  # it is the end: `close` does what is left
+        try:
+            do(*arguments)
+        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
+            _log.exception("a fault of ssad's own")
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Do what the threads leave to the event loop, until cancelled."""
@@ -135,33 +155,37 @@ class Relays:
         end = time.monotonic() + _PATIENCE
         for thread in self._threads.values():
             thread.join(max(0, end - time.monotonic()))
-            for relay in () if thread.is_alive() else thread.relays:
-                tcp, inner = relay.sockets()
-                shut_down(tcp)  # the application has a copy
-                tcp.close()
-                inner.close()
+            if not thread.is_alive():
+                thread.close()
+                for relay in thread.relays:
+                    for sock in relay.sockets():
+                        sock.close()
         self._threads.clear()
 
 
 class _Thread(threading.Thread):
     """One user's connections: a turn for each that is ready."""
 
-    def __init__(self, over: Callable[[Relay], None], passed: Callable[[int], None]) -> None:
-        """`over` is called with a connection whose sockets can be closed, `passed` with a descriptor that can be."""
+    def __init__(self, over: Callable[[Relay], None], ended: Callable[[_Thread], None]) -> None:
+        """`over` is called with a connection whose sockets can be closed, `ended` when the thread is at its end."""
         super().__init__(name="relay", daemon=True)
         self.relays: set[Relay] = set()  # the event loop's: those whose sockets are open
         self.workspace = Workspace()
         self._over = over
-        self._passed = passed
+        self._ended = ended
         self._stopped = False
         self._jobs: deque[tuple[Relay, Callable[[], None]]] = deque()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll = select.epoll()
-        self._epoll.register(self._bell, select.EPOLLIN)
         self._by_fd: dict[int, tuple[Relay, Callable[[int], None]]] = {}
         self._masks: dict[Relay, tuple[int, int]] = {}
         self._leaving: set[Relay] = set()  # that wait for their peers only
         self._next_look = 0.0
+        self._epoll = select.epoll()
+        try:
+            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError:
+            self._epoll.close()
+            raise
+        self._epoll.register(self._bell, select.EPOLLIN)
 
     # --- called by the event loop ---------------------------------------------------------------------------------
 
@@ -175,36 +199,42 @@ class _Thread(threading.Thread):
         self._jobs.append((relay, job))
         os.eventfd_write(self._bell, 1)
 
-    @property
-    def leaving(self) -> int:
-        """How many wait for their peers only."""
-        return len(self._leaving)
-
     def stop(self) -> None:
-        """Have it end, and leave as it is what there is."""
+        """Have it end."""
         self._stopped = True
         os.eventfd_write(self._bell, 1)
+
+    def close(self) -> None:
+        """Give back what it waited with, once it has ended."""
+        self._epoll.close()
+        os.close(self._bell)
 
     # --- in the thread --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until stopped."""
-        while not self._stopped:
-            for fd, events in self._epoll.poll(_LOOK if self._leaving else None, _BATCH):
-                if fd in self._by_fd:  # its connection can have ended by the event before
-                    relay, serve = self._by_fd[fd]
-                    self._attend(relay, serve, events)
-                elif fd == self._bell:
-                    self._do_jobs()
-            if self._leaving:
-                self._look_at_the_leaving()
-        self._epoll.close()
-        os.close(self._bell)
+        """Serve until stopped. Peers of what is left then are told: the application has a copy of its TCP socket."""
+        try:
+            while not self._stopped:
+                self._take_turns()
+        except Exception:  # noqa: BLE001 - logged whole, and the other users are served on
+            _log.exception("a fault of ssad's own: a user's relayed connections are ended")
+        for relay in list(self.relays):
+            shut_down(relay.sockets()[0])
+        self._ended(self)
 
-    def _do_jobs(self) -> None:
-        os.eventfd_read(self._bell)
-        while self._jobs:
-            self._attend(*self._jobs.popleft())
+    def _take_turns(self) -> None:
+        rung = False
+        for fd, events in self._epoll.poll(_LOOK if self._leaving else None, _BATCH):
+            if fd in self._by_fd:  # its connection can have ended by the event before
+                relay, serve = self._by_fd[fd]
+                self._attend(relay, serve, events)
+            rung = rung or fd == self._bell
+        if rung:  # behind the events: a connection that is new can have the numbers of one that they were of
+            os.eventfd_read(self._bell)
+            while self._jobs:
+                self._attend(*self._jobs.popleft())
+        if self._leaving:
+            self._look_at_the_leaving()
 
     def _look_at_the_leaving(self) -> None:
         now = time.monotonic()
@@ -239,8 +269,10 @@ class _Thread(threading.Thread):
         self._by_fd[sock.fileno()] = relay, serve
 
     def _serve_application(self, relay: Relay, events: int) -> None:
+        """What comes in a stream that is a descriptor is closed here: if that takes long, it is its user's own time."""
         for fd in relay.serve_application(events):
-            self._passed(fd)
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     def _settle(self, relay: Relay) -> None:
         if relay.deadline is not None:

@@ -237,7 +237,7 @@ def test_refused_and_nothing_changed(ssa: Served, script: str, message: str) -> 
 def test_refusal_is_logged(ssa: Served) -> None:
     ssa.sh("echo TLSv1.7 > policy/min_version")
     assert ssa.logged(f"policy/min_version: refused from uid {os.geteuid()} pid ")
-    assert ssa.logged("'TLSv1.7' is not supported: the kernel has no other versions, expected TLSv1.2 or TLSv1.3")
+    assert ssa.logged("'TLSv1.7' is not supported: ssa knows no other versions, expected TLSv1.2 or TLSv1.3")
 
 
 def test_each_write_of_one_descriptor_is_a_store(ssa: Served) -> None:

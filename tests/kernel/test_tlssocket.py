@@ -11,6 +11,7 @@ import pickle
 import select
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -1154,6 +1155,30 @@ def test_the_last_words_of_many_to_peers_that_are_slow(server, ssad, timeout):
         while len(ssad.sockets()) > len(held) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert len(ssad.sockets()) == len(held)  # the peers' ends
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["reads first", "sends first"])
+def test_after_a_reset_nothing_can_be_sent(ssad, pki, reads):
+    """The kernel tells of it once, and takes what is sent then for nobody."""
+
+    def reset(tls, tcp):
+        tls.recv(1)
+        tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with peers.python_server(pki, reset) as port, ssa.create_connection(("localhost", port), timeout=10) as sock:
+        sock.sendall(b"x")
+        if reads:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1)
+        else:
+            poll = select.poll()
+            poll.register(sock, 0)
+            assert poll.poll(10_000)
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                sock.sendall(bytes(100_000))
+        for _ in range(3):
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                sock.send(b"y")
 
 
 def test_what_one_of_two_has_ended_neither_can_send_on(pair):

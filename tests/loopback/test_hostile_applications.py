@@ -153,7 +153,7 @@ def unreadable(directory):
 
 
 def test_a_relayed_socket_that_is_made_to_wait(pki, monkeypatch):
-    """Its user waits; the daemon and the other users do not."""
+    """Its user waits; the daemon and the other users do not, nor does a successor of the daemon."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as held:
         Path(name).chmod(0o755)  # for the other user
         policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
@@ -178,9 +178,26 @@ def test_a_relayed_socket_that_is_made_to_wait(pki, monkeypatch):
         number = daemon.sockets()[0]
         assert int(daemon.get(f"sockets/{number}/bytes_sent")) > 100
         assert exit_status_as(65534, lambda: echo(another)) == 0
+        before = daemon.process
+        before.terminate()
+        deadline = time.monotonic() + 10
+        while "another ssad" in successor(daemon) and time.monotonic() < deadline:
+            time.sleep(0.1)  # this one has a thread in the kernel that cannot end
+        assert before.poll() is None
+        assert exit_status_as(65534, lambda: echo(another)) == 0
         assert sender.is_alive()
     sender.join(10)
     assert not sender.is_alive()
+    assert before.wait(10) == 0
+
+
+def successor(daemon):
+    """Start one; what it says if it cannot."""
+    try:
+        daemon.start()
+    except RuntimeError as exc:
+        return str(exc).splitlines()[-1]
+    return ""
 
 
 def send_quietly(sock, data):

@@ -54,8 +54,8 @@ ACCEPTED = [
 
 # name, what is written, what the message has to say
 REFUSED = [
-    ("min_version", "TLSv1.1", "the kernel has no other versions, expected TLSv1.2 or TLSv1.3"),
-    ("min_version", "SSLv3", "the kernel has no other versions"),
+    ("min_version", "TLSv1.1", "ssa knows no other versions, expected TLSv1.2 or TLSv1.3"),
+    ("min_version", "SSLv3", "ssa knows no other versions"),
     ("min_version", "tlsv1.3", "expected TLSv1.2 or TLSv1.3"),
     ("min_version", "", "expected TLSv1.2"),
     ("min_version", "TLSv1.2\nTLSv1.3", "more than one line"),

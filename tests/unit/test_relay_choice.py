@@ -6,13 +6,13 @@ import pytest
 from OpenSSL import SSL
 
 from ssa import errors
-from ssa.handshake.contexts import ContextCache
+from ssa.handshake.contexts import ContextCache, withheld
 from ssa.ktls.probe import Capabilities
 from ssa.policy import files
 from ssa.relay import reason_for, reason_for_suite
 from ssa.suites import AES_GCM_128, SUITES, TLSVersion
 
-NOTHING = Capabilities(frozenset(), rekey=False, reason="[NO_KERNEL_TLS] this kernel has no TLS: no such module")
+NOTHING = Capabilities(frozenset(), rekey=False, reason="no such module")
 ONE = Capabilities(frozenset({(TLSVersion.TLSv1_3, AES_GCM_128.kernel)}), rekey=False, reason="")
 SUITE, OTHER = SUITES["TLS_AES_128_GCM_SHA256"], SUITES["TLS_AES_256_GCM_SHA384"]
 
@@ -62,3 +62,9 @@ def test_the_kernels_suites_come_first_where_either_will_do(policy):
     assert relayed[0] == OTHER.openssl
     assert sorted(either) == sorted(relayed)
     assert offered(replace(policy, data_path="ktls-or-relay"), NOTHING) == relayed
+
+
+def test_what_is_withheld_is_named(policy):
+    policy = replace(policy, data_path="ktls", ciphersuites=(SUITE, OTHER), ciphers=())
+    assert withheld(policy, ONE) == "TLSv1.3 with aes-gcm-256"
+    assert withheld(replace(policy, data_path="ktls-or-relay"), ONE) == ""

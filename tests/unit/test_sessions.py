@@ -211,6 +211,17 @@ def test_a_lifetime_of_0(version):
     assert world.cache.resume(world.server, 0, lambda chain: True).session is None
 
 
+@VERSIONS
+def test_one_that_is_over_when_it_comes(version):
+    """A server can send its ticket as late as it likes."""
+    world = World(version)
+    world.connect(ttl=1)
+    session = world.cache._servers.pop(world.server)[0]
+    world.clock.now += 2
+    world.cache.keep(world.server, session)
+    assert len(world.cache) == 0
+
+
 def test_tickets_that_last_for_0_seconds():
     """OpenSSL's own never say so (RFC 8446 section 4.6.1: discard it at once)."""
     world = World()
