@@ -51,9 +51,13 @@ async def _see_off(uid: int) -> None:
     work_for(uid)
     farewells = _leaving[uid]
     while farewells:
-        over = await trio.to_thread.run_sync(
-            _over, tuple(farewells), time.monotonic(), abandon_on_cancel=True, limiter=_THREADS.mine()
-        )
+        try:
+            over = await trio.to_thread.run_sync(
+                _over, tuple(farewells), time.monotonic(), abandon_on_cancel=True, limiter=_THREADS.mine()
+            )
+        except RuntimeError as exc:  # there are too many threads: for now
+            _log.error("streams that end wait: %s", exc)
+            over = []
         for farewell in over:
             farewells.remove(farewell)
             requests.drop(farewell.sock)
@@ -80,10 +84,10 @@ class _Farewell:
         """Whether the socket can be closed."""
         try:
             self._say_goodbye()
-        except OSError as exc:
+            unsent = int(struct.unpack("=i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+        except OSError as exc:  # it was reset, or the application has made something else of it
             _log.debug("a stream that was to end in order: %s", exc.strerror)
             return True
-        unsent = int(struct.unpack("=i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
         if unsent != self._unsent:
             self._unsent, self._deadline = unsent, now + _PATIENCE
         return (self._said and (not unsent or self._is_ended())) or now > self._deadline

@@ -199,10 +199,16 @@ def close_elsewhere(close: Callable[[], None]) -> None:
     limiter = _CLOSERS.mine()  # of who passed it: the task below works for nobody
 
     async def closing() -> None:
-        try:
-            await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=limiter)
-        except OSError as exc:
-            _log.debug("closing what an application passed: %s", exc.strerror)
+        while True:
+            try:
+                await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=limiter)
+            except OSError as exc:
+                _log.debug("closing what an application passed: %s", exc.strerror)
+            except RuntimeError as exc:  # there are too many threads: for now
+                _log.error("what an application passed stays open: %s", exc)
+                await trio.sleep(1)
+                continue
+            return
 
     trio.lowlevel.spawn_system_task(closing)
 
