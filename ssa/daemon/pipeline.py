@@ -155,10 +155,11 @@ async def _connected(service: Service, sock: socket.socket) -> _Connection:
     """
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
-    while _state(sock) in (TCP_SYN_SENT, TCP_SYN_RECV):
+    while True:
+        half_closed, state = _is_half_closed(sock), _state(sock)  # so a FIN that comes in between shows as what it is
+        if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+            break
         await trio.lowlevel.wait_writable(sock)
-    half_closed = _is_half_closed(sock)
-    state = _state(sock)  # behind that: a FIN that comes in between shows as what it is
     if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise errors.error(_CONNECT_REASONS.get(failed, "NETWORK"), os.strerror(failed))
     if state == TCP_CLOSE_WAIT:
