@@ -19,10 +19,7 @@ def serve(world: World) -> list[Row]:
 
     The client is the same, and its work is on the same processor: what is told is the rate of both together.
     """
-    with (
-        _server("ssa", world) as ours,
-        _server("asyncio", world) as theirs,
-    ):
+    with _server("ssa", world) as ours, _server("asyncio", world) as theirs:
         a, b = interleaved(_ROUNDS, lambda: _connects(world, ours), lambda: _connects(world, theirs), warm_up=2)
     rates = [Samples(tuple(_HANDSHAKES / seconds for seconds in side.values)) for side in (a, b)]
     ratio = rates[0].median / rates[1].median
@@ -50,11 +47,7 @@ def _connects(world: World, port: int) -> float:
 
 def idle(world: World) -> list[Row]:
     """From connect to the server's first byte, with a thousand clients that have connected and say nothing."""
-    with (
-        _server("ssa", world) as quiet,
-        _server("ssa", world) as busy,
-        contextlib.ExitStack() as held,
-    ):
+    with _server("ssa", world) as quiet, _server("ssa", world) as busy, contextlib.ExitStack() as held:
         for _ in range(_IDLE):
             held.enter_context(socket.create_connection(("127.0.0.1", busy)))
         a, b = interleaved(_PROBES * 4, lambda: _first_byte(world, busy), lambda: _first_byte(world, quiet), scale=1000)

@@ -23,6 +23,7 @@ import socket
 from ssa import relayed, stream
 from ssa.endpoint import LISTENING, LIVE, Endpoint, deadline_of, wait
 from ssa.ktls import control
+from ssa.ktls.constants import TCP_CLOSE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class TLSSocket(Endpoint):
         with self._plain() as plain:
             if not self._relayed:
                 if stream.is_cut_untrusted(plain):
-                    if control.is_gone(plain):
+                    if control.tcp_state(plain) == TCP_CLOSE:  # a reset, as a rule
                         self._end_writing()
                     raise self._failed(stream.truncated())
                 return False

@@ -44,6 +44,16 @@ class PKI:
         return cert, key
 
 
+def settled(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    """Whether something comes to be."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return sock.getsockname()[1]

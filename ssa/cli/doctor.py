@@ -188,10 +188,10 @@ def _data_path() -> Iterator[Finding]:
 
 
 def _asked_of_the_kernel() -> Finding | None:
-    mount = Path(paths.mount_point())
     try:
-        wanted, has = ((mount / name).read_text().strip() for name in ("policy/data_path", "kernel/tls"))
-    except OSError:
+        tree = FileSystem()
+        wanted, has = (tree.read(name).strip() for name in ("policy/data_path", "kernel/tls"))
+    except (Failure, OSError):
         return None  # the check before says so
     if wanted != "ktls" or has == "yes":
         return Finding("data path", OK, wanted)

@@ -184,17 +184,13 @@ async def _relay(service: Service, association: Association, number: int, ours: 
         if association.over:
             scope.cancel()
         try:
-            await packets(ours, association.seal_and_send, _discard)
+            await packets(ours, association.seal_and_send, requests.close_descriptor)
         except errors.SSAError as exc:
             _log.info("a session over datagrams has failed: %s", exc)
         finally:
             association.end()
             service.sockets.forget(number)
             requests.hang_up(ours)
-
-
-def _discard(fd: int) -> None:
-    requests.close_descriptor(fd)
 
 
 def _live(service: Service, application: Application, association: Association, judge: Judge) -> LiveAssociation:
@@ -356,7 +352,7 @@ class _Gathering(_Door):
     async def relay(self) -> None:
         """Send what the application writes, until it closes its end."""
         try:
-            await packets(self._ours, self._send, _discard)
+            await packets(self._ours, self._send, requests.close_descriptor)
         finally:
             self.port.open = False
             for association in list(self.port.living):

@@ -7,11 +7,7 @@ Nothing is read: whoever else has the socket may go on reading.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import select
-import struct
-import termios
 import time
 from typing import TYPE_CHECKING
 
@@ -19,7 +15,7 @@ import trio
 
 from ssa.daemon import requests
 from ssa.daemon.quota import Threads, most_descriptors, work_for
-from ssa.ktls import control
+from ssa.ktls import control, tcp
 
 if TYPE_CHECKING:
     import socket
@@ -84,13 +80,14 @@ class _Farewell:
         """Whether the socket can be closed."""
         try:
             self._say_goodbye()
-            unsent = int(struct.unpack("=i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
+            unsent = tcp.unacknowledged(self.sock)
         except OSError as exc:  # it was reset, or the application has made something else of it
             _log.debug("a stream that was to end in order: %s", exc.strerror)
             return True
         if unsent != self._unsent:
             self._unsent, self._deadline = unsent, now + _PATIENCE
-        return (self._said and (not unsent or self._is_ended())) or now > self._deadline
+        # A hang-up: it was reset; or ended by the peer too, so that nothing can come any more.
+        return (self._said and (not unsent or tcp.shows(self.sock))) or now > self._deadline
 
     def _say_goodbye(self) -> None:
         if not self._said:
@@ -99,9 +96,3 @@ class _Farewell:
             except BlockingIOError:
                 return  # there is no room yet
             self._said = True
-
-    def _is_ended(self) -> bool:
-        """Whether it was reset; or ended by the peer too, so that nothing can come any more."""
-        poll = select.poll()
-        poll.register(self.sock, 0)
-        return bool(poll.poll(0))

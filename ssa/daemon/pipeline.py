@@ -26,8 +26,10 @@ from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
 from ssa.handshake.secrets import application_secrets
 from ssa.handshake.sessions import Server
 from ssa.ktls.constants import HANDSHAKE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
+from ssa.ktls.control import tcp_state
 from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach, install, shut_down
+from ssa.ktls.tcp import shows
 from ssa.relay import reason_for, reason_for_suite
 from ssa.suites import TLSVersion
 from ssa.wire import Accept, Connect, Reply
@@ -156,7 +158,7 @@ async def _connected(service: Service, sock: socket.socket) -> _Connection:
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
     while True:
-        half_closed, state = _is_half_closed(sock), _state(sock)  # so a FIN that comes in between shows as what it is
+        half_closed, state = _is_half_closed(sock), tcp_state(sock)  # so a FIN in between shows as what it is
         if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
             break
         await trio.lowlevel.wait_writable(sock)
@@ -172,10 +174,6 @@ async def _connected(service: Service, sock: socket.socket) -> _Connection:
         raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
 
 
-def _state(sock: socket.socket) -> int:
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-
-
 # What a connect(2) that was under way came to.
 _CONNECT_REASONS = {
     errno.ECONNREFUSED: "CONNECTION_REFUSED",
@@ -188,9 +186,7 @@ _CONNECT_REASONS = {
 
 def _is_half_closed(sock: socket.socket) -> bool:
     """Whether the application has ended its reading side, which the connection's state does not tell."""
-    poll = select.poll()
-    poll.register(sock, select.POLLRDHUP)
-    return bool(poll.poll(0))
+    return shows(sock, select.POLLRDHUP)
 
 
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]

@@ -18,7 +18,6 @@ from ssa.ktls.constants import (
     ALERT,
     APPLICATION_DATA,
     SOL_TLS,
-    TCP_CLOSE,
     TLS_GET_RECORD_TYPE,
     TLS_SET_RECORD_TYPE,
     TLS_TX,
@@ -155,9 +154,9 @@ RECORD_LIMITS = {51: 2**24, 52: 2**24, 53: 2**22, 54: 2**62}
 _INFO_SIZES = {51: 40, 52: 56, 53: 40, 54: 56}  # of struct tls12_crypto_info_*, whose end is the sequence number
 
 
-def is_gone(sock: socket.socket) -> bool:
-    """Whether the connection is over in both directions, by a reset as a rule. Raises OSError."""
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
+def tcp_state(sock: socket.socket) -> int:
+    """The connection's, one of the TCP_* of `ssa.ktls.constants`. Raises OSError."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def records_left(sock: socket.socket) -> int:

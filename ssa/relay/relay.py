@@ -25,19 +25,18 @@ more is read.
 from __future__ import annotations
 
 import errno
-import fcntl
 import functools
 import logging
 import os
 import select
 import socket
 import struct
-import termios
 import time
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
+from ssa.ktls.tcp import shows, unacknowledged, unread
 from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
 
 if TYPE_CHECKING:
@@ -228,15 +227,10 @@ class Relay:
     def _end_writing(self) -> None:
         """The application's stream ends here: in order, or by its end."""
         self._writing = False
-        in_order = self._announced or not self._has_hung_up() or self._held()
+        in_order = self._announced or not shows(self._inner) or self._held()
         if in_order and self._channel is not None:
             self._to_peer(self._channel.end())
         self._flush_up()
-
-    def _has_hung_up(self) -> bool:
-        poll = select.poll()
-        poll.register(self._inner, 0)
-        return bool(poll.poll(0))
 
     def _to_peer(self, records: memoryview) -> None:
         if self._up:
@@ -374,15 +368,11 @@ class Relay:
             else:
                 return  # others have their turn
         except BlockingIOError:
-            if self._unacknowledged():
+            if unacknowledged(self._tcp):
                 return
         except OSError as exc:
             _log.debug("what was left of a connection: %s", exc.strerror)
         self._finish()
-
-    def _unacknowledged(self) -> int:
-        """How many bytes the peer's kernel does not have yet; our FIN counts as one."""
-        return _waiting(self._tcp, termios.TIOCOUTQ)
 
     def look(self, now: float) -> None:
         """Nobody tells that something was acknowledged: so it has to be looked at now and then.
@@ -394,7 +384,7 @@ class Relay:
         if self.over or self.deadline is None:
             return
         try:
-            unsent = self._unacknowledged() + len(self._up)
+            unsent = unacknowledged(self._tcp) + len(self._up)
         except OSError as exc:  # the application has made a listener of it
             _log.debug("a relayed connection is none any more: %s", exc.strerror)
             self.give_up()
@@ -414,17 +404,12 @@ class Relay:
 def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
     """How many bytes TCP has sent so far, and how many of those that it has received were read. Raises OSError."""
     waiting = -1
-    while waiting != (waiting := _waiting(tcp, termios.FIONREAD)):  # more can come between the two
+    while waiting != (waiting := unread(tcp)):  # more can come between the two
         info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     if len(info) < _TCP_INFO.size:  # before Linux 4.19
         return 0, 0
     received, sent = _TCP_INFO.unpack(info)
     return sent, received - waiting
-
-
-def _waiting(sock: socket.socket, which: int) -> int:
-    """The bytes in a socket's queue: FIONREAD of those to be read, TIOCOUTQ of those not acknowledged."""
-    return int(struct.unpack("=i", fcntl.ioctl(sock.fileno(), which, bytes(4)))[0])
 
 
 _LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)

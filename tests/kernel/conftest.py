@@ -3,7 +3,6 @@
 import os
 import shutil
 import sysconfig
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 import ssa
 from ssa.ktls.probe import probe
 from ssa.policy.schema import SETTINGS
-from tests.peers import Daemon
+from tests.peers import Daemon, settled
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +52,7 @@ def cleaned(running, pki, monkeypatch):
     """The running ssad, with its policy as at the start, for the calls of this process."""
     for name, value in running.environment.items():
         monkeypatch.setenv(name, value)
-    deadline = time.monotonic() + 5
-    while running.sockets() and time.monotonic() < deadline:
-        time.sleep(0.02)  # until the peers of an earlier test's have taken the last words
+    settled(lambda: running.sockets() == [], 5)  # the peers of an earlier test's have taken the last words
     assert running.sockets() == []
     yield running
     for name in SETTINGS:

@@ -1151,9 +1151,7 @@ def test_the_last_words_of_many_to_peers_that_are_slow(server, ssad, timeout):
             while data := peer.recv(65536):  # b"" is a close_notify: a stream that was cut is an error
                 got += len(data)
             assert got == sent
-        deadline = time.monotonic() + 10
-        while len(ssad.sockets()) > len(held) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        peers.settled(lambda: len(ssad.sockets()) <= len(held))
         assert len(ssad.sockets()) == len(held)  # the peers' ends
 
 

@@ -28,7 +28,7 @@ from ssa.relay import Relay
 from ssa.relay.channel import Channel, Workspace
 from ssa.suites import SUITES
 from tests import peers
-from tests.peers import Daemon
+from tests.peers import Daemon, settled
 
 MIB = 2**20
 IPPROTO = ssa.IPPROTO_TLS
@@ -66,16 +66,6 @@ def mortal(tmp_path, pki, monkeypatch):
 def use(monkeypatch, daemon):
     for name, value in daemon.environment.items():
         monkeypatch.setenv(name, value)
-
-
-def settled(condition, seconds=10):
-    """Whether something comes to be."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def client(port, timeout=10):

@@ -61,6 +61,7 @@ EDGES = {
     "ssa.ktls.install",
     "ssa.ktls.probe",
     "ssa.ktls.control",
+    "ssa.ktls.tcp",
     "ssa.ktls.rekey",
     "ssa.ktls.diag",
     "ssa.ktls.netns",
