@@ -163,7 +163,7 @@ def _mount() -> Iterator[Finding]:
         Finding(
             "file system",
             LACKS,
-            f"{paths.mount_point()} does not answer",
+            f"{paths.mounted()} does not answer",
             "the daemon is stuck: see its log, and start it again",
         ),
     )
@@ -216,7 +216,7 @@ def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
 
 
 def _config() -> Iterator[Finding]:
-    path = Path(paths.config_file())
+    path = Path(paths.policy_file())
     advice = "correct the file, ssad does not start with it: its keys are those of `ssa policy get --help`"
     try:
         policy = files.load(path)

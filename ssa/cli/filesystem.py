@@ -76,7 +76,7 @@ class FileSystem:
 
     def __init__(self, root: Path | None = None) -> None:
         """Raises `Failure` where no daemon's file system is."""
-        self.root = root or Path(paths.mount_point())
+        self.root = root or Path(paths.mounted())
         try:
             self.version = self.read("version").strip()
         except OSError as failure:

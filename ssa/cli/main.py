@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from ssa import __version__
-from ssa.cli import connect, doctor, ls, policy, show
+from ssa.cli import connect, doctor, env, ls, policy, show
 from ssa.cli.failure import Failure, explain
 from ssa.policy.schema import BadValue
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ssa.cli.verb import Verb
 
-VERBS: tuple[Verb, ...] = (connect.VERB, ls.VERB, show.VERB, policy.VERB, doctor.VERB)
+VERBS: tuple[Verb, ...] = (connect.VERB, ls.VERB, show.VERB, policy.VERB, doctor.VERB, env.VERB)
 
 _DESCRIPTION = """\
 TLS as a service of the operating system, from the command line. The daemon ssad makes TLS handshakes for
@@ -29,8 +29,8 @@ connects, shows the TLS sockets of this machine, shows and changes the policy, a
 _EPILOG = """\
 environment:
   SSA_RUN_DIR   the run directory of the ssad to ask (/run/ssa)
-  SSA_MOUNT     where its file system is (/ssa)
-  SSA_CONFIG    the policy's file, which `ssa policy save` writes (/etc/ssa/policy.toml)
+  SSA_MOUNT     where its file system is (where that ssad says, else /ssa)
+  SSA_CONFIG    the policy's file, which `ssa policy save` writes (that ssad's, else /etc/ssa/policy.toml)
   NO_COLOR      no colours
 
 files:

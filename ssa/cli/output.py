@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +64,7 @@ def _print_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> No
         print("  ".join(c.rjust(w) if k.numbers else c.ljust(w) for c, w, k in placed).rstrip())  # noqa: T201
 
 
+_WIDEST = 100  # columns of running text: longer lines are hard to read
 _PROSE = 20  # columns at least: a narrower terminal breaks the lines itself
 
 
@@ -86,6 +89,18 @@ def _print_fitted(columns: Sequence[Column], rows: Sequence[Sequence[Sequence[st
     console = Console(highlight=False)
     console.width = max(console.width, needed)
     console.print(table, soft_wrap=False, crop=False)
+
+
+def print_entries(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Names, each with paragraphs beside it that are broken between words: for people, on a terminal and in a pipe."""
+    indent = max((len(name) for name, _ in entries), default=0) + 2
+    room = max(min(shutil.get_terminal_size().columns, _WIDEST), indent + _PROSE)
+    for name, paragraphs in entries:
+        lead = printable(name).ljust(indent)
+        for paragraph in paragraphs:
+            for line in textwrap.wrap(printable(paragraph), room - indent, break_long_words=False) or [""]:
+                print(f"{lead}{line}".rstrip())  # noqa: T201
+                lead = " " * indent
 
 
 def print_fields(title: str, fields: Iterable[tuple[str, str]]) -> None:

@@ -10,7 +10,6 @@ from ssa import paths
 from ssa.cli import output
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
-from ssa.cli.output import Column
 from ssa.cli.verb import Verb
 from ssa.policy.schema import SETTINGS, BadValue, Policy, Setting, setting_untrusted
 
@@ -36,17 +35,10 @@ def _value(setting: Setting[Any], text: str) -> str | list[str]:
     return text.splitlines() if setting.many else text
 
 
-_COLUMNS = (
-    Column("SETTING"),
-    Column("VALUE", prose=True),
-    Column("DEFAULT"),
-    Column("MEANING", prose=True),
-)
-
-
-def _row(setting: Setting[Any], text: str) -> tuple[str, ...]:
-    default = "yes" if describe(setting, text)["is_default"] else "no"
-    return setting.name, text or "(empty)", default, f"{setting.doc} Stricter: {setting.stricter}."
+def _entry(setting: Setting[Any], text: str) -> tuple[str, tuple[str, ...]]:
+    default = "" if describe(setting, text)["is_default"] else "  (not the default)"
+    value = (" ".join(text.splitlines()) or "(empty)") + default
+    return setting.name, (value, f"{setting.doc} Stricter: {setting.stricter}.")
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -55,17 +47,21 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         output.print_json([describe(setting, text) for setting, text in known])
     else:
-        output.print_table(_COLUMNS, [_row(setting, text) for setting, text in known])
+        output.print_entries([_entry(setting, text) for setting, text in known])
     return 0
 
 
 def _get(options: argparse.Namespace) -> int:
-    setting = setting_untrusted(options.name)
-    text = FileSystem().read(f"policy/{setting.name}").removesuffix("\n")
+    asked = [setting_untrusted(name) for name in options.names]
+    tree = FileSystem()
+    texts = [tree.read(f"policy/{setting.name}").removesuffix("\n") for setting in asked]
     if options.json:
-        output.print_json(describe(setting, text))
+        found = [describe(setting, text) for setting, text in zip(asked, texts, strict=True)]
+        output.print_json(found if len(found) > 1 else found[0])
+    elif len(asked) > 1:
+        output.print_entries([_entry(setting, text) for setting, text in zip(asked, texts, strict=True)])
     else:
-        for line in text.splitlines():
+        for line in texts[0].splitlines():
             output.print_line(line)
     return 0
 
@@ -73,14 +69,58 @@ def _get(options: argparse.Namespace) -> int:
 # --- changing -----------------------------------------------------------------------------------------------------
 
 
+DEFAULT = "default"  # as a value: what `ssa policy reset` puts there
+
+
 def _set(options: argparse.Namespace) -> int:
-    setting, text = setting_untrusted(options.name), "\n".join(options.values)
+    setting = setting_untrusted(options.name)
+    text = setting.default if options.values == [DEFAULT] else "\n".join(options.values)
+    _put(FileSystem(), setting, text)
+    if not options.json:
+        return 0
+    options.names = [setting.name]
+    return _get(options)
+
+
+def _reset(options: argparse.Namespace) -> int:
+    """Put the defaults back.
+
+    A default may be refused beside another setting as it is now (a max_version below the default min_version). So
+    what is refused comes again after the others.
+    """
+    named = [setting_untrusted(name) for name in options.names]
     tree = FileSystem()
+    before = _known(tree)
+    left = named or [SETTINGS[name] for name in before]
+    while left:
+        refused = [(setting, failure) for setting in left if (failure := _failure(tree, setting, setting.default))]
+        if len(refused) == len(left):
+            raise refused[0][1]
+        left = [setting for setting, _ in refused]
+    after = _known(tree)
+    changed = [name for name, text in after.items() if before.get(name) != text]
+    if options.json:
+        output.print_json([describe(SETTINGS[name], after[name]) for name in changed])
+    elif changed:
+        output.print_entries([_entry(SETTINGS[name], after[name]) for name in changed])
+    else:
+        output.print_line("nothing to change: the defaults are in force")
+    return 0
+
+
+def _failure(tree: FileSystem, setting: Setting[Any], text: str) -> Failure | None:
+    try:
+        _put(tree, setting, text)
+    except Failure as failure:
+        return failure
+    return None
+
+
+def _put(tree: FileSystem, setting: Setting[Any], text: str) -> None:
     try:
         tree.write(f"policy/{setting.name}", text)
     except OSError as failure:
         raise Failure(_refusal(tree, setting.name, text, failure)) from failure
-    return _get(options) if options.json else 0
 
 
 def _refusal(tree: FileSystem, name: str, text: str, failure: OSError) -> str:
@@ -114,7 +154,7 @@ def _known(tree: FileSystem) -> dict[str, str]:
 def _save(options: argparse.Namespace) -> int:
     from ssa.policy import files
 
-    target = Path(paths.config_file())
+    target = Path(paths.policy_file())
     policy = Policy.default().replace_many(_known(FileSystem()))
     try:
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -131,17 +171,24 @@ def _save(options: argparse.Namespace) -> int:
 # --- the verbs ----------------------------------------------------------------------------------------------------
 
 
-def _name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a setting: " + ", ".join(SETTINGS))
+_NAME_HELP = "a setting: " + ", ".join(SETTINGS)
+
+
+def _one_or_more(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="+", metavar="NAME", help=_NAME_HELP)
+
+
+def _any_number(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{_NAME_HELP}; none: all of them")
 
 
 def _name_and_values(parser: argparse.ArgumentParser) -> None:
-    _name(parser)
+    parser.add_argument("name", metavar="NAME", help=_NAME_HELP)
     parser.add_argument(
         "values",
         nargs="+",
         metavar="VALUE",
-        help="the value; those of a list are several arguments, or one; '' is empty",
+        help="the value; those of a list are several arguments, or one; '' is empty, `default` is the default",
     )
 
 
@@ -151,8 +198,8 @@ _LIST = Verb(
     name="list",
     summary="show all settings (as without a verb)",
     description="""\
-Shows the policy in force: each setting's value, whether that is the default, which way is stricter, and what
-it means.
+Shows the policy in force: each setting's value, whether it is not the default, what it means, and which way is
+stricter.
 """,
     examples="""\
 ssa policy
@@ -162,15 +209,18 @@ ssa policy list --json | jq -r '.[] | select(.is_default | not) | .name'
 )
 _GET = Verb(
     name="get",
-    summary="print one setting's value",
-    description="Prints the value in force of one setting: a line, or for a list a line a word.",
+    summary="print the value of a setting, or of several",
+    description="""\
+Prints the value in force of one setting: a line, or for a list a line a word. Of several settings it prints each
+with its name and its meaning.
+""",
     notes=_SETTINGS_HELP,
     examples="""\
 ssa policy get min_version
-ssa policy get groups
+ssa policy get groups ciphersuites
 """,
     run=_get,
-    arguments=_name,
+    arguments=_one_or_more,
 )
 _SET = Verb(
     name="set",
@@ -186,16 +236,31 @@ ssa policy set min_version TLSv1.3
 ssa policy set groups X25519MLKEM768 x25519 secp256r1
 ssa policy set alpn "h2 http/1.1"
 ssa policy set alpn ''
+ssa policy set groups default
 """,
     run=_set,
     arguments=_name_and_values,
+)
+_RESET = Verb(
+    name="reset",
+    summary="put the default back, of the settings named or of all",
+    description="""\
+Puts the defaults back, for the next handshake of every program, and prints what it changed. The policy's file
+stays as it is: `ssa policy save` writes it, and SIGHUP has ssad read it again.
+""",
+    examples="""\
+ssa policy reset groups
+ssa policy reset
+""",
+    run=_reset,
+    arguments=_any_number,
 )
 _SAVE = Verb(
     name="save",
     summary="keep the policy in force for the daemon's next start",
     description="""\
-Writes the policy in force to the file that ssad starts with (SSA_CONFIG, or /etc/ssa/policy.toml): whole or
-not at all, with the comments that are there.
+Writes the policy in force to the file that ssad starts with (SSA_CONFIG, else the file that the running ssad names):
+whole or not at all, with the comments, the owner and the mode that are there.
 """,
     examples="ssa policy set min_version TLSv1.3 && ssa policy save\n",
     run=_save,
@@ -203,7 +268,7 @@ not at all, with the comments that are there.
 
 VERB = Verb(
     name="policy",
-    summary="show, change and save the policy",
+    summary="show, change, reset and save the policy",
     description="""\
 The policy that all TLS of this machine's programs is under. Without a verb it is shown. Applications can only
 tighten it ("stricter"), for themselves.
@@ -215,5 +280,5 @@ ssa policy set min_version TLSv1.3
 ssa policy save
 """,
     run=_list,
-    verbs=(_LIST, _GET, _SET, _SAVE),
+    verbs=(_LIST, _GET, _SET, _RESET, _SAVE),
 )

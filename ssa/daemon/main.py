@@ -106,9 +106,8 @@ def _system_defaults() -> tuple[Path, Path, Path]:
 
 
 def _user_defaults() -> tuple[Path, Path, Path]:
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/ssa-{os.getuid()}")  # noqa: S108 - see make_private
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    run_dir = Path(paths.run_dir()) if os.environ.get("SSA_RUN_DIR") else runtime / "ssa"
+    run_dir = Path(paths.run_dir() if os.environ.get("SSA_RUN_DIR") else paths.user_run_dir())
     mount_point = Path(paths.mount_point()) if os.environ.get("SSA_MOUNT") else run_dir / "fs"
     config = Path(paths.config_file()) if os.environ.get("SSA_CONFIG") else settings / "ssa" / "policy.toml"
     return run_dir, mount_point, config
@@ -146,6 +145,8 @@ def _run(options: _Options) -> None:
     if options.user:
         make_private(options.run_dir)
     run_dir = RunDirectory(options.run_dir)
+    run_dir.point(paths.MOUNT_LINK, options.mount)
+    run_dir.point(paths.CONFIG_LINK, options.config)
     kernel = probe()
     if not kernel.tls:
         _log.warning("this kernel has no TLS, connections go by the relay where the policy allows: %s", kernel.reason)
@@ -178,7 +179,7 @@ async def _serve(options: _Options, service: Service, requests: socket.socket) -
         if options.user:
             settings = {"SSA_RUN_DIR": options.run_dir, "SSA_MOUNT": options.mount, "SSA_CONFIG": options.config}
             exports = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in settings.items())
-            _log.info("for your programs: export %s", exports)
+            _log.info('for your programs: eval "$(ssa env)", or: export %s', exports)
 
 
 async def _show(mounted: mount.Mount, *, task_status: trio.TaskStatus[None]) -> None:

@@ -47,6 +47,12 @@ class RunDirectory:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         self.path = path
 
+    def point(self, name: str, target: Path) -> None:
+        """Have a link in the directory tell where something else of this daemon is. Raises OSError."""
+        link = self.path / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(target.absolute())
+
     def close(self) -> None:
         """Let a successor have it, though this process may not be able to end yet."""
         os.close(self._lock)

@@ -12,17 +12,16 @@ half a policy is not what its administrator wrote.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssa.policy.schema import SETTINGS, BadValue, Policy
-
-if TYPE_CHECKING:
-    import tomlkit
 
 _TABLE = "policy"
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
@@ -52,15 +51,35 @@ def save(path: str | os.PathLike[str], policy: Policy) -> None:
         BadValue: what is in the file now is refused, and stays.
         OSError: the file could not be written, and stays as it was.
     """
-    import tomlkit  # late: only saving needs it, and it is slow to load
-
     target = Path(os.path.realpath(path))
     before = target.read_bytes() if target.exists() else b""
     written = _texts_untrusted(before, os.fspath(path))
     _policy_untrusted(written, os.fspath(path))
-    document = tomlkit.parse(before or f"# {_HEADER}\n")
-    _update(document, written, policy)
-    _replace(target, tomlkit.dumps(document).encode())
+    changes = {name: policy.text(name) for name in SETTINGS if _differs(name, written, policy)}
+    if changes or not before:
+        _replace(target, _changed(before, written, changes, os.fspath(path)))
+
+
+def _changed(before: bytes, written: dict[str, str], changes: dict[str, str], path: str) -> bytes:
+    """The file's new content. Raises BadValue where no content says what it is to say.
+
+    The TOML library does not write every layout rightly. So what it wrote is read again; where that is another
+    policy, the table is written anew, in the ordinary layout.
+    """
+    for edit in (_update, _rewrite):
+        data = edit(before, written, changes)
+        if _says(data, written | changes):
+            return data
+    raise BadValue(
+        f"{path}: its layout cannot be changed safely, so it stays: write the settings below a line [policy]"
+    )
+
+
+def _says(data: bytes, wanted: dict[str, str]) -> bool:
+    try:
+        return _texts_untrusted(data, "") == wanted and _policy_untrusted(wanted, "") is not None
+    except BadValue:
+        return False
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
@@ -105,15 +124,31 @@ def _text_untrusted(value: Any, where: str) -> str:
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-def _update(document: tomlkit.TOMLDocument, written: dict[str, str], policy: Policy) -> None:
-    """Change in the document what differs from the policy, and nothing else."""
-    import tomlkit
+def _update(before: bytes, _written: dict[str, str], changes: dict[str, str]) -> bytes:
+    """Change in the file what differs from the policy, and nothing else."""
+    import tomlkit  # late: only saving needs it, and it is slow to load
 
-    changes = {name: policy.text(name) for name in SETTINGS if _differs(name, written, policy)}
+    document = tomlkit.parse(before or f"# {_HEADER}\n")
     if changes and _TABLE not in document:
         document.add(_TABLE, tomlkit.table())
     for name, text in changes.items():
         document[_TABLE][name] = _toml(name, text)
+    return tomlkit.dumps(document).encode()
+
+
+def _rewrite(before: bytes, written: dict[str, str], changes: dict[str, str]) -> bytes:
+    """Write the table anew, below the lines of comment that the file has."""
+    import tomlkit
+
+    document = tomlkit.document()
+    for line in before.decode().splitlines():
+        if line.lstrip().startswith("#"):
+            document.add(tomlkit.comment(line.lstrip().removeprefix("#").lstrip()))
+    table = tomlkit.table()
+    for name, text in (written | changes).items():
+        table.add(name, _toml(name, text))
+    document.add(_TABLE, table)
+    return tomlkit.dumps(document).encode()
 
 
 def _differs(name: str, written: dict[str, str], policy: Policy) -> bool:
@@ -131,19 +166,48 @@ def _toml(name: str, text: str) -> Any:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    """Put a file's new content in the place of the old, so that no crash leaves half of it."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    """Put a file's new content in the place of the old, so that no crash leaves half of it.
+
+    The owner, the mode and the extended attributes (access lists) stay. Raises OSError, which names the target.
+    """
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_directory(target.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                _dress(file.fileno(), target)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, target)  # noqa: PTH104 - the error's words are made below
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_directory(target.parent)
+    except OSError as exc:
+        words = _CANNOT_REPLACE.get(exc.errno or 0, exc.strerror)
+        raise OSError(exc.errno, words, str(target)) from exc
+
+
+_CANNOT_REPLACE = {
+    errno.EBUSY: "it is a mount point of its own (a bind mount), so it cannot be replaced whole, and stays as it was: "
+    "mount its directory instead",
+    errno.EROFS: "it is on a read-only file system, and stays as it was",
+}
+
+
+def _dress(descriptor: int, target: Path) -> None:
+    """Give a file that will take the target's place the target's owner, mode and extended attributes."""
+    try:
+        worn = target.stat()
+    except FileNotFoundError:
+        os.fchmod(descriptor, 0o644)
+        return
+    created = os.fstat(descriptor)
+    if (created.st_uid, created.st_gid) != (worn.st_uid, worn.st_gid):
+        os.fchown(descriptor, worn.st_uid, worn.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(worn.st_mode))
+    for name in os.listxattr(target):
+        os.setxattr(descriptor, name, os.getxattr(target, name))
 
 
 def _sync_directory(path: Path) -> None:

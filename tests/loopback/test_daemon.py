@@ -116,6 +116,21 @@ def test_readiness_by_the_service_managers_socket(tmp_path):
         assert manager.recv(100) == b"STOPPING=1"
 
 
+def ssa_command(*arguments, environment):
+    command = [sys.executable, "-m", "ssa.cli.main", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=True).stdout
+
+
+def test_who_knows_the_run_directory_finds_the_rest(tmp_path):
+    with Daemon(tmp_path, policy='[policy]\nmin_version = "TLSv1.3"\n') as daemon:
+        alone = {name: value for name, value in os.environ.items() if not name.startswith("SSA_")}
+        alone["SSA_RUN_DIR"] = str(daemon.run_dir)
+        assert ssa_command("policy", "get", "min_version", environment=alone) == "TLSv1.3\n"
+        assert str(daemon.config) in ssa_command("policy", "save", environment=alone)
+        exported = ssa_command("env", environment=alone)
+        assert exported == "export " + " ".join(f"{name}={path}" for name, path in daemon.environment.items()) + "\n"
+
+
 def test_the_policy_file_is_what_it_starts_with(tmp_path):
     with Daemon(tmp_path, policy='[policy]\nmin_version = "TLSv1.3"\nalpn = ["h2", "http/1.1"]\n') as daemon:
         assert daemon.get("policy/min_version") == "TLSv1.3\n"

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -327,11 +328,48 @@ def test_policy(tree, capsys):
     (tree / "policy" / "min_version").write_text("TLSv1.3\n")
     status, printed, _ = call(capsys, "policy")
     assert status == 0
-    rows = {line.split()[0]: line for line in printed.splitlines()[1:]}
-    assert list(rows) == list(SETTINGS)
-    assert re.search(r"TLSv1\.3 +no +Lowest.* Stricter: higher\.$", rows["min_version"])
-    assert re.search(r"x25519 X25519MLKEM768 secp256r1 secp384r1 +yes +Key .* Stricter: fewer\.$", rows["groups"])
+    names = [line.split()[0] for line in printed.splitlines() if not line.startswith(" ")]
+    assert names == list(SETTINGS)
+    meaning = re.search(r"^min_version +TLSv1\.3  \(not the default\)\n((?: +.*\n)+)", printed, re.MULTILINE)
+    assert " ".join(meaning[1].split()) == f"{SETTINGS['min_version'].doc} Stricter: higher."
+    assert re.search(rf"^groups +{' '.join(SETTINGS['groups'].default.split())}\n +Key ", printed, re.MULTILINE)
     assert call(capsys, "policy", "list")[1] == printed
+
+
+@pytest.mark.parametrize("width", ["80", "100", "300"])
+def test_a_piped_policy_fits_a_screen(tree, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    _, printed, _ = call(capsys, "policy")
+    assert max(map(len, printed.splitlines())) <= min(int(width), 100)
+    words = " ".join(printed.split())
+    assert all(" ".join(setting.default.split()) in words for setting in SETTINGS.values())
+
+
+def test_policy_get_of_several(tree, capsys):
+    (tree / "policy" / "min_version").write_text("TLSv1.3\n")
+    _, printed, _ = call(capsys, "policy", "get", "min_version", "max_version")
+    assert re.match(r"min_version  TLSv1\.3  \(not the default\)\n +Lowest", printed)
+    assert re.search(r"^max_version  TLSv1\.3\n", printed, re.MULTILINE)
+    found = json.loads(call(capsys, "policy", "get", "min_version", "max_version", "--json")[1])
+    assert [row["name"] for row in found] == ["min_version", "max_version"]
+
+
+def test_policy_reset(tree, capsys):
+    (tree / "policy" / "groups").write_text("P-256\n")
+    (tree / "policy" / "min_version").write_text("TLSv1.3\n")
+    status, printed, _ = call(capsys, "policy", "reset", "groups")
+    assert (status, printed.split()[0]) == (0, "groups")
+    assert (tree / "policy" / "groups").read_text().split() == SETTINGS["groups"].default.split()
+    assert (tree / "policy" / "min_version").read_text() == "TLSv1.3\n"
+    assert json.loads(call(capsys, "policy", "reset", "--json")[1])[0]["name"] == "min_version"
+    assert call(capsys, "policy", "reset") == (0, "nothing to change: the defaults are in force\n", "")
+    assert call(capsys, "policy", "reset", "nonsense")[0] == 1
+
+
+def test_policy_set_default(tree, capsys):
+    (tree / "policy" / "groups").write_text("P-256\n")
+    assert call(capsys, "policy", "set", "groups", "default") == (0, "", "")
+    assert (tree / "policy" / "groups").read_text().split() == SETTINGS["groups"].default.split()
 
 
 def test_policy_for_programs(tree, capsys):
@@ -363,6 +401,38 @@ def test_policy_save(tree, tmp_path, capsys):
     status, _, told = call(capsys, "policy", "save", "--json")
     assert (status, "unknown" in told) == (1, True)
     assert file.read_text() == before
+
+
+def test_only_the_run_directory_is_told(tree, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mount").symlink_to(tree)
+    (run / "config").symlink_to(tmp_path / "elsewhere.toml")
+    monkeypatch.delenv("SSA_MOUNT")
+    monkeypatch.delenv("SSA_CONFIG")
+    (tree / "policy" / "min_version").write_text("TLSv1.3\n")
+    assert call(capsys, "policy", "get", "min_version")[1] == "TLSv1.3\n"
+    assert call(capsys, "policy", "save")[0] == 0
+    assert "TLSv1.3" in (tmp_path / "elsewhere.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["run", "run 'with\x1b' quotes"])
+def test_env(tree, tmp_path, capsys, monkeypatch, name):
+    run = tmp_path / name
+    run.mkdir()
+    monkeypatch.setenv("SSA_RUN_DIR", str(run))
+    status, printed, told = call(capsys, "env")
+    assert (status, printed) == (1, "")
+    assert "start `ssad --user`" in told
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run / "ssad.sock"))
+        (run / "mount").symlink_to(tree)
+        (run / "config").symlink_to(tmp_path / "etc" / "policy.toml")
+        line = call(capsys, "env")[1]
+    shell = subprocess.run(["sh", "-c", f"{line}env -0"], env={}, stdout=subprocess.PIPE, text=True, check=True)
+    found = dict(pair.split("=", 1) for pair in shell.stdout.split("\0") if pair)
+    assert (found["SSA_RUN_DIR"], found["SSA_MOUNT"]) == (str(run), str(tree))
+    assert found["SSA_CONFIG"] == str(tmp_path / "etc" / "policy.toml")
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,3 +159,71 @@ def test_what_can_be_set_can_be_saved(tmp_path_factory: pytest.TempPathFactory, 
     files.save(path, policy)
     assert files.load(path) == policy
     assert files.load(path).texts == policy.texts
+
+
+def test_save_keeps_owner_mode_and_attributes(path: Path) -> None:
+    path.write_text(WRITTEN)
+    path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65533)
+    with contextlib.suppress(OSError):  # not every file system has them
+        os.setxattr(path, "user.origin", b"the audit")
+    before, attributes = path.stat(), {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    files.save(path, Policy.default())
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert {name: os.getxattr(path, name) for name in os.listxattr(path)} == attributes
+
+
+def test_save_of_nothing_new_does_not_touch_the_file(path: Path) -> None:
+    path.write_text(WRITTEN)
+    before = path.stat()
+    files.save(path, files.load(path))
+    assert path.stat() == before
+
+
+def test_what_is_written_is_read_again_before_it_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TOML library has written an inline table without its commas."""
+    path.write_text('# the audit\'s\npolicy = { min_rsa_bits = 4096, alpn = ["h2"] }  # inline\n')
+    monkeypatch.setattr(files, "_update", lambda *_: b'policy = { min_rsa_bits = 4096 alpn = ["h2"] }\n')
+    policy = files.load(path).replace("min_version", "TLSv1.3")
+    files.save(path, policy)
+    assert files.load(path).texts == policy.texts
+    assert path.read_text().startswith("# the audit's\n")
+    monkeypatch.setattr(files, "_rewrite", lambda *_: b'[policy]\nmin_version = "TLSv1.2"\n')
+    before = path.read_text()
+    with pytest.raises(BadValue, match=r"layout cannot be changed safely.*\[policy\]"):
+        files.save(path, Policy.default().replace("max_version", "TLSv1.2"))
+    assert path.read_text() == before
+
+
+def test_an_error_of_a_save_names_the_file(path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        files.save(path.parent / "absent" / "policy.toml", Policy.default())
+    assert caught.value.filename == str(path.parent / "absent" / "policy.toml")
+
+
+_SAVE = """
+import sys
+from ssa.policy import files
+from ssa.policy.schema import Policy
+try:
+    files.save(sys.argv[1], Policy.default().replace("min_version", "TLSv1.3"))
+except OSError as failure:
+    print(failure)
+"""
+
+
+def test_a_file_that_is_a_mount_point(path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("this sandbox has no mount namespaces to give")
+    path.write_text(WRITTEN)
+    (path.parent / "other.toml").write_text(WRITTEN)
+    script = f'mount --bind {path.parent}/other.toml {path} && "{sys.executable}" -c "$0" {path}; cat {path}'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, _SAVE], check=False, capture_output=True, text=True
+    )
+    assert re.match(rf"\[Errno 16\] it is a mount point of its own .*: '{re.escape(str(path))}'\n", done.stdout)
+    assert done.stdout.endswith(WRITTEN)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["other.toml", path.name]
