@@ -4,6 +4,8 @@ PYTHON ?= /usr/bin/python3
 # A test run that hangs ends. In seconds, for each start of the test kernel.
 export SSA_KERNEL_TIMEOUT ?= 3600
 
+BENCH_KERNEL = $(or $(KERNEL),7.2)
+
 BIN := .venv/bin
 ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop)
@@ -42,9 +44,10 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup ## measure, under kernel 7.2 (made on the first time)
-	tools/kernel-build 7.2
-	KERNEL=7.2 tools/kernel-run $(BIN)/python -m bench
+bench: setup ## measure: the relay on this machine, then kernel TLS under KERNEL=7.2 (made on the first time) or 6.1
+	$(BIN)/python -m bench --part host
+	test $(BENCH_KERNEL) = 6.1 || tools/kernel-build $(BENCH_KERNEL)
+	KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel
 
 clean: ## remove what make has made here (not the kernels: they lie in ~/.cache/ssa)
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -10,6 +10,7 @@ import platform
 import ssl
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import bulk, handshakes, processes, relay, servers, sockets
-from bench.world import World, world
+from bench.world import Part, World, world
 from ssa.ktls.probe import probe
 
 if TYPE_CHECKING:
@@ -26,63 +27,91 @@ if TYPE_CHECKING:
 
     from bench.measure import Row
 
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What is measured, in which parts, and in which of them its aims count."""
+
+    take: Callable[[World], list[Row]]
+    parts: tuple[Part, ...]
+    aims: Part
+
+
+_BOTH = (Part.HOST, Part.KERNEL)
+
 # In this order: the memory is measured after the daemon has grown to its usual size.
-MEASUREMENTS: dict[str, Callable[[World], list[Row]]] = {
-    "warm": handshakes.warm,
-    "fresh": processes.fresh,
-    "cpu": handshakes.cpu,
-    "at-once": handshakes.at_once,
-    "memory": handshakes.live,
-    "bulk": bulk.bulk,
-    "calls": sockets.calls,
-    "echo": sockets.echo,
-    "serve": servers.serve,
-    "idle": servers.idle,
-    "relay": relay.relay,
+MEASUREMENTS: dict[str, Measurement] = {
+    "warm": Measurement(handshakes.warm, _BOTH, Part.KERNEL),
+    "fresh": Measurement(processes.fresh, _BOTH, Part.KERNEL),
+    "cpu": Measurement(handshakes.cpu, _BOTH, Part.KERNEL),
+    "at-once": Measurement(handshakes.at_once, _BOTH, Part.KERNEL),
+    "memory": Measurement(handshakes.live, (Part.KERNEL,), Part.KERNEL),
+    "bulk": Measurement(bulk.bulk, (Part.KERNEL,), Part.KERNEL),
+    "calls": Measurement(sockets.calls, (Part.KERNEL,), Part.KERNEL),
+    "echo": Measurement(sockets.echo, (Part.KERNEL,), Part.KERNEL),
+    "serve": Measurement(servers.serve, _BOTH, Part.KERNEL),
+    "idle": Measurement(servers.idle, _BOTH, Part.KERNEL),
+    "relay": Measurement(relay.relay, _BOTH, Part.HOST),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and show; 1 where an aim was missed and `--strict` was given, 2 where nothing can be measured."""
     options = _parse(arguments)
-    kernel = probe()
-    if not kernel.tls:
-        print(f"bench: there is nothing to measure without kernel TLS: {kernel.reason}", file=sys.stderr)
+    kernel, part = probe(), Part(options.part)
+    if part is Part.KERNEL and not kernel.tls:
+        print(f"bench: the part {part} needs a kernel with TLS: {kernel.reason}", file=sys.stderr)
         return 2
     started = time.perf_counter()
     rows: list[Row] = []
-    with world() as everything:
-        for name in options.only or MEASUREMENTS:
-            print(f"bench: {name} ...", file=sys.stderr)
-            rows += MEASUREMENTS[name](everything)
-    about = _about() | {"seconds": str(round(time.perf_counter() - started))}
+    with world(part) as everything:
+        for name in options.only or _of(part):
+            print(f"bench: {part}: {name} ...", file=sys.stderr)
+            rows += _taken(MEASUREMENTS[name], everything)
+    about = _about(part) | {"seconds": str(round(time.perf_counter() - started))}
     if options.json:
         json.dump({"about": about, "rows": [row.describe() for row in rows]}, sys.stdout, indent=2)
         print()
     else:
-        _show(about, rows)
+        _show(part, about, rows)
     return int(options.strict and any(row.met is False for row in rows))
+
+
+def _of(part: Part) -> list[str]:
+    return [name for name, measurement in MEASUREMENTS.items() if part in measurement.parts]
+
+
+def _taken(measurement: Measurement, everything: World) -> list[Row]:
+    """Its rows; an aim that counts in the other part only is shown there."""
+    rows = measurement.take(everything)
+    return rows if measurement.aims is everything.part else [replace(row, aim="", met=None) for row in rows]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure ssa beside Python's ssl: samples of both in turn, in one kernel and one run. Root, and "
-        "kernel TLS, are needed: tools/kernel-run python -m bench.",
+        description="Measure ssa beside Python's ssl: samples of both in turn, in one kernel and one run. The part "
+        "`host` measures the relay on this machine; the part `kernel` measures kernel TLS, as root: "
+        "tools/kernel-run python -m bench.",
     )
+    default = Part.KERNEL if probe().tls else Part.HOST
     parser.add_argument("only", nargs="*", metavar="MEASUREMENT", help=f"of these only: {', '.join(MEASUREMENTS)}")
+    parser.add_argument(
+        "--part", choices=list(Part), default=default, help=f"what to measure ({default}, as this kernel is)"
+    )
     parser.add_argument("--json", action="store_true", help="JSON on standard output, with quartiles, for programs")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if an aim is missed")
     options = parser.parse_args(arguments)
-    if unknown := set(options.only) - set(MEASUREMENTS):
-        parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    if unknown := set(options.only) - set(_of(Part(options.part))):
+        parser.error(f"no such measurement in the part {options.part}: {', '.join(sorted(unknown))}")
     return options
 
 
-def _about() -> dict[str, str]:
+def _about(part: Part) -> dict[str, str]:
     """What a number means nothing without."""
     versions = {name: importlib.metadata.version(name) for name in ("pyOpenSSL", "cryptography", "trio")}
     return {
+        "part": f"{part}: {_PARTS[part]}",
         "kernel": f"{platform.system()} {platform.release()} {_machine()}",
         "processor": f"{_processor()}, {os.cpu_count()} visible",
         "python": platform.python_version(),
@@ -90,6 +119,12 @@ def _about() -> dict[str, str]:
         + f", {backend.openssl_version_text()}",
         "ssl": ssl.OPENSSL_VERSION,
     }
+
+
+_PARTS = {
+    Part.HOST: "the relay on this machine's own kernel and cores",
+    Part.KERNEL: "kernel TLS; under user-mode Linux the ratios count, not the times",
+}
 
 
 def _machine() -> str:
@@ -108,8 +143,8 @@ def _cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _show(about: dict[str, str], rows: list[Row]) -> None:
-    table = Table(title="ssa beside ssl, medians", title_justify="left")
+def _show(part: Part, about: dict[str, str], rows: list[Row]) -> None:
+    table = Table(title=f"ssa beside ssl, medians: {part}", title_justify="left")
     for heading in ("", "ssa", "ssl", "unit", "ratio", "aim", ""):
         table.add_column(heading, justify="right" if heading in ("ssa", "ssl", "ratio") else "left")
     for row in rows:

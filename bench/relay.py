@@ -15,7 +15,7 @@ import ssa
 from bench import bulk
 from bench.measure import Row, Samples, cpu_seconds, interleaved, memory
 from bench.sockets import echoing, round_trips, ssl_server
-from bench.world import HOST, World, beside, connect_ssl
+from bench.world import DATA_PATHS, HOST, World, beside, connect_ssl
 from tests.peers import free_port, program
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def relay(world: World) -> list[Row]:
     try:
         return [*_bulk(world), *_idle(world), _echo(world)]
     finally:
-        world.daemon.set("data_path", "ktls-or-relay")
+        world.daemon.set("data_path", DATA_PATHS[world.part])
 
 
 def _bulk(world: World) -> list[Row]:

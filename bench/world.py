@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 import resource
 import shutil
@@ -41,10 +42,18 @@ http {{
 """
 
 
+class Part(enum.StrEnum):
+    """One of the two halves of the benchmark."""
+
+    HOST = "host"  # the relay, on this machine's own kernel
+    KERNEL = "kernel"  # kernel TLS
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """The servers, the daemon and the other client's context."""
 
+    part: Part
     tls12: int  # nginx's port for TLS 1.2 alone
     tls13: int
     daemon: Daemon
@@ -84,7 +93,7 @@ def beside(module: str, *arguments: object) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def world() -> Iterator[World]:
+def world(part: Part) -> Iterator[World]:
     """All of it, in a temporary directory."""
     _allow_descriptors()
     with tempfile.TemporaryDirectory(prefix="ssa-bench.") as name:
@@ -93,9 +102,9 @@ def world() -> Iterator[World]:
         # A leaf under an intermediate, as public servers have it.
         leaf = pki.authority.create_child_ca().issue_cert(HOST, "127.0.0.1")
         cert, key = pki.store("bench", leaf)
-        with _nginx(directory / "nginx", cert, key) as ports, _daemon(directory, pki.ca) as daemon:
+        with _nginx(directory / "nginx", cert, key) as ports, _daemon(directory, pki.ca, part) as daemon:
             os.environ.update(daemon.environment)
-            yield World(*ports, daemon, _context(pki.ca), pki.ca, cert, key)
+            yield World(part, *ports, daemon, _context(pki.ca), pki.ca, cert, key)
 
 
 def _allow_descriptors() -> None:
@@ -117,12 +126,16 @@ def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def _daemon(directory: Path, ca: Path) -> Iterator[Daemon]:
+def _daemon(directory: Path, ca: Path, part: Part) -> Iterator[Daemon]:
     """Run an ssad that trusts what the system trusts and the authority of the servers here."""
     store = directory / "trust.pem"
     store.write_bytes(_system_store().read_bytes() + ca.read_bytes())
-    with Daemon(directory, policy=f'[policy]\ntrust_store = "{store}"\n') as daemon:
+    policy = f'[policy]\ntrust_store = "{store}"\ndata_path = "{DATA_PATHS[part]}"\n'
+    with Daemon(directory, policy=policy) as daemon:
         yield daemon
+
+
+DATA_PATHS = {Part.HOST: "relay", Part.KERNEL: "ktls-or-relay"}
 
 
 def _system_store() -> Path:
