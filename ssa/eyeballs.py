@@ -33,11 +33,14 @@ def connect(
 ) -> socket.socket:
     """A connected TCP socket, in blocking mode. `deadline` is on `time.monotonic`'s clock.
 
-    Raises what `socket.create_connection` does: `socket.gaierror`, and the last address' OSError.
+    Raises `socket.gaierror`, and the OSError of the last address that could be tried at all.
     """
     addresses = interleave(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, socket.IPPROTO_TCP))
     with _Race(deadline, source_address) as race:
         return race.run(iter(addresses))
+
+
+_NOT_TRIED = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # of connect(2) where IPv6 is turned off
 
 
 class _Race:
@@ -65,11 +68,16 @@ class _Race:
             if not self._running:
                 if more:
                     continue
-                raise self._errors[-1]
+                raise self._most_telling()
             winner = self._wait(ATTEMPT_DELAY if more else None)
             if winner is not None:
                 winner.setblocking(True)
                 return winner
+
+    def _most_telling(self) -> OSError:
+        """The last error of a server or a network; that this machine lacks an address family says less."""
+        tried = [error for error in self._errors if error.errno not in _NOT_TRIED]
+        return (tried or self._errors)[-1]
 
     def _start_next(self, addresses: Iterator[AddressInfo]) -> bool:
         """Begin the next attempt. False when there are no more addresses."""

@@ -214,7 +214,7 @@ def test_refusals_say_what_is_wrong_and_whose_fault_it_is(ssad, pki, tmp_path):
 def connected(ssad, pki, tmp_path):
     """The number of a socket that is open, and its port."""
     with peers.nginx(pki, tmp_path / "nginx", "ssl_protocols TLSv1.3;") as port:
-        fd = ssa.connect_tls("localhost", port)
+        fd = ssa.connect_tls("127.0.0.1", port)
         (number,) = ssad.sockets()
         yield int(number), port
         ssa.close(fd)

@@ -19,7 +19,7 @@ import pytest
 import ssa
 import ssa.client
 from ssa import addresses, wire
-from tests import datagrams
+from tests import datagrams, needs
 from tests.datagrams import Proxy, Weather, read_until
 from tests.peers import PKI, Daemon
 
@@ -408,6 +408,7 @@ def test_the_command_line_lists_it(ssad, pair):
     assert "relay" in shown
 
 
+@needs.ipv6
 def test_ipv6(ssad, pki):
     with ssa.create_server(
         ("::1", 0), type=DGRAM, family=socket.AF_INET6, certificate=pki.cert, private_key=pki.key
@@ -423,7 +424,9 @@ def test_ipv6(ssad, pki):
                 assert accepted.recvfrom(10) == (b"six", client.getsockname())
 
 
-@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.5"), (socket.AF_INET6, "::1")])
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.5"), pytest.param(socket.AF_INET6, "::1", marks=needs.ipv6)]
+)
 def test_the_answer_comes_from_where_the_question_went(ssad, pki, family, host):
     certificate = {"certificate": pki.cert, "private_key": pki.key}
     with ssa.create_server(("", 0), type=DGRAM, family=family, dualstack_ipv6=True, **certificate) as listener:
@@ -952,8 +955,13 @@ with Daemon(directory, policy=f'[policy]\\ntrust_store = "{ca}"\\n') as daemon:
 """
 
 
+# A network of one's own: root needs no user namespace for it, which is refused in a chroot.
+OWN_NETWORK = ("--net", "--mount") if os.geteuid() == 0 else ("--user", "--map-root-user", "--net", "--mount")
+
+
+@needs.namespaces(*OWN_NETWORK)
 def test_a_narrow_path(tmp_path, pki):
-    command = ["unshare", "--user", "--map-root-user", "--net", "--mount", sys.executable, "-c", NARROW]
+    command = ["unshare", *OWN_NETWORK, sys.executable, "-c", NARROW]
     arguments = [str(path) for path in (tmp_path, pki.cert, pki.key, pki.ca)]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.returncode) == ("all is well\n", 0), done.stderr

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from ssa import eyeballs
+from tests import needs
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -57,6 +58,7 @@ def test_families_take_turns():
     assert [info[4] for info in eyeballs.interleave(infos)] == [0, 3, 1, 4, 2]
 
 
+@needs.ipv6
 def test_an_address_that_never_answers_costs_a_quarter_of_a_second(resolves):
     with black_hole() as hole, socket.create_server(("::1", 0), family=V6) as server:
         resolves(hole, server.getsockname()[:2])
@@ -67,6 +69,7 @@ def test_an_address_that_never_answers_costs_a_quarter_of_a_second(resolves):
         assert eyeballs.ATTEMPT_DELAY * 0.9 < time.monotonic() - began < 1.5
 
 
+@needs.ipv6
 def test_a_refused_address_costs_nothing(resolves):
     with refused() as nobody, socket.create_server(("::1", 0), family=V6) as server:
         resolves(nobody, server.getsockname()[:2])
@@ -88,6 +91,17 @@ def test_the_deadline_holds_for_all_attempts_together(resolves):
 def test_everything_refused(resolves):
     with refused() as first, refused() as second:
         resolves(first, second)
+        with pytest.raises(ConnectionRefusedError):
+            connect()
+
+
+def test_an_address_of_a_family_that_is_not_here_says_less(resolves, monkeypatch):
+    """Where IPv6 is turned off, the resolver may name ::1 all the same."""
+    with refused() as nobody:
+        resolves(nobody, ("2001:db8::1%nowhere", 1))
+        connect_ex = socket.socket.connect_ex
+        absent = lambda sock, end: errno.EADDRNOTAVAIL if sock.family == V6 else connect_ex(sock, end)  # noqa: E731
+        monkeypatch.setattr(socket.socket, "connect_ex", absent)
         with pytest.raises(ConnectionRefusedError):
             connect()
 

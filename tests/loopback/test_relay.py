@@ -68,8 +68,8 @@ def use(monkeypatch, daemon):
         monkeypatch.setenv(name, value)
 
 
-def client(port, timeout=10):
-    return ssa.create_connection(("localhost", port), timeout=timeout)
+def client(port, timeout=10, host="localhost"):
+    return ssa.create_connection((host, port), timeout=timeout)
 
 
 def drain(tls):
@@ -124,7 +124,7 @@ def cpu(daemon):
 
 
 def test_the_file_system_says_which_path(ssad, pki):
-    with peers.openssl(pki, "-rev") as (port, _), client(port) as sock:
+    with peers.openssl(pki, "-rev") as (port, _), client(port, host="127.0.0.1") as sock:
         sock.sendall(b"abc\n")
         assert sock.recv(10) == b"cba\n"
         (number,) = ssad.sockets()
@@ -172,7 +172,7 @@ def test_the_default_falls_back_where_the_kernel_has_no_tls_and_ktls_refuses(tmp
 
 
 def test_options_and_addresses_are_the_connections(ssad, pki):
-    with peers.openssl(pki, "-rev") as (port, _), client(port) as sock:
+    with peers.openssl(pki, "-rev") as (port, _), client(port, host="127.0.0.1") as sock:
         assert sock.getpeername() == ("127.0.0.1", port)
         assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_STREAM)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -508,7 +508,7 @@ def test_passed_on_to_another_process(ssad, pki):
             print(sock.recv(100), sock.getpeername()[1], sock.family.name)
         """
     with peers.openssl(pki, "-rev") as (port, _):
-        sock = client(port)
+        sock = client(port, host="127.0.0.1")
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [sys.executable, "-c", code, str(theirs.fileno())]

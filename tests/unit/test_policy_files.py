@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ssa.policy import files
 from ssa.policy.schema import SETTINGS, BadValue, Policy
+from tests import needs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,9 +216,8 @@ except OSError as failure:
 """
 
 
+@needs.namespaces("--mount")
 def test_a_file_that_is_a_mount_point(path: Path) -> None:
-    if subprocess.run(["unshare", "--mount", "true"], check=False, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("this sandbox has no mount namespaces to give")
     path.write_text(WRITTEN)
     (path.parent / "other.toml").write_text(WRITTEN)
     script = f'mount --bind {path.parent}/other.toml {path} && "{sys.executable}" -c "$0" {path}; cat {path}'
