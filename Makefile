@@ -10,7 +10,7 @@ BIN := .venv/bin
 ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop)
 
-.PHONY: help setup demo test test-7.2 lint bench clean
+.PHONY: help setup demo test test-7.2 test-long lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -38,6 +38,17 @@ test: lint build/interop-go ## lint; the tests that need no kernel of their own;
 test-7.2: setup build/interop-go ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
 	tools/kernel-build 7.2
 	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
+
+# Tests that failed once on a busy machine: 500 times each, beside busy loops.
+ENDS := tests/loopback/test_relay.py::test_the_last_holder_ends_the_stream
+CUTS := tests/kernel/test_tlssocket.py::test_a_file_tells_a_cut_stream
+AGAIN := pytest --quiet --repeat 500 --maxfail=1
+
+test-long: setup ## what takes too long for `make test`: the same tests 500 times under load, on all kernels
+	tools/kernel-build 7.2
+	tools/under-load 3 $(BIN)/$(AGAIN) $(ENDS)
+	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(CUTS)
+	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(CUTS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

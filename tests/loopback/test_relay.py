@@ -470,7 +470,7 @@ def test_an_accept_that_finds_no_number_says_so(ssad, pki):
 def test_the_last_holder_ends_the_stream(ssad, pki):
     peer = Peer()
     with peers.python_server(pki, peer) as port:
-        sock = client(port)
+        sock = client(port, host="127.0.0.1")
         twin = sock.dup()
         sock.close()
         assert twin.getpeername() == ("127.0.0.1", port)
