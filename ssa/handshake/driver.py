@@ -87,7 +87,7 @@ class RecordReader:
                 self._looks = 0
                 continue
             except OSError as exc:
-                raise _network_error(exc) from exc
+                raise network_error(exc) from exc
             if not data:
                 raise errors.error("CONNECTION_CLOSED")
             return data
@@ -97,7 +97,7 @@ class RecordReader:
             try:
                 taken = len(self._socket.recv(count, socket.MSG_DONTWAIT))
             except OSError as exc:
-                raise _network_error(exc) from exc
+                raise network_error(exc) from exc
             if not taken:
                 raise errors.error("NETWORK", "somebody else reads from this socket")
             count -= taken
@@ -111,11 +111,22 @@ async def wait_readable(sock: socket.socket) -> None:
         await trio.lowlevel.wait_readable(sock)
 
 
-def _network_error(exc: OSError) -> errors.SSAError:
-    reset = exc.errno in (errno.ECONNRESET, errno.EPIPE)
+# What an operation on the socket failed with; one that connects only with the first data can fail with all of these.
+_REASONS = {
+    errno.ECONNRESET: "CONNECTION_RESET",
+    errno.EPIPE: "CONNECTION_RESET",
+    errno.ECONNREFUSED: "CONNECTION_REFUSED",
+    errno.ETIMEDOUT: "CONNECT_TIMEOUT",
+    errno.EHOSTUNREACH: "UNREACHABLE",
+    errno.ENETUNREACH: "UNREACHABLE",
+}
+
+
+def network_error(exc: OSError) -> errors.SSAError:
+    """The error for what an operation on the TCP socket failed with."""
     stolen = exc.errno == errno.EAGAIN  # there was something a moment ago
     detail = "somebody else reads from this socket" if stolen else exc.strerror or ""
-    return errors.error("CONNECTION_RESET" if reset else "NETWORK", detail)
+    return errors.error(_REASONS.get(exc.errno or 0, "NETWORK"), detail)
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
@@ -126,13 +137,17 @@ async def send(sock: socket.socket, data: bytes) -> None:
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
         except OSError as exc:
-            raise _network_error(exc) from exc
+            raise network_error(exc) from exc
+
+
+async def start(engine: Engine, sock: socket.socket) -> None:
+    """Send what comes before the peer has said anything. Raises `ssa.HandshakeError`."""
+    await send(sock, engine.start())
 
 
 async def run(engine: Engine, sock: socket.socket, judge: Judge) -> None:
-    """Handshake to the end. What `judge` raises is raised here, after the peer has been told."""
+    """Handshake to the end, behind `start`. What `judge` raises is raised here, after the peer has been told."""
     reader = RecordReader(sock)
-    await send(sock, engine.start())
     while engine.step is not Step.DONE:
         try:
             found = await reader.peek()
