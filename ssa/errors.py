@@ -190,6 +190,9 @@ REASONS: dict[str, Reason] = {
     "NOT_TLS": Reason(_H, errno.EPROTO, None, "peer", "peer does not speak TLS"),
     "PROTOCOL_VIOLATION": Reason(_H, errno.EPROTO, "unexpected_message", "peer", "peer broke the TLS protocol"),
     "RECORD_OVERFLOW": Reason(_H, errno.EPROTO, "record_overflow", "peer", "peer sent an oversized record"),
+    "HANDSHAKE_TOO_LONG": Reason(
+        _H, errno.EPROTO, "unexpected_message", "peer", "peer sent more than any handshake needs, without an end"
+    ),
     "HANDSHAKE_TIMEOUT": Reason(
         HandshakeTimeout, errno.ETIMEDOUT, None, "peer", "peer did not complete the handshake in time"
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import os
 import select
@@ -58,9 +57,11 @@ async def connect(
     """
     hostname = hostname_untrusted(request.hostname or "")
     terms = await agree(service, request, files)
-    connection = await _connected(service, sock)
+    began = trio.current_time()
+    with deadline(terms.policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
+        connection = await _connected(service, sock)
     kernel = service.kernel_tls(terms.policy)
-    relayed = _attach(sock, terms.policy, kernel)
+    relayed = "" if connection.deferred else _attach(sock, terms.policy, kernel)
     _refuse_plaintext(sock, request)
     context = service.contexts.client(terms.policy, kernel, terms.credentials)
     judge = Judge(service, terms, hostname)
@@ -68,7 +69,11 @@ async def connect(
     resumption = service.sessions.resume(server, terms.policy.session_ttl, judge.trusts)
     engine = ClientEngine(context, sni_of(hostname), terms.policy.alpn, resumption.session)
     with _ending(sock), resumption:
-        with deadline(terms.policy.handshake_timeout):
+        with deadline(terms.policy.handshake_timeout, began):
+            await driver.start(engine, sock)
+            if connection.deferred:  # until now: that was the data that it waited for
+                await _open(sock)
+                relayed = _attach(sock, terms.policy, kernel)
             with _naming_what_is_withheld(terms.policy, kernel):
                 await driver.run(engine, sock, judge)
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
@@ -93,13 +98,15 @@ async def accept(
 async def serve(service: Service, application: Application, serving: Serving, sock: socket.socket) -> Reply | Handover:
     """The same for one connection of a listener. Raises `ssa.SSAError`."""
     terms = serving.terms()
-    connection = await _connected(service, sock)
+    began = trio.current_time()
+    with deadline(terms.policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
+        connection = await _connected(service, sock, speaks_first=False)
     kernel = service.kernel_tls(terms.policy)
     relayed = _attach(sock, terms.policy, kernel)
     engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
     judge = Judge(service, terms, None)
     with _ending(sock):
-        with deadline(terms.policy.handshake_timeout), _naming_what_is_withheld(terms.policy, kernel):
+        with deadline(terms.policy.handshake_timeout, began), _naming_what_is_withheld(terms.policy, kernel):
             await driver.run(engine, sock, judge)
         if relayed := relayed or reason_for_suite(engine.suite, kernel):
             return _relay(service, application, engine, judge, connection, reason=relayed)
@@ -128,6 +135,7 @@ class _Connection:
     sock: socket.socket
     key: SocketKey
     diag: Diag | None
+    deferred: bool = False  # our first flight is what will open it
 
 
 def _refuse_plaintext(sock: socket.socket, request: Connect | Accept) -> None:
@@ -150,38 +158,49 @@ def _refuse_plaintext(sock: socket.socket, request: Connect | Accept) -> None:
 _GREETING = 64  # bytes to show
 
 
-async def _connected(service: Service, sock: socket.socket) -> _Connection:
+async def _connected(service: Service, sock: socket.socket, *, speaks_first: bool = True) -> _Connection:
     """The connection of a socket; one that is being made is waited for.
+
+    A connection that TCP_FASTOPEN_CONNECT has put off (tcp(7)) is left so where we speak first.
 
     Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions.
     """
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
-    while True:
-        half_closed, state = _is_half_closed(sock), tcp_state(sock)  # so a FIN in between shows as what it is
-        if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
-            break
-        await trio.lowlevel.wait_writable(sock)
-    if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-        raise errors.error(_CONNECT_REASONS.get(failed, "NETWORK"), os.strerror(failed))
-    if state == TCP_CLOSE_WAIT:
-        raise errors.error("PEER_CLOSED")
-    if state != TCP_ESTABLISHED or half_closed:
-        raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
+    deferred = _is_deferred(sock)
+    if deferred and not speaks_first:
+        with contextlib.suppress(OSError):  # to send nothing makes the connection; what becomes of it, the state tells
+            sock.send(b"", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        deferred = False
+    if not deferred:
+        await _open(sock)
     try:
-        return _Connection(sock, SocketKey.of(sock), service.diags.of(sock))
+        return _Connection(sock, SocketKey.of(sock), service.diags.of(sock), deferred)
     except OSError as exc:
         raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
 
 
-# What a connect(2) that was under way came to.
-_CONNECT_REASONS = {
-    errno.ECONNREFUSED: "CONNECTION_REFUSED",
-    errno.ETIMEDOUT: "CONNECT_TIMEOUT",
-    errno.EHOSTUNREACH: "UNREACHABLE",
-    errno.ENETUNREACH: "UNREACHABLE",
-    errno.ECONNRESET: "CONNECTION_RESET",
-}
+async def _open(sock: socket.socket) -> None:
+    """Wait while the connection is being made. Raises `ssa.SSAError` where it is not open in both directions then."""
+    while True:
+        half_closed, state = _is_half_closed(sock), tcp_state(sock)  # so a FIN in between shows as what it is
+        if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+            break
+        if shows(sock, select.POLLOUT):  # with TCP's fast open that does not mean that the connection is made
+            await trio.sleep(driver.POLL)
+        else:
+            await trio.lowlevel.wait_writable(sock)
+    if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise driver.network_error(OSError(failed, os.strerror(failed)))
+    if state == TCP_CLOSE_WAIT:
+        raise errors.error("PEER_CLOSED")
+    if state != TCP_ESTABLISHED or half_closed:
+        raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
+
+
+def _is_deferred(sock: socket.socket) -> bool:
+    """Whether connect(2) has sent nothing yet, as it is to go with the first data: poll(2) invites to send it."""
+    return tcp_state(sock) == TCP_SYN_SENT and shows(sock, select.POLLOUT)
 
 
 def _is_half_closed(sock: socket.socket) -> bool:
@@ -218,12 +237,12 @@ def _attach(sock: socket.socket, policy: Policy, kernel: Capabilities) -> str:
 
 
 @contextlib.contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """A block that may take so long. Raises `ssa.HandshakeTimeout`."""
-    with trio.move_on_after(seconds) as scope:
+def deadline(seconds: float, began: float | None = None, reason: str = "HANDSHAKE_TIMEOUT") -> Iterator[None]:
+    """A block that may take so long, from now or from a moment of trio's clock on. Raises `ssa.HandshakeTimeout`."""
+    with trio.move_on_at((trio.current_time() if began is None else began) + seconds) as scope:
         yield
     if scope.cancelled_caught:
-        raise errors.error("HANDSHAKE_TIMEOUT", f"{seconds:g} s")
+        raise errors.error(reason, f"{seconds:g} s")
 
 
 @contextlib.contextmanager

@@ -19,37 +19,64 @@ from ssa.handshake import records
 from ssa.handshake.engine import Engine, Step
 from ssa.trust import Verified
 
-PEEK = 64 * 1024  # bytes: more than a usual flight
+PEEK = 16 * 1024  # bytes: more than a usual flight, and what OpenSSL gets through in a quarter of a millisecond
+BATCH = 16  # records
+# In one handshake, far above what honest peers need: a flight with 100 kB of certificates, in records of 64 bytes; a
+# ClientHello of 1.5 kB, in records of a byte.
+MAX_RECORDS = 2048
+MAX_BYTES = 256 * 1024
+_LEFTOVERS = 64 * 1024  # bytes
 POLL = 0.005  # seconds between looks, where readiness cannot be waited for
 
 Judge = Callable[[tuple[bytes, ...]], Verified]
 
 
 class RecordReader:
-    """Whole records from a socket, and not a byte more than was asked for."""
+    """Whole records from a socket, and not a byte more than was asked for.
+
+    A peer that always has more to send gets its turn once in each round of the event loop, and not for ever.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._partial = b""  # the beginning of the next record, consumed already
+        self._records = self._bytes = 0  # consumed so far
+        self._looks = 0  # since this task waited
 
     async def peek(self) -> list[bytes]:
-        """The whole records that are there, at least one. They are not consumed until `consume`.
+        """The whole records that are there, 1 to `BATCH`. They are not consumed until `consume`.
 
-        Raises `ssa.HandshakeError` for what is no TLS, and when the peer is gone.
+        Raises `ssa.HandshakeError` for what is no TLS, for too much of it, and when the peer is gone.
         """
         while True:
+            self._refuse_endless()
+            await self._take_turns()
             data = self._partial + await self._peek_bytes()
-            found, rest = records.split_untrusted(data)
+            found, rest = records.split_untrusted(data, BATCH)
             if found:
                 return found
             # Half a record: to peek at it again would spin. The record is ours in any case, so take what is there.
             self._discard(len(rest) - len(self._partial))
             self._partial = rest
 
-    def consume(self, count: int) -> None:
-        """Take the first `count` bytes of what was peeked at out of the socket."""
+    def consume(self, found: list[bytes]) -> None:
+        """Take these records, the first of what was peeked at, out of the socket."""
+        count = sum(map(len, found))
         self._discard(count - len(self._partial))
         self._partial = b""
+        self._records += len(found)
+        self._bytes += count
+
+    def _refuse_endless(self) -> None:
+        if self._records >= MAX_RECORDS or self._bytes >= MAX_BYTES:
+            raise errors.error("HANDSHAKE_TOO_LONG", f"{self._records} records, {self._bytes} bytes")
+
+    async def _take_turns(self) -> None:
+        """Let the other tasks run, and the deadline end this one, where two looks in a row had nothing to wait for."""
+        if self._looks == 2:
+            await trio.lowlevel.checkpoint()
+            self._looks = 0
+        self._looks += 1
 
     async def _peek_bytes(self) -> bytes:
         while True:
@@ -57,9 +84,10 @@ class RecordReader:
                 data = self._socket.recv(PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except BlockingIOError:
                 await wait_readable(self._socket)
+                self._looks = 0
                 continue
             except OSError as exc:
-                raise _network_error(exc) from exc
+                raise network_error(exc) from exc
             if not data:
                 raise errors.error("CONNECTION_CLOSED")
             return data
@@ -69,7 +97,7 @@ class RecordReader:
             try:
                 taken = len(self._socket.recv(count, socket.MSG_DONTWAIT))
             except OSError as exc:
-                raise _network_error(exc) from exc
+                raise network_error(exc) from exc
             if not taken:
                 raise errors.error("NETWORK", "somebody else reads from this socket")
             count -= taken
@@ -83,11 +111,22 @@ async def wait_readable(sock: socket.socket) -> None:
         await trio.lowlevel.wait_readable(sock)
 
 
-def _network_error(exc: OSError) -> errors.SSAError:
-    reset = exc.errno in (errno.ECONNRESET, errno.EPIPE)
+# What an operation on the socket failed with; one that connects only with the first data can fail with all of these.
+_REASONS = {
+    errno.ECONNRESET: "CONNECTION_RESET",
+    errno.EPIPE: "CONNECTION_RESET",
+    errno.ECONNREFUSED: "CONNECTION_REFUSED",
+    errno.ETIMEDOUT: "CONNECT_TIMEOUT",
+    errno.EHOSTUNREACH: "UNREACHABLE",
+    errno.ENETUNREACH: "UNREACHABLE",
+}
+
+
+def network_error(exc: OSError) -> errors.SSAError:
+    """The error for what an operation on the TCP socket failed with."""
     stolen = exc.errno == errno.EAGAIN  # there was something a moment ago
     detail = "somebody else reads from this socket" if stolen else exc.strerror or ""
-    return errors.error("CONNECTION_RESET" if reset else "NETWORK", detail)
+    return errors.error(_REASONS.get(exc.errno or 0, "NETWORK"), detail)
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
@@ -98,18 +137,22 @@ async def send(sock: socket.socket, data: bytes) -> None:
         except BlockingIOError:
             await trio.lowlevel.wait_writable(sock)
         except OSError as exc:
-            raise _network_error(exc) from exc
+            raise network_error(exc) from exc
+
+
+async def start(engine: Engine, sock: socket.socket) -> None:
+    """Send what comes before the peer has said anything. Raises `ssa.HandshakeError`."""
+    await send(sock, engine.start())
 
 
 async def run(engine: Engine, sock: socket.socket, judge: Judge) -> None:
-    """Handshake to the end. What `judge` raises is raised here, after the peer has been told."""
+    """Handshake to the end, behind `start`. What `judge` raises is raised here, after the peer has been told."""
     reader = RecordReader(sock)
-    await send(sock, engine.start())
     while engine.step is not Step.DONE:
         try:
             found = await reader.peek()
         except errors.SSAError as exc:
-            send_farewell(sock, _alert_for(exc))
+            send_farewell(sock, engine.alert(exc.alert) if exc.alert else b"")
             raise
         try:
             answer = await _feed(engine, reader, found)
@@ -127,20 +170,19 @@ async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> byt
     OpenSSL's work is done on the event loop, as a thread for each step costs more than it gains; except where a
     server could make it last, at everybody's cost.
     """
-    used, answer = 0, b""
-    for record in found:
-        used += len(record)
+    answer = b""
+    for used, record in enumerate(found, 1):
         try:
             if engine.is_costly_untrusted(record):
                 answer = await trio.to_thread.run_sync(engine.feed_untrusted, record)
             else:
                 answer = engine.feed_untrusted(record)
         except errors.SSAError:
-            reader.consume(used)
+            reader.consume(found[:used])
             raise
         if answer or engine.step is not Step.READ:
             break
-    reader.consume(used)
+    reader.consume(found[:used])
     return answer
 
 
@@ -156,12 +198,6 @@ def _judge(engine: Engine, sock: socket.socket, judge: Judge) -> bytes:
     return engine.admit(verified)
 
 
-def _alert_for(exc: errors.SSAError) -> bytes:
-    """The alert for a fault that OpenSSL never saw. What is no TLS gets none."""
-    row = errors.REASONS[exc.reason]
-    return records.plain_alert(row.alert) if row.alert else b""
-
-
 def send_farewell(sock: socket.socket, alert: bytes) -> None:
     """Say why and hang up, without waiting: the peer may not even be reading.
 
@@ -172,7 +208,7 @@ def send_farewell(sock: socket.socket, alert: bytes) -> None:
             sock.send(alert, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         sock.shutdown(socket.SHUT_WR)
         for _ in range(16):
-            if not sock.recv(PEEK, socket.MSG_DONTWAIT):
+            if not sock.recv(_LEFTOVERS, socket.MSG_DONTWAIT):
                 break
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:

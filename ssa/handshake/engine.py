@@ -32,7 +32,7 @@ from OpenSSL import SSL, crypto
 from ssa import errors
 from ssa.handshake import records
 from ssa.handshake.secrets import Role, Secrets, TrafficKeys, tls12_keys, tls13_keys
-from ssa.ktls.constants import ALERT, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
+from ssa.ktls.constants import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
 from ssa.trust import Verified
@@ -137,11 +137,25 @@ class Engine(ABC):
         """The peer is refused: the alert, in place of the held flight."""
         self._take()
         self.step = Step.DONE
-        if self.version is TLSVersion.TLSv1_2:
-            return records.plain_alert(alert)
-        suite = self.suite
-        key = traffic_key(suite, self.secrets[self._held_under])
-        return records.seal(suite.aead, key, 0, ALERT, records.fatal_alert(alert))
+        return self.alert(alert)
+
+    def alert(self, name: str) -> bytes:
+        """The record of a fatal alert, under the key that protects by now what we send, if there is one."""
+        if self._held_under in self.secrets:
+            suite = self.suite
+            key = traffic_key(suite, self.secrets[self._held_under])
+            return records.seal(suite.aead, key, 0, ALERT, records.fatal_alert(name))
+        return self._alert_of_openssl() if self._admitted else records.plain_alert(name)
+
+    def _alert_of_openssl(self) -> bytes:
+        """What OpenSSL says to application data where there can be none (unexpected_message).
+
+        Behind a Finished of TLS 1.2's only OpenSSL has the key and the number of the record.
+        """
+        self._connection.bio_write(bytes([APPLICATION_DATA]) + b"\x03\x03\0\1\0")
+        with contextlib.suppress(errors.SSAError):
+            self._advance()
+        return self.farewell()
 
     _held_under: ClassVar[str]  # in TLS 1.3: the label of the secret that protects the flight that is held
 

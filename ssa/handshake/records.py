@@ -34,14 +34,15 @@ _CIPHERS: dict[AEAD, Callable[[bytes], _Cipher]] = {
 def record_length_untrusted(data: bytes) -> int:
     """The length of the record that begins here, header included; 0 while its header is not complete.
 
-    Raises `ssa.HandshakeError`: NOT_TLS for what can't be a record, RECORD_OVERFLOW for too long a one.
+    Raises `ssa.HandshakeError`: NOT_TLS for what can't be a record, RECORD_OVERFLOW for too long a one. Their alerts
+    are those of RFC 8446 sections 5 and 6.2.
     """
     if data and data[0] not in _TYPES:
-        raise errors.error("NOT_TLS", _guess(data))
+        raise errors.error("NOT_TLS", _guess(data), "unexpected_message")
+    if len(data) > 1 and data[1] != _TLS1_2[0]:
+        raise errors.error("NOT_TLS", _guess(data), "protocol_version")
     if len(data) < HEADER:
         return 0
-    if data[1] != 3:
-        raise errors.error("NOT_TLS", _guess(data))
     length = int.from_bytes(data[3:HEADER], "big")
     if length > MAX_PAYLOAD:
         raise errors.error("RECORD_OVERFLOW", f"{length} bytes, where {MAX_PAYLOAD} are allowed")
@@ -50,19 +51,26 @@ def record_length_untrusted(data: bytes) -> int:
 
 def _guess(data: bytes) -> str:
     start = bytes(data[:40]).split(b"\r")[0].split(b"\n")[0]
-    kind = "plain HTTP" if start.startswith(b"HTTP/") else "no TLS record"
-    return f"it answered with {kind}, beginning {start!r}"
+    kind = "plain HTTP" if b"HTTP/" in start else "no TLS record"
+    return f"it sent {kind}, beginning {start!r}"
 
 
-def split_untrusted(data: bytes) -> tuple[list[bytes], bytes]:
-    """The whole records at the front of `data`, and the incomplete one behind them."""
-    records = []
+def split_untrusted(data: bytes, most: int | None = None) -> tuple[list[bytes], bytes]:
+    """The whole records at the front of `data`, `most` of them at most, and what is behind them.
+
+    Raises as `record_length_untrusted`, where there is no record in front of what can't be one.
+    """
+    records: list[bytes] = []
     at = 0
-    while length := record_length_untrusted(data[at : at + 64]):
-        if at + length > len(data):
-            break
-        records.append(data[at : at + length])
-        at += length
+    try:
+        while len(records) != most and (length := record_length_untrusted(data[at : at + 64])):
+            if at + length > len(data):
+                break
+            records.append(data[at : at + length])
+            at += length
+    except errors.HandshakeError:
+        if not records:
+            raise
     return records, data[at:]
 
 

@@ -17,7 +17,7 @@ import trio
 
 from ssa.errors import alert_name, error
 from ssa.handshake import records
-from ssa.handshake.driver import PEEK, POLL, wait_readable
+from ssa.handshake.driver import BATCH, POLL, wait_readable
 from ssa.handshake.engine import ClientEngine
 from ssa.ktls.constants import ALERT, HANDSHAKE, NEW_SESSION_TICKET
 from ssa.ktls.control import handshake_types_untrusted
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from ssa.handshake.secrets import TrafficKeys
 
 _FATAL = 2
+# Of one connection, far above what servers send: OpenSSL's two, of some 250 bytes, or one of 64 KiB (RFC 8446 4.6.1).
+MAX_TICKETS = 32
+_MAX_RECORDS = 128
+_MAX_BYTES = 128 * 1024
+_PEEK = 32 * 1024  # bytes: room for the longest record
 
 _RTT = 68  # offset of tcpi_rtt, microseconds, in struct tcp_info (include/uapi/linux/tcp.h)
 
@@ -39,10 +44,13 @@ class Drain:
         self.tickets = 0
         self.messages = b""  # those tickets
         self._socket = sock
-        self._incomplete = b""  # a handshake message that goes on in the next record
+        self._records = self._bytes = 0  # consumed so far
 
     async def run(self, expected: int | None, patience: float) -> None:
         """Wait until `expected` tickets have come (None: as many as do), for `patience` seconds at most.
+
+        Whatever the server sends, other tasks get their turn after `BATCH` records, and a server that sends more than
+        any needs has the rest left to whoever reads the socket.
 
         Raises `ssa.HandshakeError` when the server's answer to our Finished is a fatal alert.
         """
@@ -53,51 +61,74 @@ class Drain:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         with trio.move_on_after(patience):
             while (rest := self.take_untrusted()) is not None:
-                if expected is not None and self.tickets >= expected:
+                if self._is_enough(expected):
                     return
                 if rest:
                     await trio.sleep(POLL)  # to wait for readiness over half a record would spin
                 else:
                     await wait_readable(self._socket)
 
-    def take_untrusted(self) -> int | None:
-        """Consume the tickets that are there. How much of a record is behind them; None: what is next is no ticket."""
-        try:
-            data = self._socket.recv(PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return None  # a dead connection is the application's to find
-        if not data:
-            return None
-        found, rest = records.split_untrusted(data)
-        for record in found:
-            if not self._is_ticket_untrusted(record):
-                return None
-            if self._socket.recv(len(record), socket.MSG_DONTWAIT) != record:
-                raise error("NETWORK", "somebody else reads from this socket")
-            self.keys = self.keys.received(1)
-        return len(rest)
+    def _is_enough(self, expected: int | None) -> bool:
+        if expected is not None and self.tickets >= expected:
+            return True
+        return self.tickets >= MAX_TICKETS or self._records >= _MAX_RECORDS or self._bytes >= _MAX_BYTES
 
-    def _is_ticket_untrusted(self, record: bytes) -> bool:
+    def take_untrusted(self) -> int | None:
+        """Consume the tickets that are there, in `BATCH` records at most.
+
+        How many bytes are behind them, of a record or of a ticket that goes on in the next; None: what is next is no
+        ticket, or too long a one.
+        """
+        if (data := self._peek()) is None:
+            return None
+        found, rest = records.split_untrusted(data, BATCH)
+        message, began = b"", 0
+        for index, record in enumerate(found):
+            content = self._ticket_untrusted(record, index - began)
+            if content is None:
+                return None
+            message += content
+            types, complete = handshake_types_untrusted(message)
+            if set(types) != {NEW_SESSION_TICKET}:
+                return None
+            if complete:
+                self._take(found[began : index + 1], message, len(types))
+                message, began = b"", index + 1
+        left = sum(map(len, found[began:])) + len(rest)
+        if message and (len(found) == BATCH or left == _PEEK):
+            return None
+        return 0 if len(found) == BATCH else left
+
+    def _peek(self) -> bytes | None:
+        """What is there, nothing yet being empty; None where the connection has ended: that is the application's."""
+        try:
+            return self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT) or None
+        except BlockingIOError:
+            return b""
+        except OSError:
+            return None
+
+    def _take(self, found: list[bytes], messages: bytes, count: int) -> None:
+        """Consume records that hold whole messages: nobody who reads on can have the beginning of one."""
+        length = sum(map(len, found))
+        if self._socket.recv(length, socket.MSG_DONTWAIT) != b"".join(found):
+            raise error("NETWORK", "somebody else reads from this socket")
+        self.keys = self.keys.received(len(found))
+        self.tickets += count
+        self.messages += messages
+        self._records += len(found)
+        self._bytes += length
+
+    def _ticket_untrusted(self, record: bytes, ahead: int) -> bytes | None:
+        """The content of the record that comes so many behind the next one; None for one that is no handshake's."""
         rx = self.keys.rx
-        opened = records.open_untrusted(rx.aead, rx.key, rx.sequence, record)
+        opened = records.open_untrusted(rx.aead, rx.key, rx.sequence + ahead, record)
         if opened is None:
-            return False
+            return None
         kind, content = opened
         if kind == ALERT and content[:1] == bytes([_FATAL]) and len(content) == 2:
             raise ClientEngine.from_alert(alert_name(content[1]))
-        if kind != HANDSHAKE:
-            return False
-        message = self._incomplete + content
-        types, complete = handshake_types_untrusted(message)
-        if set(types) != {NEW_SESSION_TICKET}:
-            return False
-        self._incomplete = b"" if complete else message
-        if complete:
-            self.tickets += len(types)
-            self.messages += message
-        return True
+        return content if kind == HANDSHAKE else None
 
 
 def patience(sock: socket.socket) -> float:

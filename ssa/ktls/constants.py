@@ -23,6 +23,7 @@ CLIENT_HELLO = 1
 NEW_SESSION_TICKET = 4
 KEY_UPDATE = 24
 
-SO_COOKIE = 57  # include/uapi/asm-generic/socket.h
+SO_PEERNAME = 28  # include/uapi/asm-generic/socket.h
+SO_COOKIE = 57
 SO_BINDTOIFINDEX = 62
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE, TCP_CLOSE_WAIT = 1, 2, 3, 7, 8  # include/net/tcp_states.h

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssa.ktls.constants import SO_BINDTOIFINDEX, SO_COOKIE
+from ssa.ktls.constants import SO_BINDTOIFINDEX, SO_COOKIE, SO_PEERNAME
 from ssa.suites import AEADS, TLSVersion
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ class SocketKey:
 
     @classmethod
     def of(cls, sock: socket.socket) -> SocketKey:
-        """The key of a connected TCP socket."""
-        local, remote = sock.getsockname(), sock.getpeername()
+        """The key of a TCP socket that is connected, or is going to be. Raises OSError."""
+        local, remote = sock.getsockname(), _remote(sock)
         cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), _ORDER)
         return cls(sock.family, local[:2], remote[:2], sock.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX), cookie)
 
@@ -69,6 +69,22 @@ class SocketKey:
         source, target = (address.ljust(16, b"\0") for address in addresses)
         ends = _ID.pack(self.local[1], self.remote[1], source, target)
         return ends + _ID_TAIL.pack(self.interface, self.cookie)
+
+
+def _remote(sock: socket.socket) -> tuple[str, int]:
+    """Where a socket is connected to; getpeername(2) tells only once it is, and SO_PEERNAME before."""
+    try:
+        address: tuple[str, int] = sock.getpeername()[:2]
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise
+        name = sock.getsockopt(socket.SOL_SOCKET, SO_PEERNAME, _SOCKADDR_LENGTHS[sock.family])
+        at, length = (4, 4) if sock.family == socket.AF_INET else (8, 16)
+        return socket.inet_ntop(sock.family, name[at : at + length]), int.from_bytes(name[2:4], "big")
+    return address
+
+
+_SOCKADDR_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 28}  # bytes of struct sockaddr_in and sockaddr_in6
 
 
 @dataclass(frozen=True, slots=True)
