@@ -20,6 +20,7 @@ import time
 
 from ssa import client, descriptors, errors, wire
 from ssa.ktls.constants import TCP_ULP
+from ssa.ktls.control import ABORT
 from ssa.options import AF_HOSTNAME, CONNECTED, IPPROTO_TLS
 from ssa.settings import Settings, upgrade_role
 from ssa.values import option_of, shown
@@ -569,6 +570,8 @@ class Endpoint(_socket):
         Raises OSError EBUSY while a connect is under way or the socket listens: it is more than a descriptor then.
         """
         if self._relayed and self._aside is not None:
+            linger = self._aside.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(ABORT))
+            super().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # `ssa.close` looks at it
             self._aside.close()
             self._aside = None
         if self._aside is not None:

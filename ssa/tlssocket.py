@@ -308,17 +308,30 @@ class TLSSocket(Endpoint):
         try:
             self._settle()  # a handshake that is done deserves a proper end
             was_relayed = self._relayed
+            aborts = self._aborts()
             if self._aside is not None:
                 self._aside.close()
                 self._aside = None
             if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
                 with self._plain() as plain:
-                    if not was_relayed:
-                        control.end(plain, relayed.say_goodbye)
-                    elif not self._write_ended:
-                        relayed.end_writing(plain)
+                    self._end_stream(plain, was_relayed=was_relayed, aborts=aborts)
         finally:
             super()._real_close()  # type: ignore[misc] # typeshed does not know it
+
+    def _aborts(self) -> bool:
+        """True where SO_LINGER makes this close(2) a reset."""
+        with self._plain() as plain:
+            return control.aborts(self._aside or plain)
+
+    def _end_stream(self, plain: socket.socket, *, was_relayed: bool, aborts: bool) -> None:
+        """Tell the peer that the stream ends, as its last holder closes it. Of an abort the kernel tells by itself."""
+        if aborts:
+            if self._write_ended and not was_relayed:  # the daemon may be at it still
+                relayed.abort(plain)
+        elif not was_relayed:
+            control.end(plain, relayed.say_goodbye)
+        elif not self._write_ended:
+            relayed.end_writing(plain)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("ssa.tlssocket.", "ssa.", 1)

@@ -109,6 +109,14 @@ def end_writing(sock: socket.socket, patience: float = 1) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
+def aborts(sock: socket.socket) -> bool:
+    """True where close(2) resets the connection: SO_LINGER is on with 0 seconds (socket(7)). Raises OSError."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(ABORT)) == ABORT
+
+
+ABORT = struct.pack("=ii", 1, 0)  # struct linger
+
+
 def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> None:
     """Have goodbye said, close_notify and the FIN behind the last byte written, and leave nothing unread.
 
