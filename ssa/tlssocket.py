@@ -307,8 +307,7 @@ class TLSSocket(Endpoint):
     def _real_close(self) -> None:  # what close() calls when no file object of makefile() is left
         try:
             self._settle()  # a handshake that is done deserves a proper end
-            was_relayed = self._relayed
-            aborts = self._aborts()
+            was_relayed, aborts = self._relayed, self._aborts()
             if self._aside is not None:
                 self._aside.close()
                 self._aside = None
@@ -320,6 +319,8 @@ class TLSSocket(Endpoint):
 
     def _aborts(self) -> bool:
         """True where SO_LINGER makes this close(2) a reset."""
+        if self._phase != LIVE or self.fileno() < 0:
+            return False
         with self._plain() as plain:
             return control.aborts(self._aside or plain)
 
