@@ -48,6 +48,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "memory": Measurement(handshakes.live, (Part.KERNEL,), Part.KERNEL),
     "bulk": Measurement(bulk.bulk, (Part.KERNEL,), Part.KERNEL),
     "calls": Measurement(sockets.calls, (Part.KERNEL,), Part.KERNEL),
+    "small-file": Measurement(sockets.small_file, (Part.KERNEL,), Part.KERNEL),
     "echo": Measurement(sockets.echo, (Part.KERNEL,), Part.KERNEL),
     "serve": Measurement(servers.serve, _BOTH, Part.KERNEL),
     "idle": Measurement(servers.idle, _BOTH, Part.KERNEL),

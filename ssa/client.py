@@ -199,11 +199,14 @@ def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
         return
 
 
-def end_later(sock: socket.socket) -> bool:
-    """Have the daemon end the stream in order once the send buffer has room; False where no daemon takes it on."""
+def end_later(sock: socket.socket, *, abort: bool = False) -> bool:
+    """Have the daemon end the stream in order once the send buffer has room; False where no daemon takes it on.
+
+    With `abort` the daemon lets go of a stream that it was asked to end before.
+    """
     try:
         with Daemon(time.monotonic()) as daemon:
-            daemon.tell(wire.Close(), sock)
+            daemon.tell(wire.Close(1 if abort else None), sock)
     except OSError:
         return False
     return True

@@ -63,7 +63,7 @@ def _registrations(fd: int) -> Iterator[tuple[int, bytes]]:
 
 @functools.cache
 def _ctypes() -> tuple[Any, Any]:
-    import ctypes  # late: programs that poll with an epoll set of their own while they connect are few
+    import ctypes  # late: few programs need it, as those that poll with an epoll set of their own while they connect
 
     return ctypes, ctypes.CDLL(None, use_errno=True)
 
@@ -73,6 +73,17 @@ def _epoll_ctl(epoll: int, operation: int, fd: int, event: bytes | None) -> None
     if libc.epoll_ctl(epoll, operation, fd, event):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def disconnect(fd: int) -> None:
+    """Dissolve a UDP socket's association with its peer (connect(2), AF_UNSPEC). Raises OSError."""
+    ctypes, libc = _ctypes()
+    if libc.connect(fd, bytes(_SOCKADDR), _SOCKADDR):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+_SOCKADDR = 16  # bytes of a struct sockaddr, whose zeros say AF_UNSPEC
 
 
 def is_held_elsewhere(fd: int) -> bool:

@@ -81,6 +81,9 @@ class DTLSSocket(TLSSocket):
 
     # --- connecting ---------------------------------------------------------------------------------------------
 
+    def _is_connectable(self) -> bool:
+        return self._phase in (FRESH, FAILED) and self.fileno() >= 0  # a UDP socket has no connection to be ended
+
     def _connect_to_one(
         self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
     ) -> None:
@@ -102,14 +105,16 @@ class DTLSSocket(TLSSocket):
         self._fail_closed()
         raise failure
 
+    def _fall_back(self) -> None:
+        self._phase = FAILED
+        self._fail_closed()
+        if self._before is not None:
+            self._settings = self._before
+
     def _fail_closed(self) -> None:
         """Nothing may be written to the descriptor now, which would be plain text."""
         if self._phase == FAILED:
-            try:
-                _socket.shutdown(self, socket.SHUT_RDWR)
-            except OSError as exc:
-                if exc.errno != errno.ENOTCONN:
-                    raise
+            descriptors.disconnect(self.fileno())
 
     def _go_on_with(self, reply: wire.Reply, fd: int) -> None:
         """Live on the descriptor that came with a reply."""
@@ -133,8 +138,7 @@ class DTLSSocket(TLSSocket):
         except OSError as exc:
             self._take_back()
             self._failure = self._failed(exc)
-            self._phase = FAILED
-            self._fail_closed()
+            self._fall_back()
         else:
             self._go_on_with(reply, fds[0])
         return True

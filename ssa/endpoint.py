@@ -19,7 +19,8 @@ import threading
 import time
 
 from ssa import client, descriptors, errors, wire
-from ssa.ktls.constants import TCP_ULP
+from ssa.ktls import control
+from ssa.ktls.constants import TCP_CLOSE, TCP_ULP
 from ssa.options import AF_HOSTNAME, CONNECTED, IPPROTO_TLS
 from ssa.settings import Settings, upgrade_role
 from ssa.values import option_of, shown
@@ -74,6 +75,7 @@ class Endpoint(_socket):
         "_answer_due",
         "_aside",
         "_backlog",
+        "_before",
         "_budget",
         "_changing",
         "_error",
@@ -120,6 +122,7 @@ class Endpoint(_socket):
         self._failure: OSError | None = None  # of a connect that was under way, until it is told
         self._aside: _socket | None = None
         self._backlog = 0
+        self._before: Settings | None = None  # before the connect that is under way
         self._holders = _Holders()
         self._read_ended = self._write_ended = False  # by ourselves
         self._resting = 0.0  # until when a listener does not look for another daemon
@@ -190,13 +193,14 @@ class Endpoint(_socket):
 
         Raises what `socket.socket.connect` does, and `ssa.SSAError` for what goes wrong after that.
         """
-        if self._phase == CONNECTING or self._failure is not None:
+        if self.fileno() >= 0 and (self._phase == CONNECTING or self._failure is not None):
             self._connect_again()
             return
-        if self._phase != FRESH or self.fileno() < 0:
-            raise self._unfit(errno.EISCONN, "the socket is in use")
+        if not self._is_connectable():
+            number = errno.EINVAL if self._phase == FAILED else errno.EISCONN  # which retry loops take for success
+            raise self._unfit(number, "the socket cannot connect")
         timeout, deadline = self.gettimeout(), deadline_of(self)
-        hostname = ""
+        hostname, self._before = "", self._settings
         try:
             hostname, addresses = self._look_up(address)
             request = wire.Connect(hostname, control=self._control, **self._wishes())
@@ -209,6 +213,9 @@ class Endpoint(_socket):
         finally:
             if self._phase != FRESH:  # one that was never reached is forgotten
                 self._settings = self._settings.having(hostname=hostname)
+
+    def _is_connectable(self) -> bool:
+        return self._phase == FRESH and self.fileno() >= 0
 
     def _connect_to_one(
         self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
@@ -265,13 +272,28 @@ class Endpoint(_socket):
     def _connect_to(self, address: Any) -> None:
         try:
             super().connect(address)
-        except ConnectionAbortedError:  # about an attempt before, that a timeout has told of already
+        except ConnectionAbortedError:  # about an attempt before, whose error somebody has read
             super().connect(address)
+        except TimeoutError:
+            self._fall_back()
+            raise
+
+    def _fall_back(self) -> None:
+        """A connect has failed: where TCP has never reached its peer, the socket is as before and can try again."""
+        self._phase = FAILED
+        with self._plain() as plain:
+            if self._before is None or control.was_connected(plain):
+                return
+            if control.tcp_state(plain) != TCP_CLOSE:  # nobody waits for it any more
+                plain.shutdown(socket.SHUT_RDWR)
+        self._phase, self._settings = FRESH, self._before
 
     def _start_connecting(self, daemon: client.Daemon, request: wire.Message, address: Any | None) -> NoReturn:
         """Begin, and leave the rest to the daemon; its connection is what the descriptor is meanwhile."""
         if address is not None:
             started = super().connect_ex(address)
+            if started == errno.ECONNABORTED:  # as in `_connect_to`
+                started = super().connect_ex(address)
             if started not in (0, errno.EINPROGRESS):
                 raise OSError(started, os.strerror(started))
         daemon.start(request, self, self._settings.descriptors())
@@ -280,7 +302,8 @@ class Endpoint(_socket):
         raise BlockingIOError(errno.EINPROGRESS, "the connection and its handshake are under way")
 
     def _connect_again(self) -> None:
-        """connect(2) while one is under way: EALREADY; when it is done: how it went, once."""
+        """connect(2) while one is under way: EALREADY, or it waits; when it is done: how it went, once."""
+        self._wait_for_handshake()
         if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EALREADY, "the connection and its handshake are under way")
         if (failure := self._failure) is not None:
@@ -297,7 +320,7 @@ class Endpoint(_socket):
         except OSError as exc:
             self._take_back()
             self._failure = self._failed(exc)
-            self._phase = FAILED
+            self._fall_back()
         else:
             if not passed:
                 self._take_back()
@@ -480,9 +503,12 @@ class Endpoint(_socket):
             option = option_of(optname, "read")
             self._settle_open()
             return shown(option, self._get(option), buflen)
-        if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._phase in (CONNECTING, FAILED, LIVE):
+        if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._knows_of_errors():
             return self._so_error()
         return self._tcp(_socket.getsockopt, (level, optname))(level, optname, buflen)
+
+    def _knows_of_errors(self) -> bool:
+        return self._failure is not None or self._phase in (CONNECTING, FAILED, LIVE)
 
     def _so_error(self) -> int:
         """SO_ERROR: how a connect that was under way went, told once."""
@@ -569,6 +595,8 @@ class Endpoint(_socket):
         Raises OSError EBUSY while a connect is under way or the socket listens: it is more than a descriptor then.
         """
         if self._relayed and self._aside is not None:
+            linger = self._aside.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(control.ABORT))
+            super().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)  # `ssa.close` looks at it
             self._aside.close()
             self._aside = None
         if self._aside is not None:
@@ -615,7 +643,8 @@ class Endpoint(_socket):
         """The error for a call that the phase does not allow; of a closed socket nothing else counts."""
         if self.fileno() < 0:
             return OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return OSError(number, f"{what}: {_PHASES[self._phase]}")
+        why = f": {self._error}" if self._phase == FAILED and self._error else ""
+        return OSError(number, f"{what}: {_PHASES[self._phase]}{why}")
 
     def _tcp(self, method: Callable[..., _T], option: tuple[int, int] | None = None) -> Callable[..., _T]:
         """A method of `socket.socket`, of the TCP socket wherever it is; but what is for our own calls is ours."""
@@ -630,14 +659,21 @@ class Endpoint(_socket):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         return descriptors.Borrowed(self.fileno())
 
+    def _wait_for_handshake(self) -> None:
+        """Where one was begun without waiting, and the socket is to wait by now. Raises TimeoutError."""
+        if self._phase != CONNECTING or self.fileno() < 0 or self.gettimeout() == 0:
+            return
+        if not wait(self, select.POLLIN, deadline_of(self)):
+            raise TimeoutError("timed out")
+
     def _check_live(self) -> None:
         """Raise what a socket says to who would read or write before it can: EAGAIN, ENOTCONN."""
-        if self._phase == CONNECTING and (timeout := self.gettimeout()) != 0:  # it is to wait by now
-            wait(self, select.POLLIN, None if timeout is None else time.monotonic() + timeout)
+        self._wait_for_handshake()
         if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EAGAIN, "the connection and its handshake are under way")
         if self._phase:
-            raise self._unfit(errno.ENOTCONN, "the socket is no TLS connection" + (self._error and f": {self._error}"))
+            why = f" ({self._error})" if self._phase == FRESH and self._error else ""
+            raise self._unfit(errno.ENOTCONN, f"the socket is no TLS connection{why}")
 
 
 _ENDLESS = 2**62  # records: whoever has the keys looks after them

@@ -62,11 +62,33 @@ def send(sock: socket.socket, data: bytes) -> int:
 
 
 def end(sock: socket.socket) -> None:
-    """Say goodbye in order, on a descriptor of either kind that is about to be closed. Raises OSError."""
-    if is_relayed(sock):
+    """Say goodbye in order, on a descriptor of either kind that is about to be closed. Raises OSError.
+
+    Where SO_LINGER makes close(2) an abort, nothing is said: the peer gets a reset.
+    """
+    if control.aborts(sock):
+        abort(sock)
+    elif is_relayed(sock):
         end_writing(sock)
     else:
         control.end(sock, say_goodbye)
+
+
+def abort(sock: socket.socket) -> None:
+    """The descriptor, of either kind, is about to be closed, and the connection shall be reset by that.
+
+    The daemon has to know: it holds the socket of a relayed stream, and that of a stream that it was asked to end.
+    Without a daemon the socket is nobody else's.
+    """
+    if not is_relayed(sock):
+        client.end_later(sock, abort=True)
+        return
+    try:
+        with client.Daemon(time.monotonic() + _ROOM) as daemon:
+            daemon.ask(wire.Close(1), sock)
+    except OSError as exc:
+        if exc.errno not in _GONE:
+            raise
 
 
 def say_goodbye(sock: socket.socket) -> None:

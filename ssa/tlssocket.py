@@ -233,21 +233,63 @@ class TLSSocket(Endpoint):
         return sent
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """As `socket.socket.sendfile`: the kernel reads, encrypts and sends, nothing passes through here."""
+        """As `socket.socket.sendfile`: the kernel reads, encrypts and sends, nothing passes through here.
+
+        What has no size (a pipe, a file of /proc, an object in memory) is read and sent.
+        """
         self._check_live()
-        total = 0
+        self._check_sendfile_params(file, offset, count)  # type: ignore[attr-defined] # typeshed does not know it
+        if not (size := _size(file)):
+            return self._send_what_is_read(file, offset, count)
+        if self.gettimeout() == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        total, due = 0, _due(size, offset, count)
+        try:
+            while total < due:
+                if self._budget < 0:
+                    self._change_keys()
+                try:
+                    sent = self._send_part(file, offset + total, min(_SENDFILE, due - total))
+                except OSError as exc:
+                    if not total and exc.errno in _NO_SENDFILE:
+                        return self._send_what_is_read(file, offset, count)
+                    raise self._cannot_write(exc) from None
+                self._budget -= 1 + (sent >> 14)
+                total += sent
+                if not sent:  # the file is shorter by now
+                    break
+                if total == due != count:  # it may be longer by now
+                    due = _due(_size(file), offset, count)
+        finally:
+            if total and hasattr(file, "seek"):
+                file.seek(offset + total)
+        return total
+
+    def _send_part(self, file: Any, start: int, size: int) -> int:
+        """sendfile(2), with the socket's timeout. It never asks for more than the file has, as far as is known.
+
+        While the kernel has not sent as many bytes as it was asked for it says to TCP that more is to come, behind the
+        file's last byte too before Linux 6.5 (fs/splice.c, SPLICE_F_MORE): the last bytes would wait for 200 ms.
+        """
+        timeout = self.gettimeout()
         while True:
-            if self._budget < 0:
-                self._change_keys()
-            part = _SENDFILE if count is None else min(_SENDFILE, count - total)
+            if timeout and not wait(self, select.POLLOUT, deadline_of(self)):
+                raise TimeoutError("timed out")
             try:
-                sent = super().sendfile(file, offset + total, part)
-            except OSError as exc:
-                raise self._cannot_write(exc) from None
-            self._budget -= 1 + (sent >> 14)
-            total += sent
-            if sent < part or total == count:
-                return total
+                return os.sendfile(self.fileno(), file.fileno(), start, size)
+            except BlockingIOError:
+                wait(self, select.POLLOUT, deadline_of(self))
+
+    def _send_what_is_read(self, file: Any, offset: int, count: int | None) -> int:
+        if self.gettimeout() == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        if offset:
+            file.seek(offset)
+        read, total = getattr(file, "read1", file.read), 0
+        while data := read(_READ if count is None else min(_READ, count - total)):
+            self.sendall(data)
+            total += len(data)
+        return total
 
     def _cannot_write(self, exc: OSError) -> OSError:
         """Remember that writing has ended: the kernel tells of it once, and then takes data that goes nowhere."""
@@ -307,18 +349,32 @@ class TLSSocket(Endpoint):
     def _real_close(self) -> None:  # what close() calls when no file object of makefile() is left
         try:
             self._settle()  # a handshake that is done deserves a proper end
-            was_relayed = self._relayed
+            was_relayed, aborts = self._relayed, self._aborts()
             if self._aside is not None:
                 self._aside.close()
                 self._aside = None
             if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
                 with self._plain() as plain:
-                    if not was_relayed:
-                        control.end(plain, relayed.say_goodbye)
-                    elif not self._write_ended:
-                        relayed.end_writing(plain)
+                    self._end_stream(plain, was_relayed=was_relayed, aborts=aborts)
         finally:
             super()._real_close()  # type: ignore[misc] # typeshed does not know it
+
+    def _aborts(self) -> bool:
+        """True where SO_LINGER makes this close(2) a reset."""
+        if self._phase != LIVE or self.fileno() < 0:
+            return False
+        with self._plain() as plain:
+            return control.aborts(self._aside or plain)
+
+    def _end_stream(self, plain: socket.socket, *, was_relayed: bool, aborts: bool) -> None:
+        """Tell the peer that the stream ends, as its last holder closes it. Of an abort the kernel tells by itself."""
+        if aborts:
+            if self._write_ended and not was_relayed:  # the daemon may be at it still
+                relayed.abort(plain)
+        elif not was_relayed:
+            control.end(plain, relayed.say_goodbye)
+        elif not self._write_ended:
+            relayed.end_writing(plain)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("ssa.tlssocket.", "ssa.", 1)
@@ -326,6 +382,8 @@ class TLSSocket(Endpoint):
 
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _SENDFILE = 2**30  # bytes between two looks at how long the key has served
+_READ = 2**16  # bytes
+_NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
 _NO_DATA = OSError(errno.EIO, os.strerror(errno.EIO))  # what a read says of a record that is no data
 # What a read says once of a connection that is gone. The kernel takes data for it still, and throws that away.
 _GONE = frozenset(
@@ -335,3 +393,16 @@ _MEANINGS = {
     errno.EBADMSG: "a record was forged or damaged on its way: it does not decrypt",
     errno.EKEYEXPIRED: "the peer has changed its key, and no ssad was there to follow",
 }
+
+
+def _size(file: Any) -> int:
+    """A file's size in bytes; 0 where it has none to tell."""
+    try:
+        return os.fstat(file.fileno()).st_size
+    except (AttributeError, OSError):
+        return 0
+
+
+def _due(size: int, offset: int, count: int | None) -> int:
+    """How many bytes of a file are to be sent."""
+    return max(0, size - offset if count is None else min(size - offset, count))

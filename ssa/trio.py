@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import trio
 
 from ssa.endpoint import looked_up
+from ssa.ktls.control import aborts
 from ssa.sockets import create_server, upgrade
 from ssa.tlssocket import TLSSocket
 
@@ -115,7 +116,8 @@ class TLSStream(trio.abc.HalfCloseableStream):
         try:
             await trio.lowlevel.checkpoint()
             if not self._cut:
-                await trio.lowlevel.wait_writable(self.socket)
+                if not aborts(self.socket):
+                    await trio.lowlevel.wait_writable(self.socket)
                 self.socket.close()
         finally:
             if self.socket.fileno() >= 0:

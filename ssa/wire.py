@@ -188,7 +188,10 @@ class Close(Message):
     Without it, a relayed stream that every process has closed is cut: the peer has to see it as a crash.
     """
 
-    __slots__ = ()
+    __slots__ = ("abort",)
+
+    def __init__(self, abort: int | None = None) -> None:
+        self.abort = abort  # 1: it is about to be closed with SO_LINGER {1, 0}: nothing more is said
 
 
 class Plug(Message):
@@ -361,6 +364,7 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "peer": (524, _BYTES),
     "largest": (523, _U32),
     "local": (525, _BYTES),
+    "abort": (540, _U32),
 }
 
 _KINDS: dict[type[Message], int] = {

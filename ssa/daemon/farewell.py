@@ -8,6 +8,7 @@ Nothing is read: whoever else has the socket may go on reading.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,14 @@ def see_off(sock: socket.socket, uid: int) -> None:
         farewells.append(_Farewell(sock))
 
 
+def cut(sock: socket.socket, uid: int) -> None:
+    """The application aborts the connection (SO_LINGER): let go of its stream, so that its close(2) can reset it."""
+    inode = os.fstat(sock.fileno()).st_ino
+    for farewell in _leaving.get(uid, ()):
+        if os.fstat(farewell.sock.fileno()).st_ino == inode:
+            farewell.cut = True
+
+
 async def _see_off(uid: int) -> None:
     work_for(uid)
     farewells = _leaving[uid]
@@ -68,16 +77,19 @@ def _over(farewells: tuple[_Farewell, ...], now: float) -> list[_Farewell]:
 class _Farewell:
     """One stream that ends."""
 
-    __slots__ = ("_deadline", "_said", "_unsent", "sock")
+    __slots__ = ("_deadline", "_said", "_unsent", "cut", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.cut = False  # the application wants no end in order any more
         self._said = False
         self._unsent = -1  # bytes, when it was looked at last
         self._deadline = 0.0
 
     def is_over(self, now: float) -> bool:
         """Whether the socket can be closed."""
+        if self.cut:
+            return True
         try:
             self._say_goodbye()
             unsent = tcp.unacknowledged(self.sock)

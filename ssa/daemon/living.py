@@ -130,15 +130,17 @@ async def ticket(
 
 
 async def close(
-    service: Service, application: Application, _request: Close, sock: socket.socket, _files: list[int]
+    service: Service, application: Application, request: Close, sock: socket.socket, _files: list[int]
 ) -> Reply:
     """What was written is all: the peer is told so, behind the last byte.
 
     For a relayed socket that is how its end is told from a crash. For one of the kernel's it is asked where the send
-    buffer has no room for it.
+    buffer has no room for it. An abort takes it back: nothing more is said.
     """
     if (relay := _live(service, sock).relay) is not None:
-        relay.announce_end()
+        relay.announce_end(abort=bool(request.abort))
+    elif request.abort:
+        farewell.cut(sock, application.uid)
     else:
         farewell.see_off(requests.twin(sock), application.uid)
     return Reply()

@@ -18,6 +18,8 @@ from ssa.ktls.constants import (
     ALERT,
     APPLICATION_DATA,
     SOL_TLS,
+    TCP_CLOSE,
+    TCP_SYN_SENT,
     TLS_GET_RECORD_TYPE,
     TLS_SET_RECORD_TYPE,
     TLS_TX,
@@ -109,6 +111,14 @@ def end_writing(sock: socket.socket, patience: float = 1) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
+def aborts(sock: socket.socket) -> bool:
+    """True where close(2) resets the connection: SO_LINGER is on with 0 seconds (socket(7)). Raises OSError."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(ABORT)) == ABORT
+
+
+ABORT = struct.pack("=ii", 1, 0)  # struct linger
+
+
 def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> None:
     """Have goodbye said, close_notify and the FIN behind the last byte written, and leave nothing unread.
 
@@ -157,6 +167,15 @@ _INFO_SIZES = {51: 40, 52: 56, 53: 40, 54: 56}  # of struct tls12_crypto_info_*,
 def tcp_state(sock: socket.socket) -> int:
     """The connection's, one of the TCP_* of `ssa.ktls.constants`. Raises OSError."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def was_connected(sock: socket.socket) -> bool:
+    """True where connect(2) has reached the peer, whatever came then: its SYN was acknowledged. Raises OSError."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
+    return info[0] not in (TCP_SYN_SENT, TCP_CLOSE) or _BYTES_ACKED.unpack(info) != (0,)
+
+
+_BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info (include/uapi/linux/tcp.h)
 
 
 def records_left(sock: socket.socket) -> int:

@@ -6,6 +6,8 @@ What is known of an end, and what it means for the other one:
     its writing side was shut down     close_notify and a FIN, behind the last byte; the other direction goes on
     it was closed, which was said      the same; then the connection is let go
     it was closed without a word       a FIN alone, a truncation: the application crashed, or did not end its stream
+    it was closed with SO_LINGER       a reset: what was not sent yet is thrown away
+    {1, 0}, on the TCP socket or said
     it does not read                   no more is read from TCP, whose window closes
 
     the peer                           the application's end
@@ -36,6 +38,7 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
+from ssa.ktls.control import ABORT, aborts
 from ssa.ktls.tcp import shows, unacknowledged, unread
 from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
 
@@ -65,6 +68,7 @@ class Relay:
     """One connection. Whoever has it calls `serve` when one of its sockets is ready for what it wants of it."""
 
     __slots__ = (
+        "_aborted",
         "_announced",
         "_channel",
         "_do",
@@ -107,6 +111,7 @@ class Relay:
         self._writing = True  # the application may write: its data is taken
         self._reading = True  # the peer may write
         self._announced = False  # the application has said that its stream ends in order
+        self._aborted = False  # the application has said that it aborts the connection
         self._sent, self._received = carried
         self._unsent = -1  # bytes, when it was looked at last
         self.over = False  # both sockets can be closed
@@ -140,9 +145,12 @@ class Relay:
         """TCP's bytes, sent and received. The kernel is not asked: an application can make it wait with its answer."""
         return self._sent, self._received
 
-    def announce_end(self) -> None:
-        """The application says that what it has written is all."""
-        self._announced = True
+    def announce_end(self, *, abort: bool = False) -> None:
+        """The application says that what it has written is all, or that its close(2) is to `abort` the connection."""
+        if abort:
+            self._aborted = True
+        else:
+            self._announced = True
 
     # --- what happens -------------------------------------------------------------------------------------------
 
@@ -159,6 +167,9 @@ class Relay:
     def serve_application(self, events: int) -> list[int]:
         """The application's end is ready. Descriptors that it has passed, which nobody wants."""
         passed: list[int] = []
+        if events & select.EPOLLHUP and self._is_aborted():
+            self._reset()
+            return passed
         if events & _OUT or (events & _GONE and self._down):
             self._flush_down()
         if events & (_IN | _GONE) and self._writing and not self._up:
@@ -393,6 +404,20 @@ class Relay:
             self._unsent, self.deadline = unsent, now + _LINGER
         elif self.deadline < now:
             self.give_up()
+
+    def _is_aborted(self) -> bool:
+        """The application's end is hung up: whether it was closed, and as close(2) closes a TCP socket to reset it."""
+        return (self._aborted or aborts(self._tcp)) and not self._held()
+
+    def _reset(self) -> None:
+        """Over, with a reset as the only word to the peer: the kernel sends it when the TCP socket is closed."""
+        self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        if self._channel is not None:
+            self._channel.close()
+        self._channel, self._keep_session, self._up, self._down = None, None, b"", b""
+        self._writing = self._reading = False
+        self.over = True
+        self._do = None
 
     def _finish(self) -> None:
         """Over: whoever has it closes the sockets. An application may keep its end for long: that keeps no thread's."""

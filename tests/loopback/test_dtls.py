@@ -21,7 +21,7 @@ import ssa.client
 from ssa import addresses, wire
 from tests import datagrams, needs
 from tests.datagrams import Proxy, Weather, read_until
-from tests.peers import PKI, Daemon
+from tests.peers import PKI, Daemon, settled
 
 IPPROTO = ssa.IPPROTO_TLS
 DGRAM = socket.SOCK_DGRAM
@@ -364,6 +364,47 @@ def test_connecting_without_waiting_to_nobody(ssad):
         assert caught.value.errno == errno.ENOTCONN
         with pytest.raises(OSError):
             os.write(client.fileno(), b"plain text")
+
+
+def is_free(port):
+    with socket.socket(socket.AF_INET, DGRAM) as sock, contextlib.suppress(OSError):
+        sock.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_connecting_again(ssad, pki, waits):
+    """A UDP socket has no connection that would be used up by a handshake that failed."""
+    port = datagrams.free_port()
+
+    def attempt(client):
+        if waits:
+            return client.connect_ex(("localhost", port))
+        assert client.connect_ex(("localhost", port)) == errno.EINPROGRESS
+        assert select.select([], [client], [], 10)[1]
+        return client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    with ssa.socket(type=DGRAM) as client:
+        client.settimeout(10 if waits else 0)
+        client.bind(("127.0.0.1", 0))
+        assert [attempt(client) for _ in range(2)] == [errno.ECONNREFUSED] * 2
+        with pytest.raises(OSError) as caught:
+            client.recv(1)
+        assert caught.value.errno == errno.ENOTCONN
+        with pytest.raises(OSError):
+            os.write(client.fileno(), b"plain text")
+        cert, key = pki.issue("another", "other.test")
+        with ssa.create_server(("127.0.0.1", port), type=DGRAM, certificate=cert, private_key=key):
+            assert attempt(client) == errno.EKEYREJECTED
+        assert settled(lambda: is_free(port))
+        with ssa.create_server(("127.0.0.1", port), type=DGRAM, certificate=pki.cert, private_key=pki.key) as server:
+            server.settimeout(10)
+            assert attempt(client) == 0
+            with server.accept()[0] as accepted:
+                accepted.settimeout(10)
+                client.send(b"hello")
+                assert accepted.recv(100) == b"hello"
 
 
 def test_nobody_is_there(ssad):
