@@ -229,7 +229,7 @@ REASONS: dict[str, Reason] = {
     "CONNECTION_LOST": Reason(_S, errno.EPIPE, None, "network", "connection has ended"),
     "ALREADY_TLS": Reason(_S, errno.EEXIST, None, "caller", "socket is a TLS socket already"),
     "NO_COUNTERPART": Reason(
-        _S, errno.EOPNOTSUPP, None, "caller", "ssl's word for this has no counterpart where TLS is the system's"
+        _S, errno.EOPNOTSUPP, None, "caller", "ssa has no counterpart for this part of the ssl module"
     ),
     # This machine.
     "NO_KERNEL_TLS": Reason(_S, errno.EPROTONOSUPPORT, None, "system", "this kernel has no TLS (see `ssa doctor`)"),

@@ -54,7 +54,7 @@ class File:
 
     def read(self) -> bytes:
         """What is in it."""
-        return os.pread(self.fd, 1 << 20, 0)
+        return os.pread(self.fd, os.fstat(self.fd).st_size, 0)
 
     def __del__(self) -> None:
         if self.fd >= 0:

@@ -71,6 +71,7 @@ class Request(Message):
         "peer_auth",
         "server_name",
         "session_ttl",
+        "strict",
         "timeout_ms",
         "trusted",
         "upgrade",
@@ -95,12 +96,13 @@ class Request(Message):
         version_max: int | None = None,
         upgrade: int | None = None,
         control: int | None = None,
+        strict: int | None = None,
     ) -> None:
         self.hostname = hostname  # a client's: the server's name or address, which its certificate has to be for
         self.server_name = server_name  # a server's: the one name that it serves
         self.alpn = alpn
         self.timeout_ms = timeout_ms  # for the handshake
-        self.trusted = trusted
+        self.trusted = trusted  # 0: the application's trust anchors are none, so nobody is trusted
         self.certificates = certificates
         self.keys = keys
         self.session_ttl = session_ttl  # seconds
@@ -110,6 +112,7 @@ class Request(Message):
         self.version_max = version_max
         self.upgrade = upgrade  # 1: the connection was in use as plain text before
         self.control = control  # 1: the application will read control records itself
+        self.strict = strict  # 1: certificates have to keep to RFC 5280 strictly (OpenSSL's X509_V_FLAG_X509_STRICT)
 
 
 class Connect(Request):
@@ -360,6 +363,7 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "rekeyable": (521, _U32),
     "relayed": (530, _U32),
     "ended": (531, _TEXT),
+    "strict": (540, _U32),
     "remote": (522, _TEXT),
     "peer": (524, _BYTES),
     "largest": (523, _U32),

@@ -283,7 +283,7 @@ class Judge:
         terms = self._terms
         if self.hostname is None and not terms.ask_certificate:
             return trust.unasked()
-        return self._service.judge(terms.policy, self.hostname, chain, terms.anchors)
+        return self._service.judge(terms.policy, self.hostname, chain, terms.anchors, strict=terms.strict)
 
     @property
     def verified(self) -> Verified:

@@ -56,6 +56,7 @@ _FAILURES: dict[type[errors.SSAError], str] = {
 
 
 _APPLICATIONS_STORES = 16
+_NOBODY = trust.TrustStore((), "TLS_TRUSTED_PEER_CERTIFICATES, which is an empty set", {}, ())
 
 
 class Service:
@@ -151,27 +152,36 @@ class Service:
         return store
 
     def anchors_untrusted(self, pem: bytes) -> trust.TrustStore:
-        """An application's own trust anchors. Raises `ssa.SSAError` BAD_VALUE where there is none."""
+        """An application's own trust anchors: no text has none.
+
+        Raises `ssa.SSAError` BAD_VALUE where a text has none that can be used.
+        """
         digest = hashlib.sha256(pem).digest()
         store = self._anchors.get(digest)
         if store is None:
             try:
-                store = trust.TrustStore.of_pem_untrusted(pem, "TLS_TRUSTED_PEER_CERTIFICATES")
+                store = trust.TrustStore.of_pem_untrusted(pem, "TLS_TRUSTED_PEER_CERTIFICATES") if pem else _NOBODY
             except ValueError as exc:
                 raise errors.error("BAD_VALUE", str(exc)) from exc
             self._anchors.put(digest, store)
         return store
 
     def judge(
-        self, policy: Policy, hostname: str | None, chain: tuple[bytes, ...], anchors: trust.TrustStore | None = None
+        self,
+        policy: Policy,
+        hostname: str | None,
+        chain: tuple[bytes, ...],
+        anchors: trust.TrustStore | None = None,
+        *,
+        strict: bool = False,
     ) -> trust.Verified:
         """The verdict on a peer's chain under a policy: a server's by its host name, a client's where that is None.
 
-        `anchors` narrow: the peer has to satisfy the administrator's trust store, and these. Raises
-        `ssa.CertificateError`.
+        `anchors` narrow: the peer has to satisfy the administrator's trust store, and these. `strict`: by RFC 5280.
+        Raises `ssa.CertificateError`.
         """
         evidence = trust.Evidence(chain=chain, hostname=hostname, role="client" if hostname is None else "server")
-        strength = trust.Strength(min_rsa_bits=policy.min_rsa_bits, signature_algorithms=policy.signature_algorithms)
+        strength = trust.Strength(policy.min_rsa_bits, policy.signature_algorithms, strict)
         verified = trust.judge(evidence, self.trust_store(policy), strength)
         if anchors is not None:
             trust.judge(evidence, anchors, strength)

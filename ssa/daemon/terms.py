@@ -36,6 +36,7 @@ class Terms:
     anchors: trust.TrustStore | None  # that the peer has to satisfy besides the administrator's
     credentials: tuple[Credential, ...]  # that the application brought
     ask_certificate: bool  # a client has to present one
+    strict: bool = False  # certificates have to keep to RFC 5280 strictly
 
     def under(self, base: Policy) -> Terms:
         """The same wishes under another policy: a listener lives longer than one. Raises `ssa.PolicyError`."""
@@ -54,9 +55,10 @@ async def agree(service: Service, request: Request, descriptors: list[int], *, c
     trusted, certificates, keys = await _files_untrusted(request, descriptors)
     if sum(map(len, trusted)) > _MAX_FILE:  # to parse them takes the event loop's time
         raise errors.error("BAD_VALUE", f"the trust anchors are longer than {_MAX_FILE >> 10} KiB")
-    anchors = service.anchors_untrusted(b"\n".join(trusted)) if trusted else None
+    anchors = None if request.trusted is None else service.anchors_untrusted(b"\n".join(trusted))
     credentials = pair_untrusted(certificates, keys, complete=complete) if certificates or keys else ()
-    return Terms(wish, base, policy, anchors, credentials, ask_certificate=bool(request.peer_auth))
+    asks, strict = bool(request.peer_auth), bool(request.strict)
+    return Terms(wish, base, policy, anchors, credentials, ask_certificate=asks, strict=strict)
 
 
 def hostname_untrusted(text: str) -> str:

@@ -2,12 +2,13 @@
 
 After `inject` the name `ssl.SSLContext` means the class here, and so does every function that makes a context, and
 every module that has imported the class by its name. Its `wrap_socket` gives a `TLSSocket` with the methods that
-`ssl.SSLSocket` has. So the policy is the administrator's, and what a program says is taken in one of four ways:
+`ssl.SSLSocket` has. So the policy is the administrator's. `ssa.inject.meaning` is the table of what becomes of each
+thing that a program can say to `ssl`:
 
-    it narrows, or adds   passed on: load_verify_locations, load_cert_chain, versions, suites, ALPN
-    it holds anyway       nothing to do: OP_NO_SSLv3, check_hostname = True
-    it loosens            POLICY_DENIED, at the line that says it: CERT_NONE, check_hostname = False
-    no counterpart        NO_COUNTERPART, at that line too: wrap_bio, callbacks, keylog_filename
+    kept         passed on where it narrows the policy: load_verify_locations, versions, suites, VERIFY_X509_STRICT
+    refused      POLICY_DENIED or NO_COUNTERPART, at the line that says it: wrap_bio, callbacks
+    overruled    taken, without effect, and logged once where a socket is made with it: CERT_NONE
+    no meaning   taken, without effect: it is about what is not there
 
 An error is of ssa's class and of ssl's, whichever a program looks out for. Contexts that were made before are as they
 were: the injection belongs at the start of a program.
@@ -17,10 +18,12 @@ were: the injection belongs at the start of a program.
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
 import types
 
+from ssa.inject import loops
 from ssa.inject.context import SSLContext
 from ssa.inject.failures import (
     CertificateError,
@@ -28,9 +31,8 @@ from ssa.inject.failures import (
     PolicyError,
     SSLError,
     StreamCut,
-    WantRead,
-    WantWrite,
 )
+from ssa.inject.loops import StartTLSError
 from ssa.inject.sslsocket import SSLSocket
 
 TYPE_CHECKING = False
@@ -44,27 +46,31 @@ __all__ = [
     "SSLContext",
     "SSLError",
     "SSLSocket",
+    "StartTLSError",
     "StreamCut",
-    "WantRead",
-    "WantWrite",
     "extract",
     "inject",
 ]
 
+_SSLSocket: Any = ssl.SSLSocket
+_create: Any = vars(_SSLSocket)["_create"]
 _create_stdlib_context: Any = ssl._create_stdlib_context  # type: ignore[attr-defined]
 
 
 def _stdlib_context(protocol: int | None = None, *, cert_reqs: int | None = None, **options: Any) -> Any:
     """What ftplib, imaplib, poplib and smtplib use where they are given no context: verified by nobody, until now."""
-    purpose = options.get("purpose", ssl.Purpose.SERVER_AUTH)
-    if cert_reqs is None and purpose == ssl.Purpose.SERVER_AUTH:
-        cert_reqs, options["check_hostname"] = ssl.CERT_REQUIRED, True
-    return _create_stdlib_context(protocol, cert_reqs=cert_reqs, **options)
+    if cert_reqs is not None or options.get("purpose", ssl.Purpose.SERVER_AUTH) != ssl.Purpose.SERVER_AUTH:
+        return _create_stdlib_context(protocol, cert_reqs=cert_reqs, **options)
+    context = _create_stdlib_context(protocol, **options)
+    context.check_hostname = True
+    if "SSL_CERT_FILE" in os.environ or "SSL_CERT_DIR" in os.environ:
+        context.load_default_certs()
+    return context
 
 
 _PAIRS: list[tuple[Any, Any]] = [
     (ssl.SSLContext, SSLContext),
-    (ssl.SSLSocket, SSLSocket),
+    (_SSLSocket, SSLSocket),
     (_create_stdlib_context, _stdlib_context),
 ]
 
@@ -72,12 +78,24 @@ _PAIRS: list[tuple[Any, Any]] = [
 def inject() -> None:
     """Put these classes in the place of the `ssl` module's, wherever a module has a name for them."""
     _exchange({id(theirs): ours for theirs, ours in _PAIRS})
-    ssl._create_unverified_context = _create_stdlib_context  # who asks for it by this name is told
+    ssl._create_unverified_context = _create_stdlib_context
+    _SSLSocket._create = _create_of_older()
+    loops.guard()
 
 
 def extract() -> None:
     """Take `inject` back. What it has made meanwhile goes on."""
     _exchange({id(ours): theirs for theirs, ours in _PAIRS})
+    _SSLSocket._create = _create
+    loops.unguard()
+
+
+def _create_of_older() -> Any:
+    """`ssl.SSLSocket._create` for contexts that were made before: it finds its class by its name, which is ours now."""
+    theirs = _create.__func__
+    names = {**vars(ssl), "SSLSocket": _SSLSocket}
+    ours = types.FunctionType(theirs.__code__, names, theirs.__name__, theirs.__defaults__, theirs.__closure__)
+    return classmethod(ours)
 
 
 def _exchange(others: dict[int, Any]) -> None:
@@ -86,3 +104,10 @@ def _exchange(others: dict[int, Any]) -> None:
             for attribute, value in list(vars(module).items()):
                 if id(value) in others:
                     setattr(module, attribute, others[id(value)])
+                elif type(value) is super and (other := others.get(id(_class_of(value)))):
+                    setattr(module, attribute, super(other, other))
+
+
+def _class_of(value: Any) -> Any:
+    """The class that a `super` object begins behind: truststore keeps one of `ssl.SSLContext`'s."""
+    return value.__thisclass__

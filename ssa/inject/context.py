@@ -4,14 +4,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import time
 import warnings
 
 from ssa import client, wire
-from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error
-from ssa.inject.locations import certificates_alone, hashed_certificates, pem, stand_for_the_system
+from ssa.inject import locations
+from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
+from ssa.inject.meaning import OVERRULED, REFUSED, flags_untrusted
 from ssa.settings import File, Settings
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
 
@@ -24,38 +26,67 @@ if TYPE_CHECKING:
 
 _Context = ssl.SSLContext
 _C_Context: Any = _Context.__base__  # what OpenSSL's is wrapped in
+_OPENSSL_S = "this is OpenSSL in the process, in ssa's place; gevent: leave ssl as it is, monkey.patch_all(ssl=False)"
+_IN_THE_KERNEL = "TLS is on a socket, in the kernel. Pass a connected `sock=` instead of `ssl=`; see docs/libraries.md"
+_NO_COMMON_NAME = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+_ASKED_OR_NOT = "clients have to present a certificate, or are not asked"
 
 
-class _Older:
-    """What contexts made before the injection need: `ssl.SSLContext` finds these by its name, which is ours then."""
+class _Setting:
+    """A setting as `ssl.SSLContext`'s own base class has it: of that class's contexts, and of ours.
 
-    options = _C_Context.options
-    minimum_version = _C_Context.minimum_version
-    maximum_version = _C_Context.maximum_version
-    verify_flags = _C_Context.verify_flags
-    verify_mode = _C_Context.verify_mode
-    _msg_callback = _C_Context._msg_callback
+    `ssl` sets those of contexts that were made before the injection by the name `SSLContext`, which is ours then.
+    truststore sets ours by the descriptor of `ssl.SSLContext`'s base class.
+    """
+
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return self if instance is None else self._theirs.__get__(instance, owner)
+
+    def __set__(self, instance: object, value: Any) -> None:
+        descriptor = vars(SSLContext)[self._name] if isinstance(instance, SSLContext) else self._theirs
+        descriptor.__set__(instance, value)
 
 
-class SSLContext(_Older):
+class _Base:
+    """What `super(SSLContext, SSLContext)` leads to."""
+
+    options = _Setting(_C_Context.options)
+    minimum_version = _Setting(_C_Context.minimum_version)
+    maximum_version = _Setting(_C_Context.maximum_version)
+    verify_flags = _Setting(_C_Context.verify_flags)
+    verify_mode = _Setting(_C_Context.verify_mode)
+    _msg_callback = _Setting(_C_Context._msg_callback)
+
+
+class SSLContext(_Base):
     """`ssl.SSLContext`, whose settings can only narrow the administrator's policy."""
 
     sslsocket_class: type[SSLSocket]
     sslobject_class = ssl.SSLObject
 
-    wrap_bio = Absent("TLS is on a socket, in the kernel; asyncio: pass `sock=` instead of `ssl=`")
+    wrap_bio = Absent(f"ssa does not do TLS over memory buffers: {_IN_THE_KERNEL}")
+    _wrap_bio = Absent(_OPENSSL_S)
+    _wrap_socket = Absent(_OPENSSL_S)
     set_npn_protocols = Absent("NPN is no more, ALPN is")
+    _set_alpn_protocols = Absent("call set_alpn_protocols")
     set_ecdh_curve = Absent("the policy says which groups are used")
     load_dh_params = Absent("the policy says which groups are used")
+    set_psk_client_callback = Absent("peers prove who they are by certificates")
+    set_psk_server_callback = Absent("peers prove who they are by certificates")
     session_stats = Absent("sessions are kept by ssad, for all programs")
     get_ca_certs = Absent("what is trusted is in /ssa/policy/trust_store")
     cert_store_stats = Absent("what is trusted is in /ssa/policy/trust_store")
 
-    post_handshake_auth = Fixed(None, "a client's certificate is asked for in the handshake, or not at all")
-    keylog_filename = Fixed(None, "the keys are the kernel's")
     sni_callback = Fixed(None, "a certificate is chosen by its names, here and in /ssa/credentials")
     num_tickets = Fixed(2, "ssad says how many there are")
     hostname_checks_common_name = Fixed(False, "a certificate's names are in its subjectAltName")
+    _host_flags = Fixed(_NO_COMMON_NAME, "a certificate's names are in its subjectAltName")
     _msg_callback = Fixed(None, "the handshake is ssad's")
 
     def __new__(cls, protocol: int | None = None, *_args: Any, **_kwargs: Any) -> SSLContext:  # noqa: PYI034
@@ -69,14 +100,16 @@ class SSLContext(_Older):
 
     def _begin(self, protocol: int) -> None:
         self._protocol: Any = ssl._SSLMethod(protocol)
-        self._peer_auth = False
-        self._default_trust = False
-        self._files: dict[str, tuple[File, ...]] = {"certificates": (), "keys": (), "trusted": ()}
-        self._alpn: tuple[str, ...] | None = None
-        self._disabled: tuple[str, ...] = ()
         self._ciphers = _Context(ssl.PROTOCOL_TLS_CLIENT)  # knows what OpenSSL's words for suites mean
         self._options = self._ciphers.options
         self._verify_flags = self._ciphers.verify_flags
+        self._check_hostname = self._protocol == ssl.PROTOCOL_TLS_CLIENT
+        self._verify_mode = ssl.CERT_REQUIRED if self._check_hostname else ssl.CERT_NONE
+        self._post_handshake_auth = False
+        self._anchors = locations.Anchors()
+        self._pairs: dict[str, tuple[File, ...]] = {"certificates": (), "keys": ()}
+        self._alpn: tuple[str, ...] | None = None
+        self._disabled: tuple[str, ...] = ()
         self._minimum: ssl.TLSVersion
         self._maximum: ssl.TLSVersion
         self._minimum, self._maximum = _PROTOCOLS.get(protocol, _ANY_VERSION)
@@ -87,49 +120,71 @@ class SSLContext(_Older):
         """As of `ssl.SSLContext`."""
         return self._protocol
 
-    # Who is verified.
+    @property
+    def security_level(self) -> int:
+        """Of OpenSSL in this process, which does not count: the policy says which keys are strong enough."""
+        return self._ciphers.security_level
+
+    # Who is verified. What a program says is kept, and judged where a socket is wrapped.
 
     @property
     def verify_mode(self) -> ssl.VerifyMode:
-        """A server's: whether clients have to present a certificate. A client's is always CERT_REQUIRED."""
-        if self._protocol == ssl.PROTOCOL_TLS_SERVER and not self._peer_auth:
-            return ssl.CERT_NONE
-        return ssl.CERT_REQUIRED
+        """As it was set. A client's server is verified whatever it is; a server's clients where it is CERT_REQUIRED."""
+        return self._verify_mode
 
     @verify_mode.setter
     def verify_mode(self, value: int) -> None:
         mode = ssl.VerifyMode(value)
-        if self._protocol != ssl.PROTOCOL_TLS_SERVER and mode == ssl.CERT_NONE:
-            denied("verify_mode = CERT_NONE: servers are verified, whoever asks")
-        if self._protocol != ssl.PROTOCOL_TLS_CLIENT and mode == ssl.CERT_OPTIONAL:
-            raise error("NO_COUNTERPART", "verify_mode = CERT_OPTIONAL: clients have to present one, or are not asked")
-        self._peer_auth = mode != ssl.CERT_NONE
+        if mode == ssl.CERT_NONE and self._check_hostname:
+            raise ValueError("Cannot set verify_mode to CERT_NONE when check_hostname is enabled.")
+        if mode == ssl.CERT_OPTIONAL and self._protocol == ssl.PROTOCOL_TLS_SERVER:
+            raise error("NO_COUNTERPART", f"verify_mode = CERT_OPTIONAL: {_ASKED_OR_NOT}")
+        self._verify_mode = mode
 
     @property
     def check_hostname(self) -> bool:
-        """True for a client, always."""
-        return bool(self._protocol != ssl.PROTOCOL_TLS_SERVER)
+        """As it was set. A client's server is verified to be `server_hostname`, whatever it is."""
+        return self._check_hostname
 
     @check_hostname.setter
     def check_hostname(self, value: bool) -> None:
-        if self.check_hostname and not value:
-            denied("check_hostname = False: a server's certificate has to be for its name")
-        if value and not self.check_hostname:
+        if value and self._protocol == ssl.PROTOCOL_TLS_SERVER:
             raise error("NO_COUNTERPART", "check_hostname = True: a server's clients have no host name")
+        self._check_hostname = bool(value)
+        if value and self._verify_mode == ssl.CERT_NONE:
+            self._verify_mode = ssl.CERT_REQUIRED
 
     @property
     def verify_flags(self) -> ssl.VerifyFlags:
-        """How OpenSSL would build paths: here the policy's validators do. Revocation lists have no counterpart."""
+        """As of `ssl.SSLContext`. `ssa.inject.meaning` says what each flag does."""
         return self._verify_flags
 
     @verify_flags.setter
     def verify_flags(self, value: int) -> None:
-        flags = ssl.VerifyFlags(value)
-        if flags & ssl.VERIFY_ALLOW_PROXY_CERTS:
-            denied("verify_flags: VERIFY_ALLOW_PROXY_CERTS")
-        if flags & ssl.VERIFY_CRL_CHECK_CHAIN:
-            raise error("NO_COUNTERPART", "verify_flags: no revocation list is looked at")
-        self._verify_flags = flags
+        _refuse_flags("verify_flags", value)
+        self._verify_flags = ssl.VerifyFlags(value)
+
+    @property
+    def post_handshake_auth(self) -> bool:
+        """As it was set. It has no effect: a client's certificate is asked for in the handshake, or not at all."""
+        return self._post_handshake_auth
+
+    @post_handshake_auth.setter
+    def post_handshake_auth(self, value: bool) -> None:
+        self._post_handshake_auth = bool(value)
+
+    @property
+    def keylog_filename(self) -> None:
+        """None: the keys are the kernel's, and ssad writes them to no file."""
+
+    @keylog_filename.setter
+    def keylog_filename(self, value: str | None) -> None:
+        if value is None:
+            return
+        asked = os.environ.get("SSLKEYLOGFILE")
+        if asked is None or os.fspath(value) not in (asked, os.path.expandvars(asked)):
+            raise error("NO_COUNTERPART", f"keylog_filename = {value!r}: the keys are the kernel's")
+        log_once(logging.WARNING, f"SSLKEYLOGFILE={asked} is ignored: the keys are the kernel's, and are not logged")
 
     def load_verify_locations(
         self,
@@ -137,31 +192,30 @@ class SSLContext(_Older):
         capath: str | bytes | os.PathLike[str] | None = None,
         cadata: str | bytes | None = None,
     ) -> None:
-        """As of `ssl.SSLContext`: the peer has to satisfy one of these, and the policy.
+        """As of `ssl.SSLContext`: the peer has to satisfy one of these authorities, and the policy.
 
         The system's own authorities, and certifi's, which stand for them, are the administrator's to choose: they
-        narrow nothing, and nor does what is added to them.
+        narrow nothing, and nor does what is added to them. `capath` is read now, not in the handshake.
         """
-        if cafile is None and capath is None and not cadata:
+        if cafile is None and capath is None and cadata is None:
             raise TypeError("cafile, capath and cadata cannot be all omitted")
-        if stand_for_the_system(cafile, capath):
-            self._default_trust = True
-            return
-        found = [] if cafile is None else [File.of(cafile)]
-        found_pem = (b"" if capath is None else hashed_certificates(capath)) + pem(cadata)
-        if found_pem:
-            found.append(File(found_pem))
-        self._have(trusted=found)
+        self._anchors.named = True  # and are so when this fails
+        found = [] if cadata is None else locations.of_data(cadata)
+        if cafile is not None:
+            found += locations.of_file(cafile)
+        system = locations.stand_for_the_system(cafile, capath)
+        if found and not system:
+            self._check(Settings().having(trusted=(locations.joined(found),)))
+        if not system and capath is not None:
+            found += locations.of_directories(capath)
+        self._anchors.system |= system
+        self._anchors.add(found)
 
     def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
         """As of `ssl.SSLContext`: SSL_CERT_FILE and SSL_CERT_DIR narrow, if they are set."""
         if not isinstance(purpose, ssl._ASN1Object):
             raise TypeError(purpose)
-        file, directory = (os.environ.get(name) or None for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-        if file or directory:
-            self.load_verify_locations(file, directory)
-        else:
-            self._default_trust = True
+        locations.of_environment(self._anchors)
 
     def set_default_verify_paths(self) -> None:
         """As `load_default_certs`."""
@@ -175,27 +229,24 @@ class SSLContext(_Older):
         keyfile: str | bytes | os.PathLike[str] | None = None,
         password: object = None,
     ) -> None:
-        """As of `ssl.SSLContext`. The key is read by ssad alone; one with a password has no counterpart."""
-        if password is not None:
+        """As of `ssl.SSLContext`. The key is used by ssad alone; an encrypted one has no counterpart."""
+        key = certfile if keyfile is None else keyfile
+        if password is not None and _is_encrypted(key):
             raise error("NO_COUNTERPART", "load_cert_chain: ssad reads the key, and it knows no password")
-        if keyfile is None:
-            self._have(certificates=[certificates_alone(certfile)], keys=[File.of(certfile)])
-        else:
-            self._have(certificates=[File.of(certfile)], keys=[File.of(keyfile)])
+        certificates = locations.joined(locations.of_file(certfile))  # alone: ssad shows them to everyone
+        more = {"certificates": certificates, "keys": File.of(key)}
+        pairs = {field: (*self._pairs[field], file) for field, file in more.items()}
+        self._check(Settings().having(**pairs))
+        self._pairs = pairs
 
-    def _have(self, **files: list[File]) -> None:
-        """Take files on, after ssad has looked at them."""
-        more: dict[str, tuple[File, ...]] = {
-            **self._files,
-            **{field: (*self._files[field], *added) for field, added in files.items()},
-        }
-        settings = Settings().having(**{field: value for field, value in more.items() if value})
+    @staticmethod
+    def _check(settings: Settings) -> None:
+        """Have ssad look at files. Raises what it says of them."""
         try:
             with client.Daemon(time.monotonic() + _LOCAL) as daemon:
                 daemon.ask(wire.Check(**settings.request()), files=settings.descriptors())
         except OSError as exc:
             raise as_ssl(exc) from None
-        self._files = more
 
     # What is spoken.
 
@@ -224,11 +275,12 @@ class SSLContext(_Older):
 
     @property
     def options(self) -> ssl.Options:
-        """As of `ssl.SSLContext`. What is not about a version or tickets holds anyway, or is OpenSSL's own affair."""
+        """As of `ssl.SSLContext`. `ssa.inject.meaning` says what each option does."""
         return self._options
 
     @options.setter
     def options(self, value: int) -> None:
+        _refuse_flags("options", value)
         self._options = ssl.Options(value)
 
     def set_ciphers(self, ciphers: str) -> None:
@@ -268,20 +320,36 @@ class SSLContext(_Older):
         return TLSVersion.TLSv1_2 if only_12 else None
 
     def settings(self, *, server_side: bool, server_hostname: str | None) -> Settings:
-        """What a socket of this context is told."""
-        files = {field: value for field, value in self._files.items() if value}
-        if self._default_trust:
-            files.pop("trusted", None)
+        """What a socket of this context is told. Raises `ssa.SSAError` for what the context cannot mean."""
+        if server_side and self._verify_mode == ssl.CERT_OPTIONAL:
+            raise error("NO_COUNTERPART", f"verify_mode = CERT_OPTIONAL: {_ASKED_OR_NOT}")
+        self._log_what_is_overruled(server_side=server_side)
         return Settings().having(
-            **files,
+            **{field: files for field, files in self._pairs.items() if files},
+            trusted=self._anchors.files(),
             hostname=server_hostname,
             alpn=self._alpn,
             disabled=self._disabled or None,
             version_min=self._version_min(),
             version_max=self._version_max(),
             session_ttl=0 if self._options & ssl.OP_NO_TICKET else None,
-            peer_auth=1 if server_side and self._peer_auth else None,
+            peer_auth=1 if server_side and self._verify_mode == ssl.CERT_REQUIRED else None,
+            strict=1 if self._verify_flags & ssl.VERIFY_X509_STRICT else None,
         )
+
+    def _log_what_is_overruled(self, *, server_side: bool) -> None:
+        said = self._options & ~self._ciphers.options  # by the program, and not by Python itself
+        for name, fate, why in flags_untrusted("options", said):
+            if fate == OVERRULED:
+                log_once(logging.WARNING, f"options: {name} has no effect: {why}")
+        if self._post_handshake_auth:
+            log_once(logging.INFO, "post_handshake_auth has no effect: a certificate is asked for in the handshake")
+        if server_side:
+            return
+        if self._verify_mode == ssl.CERT_NONE:
+            log_once(logging.WARNING, "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
+        elif not self._check_hostname:
+            log_once(logging.INFO, "check_hostname = False has no effect: servers are verified by their name")
 
     def wrap_socket(  # noqa: PLR0913, PLR0917 - as ssl has it
         self,
@@ -299,25 +367,41 @@ class SSLContext(_Older):
         del suppress_ragged_eofs
         if session is not None:
             raise error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
-        name = _checked_name(server_hostname, server_side=server_side)
+        name = self._checked_name(server_hostname, server_side=server_side)
         return self.sslsocket_class.wrap(self, sock, name, server_side=server_side, handshake=do_handshake_on_connect)
+
+    def _checked_name(self, name: str | bytes | None, *, server_side: bool) -> str | None:
+        """`server_hostname` as `ssl` checks it; without one a server cannot be verified."""
+        if server_side:
+            if name is not None:
+                raise ValueError("server_hostname can only be specified in client mode")
+            return None
+        if name is None and self._check_hostname:
+            raise ValueError("check_hostname requires server_hostname")
+        if name is None:
+            denied("wrap_socket without server_hostname: a server is verified by its name; pass server_hostname=")
+        text = name.decode("ascii") if isinstance(name, bytes) else name
+        if not text or text.startswith("."):
+            raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
+        return text
+
+
+def _refuse_flags(owner: str, value: int) -> None:
+    """Raise `ssa.SSAError` for flags that cannot be had."""
+    for name, fate, why in flags_untrusted(owner, value):
+        if name == "VERIFY_ALLOW_PROXY_CERTS":
+            denied(f"{owner}: {name}")
+        if fate == REFUSED:
+            raise error("NO_COUNTERPART", f"{owner}: {name}: {why}")
+
+
+def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether a key's file needs a password: programs give one for those that need none, too."""
+    with open(path, "rb") as file:  # noqa: PTH123 - of bytes too
+        return b"ENCRYPTED" in file.read(locations.MAX_ANCHORS)
 
 
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _ANY_VERSION = (ssl.TLSVersion.MINIMUM_SUPPORTED, ssl.TLSVersion.MAXIMUM_SUPPORTED)
 _PROTOCOLS = {getattr(ssl, f"PROTOCOL_{name}"): (ssl.TLSVersion[name],) * 2 for name in ("TLSv1", "TLSv1_1", "TLSv1_2")}
-
-
-def _checked_name(name: str | bytes | None, *, server_side: bool) -> str | None:
-    """The arguments as `ssl` checks them."""
-    if server_side:
-        if name is not None:
-            raise ValueError("server_hostname can only be specified in client mode")
-        return None
-    if name is None:
-        raise ValueError("check_hostname requires server_hostname")
-    text = name.decode("ascii") if isinstance(name, bytes) else name
-    if not text or text.startswith("."):
-        raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
-    return text

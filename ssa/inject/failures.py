@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import ssl
 
 from ssa import errors
@@ -43,14 +44,6 @@ class StreamCut(ssl.SSLEOFError, ConnectionAbortedError):
     """The stream ended without close_notify: what came may not be all. `suppress_ragged_eofs` does not hide it."""
 
 
-class WantRead(ssl.SSLWantReadError, BlockingIOError):
-    """Nothing is there to read."""
-
-
-class WantWrite(ssl.SSLWantWriteError, BlockingIOError):
-    """There is no room to write, or the handshake is under way: the descriptor is writable when it is done."""
-
-
 # A timeout and a reset are TimeoutError and ConnectionResetError in `ssl` too, and no SSLError.
 _TWINS: dict[type[OSError], type[SSLError]] = {
     errors.SSAError: SSLError,
@@ -71,6 +64,10 @@ _VERIFY_CODES = {  # X509_V_ERR_* of OpenSSL's x509_vfy.h
     "HOSTNAME_MISMATCH": 62,
     "WEAK_KEY": 66,
 }
+_WANTS: dict[type[ssl.SSLError], int] = {
+    ssl.SSLWantReadError: ssl.SSL_ERROR_WANT_READ,
+    ssl.SSLWantWriteError: ssl.SSL_ERROR_WANT_WRITE,
+}
 _OF_TLS = (errno.EPROTO, errno.EBADMSG, errno.EKEYEXPIRED)  # alerts, forged records, keys
 
 
@@ -80,15 +77,18 @@ def error(reason: str, detail: str = "", alert: str | None = None) -> OSError:
 
 
 def as_ssl(exc: OSError, want: type[ssl.SSLError] | None = None) -> OSError:
-    """The same error as programs that know `ssl` expect it; `want` is what would block."""
+    """The same error as programs that know `ssl` expect it.
+
+    `want` is what is raised in the place of BlockingIOError: exactly SSLWantReadError or SSLWantWriteError, as some
+    programs look the class up in a table (redis-py).
+    """
     if isinstance(exc, ssl.SSLError):
         return exc
     if isinstance(exc, errors.SSAError):
         twin = _TWINS.get(type(exc))
         return exc if twin is None else twin(exc.reason, exc.detail, alert=exc.alert)
     if want is not None and isinstance(exc, BlockingIOError):
-        number = ssl.SSL_ERROR_WANT_READ if issubclass(want, ssl.SSLWantReadError) else ssl.SSL_ERROR_WANT_WRITE
-        return want(number, exc.strerror)
+        return want(_WANTS[want], exc.strerror)
     if exc.errno == errno.ECONNABORTED:
         return StreamCut(ssl.SSL_ERROR_EOF, exc.strerror)
     if exc.errno in _OF_TLS:
@@ -99,6 +99,17 @@ def as_ssl(exc: OSError, want: type[ssl.SSLError] | None = None) -> OSError:
 def denied(words: str) -> NoReturn:
     """Raises POLICY_DENIED."""
     raise error("POLICY_DENIED", words)
+
+
+def log_once(level: int, words: str) -> None:
+    """Log what a program has said and what does not count, once in a process."""
+    if words not in _logged:
+        _logged.add(words)
+        _log.log(level, "%s", words)
+
+
+_log = logging.getLogger("ssa.inject")
+_logged: set[str] = set()
 
 
 class Absent:

@@ -7,9 +7,9 @@ from __future__ import annotations
 import errno
 import ssl
 
-from ssa.endpoint import FRESH, LIVE, PLAIN
+from ssa.endpoint import FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.inject.context import SSLContext
-from ssa.inject.failures import Absent, Fixed, WantRead, WantWrite, as_ssl
+from ssa.inject.failures import Absent, Fixed, as_ssl, error
 from ssa.options import (
     IPPROTO_TLS,
     TLS_CHOSEN_CIPHER,
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_PEM = 1  # _ssl.ENCODING_PEM
+
+
 class SSLSocket(TLSSocket):
     """A `TLSSocket` with the methods of `ssl.SSLSocket`."""
 
@@ -38,6 +41,7 @@ class SSLSocket(TLSSocket):
     _server_hostname: str | None
     _server_side: bool
 
+    get_verified_chain = Absent("ssad's path is in /ssa/sockets/ID/verdicts, and its certificates are not passed on")
     get_channel_binding = Absent("what it would be bound to is known to ssad only")
     verify_client_post_handshake = Absent("a client's certificate is asked for in the handshake, or not at all")
     shared_ciphers = Absent("what the client offered is known to ssad only")
@@ -79,7 +83,22 @@ class SSLSocket(TLSSocket):
         self._server_side = other._server_side
         return self
 
-    context = property(lambda self: self._context, doc="As of `ssl.SSLSocket`.")
+    @property
+    def _sslobj(self) -> SSLSocket | None:
+        """The TLS of the socket, by the name that `ssl` has for it: httpcore and ftplib's test server ask for it."""
+        over = self._read_ended and self._write_ended
+        return None if over or self._phase in (FRESH, LISTENING, FAILED) else self
+
+    @property
+    def context(self) -> SSLContext:
+        """As of `ssl.SSLSocket`. It cannot be changed: ssad has chosen the certificate."""
+        return self._context
+
+    @context.setter
+    def context(self, value: SSLContext) -> None:
+        if value is not self._context:
+            raise error("NO_COUNTERPART", "context: a certificate is chosen by its names, here and in /ssa/credentials")
+
     server_side = property(lambda self: self._server_side, doc="As of `ssl.SSLSocket`.")
     server_hostname = property(lambda self: self._server_hostname, doc="As of `ssl.SSLSocket`.")
     session = Fixed(None, "sessions are kept by ssad, for all programs")
@@ -105,7 +124,7 @@ class SSLSocket(TLSSocket):
             if self._phase != LIVE:
                 self.upgrade(server_side=self._server_side)
         except OSError as exc:
-            raise as_ssl(exc, WantWrite) from None
+            raise as_ssl(exc, ssl.SSLWantWriteError) from None
         finally:
             if timeout == 0 and block:
                 self.settimeout(timeout)
@@ -138,6 +157,7 @@ class SSLSocket(TLSSocket):
         self.shutdown(_SHUT_WR)
         if self.recv(1):
             raise ssl.SSLError(errno.EPROTO, "application data after close notify")
+        self._read_ended = True
         return self
 
     def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:  # noqa: FBT001, FBT002
@@ -150,6 +170,11 @@ class SSLSocket(TLSSocket):
         file = File(pem[0] + pem[1] + b"\n")
         decoded: dict[str, Any] = ssl._ssl._test_decode_cert(f"/proc/self/fd/{file.fd}")  # type: ignore[attr-defined]
         return decoded
+
+    def get_unverified_chain(self) -> list[bytes]:
+        """As of `ssl.SSLSocket` of Python 3.13: the peer's certificates as it sent them, DER, its own first."""
+        blocks = self.getsockopt(IPPROTO_TLS, TLS_PEER_CERTIFICATE_CHAIN).decode().split(_END.decode())[:-1]
+        return [_Certificate(ssl.PEM_cert_to_DER_cert(block.strip() + "\n" + _END.decode())) for block in blocks]
 
     def version(self) -> str | None:
         """As of `ssl.SSLSocket`."""
@@ -182,6 +207,16 @@ class SSLSocket(TLSSocket):
         return bool(self.getsockopt(IPPROTO_TLS, TLS_RESUMED_SESSION)) if self._phase == LIVE else None
 
 
+class _Certificate(bytes):
+    """A certificate, DER, that is one of `_ssl.Certificate`'s kind too: so Python before 3.13 has them."""
+
+    __slots__ = ()
+
+    def public_bytes(self, encoding: int = _PEM) -> str | bytes:
+        """As of `_ssl.Certificate`."""
+        return ssl.DER_cert_to_PEM_cert(self) if encoding == _PEM else bytes(self)
+
+
 def _is_connected(sock: socket.socket) -> bool:
     try:
         sock.getpeername()
@@ -207,14 +242,14 @@ def _translating(name: str, want: type[ssl.SSLError] | None) -> Callable[..., An
     return method
 
 
-_recv, _recv_into = _translating("recv", WantRead), _translating("recv_into", WantRead)
+_recv, _recv_into = _translating("recv", ssl.SSLWantReadError), _translating("recv_into", ssl.SSLWantReadError)
 for _name, _want in {
-    "recvmsg_into": WantRead,
-    "send": WantWrite,
-    "sendall": WantWrite,
-    "sendmsg": WantWrite,
-    "sendfile": WantWrite,
-    "shutdown": WantWrite,
+    "recvmsg_into": ssl.SSLWantReadError,
+    "send": ssl.SSLWantWriteError,
+    "sendall": ssl.SSLWantWriteError,
+    "sendmsg": ssl.SSLWantWriteError,
+    "sendfile": ssl.SSLWantWriteError,
+    "shutdown": ssl.SSLWantWriteError,
     "connect": None,  # one that is under way says so in the words of connect(2)
     "listen": None,
 }.items():

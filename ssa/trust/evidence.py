@@ -69,6 +69,8 @@ class Strength:
     Attributes:
         min_rsa_bits: the least size of an RSA modulus, in bits.
         signature_algorithms: SignatureScheme names of RFC 8446, section 4.2.3 (see `SCHEMES`).
+        strict: whether RFC 5280's rules for certificates that hardly anyone checks count too
+            (X509_V_FLAG_X509_STRICT of openssl-verify(1)).
 
     Raises:
         ValueError: a scheme is not known.
@@ -76,6 +78,7 @@ class Strength:
 
     min_rsa_bits: int
     signature_algorithms: tuple[str, ...]
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.signature_algorithms if name not in SCHEMES]:

@@ -106,7 +106,7 @@ def candidates(case: Case) -> Iterator[Path | CertificateError]:
 def _built(case: Case) -> Path:
     """The path that OpenSSL builds by itself."""
     try:
-        chain = case.store.verify(case.role, case.leaf, case.others, case.when)
+        chain = case.store.verify(case.role, case.leaf, case.others, case.when, strict=case.strength.strict)
     except crypto.X509StoreContextError as refusal:
         raise _translated(case, refusal) from None
     return _path(case, chain)
@@ -114,7 +114,7 @@ def _built(case: Case) -> Path:
 
 def _judged(case: Case, path: Path) -> Path | CertificateError:
     """OpenSSL's word on exactly this path."""
-    store = native_store(path[-1:], case.role)
+    store = native_store(path[-1:], case.role, strict=case.strength.strict)
     try:
         return _path(case, verify(store, path[0], path[1:-1], case.when))
     except crypto.X509StoreContextError as refusal:
@@ -153,7 +153,8 @@ def _translated(case: Case, refusal: crypto.X509StoreContextError) -> Certificat
         where = f"neither in the chain nor among the {len(case.store)} trust anchors of {case.store.source}"
         issuer = "itself" if certificate.subject == certificate.issuer else certificate.issuer_name
         return _error(reason, f"{label} was issued by {issuer}, which is {where}")
-    return _error(reason, f"{label}: {text}")
+    strictly = " (RFC 5280, as the application asked)" if case.strength.strict and reason == "BAD_CERTIFICATE" else ""
+    return _error(reason, f"{label}: {text}{strictly}")
 
 
 def _blamed(case: Case, refusal: crypto.X509StoreContextError) -> Certificate | None:

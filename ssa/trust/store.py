@@ -101,10 +101,10 @@ class Recent(Generic[Key, Value]):
                 del self._values[next(iter(self._values))]
 
 
-def native_store(anchors: Iterable[Certificate], role: Role) -> crypto.X509Store:
+def native_store(anchors: Iterable[Certificate], role: Role, *, strict: bool = False) -> crypto.X509Store:
     """OpenSSL's store of these anchors, which judges peers of this role."""
     store: Any = crypto.X509Store()
-    store.set_flags(_FLAGS)
+    store.set_flags(_FLAGS | crypto.X509StoreFlags.X509_STRICT if strict else _FLAGS)
     native = store._store  # noqa: SLF001  # pyOpenSSL has no call of its own to set the purpose
     if _openssl.lib.X509_STORE_set_purpose(native, _PURPOSES[role]) != 1:
         raise RuntimeError("OpenSSL cannot check the purpose of certificates")
@@ -129,6 +129,7 @@ class TrustStore:
         for anchor in self._by_der.values():
             self._by_subject[anchor.subject].append(anchor)
         self._native = {role: native_store(self._by_der.values(), role) for role in _PURPOSES}
+        self._strict: dict[Role, crypto.X509Store] = {}  # made when they are first asked for
         self._signatures = signatures
         self._lock = threading.Lock()
         self._intermediates: Recent[bytes, Certificate] = Recent(_MAX_RECENT)
@@ -207,10 +208,14 @@ class TrustStore:
         """The anchors with this subject (a name, DER)."""
         return self._by_subject.get(subject, [])
 
-    def verify(self, role: Role, leaf: Certificate, others: Iterable[Certificate], when: datetime) -> list[crypto.X509]:
+    def verify(
+        self, role: Role, leaf: Certificate, others: Iterable[Certificate], when: datetime, *, strict: bool = False
+    ) -> list[crypto.X509]:
         """OpenSSL's path from the leaf to an anchor. Raises `crypto.X509StoreContextError`."""
         with self._lock:  # the store carries the time of the judgement
-            return verify(self._native[role], leaf, others, when)
+            if strict and role not in self._strict:
+                self._strict[role] = native_store(self._by_der.values(), role, strict=True)
+            return verify((self._strict if strict else self._native)[role], leaf, others, when)
 
 
 def verify(
