@@ -59,7 +59,14 @@ def alert_name(number: int) -> str:
 
 
 def printable(text: str, limit: int = 160) -> str:
-    """Text from outside as it may go into a message or a log: one line, no control characters, not long."""
+    r"""Text that others chose, as it may go into a message, a log or a terminal: one line, and not long.
+
+    Whatever is no letter, mark, number, punctuation, symbol or plain space is escaped as in a string literal: control
+    characters (``\x1b``, ``\x9b``), those that change the direction of text or cannot be seen (``\u202e``), line
+    separators, code points that stand for nothing, and bytes that are no UTF-8 (``\udc80``, by surrogateescape).
+    """
+    if len(text) <= limit and text.isprintable():
+        return text
     clean = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:limit])
     return clean + "..." if len(text) > limit else clean
 

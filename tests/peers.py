@@ -203,7 +203,12 @@ class Daemon:
 
     @property
     def log(self) -> str:
-        return self.log_file.read_text()
+        """What it has logged, when that has come to rest: a thread of its own writes it."""
+        before, text = None, self.log_file.read_text()
+        while text != before:
+            time.sleep(0.03)
+            before, text = text, self.log_file.read_text()
+        return text
 
     def set(self, name: str, text: str) -> None:
         with (self.mount / "policy" / name).open("w") as file:

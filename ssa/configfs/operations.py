@@ -20,6 +20,7 @@ import pyfuse3
 from pyfuse3 import FUSEError
 
 from ssa.configfs.tree import ROOT, File
+from ssa.logfmt import fields
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
@@ -67,11 +68,17 @@ class _Open:
     """An open file."""
 
     inode: int
-    who: str
+    uid: int
+    pid: int
     content: bytes
     stale: bool = False  # a read from the start shows the value anew
     pending: bytes | None = b""  # what has come of a value that takes several writes; None: it was refused
     dirty: bool = False  # pending is to be stored
+
+    @property
+    def who(self) -> str:
+        """Who has opened it."""
+        return f"uid {self.uid} pid {self.pid}"
 
 
 class Operations(pyfuse3.Operations):
@@ -217,7 +224,8 @@ class Operations(pyfuse3.Operations):
             yield
         except (ValueError, OSError) as refusal:
             what = f"{self._tree.path(parent)}/{name.decode('ascii', 'backslashreplace')!a}"
-            log.warning("%s: not %s for uid %d pid %d: %s", what, done, ctx.uid, ctx.pid, refusal)
+            message = "%s: not %s for uid %d pid %d: %s"
+            log.warning(message, what, done, ctx.uid, ctx.pid, refusal, extra={"uid": ctx.uid})
             number = refusal.errno if isinstance(refusal, OSError) else errno.EINVAL
             raise FUSEError(number or errno.EIO) from None
 
@@ -230,9 +238,9 @@ class Operations(pyfuse3.Operations):
         reads, writes = flags & os.O_ACCMODE != os.O_WRONLY, flags & os.O_ACCMODE != os.O_RDONLY
         if (reads and not file.read) or (writes and not file.write):
             raise FUSEError(errno.EACCES)  # to root too, whom the mode does not stop
-        content = self._content(inode) if reads else b""
+        content = self._content(inode, ctx.uid) if reads else b""
         handle = pyfuse3.FileHandleT(next(self._handles))
-        self._files[handle] = _Open(inode, f"uid {ctx.uid} pid {ctx.pid}", content)
+        self._files[handle] = _Open(inode, ctx.uid, ctx.pid, content)
         return pyfuse3.FileInfo(fh=handle, direct_io=True)
 
     @_answered
@@ -251,10 +259,7 @@ class Operations(pyfuse3.Operations):
             if self._file(opened.inode).check:
                 self._gather(opened, buf if off == 0 else _more(opened.pending, buf))
             else:
-                self._store(opened.inode, buf)
-        if not opened.dirty:
-            log.info("%s: written by %s", self._tree.path(opened.inode), opened.who)
-            opened.stale = True
+                self._store(opened, buf)
         return len(buf)
 
     @_answered
@@ -268,9 +273,7 @@ class Operations(pyfuse3.Operations):
             return
         opened.dirty = False
         with self._reported(opened):
-            self._store(opened.inode, opened.pending or b"")
-        log.info("%s: written by %s", self._tree.path(opened.inode), opened.who)
-        opened.stale = True
+            self._store(opened, opened.pending or b"")
 
     @_answered
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
@@ -284,10 +287,10 @@ class Operations(pyfuse3.Operations):
         try:
             yield
         except BadValue as bad:
-            log.warning("%s: refused from %s: %s", path, opened.who, bad)
+            log.warning("%s: refused from %s: %s", path, opened.who, bad, extra={"uid": opened.uid})
             raise FUSEError(errno.EINVAL) from None
         except OSError as failure:
-            log.warning("%s: failed for %s: %s", path, opened.who, failure)
+            log.warning("%s: failed for %s: %s", path, opened.who, failure, extra={"uid": opened.uid})
             raise FUSEError(failure.errno or errno.EIO) from None
 
     def _gather(self, opened: _Open, pending: bytes) -> None:
@@ -304,14 +307,14 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EISDIR)
         return node
 
-    def _content(self, inode: int) -> bytes:
+    def _content(self, inode: int, uid: int = -1) -> bytes:
         file, subject = self._file(inode), self._tree.subject(inode)
         if subject is None or file.read is None:
             raise FUSEError(errno.ENOENT)
         try:
             return file.read(subject)
         except OSError as failure:
-            log.info("%s: cannot be read: %s", self._tree.path(inode), failure)
+            log.info("%s: cannot be read: %s", self._tree.path(inode), failure, extra={"uid": uid})
             gone = failure.errno in (errno.ENOENT, errno.ENODATA)
             raise FUSEError(errno.ENODATA if gone else errno.EIO) from None
 
@@ -319,15 +322,31 @@ class Operations(pyfuse3.Operations):
         """Take the content again where a reader starts over; what has gone stays as it was."""
         if opened.stale:
             try:
-                opened.content = self._content(opened.inode)
+                opened.content = self._content(opened.inode, opened.uid)
             except FUSEError:
                 log.debug("%s is gone, its last value stays", self._tree.path(opened.inode))
         opened.stale = True
 
-    def _store(self, inode: int, data: bytes) -> None:
-        file, subject, text = self._prepared(inode, data)
+    def _store(self, opened: _Open, data: bytes) -> None:
+        file, subject, text = self._prepared(opened.inode, data)
         if file.write:
+            change = self._change(opened)
             file.write(subject, text)
+            log.info(
+                "written %s", fields(path=self._tree.path(opened.inode), **change(), pid=opened.pid, uid=opened.uid)
+            )
+        opened.stale = True
+
+    def _change(self, opened: _Open) -> Callable[[], dict[str, str]]:
+        """What is to be called after a write, to say what was before it and is now; nothing of what is no setting."""
+        path = self._tree.path(opened.inode)
+        if not path.startswith("policy/"):
+            return dict
+        old = self._value(opened.inode)
+        return lambda: {"old": old, "new": self._value(opened.inode)}
+
+    def _value(self, inode: int) -> str:
+        return self._content(inode).decode().strip()
 
     def _prepared(self, inode: int, data: bytes) -> tuple[File[Any], Any, str]:
         """What a write is about: the file, its subject, and the text."""

@@ -127,7 +127,7 @@ class _Listener:
                 await self._deliver(reply, sock)
         except errors.SSAError as exc:
             self._service.count_failure(exc)
-            _log.info("listener of pid %d: %s", self._application.pid, exc)
+            requests.log_refusal(self._application, exc, request="listener")
         except OSError as exc:
             _log.debug("listener of pid %d: its application went away: %s", self._application.pid, exc.strerror)
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on

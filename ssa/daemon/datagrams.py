@@ -28,6 +28,7 @@ from ssa.dtls.cookies import Cookies
 from ssa.dtls.engine import DatagramClient, DatagramServer
 from ssa.dtls.port import Association, Port, Queue, packets
 from ssa.ktls.diag import KernelState, SocketKey
+from ssa.logfmt import fields
 
 if TYPE_CHECKING:
     from ssa.daemon.service import Service
@@ -186,7 +187,7 @@ async def _relay(service: Service, association: Association, number: int, ours: 
         try:
             await packets(ours, association.seal_and_send, requests.close_descriptor)
         except errors.SSAError as exc:
-            _log.info("a session over datagrams has failed: %s", exc)
+            _log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
         finally:
             association.end()
             service.sockets.forget(number)
@@ -280,7 +281,7 @@ class _Door(ABC):
                 admitted = True
         except errors.SSAError as exc:
             self._service.count_failure(exc)
-            _log.info("datagrams of pid %d: %s", self._application.pid, exc)
+            requests.log_refusal(self._application, exc, request="datagrams")
         finally:
             if not admitted:
                 association.abort()
@@ -366,7 +367,7 @@ class _Gathering(_Door):
             try:
                 await association.seal_and_send(packet[addresses.SIZE :])
             except errors.SSAError as exc:
-                _log.info("a session over datagrams has failed: %s", exc)
+                _log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
                 association.abort()
 
     def _has_room(self) -> bool:

@@ -13,6 +13,7 @@ import trio
 from ssa import errors, wire
 from ssa.daemon import accepting, datagrams, living, pipeline, requests
 from ssa.daemon.quota import Quota, most_descriptors, work_for
+from ssa.logfmt import fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,10 +80,10 @@ async def _converse(
 ) -> None:
     """Answer request after request, until the application hangs up. Raises OSError."""
     while (packet := await requests.receive_untrusted(connection)) is not None:
-        shown = "?"
+        asked = {"request": "unknown"}
         try:
             request = _parse_untrusted(packet)
-            shown = _shown(request)
+            asked = _asked(request)
             if isinstance(request, wire.Listen):
                 await accepting.run(service, application, request, packet, connection)
                 return
@@ -91,7 +92,7 @@ async def _converse(
                 reply = await _answer(service, application, request, packet)
         except errors.SSAError as exc:
             service.count_failure(exc)
-            _log.info("pid %d uid %d, %s: %s", application.pid, application.uid, shown, exc)
+            requests.log_refusal(application, exc, **asked)
             reply = refusal(exc)
         finally:
             packet.close()
@@ -129,7 +130,7 @@ async def _answer(
         try:
             handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
             if (handler := handlers.get(type(request))) is None:
-                raise errors.error("BAD_REQUEST", f"{_shown(request)} on a {sock.type.name}")
+                raise errors.error("BAD_REQUEST", f"{_kind(request)} on a {sock.type.name}")
             reply = await handler(service, application, request, sock, packet.descriptors)
         except BaseException:
             requests.drop(sock)
@@ -138,7 +139,7 @@ async def _answer(
     except errors.SSAError:
         raise
     except Exception as exc:  # fails closed: logged whole, and the application is refused
-        _log.exception("a fault of ssad's own, serving pid %d, %s", application.pid, _shown(request))
+        _log.exception("a fault of ssad's own %s", fields(pid=application.pid, **_asked(request)))
         raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
     return reply
 
@@ -154,11 +155,14 @@ async def _give_back(sock: socket.socket, answer: wire.Reply | requests.Handover
         raise
 
 
-def _shown(request: wire.Message) -> str:
+def _kind(request: wire.Message) -> str:
+    return type(request).__name__.lower()
+
+
+def _asked(request: wire.Message) -> dict[str, str]:
     """A request, for the log: what was asked, and for whom."""
-    kind = type(request).__name__.lower()
     hostname: str | None = getattr(request, "hostname", None)
-    return f"{kind} {errors.printable(hostname, 80)}" if hostname else kind
+    return {"request": _kind(request)} | ({"hostname": hostname} if hostname else {})
 
 
 _OnASocket = Callable[..., Awaitable[wire.Reply | requests.Handover | None]]

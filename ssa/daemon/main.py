@@ -19,7 +19,7 @@ import trio
 from ssa import __version__, paths
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import listener, readiness
+from ssa.daemon import listener, log, readiness
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.service import Service
 from ssa.ktls.probe import probe
@@ -116,7 +116,7 @@ def _user_defaults() -> tuple[Path, Path, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
-    logging.basicConfig(level=options.log_level.upper(), format="ssad: %(levelname)s: %(message)s", stream=sys.stderr)
+    lines = log.start(options.log_level)
     status = 0
     try:
         _run(options)
@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in _messages(group):
             _log.critical("%s", line)
         status = 1
+    lines.flush()
     return status
 
 

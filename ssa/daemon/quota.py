@@ -29,6 +29,11 @@ def work_for(uid: int) -> None:
     _user.set(uid)
 
 
+def user() -> int:
+    """The user that this task works for, or -1."""
+    return _user.get()
+
+
 def for_user(uid: int, do: Callable[..., object], *arguments: object) -> None:
     """Call something as a task would that works for that user."""
     context = copy_context()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import itertools
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -15,6 +16,7 @@ import trio
 
 from ssa.daemon.liveness import Liveness
 from ssa.ktls.diag import KernelState
+from ssa.logfmt import fields
 from ssa.suites import SUITES
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from ssa.ktls.diag import Diag, SocketKey
     from ssa.policy.schema import Policy
     from ssa.relay import Relay
+
+_log = logging.getLogger("ssa.daemon")
 
 _TIDY = 2  # seconds
 _UNTOLD = "unknown"
@@ -150,6 +154,17 @@ class LiveSocket:
         return self.diag
 
 
+_LOGGED = (
+    *("id", "role", "hostname", "local", "remote", "version", "suite", "group", "alpn", "resumed", "data_path"),
+    *("identity", "pid", "uid", "exe"),
+)
+
+
+def _fields(live: LiveSocket) -> str:
+    """A handshake that was completed, for the log."""
+    return fields(**{name: live.protocol if name == "version" else getattr(live, name) for name in _LOGGED})
+
+
 def _address(end: tuple[str, int]) -> str:
     host, port = end
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -183,6 +198,8 @@ class Registry:
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
         self._relayed[live.uid] += live.data_path == "relay"
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("handshake %s", _fields(live))
 
     def relayed(self, uid: int) -> int:
         """How many open sockets of a user the daemon itself has to keep descriptors for."""

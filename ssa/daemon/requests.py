@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import contextvars
 import functools
 import logging
 import math
@@ -23,6 +24,7 @@ import trio
 from ssa import errors, wire
 from ssa.daemon.quota import Threads
 from ssa.daemon.registry import Application
+from ssa.logfmt import fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -88,6 +90,13 @@ def application_of(connection: socket.socket) -> Application:
     return Application(pid, uid, gid, exe)
 
 
+def log_refusal(application: Application, refusal: errors.SSAError, **asked: str) -> None:
+    """Log that a request, or a connection to a listener, came to nothing."""
+    who = {"pid": application.pid, "uid": application.uid}
+    why = {"reason": refusal.reason, "fault": refusal.whose_fault, "alert": refusal.alert or ""}
+    _log.info("refused %s", fields(**asked, **who, **why, detail=refusal.detail))
+
+
 async def receive_untrusted(connection: socket.socket, patience: float = _IDLE) -> Packet | None:
     """The next packet; None when the application has hung up, or is silent for too long. Raises OSError."""
     # One byte more than fits tells a message that is too long.
@@ -117,7 +126,7 @@ async def follow(
             # The first descriptor is a pipe's end: that it is closed, as all of them, says that it was done.
             await renew(wire.parse_untrusted(packet.data, wire.Listen), packet.descriptors[1:])
         except (wire.WireError, errors.SSAError) as exc:
-            _log.warning("pid %d: its listener is served as before: %s", application.pid, exc)
+            _log.warning("a listener is served as before %s", fields(pid=application.pid, reason=str(exc)))
         finally:
             packet.close()
 
@@ -196,7 +205,7 @@ _CLOSERS = Threads(64)
 
 def close_elsewhere(close: Callable[[], None]) -> None:
     """Have a thread close it; nobody waits for that."""
-    limiter = _CLOSERS.mine()  # of who passed it: the task below works for nobody
+    limiter = _CLOSERS.mine()  # of who passed it
 
     async def closing() -> None:
         while True:
@@ -210,7 +219,7 @@ def close_elsewhere(close: Callable[[], None]) -> None:
                 continue
             return
 
-    trio.lowlevel.spawn_system_task(closing)
+    trio.lowlevel.spawn_system_task(closing, context=contextvars.copy_context())
 
 
 def close_descriptor(fd: int) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ssa import __version__, errors, trust
-from ssa.daemon import requests
+from ssa.daemon import log, requests
 from ssa.daemon.quota import Crowd, for_user, most_descriptors
 from ssa.daemon.registry import LiveSocket, Registry
 from ssa.handshake.contexts import ContextCache
@@ -121,7 +121,8 @@ class Service:
 
     def stats(self) -> Mapping[str, int]:
         """The files under /ssa/stats."""
-        return {"sockets": len(self.sockets.ids()), **{name: self._counts[name] for name in COUNTERS}}
+        counts = {name: self._counts[name] for name in COUNTERS}
+        return {"sockets": len(self.sockets.ids()), **counts, "log_lines_dropped": log.dropped()}
 
     def count(self, counter: str, number: int = 1) -> None:
         """Count an event, by a name of `COUNTERS`."""

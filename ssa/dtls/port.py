@@ -11,6 +11,7 @@ nothing that was established.
 
 from __future__ import annotations
 
+import contextvars
 import errno
 import logging
 import math
@@ -25,6 +26,7 @@ from ssa import addresses, errors
 from ssa.dtls import records
 from ssa.handshake.engine import Step
 from ssa.ktls.control import RECORD_LIMITS
+from ssa.logfmt import fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -81,7 +83,7 @@ class Port:
 
     async def start(self) -> None:
         """Begin to read, in a task of its own."""
-        trio.lowlevel.spawn_system_task(self._run)
+        trio.lowlevel.spawn_system_task(self._run, context=contextvars.copy_context())
         await self._started.wait()
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
@@ -431,7 +433,7 @@ class Association:
         try:
             contents, answer = self.engine.open_untrusted(datagram)
         except errors.SSAError as exc:
-            _log.info("a session over datagrams has failed: %s", exc)
+            _log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
             self.abort()
             return
         self._send(answer)

@@ -11,6 +11,7 @@ descriptor's number that is looked at there is still what it was.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import logging
 import os
@@ -171,6 +172,7 @@ class _Thread(threading.Thread):
         super().__init__(name="relay", daemon=True)
         self.relays: set[Relay] = set()  # the event loop's: those whose sockets are open
         self.workspace = Workspace()
+        self._context = contextvars.copy_context()  # of who works for that user
         self._over = over
         self._ended = ended
         self._stopped = False
@@ -213,6 +215,9 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         """Serve until stopped. Peers of what is left then are told: the application has a copy of its TCP socket."""
+        self._context.run(self._serve)
+
+    def _serve(self) -> None:
         try:
             while not self._stopped:
                 self._take_turns()

@@ -241,12 +241,12 @@ def test_trust_anchors_by_the_thousand(ssad):
 
 def test_what_applications_send_forges_no_log(ssad):
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sock:
-        for name in ("evil\nssad: INFO: forged", "\x1b[2Jevil", "x" * 60_000):
+        for name in ("evil\n2026-01-01T00:00:00.000Z ssad info: forged", "\x1b[2Jevil", "x" * 60_000):
             with connection(ssad) as application:
                 socket.send_fds(application, [wire.pack(wire.Connect(name))], [sock.fileno()])
                 reply = wire.parse_untrusted(application.recv(65536), wire.Reply)
                 assert reply.reason == "BAD_VALUE"
-    assert "\nssad: INFO: forged" not in ssad.log
+    assert not any(line.endswith("ssad info: forged") for line in ssad.log.splitlines())
     assert "\x1b" not in ssad.log
     assert max(map(len, ssad.log.splitlines())) < 2000
 

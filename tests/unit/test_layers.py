@@ -23,7 +23,7 @@ LAYERS = [
         "ssa.descriptors",
         "ssa.addresses",
     ],
-    ["ssa.wire", "ssa.settings", "ssa.policy", "ssa.ktls", "ssa.trust"],
+    ["ssa.wire", "ssa.settings", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.credentials", "ssa.values"],
     ["ssa.client", "ssa.handshake", "ssa.configfs"],
     ["ssa.stream", "ssa.dtls", "ssa.relay"],

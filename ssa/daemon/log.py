@@ -1,0 +1,238 @@
+"""The daemon's log: lines on standard error that nobody waits for.
+
+Nothing that logs may wait: who reads the log may be slow, stopped or gone, and the event loop has others to serve. So
+a line goes into a queue, and a thread of its own writes it. What the queue has no room for is dropped, counted
+(``/ssa/stats/log_lines_dropped``), and said as soon as somebody reads again.
+
+What a user can cause again and again is bounded: a task that works for a user (`quota.work_for`) may log so many
+lines a second, and one line then says how many were left out. Lines of the daemon's own, such as those about a
+written policy, are not counted, nor is what ``--log-level debug`` asks for.
+
+In the foreground a line is ``2026-11-28T13:42:25.123Z ssad info: text key=value key="a value"``. Where standard
+error is the journal's (sd-daemon(3)) it is ``<6>text key=value``: the journal has the time. A traceback follows in
+lines of its own, which begin with a bar, so that no text in it can pass for another line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import queue
+import select
+import sys
+import threading
+import time
+import traceback
+from datetime import UTC, datetime
+
+from ssa.daemon import quota
+from ssa.errors import printable
+from ssa.logfmt import fields
+
+_log = logging.getLogger("ssa.daemon")
+
+_STANDARD_ERROR = 2
+_ROOM = 1000  # lines that wait to be written
+_AT_ONCE = 100  # lines in one write
+_LONGEST = 4000  # characters of a line
+_PATIENCE = 1.0  # seconds that the end waits for the last lines
+_A_SECOND = 10  # lines that a user may cause
+
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  # of syslog(3)
+
+
+def start(level: str) -> Log:
+    """Log to standard error from now on, also what Python itself has to say there."""
+    _open_standard_error()
+    log = Log(_STANDARD_ERROR)
+    root = logging.getLogger()
+    root.addHandler(log)
+    root.setLevel(level.upper())
+    sys.stderr = _Lines()
+    return log
+
+
+def _open_standard_error() -> None:
+    """Where the descriptor is closed, another file would get its number, and the log with it."""
+    try:
+        os.fstat(_STANDARD_ERROR)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        if null != _STANDARD_ERROR:
+            os.dup2(null, _STANDARD_ERROR)
+            os.close(null)
+
+
+def dropped() -> int:
+    """How many lines were lost, as nobody read the log."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Log))
+
+
+class Bounds:
+    """How many lines each user has caused within a second. Values in, values out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seconds: dict[int, tuple[float, int]] = {}  # by uid: when it began, how many lines
+        self._left_out: list[tuple[int, int]] = []
+
+    def admit(self, uid: int, now: float) -> bool:
+        """Whether the user may have one more line; else it is counted."""
+        self._end(uid, now)
+        began, lines = self._seconds.get(uid, (now, 0))
+        self._seconds[uid] = began, lines + 1
+        return lines < self._most
+
+    def left_out(self, now: float) -> list[tuple[int, int]]:
+        """The users who had too many in a second that is over, and how many were left out. Says each once."""
+        for uid in list(self._seconds):
+            self._end(uid, now)
+        found, self._left_out = self._left_out, []
+        return found
+
+    def __bool__(self) -> bool:
+        return bool(self._seconds or self._left_out)
+
+    def _end(self, uid: int, now: float) -> None:
+        began, lines = self._seconds.get(uid, (now, 0))
+        if now - began >= 1:
+            del self._seconds[uid]
+            if lines > self._most:
+                self._left_out.append((uid, lines - self._most))
+
+
+class Log(logging.Handler):
+    """Writes lines to a descriptor, in a thread.
+
+    Attributes:
+        dropped: lines that could not be written.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._unsaid = 0  # of these, what no line has told of yet
+        self._fd = fd
+        self._in_journal = _is_journal(fd)
+        self._bounds = Bounds(_A_SECOND)
+        self._counting = threading.Lock()  # of the bounds and the numbers, which the thread needs too
+        self._lines: queue.Queue[bytes | threading.Event] = queue.Queue(_ROOM)
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a record into the queue."""
+        try:
+            if self._is_admitted(record):
+                self._lines.put_nowait(self._written(record))
+        except queue.Full:
+            self._drop(1)
+        except Exception:  # noqa: BLE001 - there is nobody to tell
+            self._drop(1)
+
+    def flush(self) -> None:
+        """Wait for what was logged to be written, but not for long."""
+        reached = threading.Event()
+        deadline = time.monotonic() + _PATIENCE
+        with contextlib.suppress(queue.Full):
+            self._lines.put(reached, timeout=_PATIENCE)
+            reached.wait(deadline - time.monotonic())
+
+    def _is_admitted(self, record: logging.LogRecord) -> bool:
+        uid: int = getattr(record, "uid", quota.user())
+        if uid < 0 or record.levelno <= logging.DEBUG:
+            return True
+        with self._counting:
+            return self._bounds.admit(uid, time.monotonic())
+
+    def _drop(self, lines: int) -> None:
+        with self._counting:
+            self.dropped += lines
+            self._unsaid += lines
+
+    def _written(self, record: logging.LogRecord) -> bytes:
+        texts = [printable(record.getMessage(), _LONGEST)]
+        if record.exc_info:
+            raised = "".join(traceback.format_exception(*record.exc_info))
+            texts += [f"  | {printable(line, _LONGEST)}" for line in raised.splitlines()]
+        before = self._prefix(record)
+        return "".join(f"{before}{text}\n" for text in texts).encode("utf-8", "backslashreplace")
+
+    def _prefix(self, record: logging.LogRecord) -> str:
+        if self._in_journal:
+            return f"<{_PRIORITIES.get(record.levelname, 6)}>"
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        return f"{moment.removesuffix('+00:00')}Z ssad {record.levelname.lower()}: "
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                self._write(self._next())
+            self._say_what_is_missing(time.monotonic())
+
+    def _next(self) -> list[bytes | threading.Event]:
+        """What is to be written now. Raises `queue.Empty` when a second has passed without anything."""
+        batch = [self._lines.get(timeout=1 if self._bounds or self._unsaid else None)]
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < _AT_ONCE:
+                batch.append(self._lines.get_nowait())
+        return batch
+
+    def _write(self, batch: list[bytes | threading.Event]) -> None:
+        lines = [entry for entry in batch if isinstance(entry, bytes)]
+        if not self._put(b"".join(lines)):
+            self._drop(len(lines))
+        events = [entry for entry in batch if isinstance(entry, threading.Event)]
+        if events:
+            self._say_what_is_missing(float("inf"))
+        for event in events:
+            event.set()
+
+    def _say_what_is_missing(self, now: float) -> None:
+        with self._counting:
+            left_out, unsaid = self._bounds.left_out(now), self._unsaid
+        text = f"lines left out: one user may cause {_A_SECOND} in a second"
+        said = [f"{text} {fields(uid=uid, lines=lines)}" for uid, lines in left_out]
+        if unsaid:
+            said.append(f"lines dropped, as nobody read the log {fields(lines=unsaid)}")
+        if said and self._put(b"".join(map(self._warning, said))):
+            with self._counting:
+                self._unsaid -= unsaid
+
+    def _warning(self, text: str) -> bytes:
+        return self._written(_log.makeRecord(_log.name, logging.WARNING, "", 0, text, (), None))
+
+    def _put(self, data: bytes) -> bool:
+        """Write all of it, however long that takes; whether it could be written."""
+        try:
+            while data:
+                data = data[self._write_some(data) :]
+        except OSError:
+            return False
+        return True
+
+    def _write_some(self, data: bytes) -> int:
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:  # somebody else with this open file has set O_NONBLOCK
+            select.select([], [self._fd], [])
+            return 0
+
+
+def _is_journal(fd: int) -> bool:
+    """Whether a descriptor is the stream to the journal that the service manager has made (systemd.exec(5))."""
+    status = os.fstat(fd)
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _Lines(io.TextIOBase):
+    """Standard error for Python's own words, such as warnings: each line is one of the log's."""
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                _log.warning("%s", line)
+        return len(text)

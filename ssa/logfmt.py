@@ -1,0 +1,26 @@
+"""Fields of a log line, ``key=value``, as a machine can read them back and as nobody can forge them."""
+
+from __future__ import annotations
+
+import re
+
+from ssa.errors import printable
+
+_BARE = re.compile(r"[!#-<>-\[\]-~]*")  # printable ASCII without space, quote, equals sign and backslash
+_LONGEST = 1000  # characters of one value
+
+
+def fields(**values: object) -> str:
+    r"""Values as ``key=value key="a value"``, in their order.
+
+    A value with a space, a quote, an equals sign, a backslash or anything but ASCII is a string literal as in C and
+    Python: ``"\n"``, ``"\u202e"``, ``"\""``. A truth value is ``yes`` or ``no``.
+    """
+    return " ".join(f"{name}={_value(value)}" for name, value in values.items())
+
+
+def _value(value: object) -> str:
+    text = ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    if len(text) <= _LONGEST and _BARE.fullmatch(text):
+        return text
+    return '"' + printable(text.replace("\\", r"\\").replace('"', r"\""), _LONGEST) + '"'
