@@ -238,7 +238,7 @@ class Relay:
     def _end_writing(self) -> None:
         """The application's stream ends here: in order, or by its end."""
         self._writing = False
-        # Whether it was announced is looked at last: the application announces, and closes only then. Looked at first, it
+        # The announcement is looked at last. An application announces, and closes only then: looked at first, it
         # could be announced and closed between that look and the next.
         in_order = not shows(self._inner) or self._held() or self._announced
         if in_order and self._channel is not None:
