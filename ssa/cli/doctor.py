@@ -179,7 +179,7 @@ def _mounted() -> Finding:
         return Finding(
             "file system", NOTE, f"{tree.root} is of ssad {tree.version}, this is {__version__}", "start ssad again"
         )
-    return Finding("file system", OK, f"{tree.root}, TLS sockets: {len(tree.socket_ids())}")
+    return Finding("file system", OK, f"{tree.root}, TLS sockets: {tree.count()}")
 
 
 def _data_path() -> Iterator[Finding]:

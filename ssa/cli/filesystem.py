@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,7 @@ from ssa import paths
 from ssa.cli.failure import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+    from collections.abc import Callable, Iterator
 
 # What the errors of the mount point itself mean.
 _ABSENT: dict[int, str] = {
@@ -25,20 +23,15 @@ _ABSENT: dict[int, str] = {
     errno.EACCES: "the file system at {root} is for another user: its ssad runs for that user alone",
 }
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ESTALE})
-_ROOM = 1 << 16  # bytes of one read
-
-
-def unescaped(line: str) -> str:
-    """One line of a file as the value that it stands for."""
-    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), line)
+_ROOM = 1 << 20  # bytes of one read
 
 
 def _one(text: str) -> str | None:
-    return unescaped(text.removesuffix("\n")) or None
+    return text.removesuffix("\n") or None
 
 
 def _several(text: str) -> list[str]:
-    return [unescaped(line) for line in text.splitlines() if line]
+    return [line for line in text.splitlines() if line]
 
 
 def _number(text: str) -> int | None:
@@ -57,13 +50,14 @@ def _verbatim(text: str) -> str | None:
 _KINDS: dict[str, Callable[[str], Any]] = {
     "peer_cert": _verbatim,
     "peer_chain": _verbatim,
+    "own_cert": _verbatim,
     "resumed": _truth,
     "pid": _number,
     "uid": _number,
     "verdicts": _several,
     "bytes_sent": _number,
     "bytes_received": _number,
-    "compliant": _truth,
+    "credentials": _several,
 }
 
 
@@ -98,19 +92,28 @@ class FileSystem:
         with _opened(self.root / "policy") as directory:
             return {name: _read(name, directory).removesuffix("\n") for name in os.listdir(directory)}
 
-    def socket_ids(self) -> list[int]:
-        """The live sockets, in order of their making. Raises OSError."""
-        with _opened(self.root / "sockets") as directory:
-            return sorted(map(int, os.listdir(directory)))
+    def sockets(self) -> list[dict[str, Any]]:
+        """The listeners and live sockets that the reader may see, as values by the name of their files. Raises OSError.
 
-    def socket(self, number: int, names: Iterable[str] | None = None) -> dict[str, Any] | None:
-        """A socket's files by name, all of them if none are named; None if it is gone, maybe meanwhile.
-
-        What the kernel does not know of it (any more) is None. Raises OSError.
+        What a socket has no value for, or the kernel does not know of it (any more), is None.
         """
+        rows = [json.loads(line) for line in self.read("sockets.jsonl").splitlines()]
+        return sorted(rows, key=lambda row: int(row["id"]))
+
+    def count(self) -> int:
+        """How many listeners and live sockets there are, of all users. Raises OSError."""
+        with _opened(self.root / "listeners") as listeners:
+            return int(self.read("stats/sockets")) + len(os.listdir(listeners))
+
+    def socket(self, number: int) -> dict[str, Any] | None:
+        """A socket's or listener's files by name; None if it is gone, maybe meanwhile. Raises OSError."""
+        found = (self._member(collection, number) for collection in ("sockets", "listeners"))
+        return next((files for files in found if files is not None), None)
+
+    def _member(self, collection: str, number: int) -> dict[str, Any] | None:
         try:
-            with _opened(self.root / "sockets" / str(number)) as directory:
-                return {"id": number, **{name: _value(name, directory) for name in names or _readable(directory)}}
+            with _opened(self.root / collection / str(number)) as directory:
+                return {"id": number, **{name: _value(name, directory) for name in _readable(directory)}}
         except OSError as failure:
             if failure.errno in _GONE:
                 return None
@@ -128,10 +131,10 @@ def _opened(path: str | Path, flags: int = os.O_RDONLY, directory: int | None = 
 
 def _text(file: int) -> str:
     """A file's content: as on every file system like this one, what one read gives is all there is, if it has room."""
-    data = os.read(file, _ROOM)
-    while len(data) % _ROOM == 0 and (more := os.read(file, _ROOM)):
-        data += more
-    return data.decode("utf-8", "surrogateescape")
+    pieces = [os.read(file, _ROOM)]
+    while pieces[-1] and len(pieces[-1]) % _ROOM == 0:
+        pieces.append(os.read(file, _ROOM))
+    return b"".join(pieces).decode("utf-8", "surrogateescape")
 
 
 def _read(name: str, directory: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import pwd
 import time
 from datetime import datetime
 from pathlib import PurePath
@@ -9,75 +11,93 @@ from typing import TYPE_CHECKING, Any
 
 from ssa.cli import output
 from ssa.cli.filesystem import FileSystem
-from ssa.cli.output import Column
+from ssa.cli.output import NOTHING, Column
+from ssa.cli.processes import processes
 from ssa.cli.verb import Verb
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
-# What is read of each socket, and the keys of --json.
-FILES: tuple[str, ...] = (
-    "pid",
-    "uid",
-    "exe",
-    "role",
-    "hostname",
-    "local",
-    "remote",
-    "version",
-    "cipher",
-    "data_path",
-    "opened",
-    "bytes_sent",
-    "bytes_received",
-)
+    from ssa.cli.processes import Process
 
-COLUMNS = (
-    Column("ID", numbers=True),
-    Column("PID", numbers=True),
-    Column("PROGRAM"),
-    Column("ROLE"),
-    Column("NAME"),
-    Column("REMOTE"),
-    Column("VERSION"),
-    Column("CIPHER"),
-    Column("PATH"),
-    Column("AGE", numbers=True),
-    Column("SENT", numbers=True),
-    Column("RECEIVED", numbers=True),
+Row = dict[str, Any]
+
+# The table: a column, and what is in it of a socket, at a moment.
+TABLE: tuple[tuple[Column, Callable[[Row, float], Any]], ...] = (
+    (Column("ID", numbers=True), lambda row, _: row["id"]),
+    (Column("USER"), lambda row, _: row["user"]),
+    (Column("PID", numbers=True), lambda row, _: row["pid"]),
+    (Column("PROGRAM"), lambda row, _: row["program"]),
+    (Column("UNIT"), lambda row, _: row["unit"]),
+    (Column("ROLE"), lambda row, _: row["role"]),
+    (Column("NAME"), lambda row, _: row.get("hostname")),
+    (Column("ADDRESS"), lambda row, _: row["local"] if row["role"] == "listener" else row["remote"]),
+    (Column("CREDENTIAL"), lambda row, _: row.get("credential") or " ".join(row.get("credentials", ()))),
+    (Column("VERSION"), lambda row, _: row.get("version") or row.get("protocol")),
+    (Column("CIPHER"), lambda row, _: row.get("cipher")),
+    (Column("GROUP"), lambda row, _: row.get("group")),
+    (Column("PATH"), lambda row, _: row.get("data_path")),
+    (Column("COMPLIANT"), lambda row, _: row.get("compliant")),
+    (Column("STATE"), lambda row, _: row.get("state")),
+    (Column("AGE", numbers=True), lambda row, now: output.age(now - moment(row["opened"]))),
+    (Column("SENT", numbers=True), lambda row, _: output.size(row.get("bytes_sent"))),
+    (Column("RECEIVED", numbers=True), lambda row, _: output.size(row.get("bytes_received"))),
 )
+COLUMNS = tuple(column for column, _ in TABLE)
 
 
 def _run(options: argparse.Namespace) -> int:
     tree = FileSystem()
-    sockets = [found for number in tree.socket_ids() if (found := tree.socket(number, FILES)) is not None]
+    others = tree.count()  # before: one that comes meanwhile is no other's
+    found = tree.sockets()
+    others -= len(found)
+    known = processes(row["pid"] for row in found)
+    sockets = [named(row, known.get(row["pid"])) for row in found]
     if options.json:
         output.print_json(sockets)
-    elif sockets:
-        now = time.time()
-        output.print_table(COLUMNS, [row(found, now) for found in sockets])
+        return 0
+    now = time.time()
+    if sockets:
+        output.print_table(COLUMNS, [cells(row, now) for row in sockets])
     else:
         output.print_line("no TLS sockets")
+    if others > 0:
+        output.print_line(f"and {others} of other users, which root can see")
     return 0
 
 
-def row(found: dict[str, Any], now: float) -> list[str]:
+def named(row: Row, process: Process | None) -> Row:
+    """A socket with the names of its user and its program, as far as they can be told."""
+    exe = row["exe"] or ""
+    if process is None or not process.asked(exe, moment(row["opened"])):
+        return {**row, "user": user(row["uid"]), "program": PurePath(exe).name or None, "script": None, "unit": None}
+    named = {"script": process.script or None, "unit": process.unit or None}
+    return {**row, "user": user(row["uid"]), "program": _program(exe or process.exe, process.script), **named}
+
+
+def _program(exe: str, script: str) -> str | None:
+    """A program in few words: of a script, the file and the directory that it is in."""
+    if not script:
+        return PurePath(exe).name or None
+    if script.startswith("-"):
+        return f"{PurePath(exe).name} {script}"
+    return "/".join(PurePath(script).parts[-2:]).removeprefix("//")
+
+
+@functools.lru_cache
+def user(uid: int) -> str:
+    """The user's name, or the number where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def cells(row: Row, now: float) -> list[str]:
     """A socket as a line of the table."""
-    cells = (
-        found["id"],
-        found["pid"],
-        PurePath(found["exe"] or "").name,
-        found["role"],
-        found["hostname"],
-        found["remote"],
-        found["version"],
-        found["cipher"],
-        found["data_path"],
-        output.age(now - moment(found["opened"])),
-        output.size(found["bytes_sent"]),
-        output.size(found["bytes_received"]),
-    )
-    return [str(cell) if cell not in (None, "") else "-" for cell in cells]
+    values = (value(row, now) for _, value in TABLE)
+    return [str(value) if value not in {None, ""} else NOTHING for value in values]
 
 
 def moment(text: str) -> float:
@@ -89,14 +109,16 @@ VERB = Verb(
     name="ls",
     summary="list the TLS sockets of this machine",
     description="""\
-Lists every TLS socket that ssad has made and that some process still holds, in order of their making: the
-program that asked for it, the name that was asked for, the peer's address, what the kernel says of version,
-cipher and bytes on the wire, and who does the record crypto (path: ktls is the kernel).
+Lists every TLS socket that ssad has made and that some process still holds, and every socket that it listens on for
+an application: the user and the program that asked for it (of an interpreter, the script; the systemd unit, if there
+is one), the name that was asked for, the peer's address, what the kernel says of version, cipher and bytes on the
+wire, who does the record crypto (path: ktls is the kernel), whether the policy in force would allow it now, and
+whether the connection has ended. Whoever is not root sees its own sockets, and how many others there are.
 """,
     examples="""\
 ssa ls
 ssa ls --json | jq -r '.[] | select(.version == "TLSv1.2") | .exe' | sort | uniq -c
-grep -l no /ssa/sockets/*/compliant     those that the policy in force would not allow
+grep -L ^yes /ssa/sockets/*/compliant     those that the policy in force would not allow
 """,
     run=_run,
 )

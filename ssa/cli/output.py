@@ -5,11 +5,13 @@ Much of what is shown was chosen by a peer, so whatever a terminal might act on 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import sys
 import textwrap
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +20,12 @@ from ssa import errors
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    Cells = Sequence[Sequence[Sequence[str]]]  # rows of cells of lines
+
 
 def printable(text: str) -> str:
     r"""The text on one line, with control and formatting characters as ``\x1b`` or ``\u202e``."""
-    return errors.printable(text, limit=len(text))
+    return text if text.isprintable() else errors.printable(text, limit=len(text))
 
 
 def print_json(value: Any) -> None:
@@ -44,51 +48,118 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """A table with a heading. Nothing is ever cut off.
+    """A table with a heading. Nothing is ever cut off, and no word broken.
 
-    On a terminal, prose is broken between words to fit; in a pipe, each row is one line, however long. A newline in
-    a cell is the caller's own, and is all that stays of control characters.
+    In a pipe, each row is one line, however long. On a terminal, prose is broken between words to fit; where that does
+    not do, each row is a paragraph of titles and values. A newline in a cell is the caller's own, and is all that stays
+    of control characters.
     """
     cells = [[[printable(line) for line in cell.split("\n")] for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _print_fitted(columns, cells)
-    else:
-        _print_plain(columns, [[" ".join(cell) for cell in row] for row in cells])
+    if not sys.stdout.isatty():
+        _print_lines(columns, [[" ".join(cell) for cell in row] for row in cells])
+        return
+    width = shutil.get_terminal_size().columns
+    widths = _widths(columns, cells, width)
+    if widths is None:
+        _print_paragraphs(columns, cells, width)
+        return
+    _print_lines(columns, _wrapped(columns, cells, widths), bold=not os.environ.get("NO_COLOR"))
 
 
-def _print_plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+def _print_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, bold: bool = False) -> None:
     titles = [column.title for column in columns]
-    widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
+    widths = [max(map(_width, cells)) for cells in zip(titles, *rows, strict=True)]
+    for number, row in enumerate((titles, *rows)):
         placed = zip(row, widths, columns, strict=True)
-        print("  ".join(c.rjust(w) if k.numbers else c.ljust(w) for c, w, k in placed).rstrip())  # noqa: T201
+        line = _GAP.join(_placed(cell, width, column) for cell, width, column in placed).rstrip()
+        print(f"\x1b[1m{line}\x1b[0m" if bold and not number else line)  # noqa: T201
 
 
 _WIDEST = 100  # columns of running text: longer lines are hard to read
-_PROSE = 20  # columns at least: a narrower terminal breaks the lines itself
+_PROSE = 20  # columns of running text at least: a narrower terminal breaks the lines itself
+_GAP = "  "
+_NARROW = 12  # columns of prose in a table at least: less is hard to read
 
 
-def _print_fitted(columns: Sequence[Column], rows: Sequence[Sequence[Sequence[str]]]) -> None:
-    from rich.console import Console  # late: slow to load, and of use on a terminal only
-    from rich.table import Table
-    from rich.text import Text
+def _placed(cell: str, width: int, column: Column) -> str:
+    space = " " * (width - _width(cell))
+    return space + cell if column.numbers else cell + space
 
-    table = Table(box=None, pad_edge=False, header_style="" if os.environ.get("NO_COLOR") else "bold")
-    needed = 2 * (len(columns) - 1)
-    for number, column in enumerate(columns):
-        table.add_column(
-            column.title,
-            justify="right" if column.numbers else "left",
-            no_wrap=not column.prose,
-            overflow="fold",
+
+def _width(text: str) -> int:
+    """The columns that a terminal needs for it."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in {"W", "F"} for char in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def _widths(columns: Sequence[Column], rows: Cells, width: int) -> list[int] | None:
+    """How wide each column is, so that all fit; None where they cannot."""
+    wanted = [_longest(column, [row[number] for row in rows]) for number, column in enumerate(columns)]
+    least = [
+        min(
+            want,
+            max(_NARROW, len(column.title), _longest_word([row[number] for row in rows])) if column.prose else want,
         )
-        longest = max([len(column.title), *(len(line) for row in rows for line in row[number])])
-        needed += min(longest, _PROSE) if column.prose else longest
+        for number, (column, want) in enumerate(zip(columns, wanted, strict=True))
+    ]
+    room = width - len(_GAP) * (len(columns) - 1) - sum(least)
+    if room < 0:
+        return None
+    missing = max(sum(wanted) - sum(least), 1)
+    return [a + min(b - a, room * (b - a) // missing) for a, b in zip(least, wanted, strict=True)]
+
+
+def _longest(column: Column, cells: Iterable[Sequence[str]]) -> int:
+    return max([len(column.title), *(_width(line) for cell in cells for line in cell)])
+
+
+def _longest_word(cells: Iterable[Sequence[str]]) -> int:
+    return max((_width(word) for cell in cells for line in cell for word in line.split()), default=0)
+
+
+def _wrapped(columns: Sequence[Column], rows: Cells, widths: Sequence[int]) -> list[list[str]]:
+    """The lines that the rows make: a row is as many as its highest cell."""
+    lines: list[list[str]] = []
     for row in rows:
-        table.add_row(*(Text("\n".join(cell)) for cell in row))  # Text: a peer's "[red]" is no markup
-    console = Console(highlight=False)
-    console.width = max(console.width, needed)
-    console.print(table, soft_wrap=False, crop=False)
+        cells = [
+            [part for line in cell for part in (textwrap.wrap(line, width, **_WHOLE_WORDS) or [""])]
+            if column.prose
+            else list(cell)
+            for column, cell, width in zip(columns, row, widths, strict=True)
+        ]
+        lines += map(list, itertools.zip_longest(*cells, fillvalue=""))
+    return lines
+
+
+_WHOLE_WORDS: Any = {"break_long_words": False, "break_on_hyphens": False}
+
+
+def _print_paragraphs(columns: Sequence[Column], rows: Cells, width: int) -> None:
+    for row in rows:
+        shown = zip(columns, row, strict=True)
+        fields = [f"{column.title} {' '.join(cell)}" for column, cell in shown if cell != [NOTHING]]
+        for line in _paragraph(fields, width):
+            print(line)  # noqa: T201
+
+
+def _paragraph(fields: Iterable[str], width: int) -> list[str]:
+    """Fields on lines, each whole on one line if that has room for it; what goes on is indented."""
+    lines = [""]
+    for field in fields:
+        joined = f"{lines[-1]}{_GAP}{field}" if lines[-1].strip() else f"{lines[-1]}{field}"
+        if _width(joined) <= width or not lines[-1].strip():
+            lines[-1] = joined
+        else:
+            lines.append(f"{_INDENT}{field}")
+        if _width(lines[-1]) > width:
+            lines[-1:] = textwrap.wrap(lines[-1], width, subsequent_indent=_INDENT, **_WHOLE_WORDS)
+    return lines
+
+
+NOTHING = "-"  # a cell without a value
+_INDENT = "    "
 
 
 def print_entries(entries: Sequence[tuple[str, Sequence[str]]]) -> None:

@@ -13,14 +13,18 @@ from ssa.cli.verb import Verb
 if TYPE_CHECKING:
     import argparse
 
-_SECTIONS = frozenset({"id", "peer_cert", "peer_chain", "verdicts"})  # shown apart from the other files
+_SECTIONS = frozenset({"id", "peer_cert", "peer_chain", "own_cert", "verdicts"})  # shown apart from the other files
 
 
 def _run(options: argparse.Namespace) -> int:
-    found = FileSystem().socket(options.id)
+    try:
+        found = FileSystem().socket(options.id)
+    except PermissionError:
+        raise Failure(f"TLS socket {options.id} is another user's: root can look at it") from None
     if found is None:
         raise Failure(f"there is no TLS socket {options.id} (any more): `ssa ls` lists those that are open")
     found["certificates"] = decode(found.get("peer_chain") or "")
+    found["own_certificates"] = decode(found.get("own_cert") or "")
     if options.json:
         output.print_json(found)
     else:
@@ -29,13 +33,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any]) -> None:
-    certificates = found.pop("certificates")
+    certificates, own = found.pop("certificates"), found.pop("own_certificates")
     fields = [(name, _text(value)) for name, value in found.items() if name not in _SECTIONS]
     output.print_fields(f"socket {found['id']}", fields)
     for number, certificate in enumerate(certificates):
         title = f"certificate {number + 1} of the peer's chain" if number else "the peer's certificate"
         output.print_fields(title, [(name, _text(value)) for name, value in certificate.items()])
-    output.print_line("verdicts")
+    for certificate in own:
+        output.print_fields("the certificate presented", [(name, _text(value)) for name, value in certificate.items()])
+    if "verdicts" in found:
+        output.print_line("verdicts")
     for verdict in found.get("verdicts", ()):
         output.print_line(f"  {verdict}")
 
@@ -57,8 +64,8 @@ VERB = Verb(
     name="show",
     summary="show all about one TLS socket",
     description="""\
-Shows every file of a socket under /ssa/sockets, the certificates that its peer sent, decoded, and what each
-validator said of them.
+Shows every file of a socket under /ssa/sockets or of a listener under /ssa/listeners, the certificates that its peer
+sent, decoded, what each validator said of them, and a server's own. Whoever is not root sees its own sockets.
 """,
     examples="""\
 ssa show 7

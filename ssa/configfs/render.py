@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import base64
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+
+def text(value: object) -> str:
+    r"""One value as printable text on one line, whoever chose it.
+
+    A backslash is written ``\134``, as in /proc/mounts. Each byte, in UTF-8, of a character that is not printable is
+    written likewise: of control and formatting characters such as U+009B and U+202E, and of bytes that are not UTF-8.
+    """
+    written = str(value)
+    if written.isprintable() and "\\" not in written:
+        return written
+    return "".join(map(_shown, written))
+
+
+def _shown(char: str) -> str:
+    if char.isprintable() and char != "\\":
+        return char
+    # os.fsdecode() has U+DC80 to U+DCFF for bytes that are not UTF-8; other surrogates can be in no file's name.
+    handler = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", handler))
 
 
 def line(value: object) -> bytes:
-    r"""One value, on one line whatever is in it: control characters are octal as in /proc, a backslash is ``\134``."""
-    text = _CONTROL.sub(lambda match: f"\\{ord(match.group()):03o}", str(value))
-    return text.encode("utf-8", "surrogateescape") + b"\n"
+    """One value, and a newline behind it."""
+    return text(value).encode() + b"\n"
 
 
 def lines(values: Iterable[object]) -> bytes:

@@ -12,7 +12,10 @@ table (the root is 1), a member's says which collection, which member and which 
 
 from __future__ import annotations
 
+import errno
 import itertools
+import json
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -22,7 +25,7 @@ from ssa.policy.schema import MAX_TEXT, SETTINGS, BadValue
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from ssa.configfs.view import Credential, Socket, View
+    from ssa.configfs.view import Credential, KernelState, Listener, Socket, View
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
@@ -44,8 +47,11 @@ class File(Generic[S]):
         read: subject to content; raises OSError.
         write: takes a whole new value; raises `BadValue` or OSError, and then nothing has changed.
         limit: bytes of one value.
-        check: for a value that may come in several writes, and is then complete when the file is closed: takes what
-            has come so far, and raises as `write` does if nothing more can make it a value.
+        check: for a value that may come in several writes, and is complete when the file is closed: takes what has come
+            so far, and raises as `write` does if nothing more can make it a value.
+        changed: when its content last changed, in nanoseconds since 1970. None: it may be another one at any time, so
+            neither its time nor its size is known before it is opened.
+        pieces: content that is long to make, in place of `read`: for the sockets of one user, or of all users for None.
     """
 
     name: str
@@ -54,11 +60,18 @@ class File(Generic[S]):
     write: Callable[[S, str], None] | None = None
     limit: int = MAX_TEXT
     check: Callable[[S, str], None] | None = None
+    changed: Callable[[S], int] | None = None
+    pieces: Callable[[S, int | None], Iterator[bytes]] | None = None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it has any content."""
+        return bool(self.read or self.pieces)
 
     @property
     def mode(self) -> int:
         """The permission bits: what can be read is read by everyone, what can be written by the owner."""
-        return (0o444 if self.read else 0) | (0o200 if self.write else 0)
+        return (0o444 if self.is_readable else 0) | (0o200 if self.write else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ class Collection:
     Attributes:
         create: makes a member of this name (mkdir); raises ValueError or OSError.
         remove: takes the member of this name away (rmdir); raises OSError.
+        owner: whom a member belongs to, by uid; nobody else but root may look into it. None: it is the daemon's.
     """
 
     name: str
@@ -87,6 +101,7 @@ class Collection:
     mode: int = 0o755
     create: Callable[[str], None] | None = None
     remove: Callable[[str], None] | None = None
+    owner: Callable[[Any], int] | None = None
 
 
 Node = File[Any] | Directory | Collection
@@ -111,28 +126,49 @@ class Members(Protocol[S_co]):
 # --- the sockets --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SocketSubject:
     """A socket, and what it is seen under."""
 
     socket: Socket
     view: View
+    told: KernelState | OSError | None = None  # what the kernel said, where it was asked before
 
     @property
-    def compliant(self) -> bool:
-        """Whether it would be made under the policy in force now."""
-        return self.socket.compliant(self.view.policy.current)
+    def kernel(self) -> KernelState:
+        """What the kernel says. Raises OSError."""
+        if self.told is None:
+            return self.socket.kernel()
+        if isinstance(self.told, OSError):
+            raise self.told
+        return self.told
+
+    @property
+    def state(self) -> str:
+        """What has become of the connection."""
+        try:
+            return self.kernel.state
+        except OSError as failure:
+            if failure.errno == errno.ENOENT:  # some process holds a socket that the kernel has done with
+                return "ended"
+            raise
+
+    @property
+    def compliant(self) -> str:
+        """Which settings of the policy in force it does not meet."""
+        unmet = self.socket.unmet(self.view.policy.current)
+        return f"no: {'; '.join(unmet)}" if unmet else "yes"
 
 
 @dataclass(frozen=True, slots=True)
-class SocketMembers:
-    """The members of /sockets."""
+class Numbered(Generic[S_co]):
+    """Members by number, which is their name, too."""
 
-    view: View
+    things: ByNumber[S_co]
 
     def numbers(self) -> Iterable[int]:
-        """The live ones."""
-        return self.view.sockets.ids()
+        """Those that are there."""
+        return self.things.ids()
 
     def name(self, number: int) -> str:
         """The number is the name."""
@@ -143,9 +179,30 @@ class SocketMembers:
         number = int(name) if name.isascii() and name.isdigit() and len(name) <= 15 else -1
         return number if str(number) == name and self.get(number) else None
 
+    def get(self, number: int) -> S_co | None:
+        """The thing of that number."""
+        return self.things.get(number)
+
+
+class ByNumber(Protocol[S_co]):
+    """Things by number, none of which is used twice."""
+
+    def ids(self) -> Iterable[int]:
+        """The numbers."""
+
+    def get(self, number: int, /) -> S_co | None:
+        """The thing of a number, or None if it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketMembers(Numbered[Any]):
+    """The members of /sockets."""
+
+    view: View
+
     def get(self, number: int) -> SocketSubject | None:
         """Ask the daemon."""
-        socket = self.view.sockets.get(number)
+        socket = self.things.get(number)
         return None if socket is None else SocketSubject(socket, self.view)
 
 
@@ -155,51 +212,156 @@ def _close(subject: SocketSubject, text: str) -> None:
     subject.socket.end()
 
 
-SOCKET_FILES: tuple[File[SocketSubject], ...] = (
-    File("peer_cert", "The peer's certificate, PEM.", lambda s: render.pem(s.socket.chain[:1])),
-    File(
-        "peer_chain", "All certificates that the peer sent, its own first, PEM.", lambda s: render.pem(s.socket.chain)
+@dataclass(frozen=True, slots=True)
+class Fact(Generic[S]):
+    """One row of a table: what is known of a socket, as a file and as a key of a line of JSON.
+
+    Attributes:
+        doc: what it says, for the manual.
+        value: subject to value; raises OSError.
+        shown: value to the file's bytes.
+        live: it may be another one at any time.
+    """
+
+    name: str
+    doc: str
+    value: Callable[[S], Any]
+    shown: Callable[[Any], bytes] = render.line
+    live: bool = False
+
+    def read(self, subject: S) -> bytes:
+        """The file's content."""
+        return self.shown(self.value(subject))
+
+    def json(self, subject: S) -> Any:
+        """The value in JSON; null where there is none, or the kernel does not tell. Text is as in the file."""
+        try:
+            value = self.value(subject)
+        except OSError:
+            return None
+        return _JSON.get(self.shown, _as_is)(value)
+
+
+def _as_is(value: Any) -> Any:
+    return render.text(value) or None if isinstance(value, str) else value
+
+
+_JSON: dict[Callable[[Any], bytes], Callable[[Any], Any]] = {
+    render.lines: lambda values: [render.text(value) for value in values],
+    render.pem: lambda chain: render.pem(chain).decode() if chain else None,
+    render.moment: lambda seconds: render.moment(seconds).decode().strip(),
+}
+
+
+SOCKET_FACTS: tuple[Fact[SocketSubject], ...] = (
+    Fact("peer_cert", "The peer's certificate, PEM.", lambda s: s.socket.chain[:1], render.pem),
+    Fact(
+        "peer_chain", "All certificates that the peer sent, its own first, PEM.", lambda s: s.socket.chain, render.pem
     ),
-    File("peer_identity", "Who the peer was verified to be.", lambda s: render.line(s.socket.identity)),
-    File("hostname", "The host name asked for (SNI).", lambda s: render.line(s.socket.hostname)),
-    File("role", "client or server: which side this machine is.", lambda s: render.line(s.socket.role)),
-    File("version", "Protocol version, asked of the kernel.", lambda s: render.line(s.socket.kernel().version)),
-    File("cipher", "Record cipher, asked of the kernel.", lambda s: render.line(s.socket.kernel().cipher)),
-    File("group", "Key exchange group.", lambda s: render.line(s.socket.group)),
-    File("alpn", "Application protocol agreed on; an empty line if none was.", lambda s: render.line(s.socket.alpn)),
-    File("resumed", "yes if a session was resumed, else no.", lambda s: render.yes_no(s.socket.resumed)),
-    File("data_path", "ktls or relay: which is in use.", lambda s: render.line(s.socket.data_path)),
-    File(
+    Fact("peer_identity", "Who the peer was verified to be.", lambda s: s.socket.identity),
+    Fact("own_cert", "The certificate that a server presented, PEM.", lambda s: s.socket.presented[:1], render.pem),
+    Fact("credential", "The name of the credential that a server presented.", lambda s: s.socket.credential),
+    Fact("hostname", "The host name asked for (SNI).", lambda s: s.socket.hostname),
+    Fact("role", "client or server: which side this machine is.", lambda s: s.socket.role),
+    Fact("version", "Protocol version, asked of the kernel.", lambda s: s.kernel.version, live=True),
+    Fact("cipher", "Record cipher, asked of the kernel.", lambda s: s.kernel.cipher, live=True),
+    Fact("group", "Key exchange group.", lambda s: s.socket.group),
+    Fact("alpn", "Application protocol agreed on; an empty line if none was.", lambda s: s.socket.alpn),
+    Fact("resumed", "yes if a session was resumed, else no.", lambda s: s.socket.resumed, render.yes_no),
+    Fact("data_path", "ktls or relay: which is in use.", lambda s: s.socket.data_path),
+    Fact(
         "tx",
         "Who encrypts what is sent: sw, hw or base (nobody), asked of the kernel.",
-        lambda s: render.line(s.socket.kernel().tx),
+        lambda s: s.kernel.tx,
+        live=True,
     ),
-    File("rx", "Who decrypts what is received, asked of the kernel.", lambda s: render.line(s.socket.kernel().rx)),
-    File("local", "This side's address and port.", lambda s: render.line(s.socket.local)),
-    File("remote", "The peer's address and port.", lambda s: render.line(s.socket.remote)),
-    File("pid", "The process that asked for TLS.", lambda s: render.line(s.socket.pid)),
-    File("uid", "The user that asked for TLS.", lambda s: render.line(s.socket.uid)),
-    File("exe", "The program that asked for TLS.", lambda s: render.line(s.socket.exe)),
-    File("profile", "The profile that matched; an empty line if none did.", lambda s: render.line(s.socket.profile)),
-    File("verdicts", "What each validator said, one a line.", lambda s: render.lines(s.socket.verdicts)),
-    File("opened", "When the handshake was done, RFC 3339 in UTC.", lambda s: render.moment(s.socket.opened)),
-    File(
+    Fact("rx", "Who decrypts what is received, asked of the kernel.", lambda s: s.kernel.rx, live=True),
+    Fact("local", "This side's address and port.", lambda s: s.socket.local),
+    Fact("remote", "The peer's address and port.", lambda s: s.socket.remote),
+    Fact("pid", "The process that asked for TLS.", lambda s: s.socket.pid),
+    Fact("uid", "The user that asked for TLS.", lambda s: s.socket.uid),
+    Fact("exe", "The program that asked for TLS.", lambda s: s.socket.exe),
+    Fact("profile", "The profile that matched; an empty line if none did.", lambda s: s.socket.profile),
+    Fact("verdicts", "What each validator said, one a line.", lambda s: s.socket.verdicts, render.lines),
+    Fact("opened", "When the handshake was done, RFC 3339 in UTC.", lambda s: s.socket.opened, render.moment),
+    Fact(
+        "state",
+        "open, or how far the connection has ended; some process holds its descriptor.",
+        lambda s: s.state,
+        live=True,
+    ),
+    Fact(
         "bytes_sent",
         "Bytes sent by TCP, records and handshake included: asked of the kernel, or counted by the relay.",
-        lambda s: render.line(s.socket.kernel().bytes_sent),
+        lambda s: s.kernel.bytes_sent,
+        live=True,
     ),
-    File(
-        "bytes_received",
-        "Bytes received by TCP: the same.",
-        lambda s: render.line(s.socket.kernel().bytes_received),
-    ),
-    File(
+    Fact("bytes_received", "Bytes received by TCP: the same.", lambda s: s.kernel.bytes_received, live=True),
+    Fact(
         "compliant",
-        "yes if this connection would be made under the policy in force now, else no.",
-        lambda s: render.yes_no(s.compliant),
+        "yes if this connection would be made under the policy in force now; else no: and the settings that it fails.",
+        lambda s: s.compliant,
+        live=True,
     ),
-    File("close", "Write 1 to end the connection.", write=_close),
 )
+
+
+def _opened(subject: SocketSubject) -> int:
+    return int(subject.socket.opened * 1e9)
+
+
+SOCKET_FILES: tuple[File[SocketSubject], ...] = (
+    *(File(fact.name, fact.doc, fact.read, changed=None if fact.live else _opened) for fact in SOCKET_FACTS),
+    File("close", "Write 1 to end the connection.", write=_close, changed=_opened),
+)
+
+# --- the listeners ------------------------------------------------------------------------------------------------
+
+
+LISTENER_FACTS: tuple[Fact[Listener], ...] = (
+    Fact("role", "listener.", lambda _: "listener"),
+    Fact("local", "The address and port that are served.", lambda s: s.local),
+    Fact("hostname", "The one name that is served; an empty line if any is.", lambda s: s.hostname),
+    Fact(
+        "credentials",
+        "The names of the credentials that are presented, one a line.",
+        lambda s: s.credentials(),
+        render.lines,
+        live=True,
+    ),
+    Fact("alpn", "Application protocols that are agreed to, one a line.", lambda s: s.alpn(), render.lines, live=True),
+    Fact("protocol", "TLS or DTLS.", lambda s: s.protocol),
+    Fact("pid", "The process that listens.", lambda s: s.pid),
+    Fact("uid", "Its user.", lambda s: s.uid),
+    Fact("exe", "Its program.", lambda s: s.exe),
+    Fact("opened", "Since when, RFC 3339 in UTC.", lambda s: s.opened, render.moment),
+)
+
+LISTENER_FILES: tuple[File[Listener], ...] = tuple(
+    File(fact.name, fact.doc, fact.read, changed=None if fact.live else lambda s: int(s.opened * 1e9))
+    for fact in LISTENER_FACTS
+)
+
+# --- all of them in one file --------------------------------------------------------------------------------------
+
+_BATCH = 32  # sockets that the kernel is asked about at once
+
+
+def _row(number: int, facts: Iterable[Fact[Any]], subject: object) -> bytes:
+    row = {"id": number, **{fact.name: fact.json(subject) for fact in facts}}
+    return json.dumps(row).encode() + b"\n"
+
+
+def _rows(view: View, uid: int | None) -> Iterator[bytes]:
+    """A line a listener and socket, each as it is when its turn comes."""
+    for listener in view.listeners.all():
+        if uid in (None, listener.uid):
+            yield _row(listener.id, LISTENER_FACTS, listener)
+    shown = [socket for socket in view.sockets.all() if uid in (None, socket.uid)]
+    for start in range(0, len(shown), _BATCH):
+        batch = shown[start : start + _BATCH]
+        for socket, told in zip(batch, view.sockets.ask(batch), strict=True):
+            yield _row(socket.id, SOCKET_FACTS, SocketSubject(socket, view, told))
 
 
 # --- the counters -------------------------------------------------------------------------------------------------
@@ -296,6 +458,7 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         lambda c, text: c.set_certificate(text),
         _LONGEST_PEM,
         lambda c, text: c.check_certificate(text),
+        lambda c: c.changed("certificate"),
     ),
     File(
         "key",
@@ -303,6 +466,7 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         write=lambda c, text: c.set_key(text),
         limit=_LONGEST_PEM,
         check=lambda c, text: c.check_key(text),
+        changed=lambda c: c.changed("key"),
     ),
     File(
         "hostnames",
@@ -310,6 +474,8 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         lambda c: render.lines(c.hostnames),
         lambda c, text: c.set_hostnames(text),
         _LONGEST_PEM,
+        lambda c, text: c.check_hostnames(text),
+        lambda c: c.changed("hostnames"),
     ),
 )
 
@@ -336,7 +502,7 @@ KERNEL_FILES: dict[str, str] = {
 
 
 def _kernel_file(name: str, doc: str) -> File[View]:
-    return File(name, doc, lambda view: render.lines(view.kernel.get(name, "").splitlines()))
+    return File(name, doc, lambda view: render.lines(view.kernel.get(name, "").splitlines()), changed=_started)
 
 
 def _policy_file(name: str, doc: str) -> File[View]:
@@ -345,16 +511,30 @@ def _policy_file(name: str, doc: str) -> File[View]:
         doc,
         lambda view: view.policy.current.text(name).encode() + b"\n",
         lambda view, text: view.policy.set(name, text),
+        check=lambda view, text: view.policy.check(name, text),
+        changed=lambda view: view.policy.changed(name),
     )
+
+
+def _started(view: View) -> int:
+    return int(view.started * 1e9)
+
+
+def _owner(thing: SocketSubject | Listener) -> int:
+    return thing.socket.uid if isinstance(thing, SocketSubject) else thing.uid
 
 
 def build(view: View) -> Directory:
     """The root directory."""
-    version: File[View] = File("version", "The version of ssa.", lambda view: render.line(view.version))
+    version: File[View] = File(
+        "version", "The version of ssa.", lambda view: render.line(view.version), changed=_started
+    )
     kernel = tuple(_kernel_file(name, doc) for name, doc in KERNEL_FILES.items())
     policy = tuple(_policy_file(row.name, row.doc) for row in SETTINGS.values())
     stat: File[int] = File("", "A counter.", render.line)
-    socket = Directory("", "One live socket.", SOCKET_FILES)
+    socket = Directory("", "One live socket.", SOCKET_FILES, mode=0o500)
+    listener = Directory("", "One listening socket.", LISTENER_FILES, mode=0o500)
+    rows: File[View] = File("sockets.jsonl", "All listeners and live sockets, a line of JSON each.", pieces=_rows)
     return Directory(
         "",
         "The root.",
@@ -363,7 +543,9 @@ def build(view: View) -> Directory:
             Directory("kernel", "What this kernel can do.", kernel),
             Directory("policy", "The policy in force.", policy),
             _credentials(view),
-            Collection("sockets", "The live sockets.", SocketMembers(view), socket),
+            Collection("sockets", "The live sockets.", SocketMembers(view.sockets, view), socket, owner=_owner),
+            Collection("listeners", "Who listens.", Numbered(view.listeners), listener, owner=_owner),
+            rows,
             Collection("stats", "The daemon's counters.", StatMembers(view), stat),
         ),
     )
@@ -417,6 +599,14 @@ class Tree:
         """What the node is about, or None if it is gone."""
         collection, number, _ = _split(inode)
         return self._collection(collection).members.get(number) if collection else self._subject
+
+    def owner(self, inode: int) -> int | None:
+        """The uid that a member and all its files belong to; None if that is the daemon's. So is what is gone."""
+        collection, number, _ = _split(inode)
+        if not collection or (of := self._collection(collection)).owner is None:
+            return None
+        subject = of.members.get(number)
+        return os.geteuid() if subject is None else of.owner(subject)
 
     def path(self, inode: int) -> str:
         """The path below the mount point, for a message."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,6 +38,10 @@ class KernelState(Protocol):
     def bytes_received(self) -> int:
         """Bytes received over TCP."""
 
+    @property
+    def state(self) -> str:
+        """How the connection stands: open, or who has ended it."""
+
 
 class Socket(Protocol):
     """One live TLS socket. Properties, so that a frozen class will do."""
@@ -53,6 +57,14 @@ class Socket(Protocol):
     @property
     def identity(self) -> str:
         """Who the peer was verified to be."""
+
+    @property
+    def presented(self) -> Sequence[bytes]:
+        """A server's own certificates in DER, as it presented them; empty if it resumed a session, and for clients."""
+
+    @property
+    def credential(self) -> str:
+        """The name of the credential that these are of."""
 
     @property
     def hostname(self) -> str:
@@ -113,8 +125,8 @@ class Socket(Protocol):
     def kernel(self) -> KernelState:
         """Ask the kernel now; raises OSError."""
 
-    def compliant(self, policy: Policy) -> bool:
-        """Whether this connection would be made under a policy."""
+    def unmet(self, policy: Policy) -> Sequence[str]:
+        """Which settings of a policy this connection does not meet, and how; none if it would be made under it."""
 
     def end(self) -> None:
         """End the connection, as the administrator's word; raises OSError."""
@@ -129,6 +141,67 @@ class Sockets(Protocol):
     def get(self, number: int, /) -> Socket | None:
         """A socket by its number, or None if it is gone."""
 
+    def all(self) -> Sequence[Socket]:
+        """The sockets that are alive, in order of their making."""
+
+    def ask(self, sockets: Sequence[Any], /) -> Sequence[KernelState | OSError]:
+        """What the kernel says of several sockets, asked at once."""
+
+
+class Listener(Protocol):
+    """One socket that listens."""
+
+    @property
+    def id(self) -> int:
+        """Its number: never used twice, nor a socket's."""
+
+    @property
+    def local(self) -> str:
+        """Its address and port."""
+
+    @property
+    def hostname(self) -> str:
+        """The one name that is served, or nothing."""
+
+    @property
+    def protocol(self) -> str:
+        """TLS or DTLS."""
+
+    @property
+    def pid(self) -> int:
+        """The process that asked."""
+
+    @property
+    def uid(self) -> int:
+        """The user that asked."""
+
+    @property
+    def exe(self) -> str:
+        """The path of the program that asked."""
+
+    @property
+    def opened(self) -> float:
+        """Since when, in seconds since 1970."""
+
+    def credentials(self) -> Sequence[str]:
+        """The names of the credentials that it is served with now."""
+
+    def alpn(self) -> Sequence[str]:
+        """The application protocols that it agrees to now."""
+
+
+class Listeners(Protocol):
+    """The listening sockets."""
+
+    def ids(self) -> Sequence[int]:
+        """Their numbers."""
+
+    def get(self, number: int, /) -> Listener | None:
+        """A listener by its number, or None if it is gone."""
+
+    def all(self) -> Sequence[Listener]:
+        """All of them, in order of their making."""
+
 
 class Credential(Protocol):
     """A certificate and its key. A change raises `BadValue` or OSError, and then nothing has changed."""
@@ -141,11 +214,17 @@ class Credential(Protocol):
     def hostnames(self) -> Sequence[str]:
         """The names that it serves for."""
 
+    def changed(self, file: str, /) -> int:
+        """When the content of one of its files last changed, in nanoseconds since 1970; 0: there never was any."""
+
     def check_certificate(self, text: str, /) -> None:
         """Refuse the beginning of a text that cannot become a chain."""
 
     def check_key(self, text: str, /) -> None:
         """Refuse the beginning of a text that cannot become a key."""
+
+    def check_hostnames(self, text: str, /) -> None:
+        """Refuse the beginning of a text that cannot become a list of names."""
 
     def set_certificate(self, text: str, /) -> None:
         """Replace the chain."""
@@ -181,6 +260,10 @@ class View(Protocol):
         """The version of ssa."""
 
     @property
+    def started(self) -> float:
+        """Since when the daemon runs, in seconds since 1970."""
+
+    @property
     def policy(self) -> LivePolicy:
         """The policy in force."""
 
@@ -191,6 +274,10 @@ class View(Protocol):
     @property
     def sockets(self) -> Sockets:
         """The live sockets."""
+
+    @property
+    def listeners(self) -> Listeners:
+        """The listening sockets."""
 
     @property
     def credentials(self) -> Credentials:

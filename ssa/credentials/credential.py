@@ -142,6 +142,11 @@ def parse_hostnames_untrusted(text: str) -> tuple[str, ...]:
         raise error("BAD_VALUE", str(failure)) from None
 
 
+def whole_words(text: str) -> str:
+    """The beginning of a list without its last word, which may be cut short."""
+    return text.removesuffix(_SEPARATORS.split(text)[-1])
+
+
 def _canonical(name: str) -> str:
     """A name in the form that it is compared in. Raises ValueError."""
     wildcard, parent = name.startswith("*."), name.removeprefix("*.")

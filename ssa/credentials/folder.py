@@ -32,6 +32,9 @@ _FILES = ("certificate", "key", "hostnames")
 # Two changes within one tick of the kernel's clock can leave the same times: what is younger is read again.
 _TICK = 20_000_000  # nanoseconds
 
+_NAMES = "hostnames"
+_MTIME = 3  # its place in a signature
+
 Signature = tuple[int, ...] | None
 
 
@@ -66,11 +69,21 @@ class Stored:
         credential = self.credential
         return credential.hostnames if credential else ()
 
+    def changed(self, file: str) -> int:
+        """When one of its files last changed, in nanoseconds since 1970; 0: there is none.
+
+        The names are the certificate's where no file has them.
+        """
+        signature = _signature(self._path / file) or (
+            _signature(self._path / "certificate") if file == _NAMES else None
+        )
+        return signature[_MTIME] if signature else 0
+
     def set_certificate(self, _text: str) -> NoReturn:
         """Refuse: that is what the files are for."""
         self._refuse()
 
-    set_key = set_hostnames = check_certificate = check_key = set_certificate
+    set_key = set_hostnames = check_certificate = check_key = check_hostnames = set_certificate
 
     def _refuse(self) -> NoReturn:
         raise PermissionError(errno.EPERM, "it is kept in a directory, change the files there", str(self._path))

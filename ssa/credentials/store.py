@@ -6,9 +6,10 @@ import contextlib
 import errno
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from ssa.credentials.credential import is_name
+from ssa.credentials.credential import is_name, parse_hostnames_untrusted, whole_words
 from ssa.credentials.folder import Folder
 from ssa.credentials.pem import check_so_far_untrusted, parse_chain_untrusted, parse_key_untrusted
 from ssa.credentials.slot import Slot
@@ -16,7 +17,8 @@ from ssa.errors import SSAError, printable
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from ssa.credentials.credential import Credential
@@ -30,6 +32,7 @@ class Live:
 
     def __init__(self, name: str) -> None:
         self._slot = Slot(name)
+        self._changed: dict[str, int] = {}
 
     @property
     def credential(self) -> Credential | None:
@@ -46,6 +49,10 @@ class Live:
         """The names it serves for."""
         return self._slot.hostnames
 
+    def changed(self, file: str) -> int:
+        """When the content of one of its files last changed, in nanoseconds since 1970; 0: there never was any."""
+        return self._changed.get(file, 0)
+
     def check_certificate(self, text: str) -> None:
         """Refuse the beginning of a certificate's text that cannot become one."""
         with _bad_values():
@@ -56,6 +63,11 @@ class Live:
         with _bad_values():
             check_so_far_untrusted(text.encode(), parse_key_untrusted)
 
+    def check_hostnames(self, text: str) -> None:
+        """Refuse the beginning of a text that cannot become a list of names. Its last word may be cut short."""
+        with _bad_values():
+            parse_hostnames_untrusted(whole_words(text))
+
     def set_certificate(self, text: str) -> None:
         """Put another chain in service, as soon as its key is there."""
         with _bad_values():
@@ -65,6 +77,7 @@ class Live:
         """Put another key in service, as soon as its certificate is there."""
         with _bad_values():
             self._change(self._slot.with_key_untrusted(text.encode()))
+        self._changed["key"] = time.time_ns()
 
     def set_hostnames(self, text: str) -> None:
         """Serve for other names than those in the certificate; for these again, if there are none."""
@@ -72,8 +85,14 @@ class Live:
             self._change(self._slot.with_hostnames_untrusted(text))
 
     def _change(self, slot: Slot) -> None:
+        now = time.time_ns()
+        self._changed |= {name: now for name in ("certificate", "hostnames") if _differ(name, slot, self._slot)}
         self._slot = slot
         _log.info("credential %s: %s", slot.name, slot.describe())
+
+
+def _differ(name: str, one: Slot, other: Slot) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
 
 
 class CredentialStore:
@@ -89,11 +108,15 @@ class CredentialStore:
         self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
         self._current: tuple[Credential, ...] = ()
+        self._hidden: frozenset[str] = frozenset()
 
     def current(self) -> tuple[Credential, ...]:
         """Those in service: as long as nothing changes one and the same object, for the price of a stat a file."""
         with self._lock:
-            entries: list[Live | Stored] = [*self._live.values(), *self._folder.stored().values()]
+            stored = self._folder.stored()
+            self._note_hidden(stored.keys() & self._live.keys())
+            by_name: dict[str, Live | Stored] = {**stored, **self._live}
+            entries = [by_name[name] for name in self._names(stored)]
             found = tuple(credential for entry in entries if (credential := entry.credential))
             if found != self._current:
                 self._current = found
@@ -102,10 +125,26 @@ class CredentialStore:
     def names(self) -> tuple[str, ...]:
         """All names, served or not."""
         with self._lock:
-            return tuple(dict.fromkeys((*self._live, *self._folder.stored())))
+            return self._names(self._folder.stored())
+
+    def _names(self, stored: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self._live, *stored)))
+
+    def _note_hidden(self, hidden: AbstractSet[str]) -> None:
+        """Say once of each name that one of the directory is not served."""
+        for name in sorted(hidden - self._hidden):
+            _log.warning(
+                "credential %s: the one made in the file system serves; %s does not, until that is removed (rmdir)",
+                name,
+                self._directory / name,
+            )
+        self._hidden = frozenset(hidden)
 
     def get(self, name: str) -> Live | Stored | None:
-        """The credential of a name. As long as it is there, it is one object."""
+        """The credential of a name: one made in the file system hides that of the directory, as it does in service.
+
+        As long as it is there, it is one object.
+        """
         with self._lock:
             return self._live.get(name) or self._folder.stored().get(name)
 

@@ -51,10 +51,11 @@ async def run(
         listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
         if not await requests.send(connection, wire.Reply()):
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.accept, nursery)
-            await requests.follow(connection, application, listener.renew)
-            nursery.cancel_scope.cancel()
+        with service.listed(application, sock.getsockname(), listener.serving, "TLS"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listener.accept, nursery)
+                await requests.follow(connection, application, listener.renew)
+                nursery.cancel_scope.cancel()
     finally:
         sock.close()
 
@@ -86,6 +87,10 @@ class _Listener:
         self._ready = 0  # connections that the application has not taken
         self._room = trio.Event()
         self._delivering = trio.Lock()
+
+    def serving(self) -> Serving:
+        """What it is served with now."""
+        return self._serving
 
     async def renew(self, request: wire.Listen, files: list[int]) -> None:
         """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""

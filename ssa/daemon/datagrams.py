@@ -31,6 +31,8 @@ from ssa.ktls.diag import KernelState, SocketKey
 from ssa.logfmt import fields
 
 if TYPE_CHECKING:
+    import contextlib
+
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
     from ssa.dtls.port import Way
@@ -63,7 +65,8 @@ class LiveAssociation(LiveSocket):
     def kernel(self) -> KernelState:
         """Our own word on this session, in the kernel's place."""
         sent, received = self.association.sent, self.association.received
-        return KernelState(_PROTOCOL, self.association.engine.suite.aead.name, _OURS, _OURS, sent, received)
+        state = "ended by the peer" if self.association.engine.closed else "open"
+        return KernelState(_PROTOCOL, self.association.engine.suite.aead.name, _OURS, _OURS, sent, received, state)
 
     def end(self) -> None:
         """End the session; who holds the socket finds it cut."""
@@ -112,7 +115,8 @@ async def listen(  # noqa: PLR0913, PLR0917 - as `accepting.run`, which knows th
     await door.port.start()
     try:
         if await requests.send(connection, wire.Reply()):
-            await requests.follow(connection, application, door.renew)
+            with door.listed():
+                await requests.follow(connection, application, door.renew)
     finally:
         door.port.shut()
 
@@ -218,6 +222,7 @@ def _live(service: Service, application: Application, association: Association, 
         complies=service.complies,
         secrets=None,
         association=association,
+        **judge.kept(),
     )
 
 
@@ -277,6 +282,7 @@ class _Door(ABC):
             ):
                 await association.handshake()
             if association.established:
+                judge.presented = self._serving.presented(association.engine)
                 await self._admit(association, judge)
                 admitted = True
         except errors.SSAError as exc:
@@ -285,6 +291,10 @@ class _Door(ABC):
         finally:
             if not admitted:
                 association.abort()
+
+    def listed(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which /ssa shows who listens here."""
+        return self._service.listed(self._application, self.port.local, lambda: self._serving, "DTLS")
 
     @abstractmethod
     def _has_room(self) -> bool:
@@ -353,7 +363,8 @@ class _Gathering(_Door):
     async def relay(self) -> None:
         """Send what the application writes, until it closes its end."""
         try:
-            await packets(self._ours, self._send, requests.close_descriptor)
+            with self.listed():
+                await packets(self._ours, self._send, requests.close_descriptor)
         finally:
             self.port.open = False
             for association in list(self.port.living):

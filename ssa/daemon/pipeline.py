@@ -9,7 +9,7 @@ import select
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -17,7 +17,7 @@ from ssa import errors, trust
 from ssa.daemon.living import description
 from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets, shared
 from ssa.daemon.requests import Handover, drop, twin
-from ssa.daemon.serving import Serving
+from ssa.daemon.serving import NOTHING, Serving
 from ssa.daemon.terms import agree, hostname_untrusted
 from ssa.handshake import driver, tickets
 from ssa.handshake.contexts import withheld
@@ -76,6 +76,7 @@ async def connect(
                 relayed = _attach(sock, terms.policy, kernel)
             with _naming_what_is_withheld(terms.policy, kernel):
                 await driver.run(engine, sock, judge)
+            judge.session_age = resumption.age if engine.resumed else 0
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
                 harvest = resumption.harvest(judge.chain, engine)
                 return _relay(service, application, engine, judge, connection, reason=relayed, harvest=harvest)
@@ -108,6 +109,7 @@ async def serve(service: Service, application: Application, serving: Serving, so
     with _ending(sock):
         with deadline(terms.policy.handshake_timeout, began), _naming_what_is_withheld(terms.policy, kernel):
             await driver.run(engine, sock, judge)
+        judge.presented = serving.presented(engine)
         if relayed := relayed or reason_for_suite(engine.suite, kernel):
             return _relay(service, application, engine, judge, connection, reason=relayed)
         keys = engine.keys()
@@ -263,6 +265,9 @@ class Judge:
         self._terms = terms
         self.hostname = hostname  # of the server; None where we are one
         self.chain: tuple[bytes, ...] = ()
+        self.presented = NOTHING  # our own certificates
+        self.session_age = 0.0  # seconds, of the session that was resumed
+        self._began = time.monotonic()
         self._verified: Verified | None = None
 
     def __call__(self, chain: tuple[bytes, ...]) -> Verified:
@@ -284,6 +289,15 @@ class Judge:
         if self.hostname is None and not terms.ask_certificate:
             return trust.unasked()
         return self._service.judge(terms.policy, self.hostname, chain, terms.anchors, strict=terms.strict)
+
+    def kept(self) -> dict[str, Any]:
+        """What the registry keeps of the handshake besides what its engine tells."""
+        return {
+            "presented": shared(self.presented.chain),
+            "credential": shared(self.presented.credential),
+            "took": time.monotonic() - self._began,
+            "session_age": self.session_age,
+        }
 
     @property
     def verified(self) -> Verified:
@@ -366,6 +380,7 @@ def _register(  # noqa: PLR0913 - all that the steps before have found
         complies=service.complies,
         secrets=secrets,
         relay=relay,
+        **judge.kept(),
     )
     service.sockets.add(live, connection.sock if outer is None else outer)
     service.count("handshakes")

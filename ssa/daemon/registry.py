@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import trio
 
 from ssa.daemon.liveness import Liveness
-from ssa.ktls.diag import KernelState
+from ssa.ktls.diag import MOST_AT_ONCE, KernelState
 from ssa.logfmt import fields
 from ssa.suites import SUITES
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterable, Iterator, Sequence
 
     from ssa.ktls.diag import Diag, SocketKey
     from ssa.policy.schema import Policy
@@ -85,9 +87,13 @@ class LiveSocket:
     profile: str
     opened: float  # seconds since the epoch
     diag: Diag | None = field(repr=False)  # None: it is of a network namespace that we may not enter
-    complies: Callable[[LiveSocket, Policy], bool] = field(repr=False)
+    complies: Callable[[LiveSocket, Policy], Sequence[str]] = field(repr=False)
     secrets: TrafficSecrets | None = field(repr=False)  # None: its keys cannot change, or OpenSSL sees to it
     relay: Relay | None = field(default=None, repr=False)  # None: the kernel does it
+    presented: tuple[bytes, ...] = field(default=(), repr=False)  # a server's own certificates
+    credential: str = ""  # their name
+    took: float = 0  # seconds of the handshake
+    session_age: float = 0  # seconds since the peer of a session that was resumed had proved itself
 
     @property
     def pid(self) -> int:
@@ -107,12 +113,12 @@ class LiveSocket:
     @property
     def local(self) -> str:
         """Our end, as address:port."""
-        return _address(self.key.local)
+        return address(self.key.local)
 
     @property
     def remote(self) -> str:
         """The other end, as address:port."""
-        return _address(self.key.remote)
+        return address(self.key.remote)
 
     @property
     def protocol(self) -> str:
@@ -128,17 +134,22 @@ class LiveSocket:
 
         Where it tells us of the bytes only, as we are not privileged, the rest is what it was given.
         """
-        if self.relay is not None:
-            suite = SUITES[self.suite]
-            return KernelState(suite.version.label, suite.aead.name, "relay", "relay", *self.relay.counts())
-        state = self._ask().state(self.key)
+        return self._completed(self._ask().state(self.key)) if self.relay is None else self._relayed(self.relay)
+
+    def _relayed(self, relay: Relay) -> KernelState:
+        suite = SUITES[self.suite]
+        return KernelState(
+            suite.version.label, suite.aead.name, "relay", "relay", *relay.counts(), _RELAYED.get(relay.ended, "ended")
+        )
+
+    def _completed(self, state: KernelState) -> KernelState:
         if state.version:
             return state
         suite = SUITES[self.suite]
         return replace(state, version=suite.version.label, cipher=suite.aead.name, tx=_UNTOLD, rx=_UNTOLD)
 
-    def compliant(self, policy: Policy) -> bool:
-        """Whether this socket would be made under that policy."""
+    def unmet(self, policy: Policy) -> Sequence[str]:
+        """Which settings of a policy it does not meet, and how; none if it would be made under that policy."""
         return self.complies(self, policy)
 
     def end(self) -> None:
@@ -165,9 +176,101 @@ def _fields(live: LiveSocket) -> str:
     return fields(**{name: live.protocol if name == "version" else getattr(live, name) for name in _LOGGED})
 
 
-def _address(end: tuple[str, int]) -> str:
+# How a relayed connection stands, by what its relay says of the peer's end.
+_RELAYED = {None: "open", "close_notify": "ended by the peer"}
+
+
+def address(end: tuple[str, int]) -> str:
+    """An end as address:port, with brackets around an IPv6 address."""
     host, port = end
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _asked(group: Sequence[LiveSocket]) -> dict[int, KernelState | OSError]:
+    """The state of each of a group, all of which have one `Diag`, or none."""
+    diag = group[0].diag
+    if diag is None or group[0].relay is not None:
+        return {live.id: _own_word(live) for live in group}
+    try:
+        states = diag.states([live.key for live in group])
+    except OSError as failure:
+        return {live.id: failure for live in group}
+    told = zip(group, states, strict=True)
+    return {
+        live.id: state if isinstance(state, OSError) else live._completed(state)  # noqa: SLF001 - of the same module
+        for live, state in told
+    }
+
+
+def _own_word(live: LiveSocket) -> KernelState | OSError:
+    try:
+        return live.kernel()
+    except OSError as failure:
+        return failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveListener:
+    """One socket that listens: it is asked each time with what it serves."""
+
+    id: int
+    application: Application
+    local: str
+    hostname: str  # the one name that is served, or nothing
+    protocol: str
+    opened: float  # seconds since the epoch
+    offers: Callable[[], tuple[Iterable[str], Iterable[str]]] = field(repr=False)  # credentials' names, ALPN
+
+    @property
+    def pid(self) -> int:
+        """The process that asked for it."""
+        return self.application.pid
+
+    @property
+    def uid(self) -> int:
+        """Its user."""
+        return self.application.uid
+
+    @property
+    def exe(self) -> str:
+        """Its program."""
+        return self.application.exe
+
+    def credentials(self) -> tuple[str, ...]:
+        """The names of the credentials that it serves with now."""
+        return tuple(self.offers()[0])
+
+    def alpn(self) -> tuple[str, ...]:
+        """The application protocols that it agrees to now."""
+        return tuple(self.offers()[1])
+
+
+class Listeners:
+    """The listening sockets by id, in order of their making, each as long as the block that serves it."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[int, LiveListener] = {}
+
+    @contextlib.contextmanager
+    def serving(self, listener: LiveListener) -> Iterator[None]:
+        """A block in which a listener is there."""
+        self._listeners[listener.id] = listener
+        try:
+            yield
+        finally:
+            del self._listeners[listener.id]
+
+    def ids(self) -> list[int]:
+        """The ids of all."""
+        return list(self._listeners)
+
+    def get(self, number: int) -> LiveListener | None:
+        """The listener of an id, if it is there."""
+        return self._listeners.get(number)
+
+    def all(self) -> list[LiveListener]:
+        """All of them."""
+        return list(self._listeners.values())
 
 
 class Registry:
@@ -209,6 +312,21 @@ class Registry:
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""
         return list(self._sweep())
+
+    def all(self) -> list[LiveSocket]:
+        """The sockets that are open now, in order of their making."""
+        return list(self._sweep().values())
+
+    def ask(self, sockets: Sequence[LiveSocket]) -> list[KernelState | OSError]:
+        """The kernel's word on several sockets; those of one network namespace are asked about at once."""
+        answers: dict[int, KernelState | OSError] = {}
+        by_diag: dict[int, list[LiveSocket]] = {}
+        for live in sockets:
+            by_diag.setdefault(id(live.diag) if live.relay is None else 0, []).append(live)
+        for group in by_diag.values():
+            for start in range(0, len(group), MOST_AT_ONCE):
+                answers |= _asked(group[start : start + MOST_AT_ONCE])
+        return [answers[live.id] for live in sockets]
 
     def get(self, socket_id: int) -> LiveSocket | None:
         """The socket of that id, if it is open now."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from ssa import __version__, errors, trust
 from ssa.daemon import log, requests
+from ssa.daemon.compliance import Made
 from ssa.daemon.quota import Crowd, for_user, most_descriptors
-from ssa.daemon.registry import LiveSocket, Registry
+from ssa.daemon.registry import Listeners, LiveListener, LiveSocket, Registry, address
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.sessions import SessionCache
 from ssa.handshake.tickets import TicketMemory
@@ -20,15 +21,18 @@ from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
 from ssa.relay import Relays
-from ssa.suites import SUITES
 from ssa.trust.store import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import contextlib
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from OpenSSL import SSL
 
     from ssa.credentials import CredentialStore
+    from ssa.daemon.registry import Application
+    from ssa.daemon.serving import Serving
     from ssa.relay import Relay
 
 _log = logging.getLogger("ssa.daemon")
@@ -74,6 +78,8 @@ class Service:
         self.tickets = TicketMemory()
         self.sessions = SessionCache()
         self.sockets = Registry()
+        self.listeners = Listeners()
+        self.started = time.time()
         self.relays = Relays(
             self.sockets.is_held,
             lambda uid, relay: for_user(uid, _let_go, relay),
@@ -188,19 +194,24 @@ class Service:
             trust.judge(evidence, anchors, strength)
         return verified
 
-    def complies(self, live: LiveSocket, policy: Policy) -> bool:
-        """Whether a socket would be made under that policy, its chain judged anew at this moment."""
-        suite = SUITES[live.suite]
-        allowed = suite in (*policy.ciphersuites, *policy.ciphers)
-        if not allowed or not policy.min_version <= suite.version <= policy.max_version:
-            return False
-        if not live.chain and live.role == "server":
-            return True  # its client was asked for no certificate
-        try:
-            self.judge(policy, live.hostname if live.role == "client" else None, live.chain)
-        except errors.SSAError:
-            return False
-        return True
+    def complies(self, live: LiveSocket, policy: Policy) -> Sequence[str]:
+        """Which settings of a policy a socket does not meet, and how; its chain is judged anew at this moment."""
+        return policy.unmet(Made(live, self.judge))
+
+    def listed(
+        self, application: Application, local: Any, serving: Callable[[], Serving], protocol: str
+    ) -> contextlib.AbstractContextManager[None]:
+        """A block in which /ssa shows that an application listens at an address."""
+        listener = LiveListener(
+            id=self.sockets.new_id(),
+            application=application,
+            local=address(local[:2]),
+            hostname=serving().only or "",
+            protocol=protocol,
+            opened=time.time(),
+            offers=lambda: serving().offers(),
+        )
+        return self.listeners.serving(listener)
 
     def _check(self, policy: Policy) -> None:
         """A trust store that can't be read is a bad value, found before the policy counts."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
 
 from ssa import errors
 from ssa.credentials import choose
@@ -14,10 +15,21 @@ if TYPE_CHECKING:
     from ssa.credentials import Credential
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
+    from ssa.handshake.engine import Engine
     from ssa.ktls.probe import Capabilities
     from ssa.policy.schema import Policy
 
 _REMEMBERED = 1024  # names
+
+
+class Presented(NamedTuple):
+    """A server's own certificates, DER, and the name of the credential that they are of."""
+
+    credential: str
+    chain: tuple[bytes, ...]
+
+
+NOTHING = Presented("", ())
 
 
 class Serving:
@@ -27,8 +39,9 @@ class Serving:
         """`only` is the one name that is served. Raises `ssa.SSAError` where there is nothing to serve with."""
         self._service = service
         self._terms = terms
-        self._only = None if only is None else hostname_untrusted(only)
+        self.only = None if only is None else hostname_untrusted(only)
         self._contexts: dict[str | None, SSL.Context] = {}
+        self._offered: WeakKeyDictionary[SSL.Context, tuple[Credential, ...]] = WeakKeyDictionary()
         self._made_for: tuple[object, ...] = ()
         self.context(None)
 
@@ -52,15 +65,32 @@ class Serving:
         if (context := self._contexts.get(name)) is None:
             # A client that proves who it is has to do so each time: a session would keep the verdict.
             ttl = 0 if terms.ask_certificate else terms.policy.session_ttl
-            context = self._contexts[name] = self._make(terms.policy, self._chosen(credentials, name), ttl)
+            chosen = self._chosen(credentials, name)
+            context = self._contexts[name] = self._make(terms.policy, chosen, ttl)
+            self._offered[context] = chosen
         return context
+
+    def presented(self, engine: Engine) -> Presented:
+        """What a server has presented in a handshake: nothing where a session was resumed."""
+        if engine.resumed:
+            return NOTHING
+        offered = self._offered.get(engine.context, ())
+        own = engine.own_certificate if len(offered) > 1 else None  # there is one for each kind of key
+        found = next((credential for credential in offered if own in {None, credential.chain[0]}), None)
+        return NOTHING if found is None else Presented(found.name, found.chain)
+
+    def offers(self) -> tuple[list[str], tuple[str, ...]]:
+        """The names of the credentials that it may present now, and its application protocols."""
+        credentials = self._terms.credentials or self._service.credentials.current()
+        chosen = credentials if self.only is None else choose(credentials, self.only)
+        return [credential.name for credential in chosen], self._terms.policy.alpn
 
     def _protector(self) -> Capabilities | None:
         """What the contexts depend on, besides the policy and the certificates."""
         return self._service.kernel_tls(self._terms.policy)
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
-        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl, self._only)
+        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl, self.only)
 
     def _chosen(self, credentials: tuple[Credential, ...], name: str | None) -> tuple[Credential, ...]:
         if not credentials:
@@ -69,9 +99,9 @@ class Serving:
                 "bring one (TLS_CERTIFICATE_CHAIN and TLS_PRIVATE_KEY), or have the administrator put one in "
                 "/ssa/credentials",
             )
-        if self._only is not None and name is not None and name.lower().rstrip(".") != self._only:
+        if self.only is not None and name is not None and name.lower().rstrip(".") != self.only:
             raise errors.error("NOT_SERVED", errors.printable(name, 80))
-        return choose(credentials, name or self._only)
+        return choose(credentials, name or self.only)
 
 
 class DatagramServing(Serving):
@@ -81,4 +111,4 @@ class DatagramServing(Serving):
         return None
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
-        return self._service.contexts.datagrams("server", policy, credentials, ttl, self._only)
+        return self._service.contexts.datagrams("server", policy, credentials, ttl, self.only)

@@ -222,6 +222,17 @@ class Engine(ABC):
         return self._negotiation.server_name or ""
 
     @property
+    def context(self) -> SSL.Context:
+        """The context that the handshake went on with: of a server, the one for the name that was asked for."""
+        return self._connection.get_context()
+
+    @property
+    def own_certificate(self) -> bytes:
+        """A server's certificate, DER: of those in its context, the one that was chosen for the client."""
+        certificate = self._connection.get_certificate()
+        return b"" if certificate is None else crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+    @property
     def resumed(self) -> bool:
         """Whether an earlier session was resumed, and so no certificate was sent this time."""
         return bool(_lib.SSL_session_reused(self._connection._ssl))  # noqa: SLF001 - pyOpenSSL does not bind it

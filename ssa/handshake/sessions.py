@@ -207,6 +207,11 @@ class Resumption:
         self._cache = cache
         self._ttl = ttl
 
+    @property
+    def age(self) -> float:
+        """Seconds since the server of the session that is offered had proved itself."""
+        return 0 if self.session is None else self._cache.clock() - self.session.proven
+
     def __enter__(self) -> None:
         pass
 

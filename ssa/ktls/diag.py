@@ -17,7 +17,7 @@ from ssa.ktls.constants import SO_BINDTOIFINDEX, SO_COOKIE, SO_PEERNAME
 from ssa.suites import AEADS, TLSVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _ORDER = sys.byteorder
 
@@ -43,6 +43,8 @@ _BYTES_RECEIVED, _BYTES_SENT = 128, 200
 
 _VERSIONS = {version.value: version.label for version in TLSVersion}
 _CIPHERS = {number: aead.name for number, aead in AEADS.items()}
+# What a TCP connection's state (include/net/tcp_states.h) says of its ends.
+_STATES = {1: "open", 4: "ended by this side", 5: "ended by this side", 8: "ended by the peer"}
 _CONFIGURATIONS = {1: "base", 2: "sw", 3: "hw", 4: "hw-record"}  # TLS_CONF_* of include/uapi/linux/tls.h
 
 
@@ -100,6 +102,7 @@ class KernelState:
     rx: str
     bytes_sent: int
     bytes_received: int
+    state: str = "open"  # or who has ended it
 
 
 class Diag:
@@ -117,9 +120,26 @@ class Diag:
 
     def state(self, key: SocketKey) -> KernelState:
         """Ask the kernel. Raises OSError: ENOENT when the socket is gone (or of another namespace)."""
-        extensions = 1 << (_INET_DIAG_INFO - 1)
-        answer = self._ask(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, key, extensions)
-        return _state(dict(_attributes(answer[_MESSAGE:])))
+        return _state(self._ask(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, key, _WITH_INFO))
+
+    def states(self, keys: Sequence[SocketKey]) -> list[KernelState | OSError]:
+        """Ask the kernel about several sockets, with one message to it. At most `MOST_AT_ONCE`: the answers are queued.
+
+        For each its state, or why there is none. Raises OSError where the kernel does not answer.
+        """
+        first = self._sequence + 1
+        self._sequence += len(keys)
+        questions = (
+            _question(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, number, key, _WITH_INFO)
+            for number, key in enumerate(keys, first)
+        )
+        self._socket.send(b"".join(questions))
+        answers: dict[int, KernelState | OSError] = {}
+        while len(answers) < len(keys):
+            number, answer = self._answer()
+            if number >= first:
+                answers[number] = _state_or_failure(answer)
+        return [answers[number] for number in range(first, first + len(keys))]
 
     def destroy(self, key: SocketKey) -> None:
         """End the connection as `ss --kill` does: its holders get ECONNABORTED.
@@ -130,19 +150,41 @@ class Diag:
 
     def _ask(self, kind: int, flags: int, key: SocketKey, extensions: int) -> bytes:
         self._sequence += 1
-        body = _REQUEST.pack(key.family, socket.IPPROTO_TCP, extensions, 0xFFFFFFFF) + key.pack()
-        self._socket.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, self._sequence, 0) + body)
+        self._socket.send(_question(kind, flags, self._sequence, key, extensions))
         while True:
-            data = self._socket.recv(16384)
-            length, answer, _, sequence, _ = _HEADER.unpack_from(data)
-            if sequence != self._sequence:
+            number, answer = self._answer()
+            if number != self._sequence:
                 continue  # the late answer to a question that was given up
-            if answer == _NLMSG_ERROR:
-                (code,) = _ERROR.unpack_from(data, _HEADER.size)
-                if code:
-                    raise OSError(-code, os.strerror(-code))
-                return b""
-            return data[_HEADER.size : length]
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
+
+    def _answer(self) -> tuple[int, bytes | OSError]:
+        """The next answer: to which question, and what it is, or the kernel's error. Raises OSError."""
+        data = self._socket.recv(16384)
+        length, answer, _, sequence, _ = _HEADER.unpack_from(data)
+        if answer != _NLMSG_ERROR:
+            return sequence, data[_HEADER.size : length]
+        (code,) = _ERROR.unpack_from(data, _HEADER.size)
+        return sequence, OSError(-code, os.strerror(-code)) if code else b""
+
+
+MOST_AT_ONCE = 32  # questions: their answers take no more than a tenth of what a socket's queue holds
+_WITH_INFO = 1 << (_INET_DIAG_INFO - 1)
+
+
+def _question(kind: int, flags: int, number: int, key: SocketKey, extensions: int) -> bytes:
+    body = _REQUEST.pack(key.family, socket.IPPROTO_TCP, extensions, 0xFFFFFFFF) + key.pack()
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body
+
+
+def _state_or_failure(answer: bytes | OSError) -> KernelState | OSError:
+    if isinstance(answer, OSError):
+        return answer
+    try:
+        return _state(answer)
+    except OSError as failure:
+        return failure
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -155,7 +197,9 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += (length + 3) & ~3
 
 
-def _state(found: dict[int, bytes]) -> KernelState:
+def _state(answer: bytes) -> KernelState:
+    """Of a ``struct inet_diag_msg`` with its attributes. Raises OSError where it lacks the counts."""
+    found = dict(_attributes(answer[_MESSAGE:]))
     tls = dict(_attributes(dict(_attributes(found.get(_INET_DIAG_ULP_INFO, b""))).get(_ULP_INFO_TLS, b"")))
     info = found.get(_INET_DIAG_INFO, b"")
     if len(info) < _BYTES_SENT + 8:
@@ -172,4 +216,5 @@ def _state(found: dict[int, bytes]) -> KernelState:
         rx=text(_TLS_RXCONF, _CONFIGURATIONS),
         bytes_sent=int.from_bytes(info[_BYTES_SENT : _BYTES_SENT + 8], _ORDER),
         bytes_received=int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], _ORDER),
+        state=_STATES.get(answer[1], "ended"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class LivePolicy:
         check(policy)
         self._check = check
         self._state = (policy, 0)
+        self._changed = dict.fromkeys(policy.texts, time.time_ns())
 
     @property
     def current(self) -> Policy:
@@ -38,6 +40,15 @@ class LivePolicy:
     def generation(self) -> int:
         """How often the policy has changed: a cache's key."""
         return self._state[1]
+
+    def changed(self, name: str) -> int:
+        """Since when a setting has been what it is, in nanoseconds since 1970."""
+        return self._changed[name]
+
+    def check(self, name: str, text: str) -> None:
+        """Refuse the beginning of a setting's text that no more text can mend; raises `BadValue`. Nothing changes."""
+        if (policy := self.current.check_so_far(name, text)) is not None:
+            self._check(policy)
 
     def set(self, name: str, text: str) -> None:
         """Change one setting; raises `BadValue`, and then nothing has changed."""
@@ -50,4 +61,6 @@ class LivePolicy:
     def put(self, policy: Policy) -> None:
         """Put another policy in force, as one read again from its file."""
         self._check(policy)
+        now = time.time_ns()
+        self._changed |= {name: now for name, text in policy.texts.items() if text != self.current.text(name)}
         self._state = (policy, self.generation + 1)

@@ -45,6 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ffdhe6144": (),
     "ffdhe8192": (),
 }
+GROUP_NAMES: tuple[str, ...] = tuple(alias for name, aliases in GROUPS.items() for alias in (name, *aliases))
 # The hybrid is offered, not put first: its key share makes a ClientHello of 1.5 kB out of one of 0.3 kB and costs
 # both ends together 0.2 ms, and a server that does not know it answers with a HelloRetryRequest, one more round trip.
 DEFAULT_GROUPS = ("x25519", "X25519MLKEM768", "secp256r1", "secp384r1")
@@ -105,6 +106,13 @@ def tokens_untrusted(text: str) -> tuple[str, ...]:
     tokens = tuple(filter(None, _SEPARATORS.split(clean_untrusted(text))))
     _refuse_duplicates(tokens, tokens)
     return tokens
+
+
+def split_untrusted(text: str) -> tuple[str, str]:
+    """The beginning of a list: the words with a separator behind them, and the last one, which may be cut short."""
+    last = _SEPARATORS.split(text)[-1]
+    whole = text.removesuffix(last) if last else text
+    return whole if any(_SEPARATORS.split(whole)) else "", last
 
 
 def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
@@ -171,10 +179,10 @@ def _name(what: str, names: Mapping[str, str]) -> Callable[[str], str]:
     return resolve
 
 
-_GROUP_NAMES = {alias: name for name, aliases in GROUPS.items() for alias in (name, *aliases)}
+_GROUP_ALIASES = {alias: name for name, aliases in GROUPS.items() for alias in (name, *aliases)}
 _resolve_ciphersuite = _suite(TLSVersion.TLSv1_3, "ciphers")
 _resolve_cipher = _suite(TLSVersion.TLSv1_2, "ciphersuites")
-_resolve_group = _name("group", _GROUP_NAMES)
+_resolve_group = _name("group", _GROUP_ALIASES)
 _resolve_signature = _name("signature algorithm", {name: name for name in SIGNATURE_ALGORITHMS})
 
 

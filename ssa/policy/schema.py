@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ssa.policy import compliance
 from ssa.policy.parsers import (
     DATA_PATHS,
     DEFAULT_GROUPS,
+    GROUP_NAMES,
     GROUPS,
     MAX_TEXT,
     SIGNATURE_ALGORITHMS,
@@ -34,12 +36,15 @@ from ssa.policy.parsers import (
     parse_ttl_untrusted,
     parse_version_untrusted,
     quoted,
+    split_untrusted,
     tokens_untrusted,
 )
-from ssa.suites import SUITES, Suite, TLSVersion
+from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ssa.policy.compliance import Made
 
 __all__ = [
     "GROUPS",
@@ -151,8 +156,10 @@ class Setting(Generic[T]):
         show: value to text, for a value that nobody wrote (a narrowed one).
         narrow: the policy's value and the request's to the one that counts; raises `Loosening`.
         stricter: which way is stricter, in words.
-        many: the value is a list, one word a line.
         doc: one line, with units.
+        many: the value is a list, one word a line.
+        unmet: how a live connection does not meet a policy's value, in words, or nothing. Every setting has one.
+        words: all words that there are, where there is a list of them.
     """
 
     name: str
@@ -163,6 +170,24 @@ class Setting(Generic[T]):
     stricter: str
     doc: str
     many: bool = False
+    unmet: Callable[[Made, Policy], str] | None = None
+    words: tuple[str, ...] = ()
+
+    def is_whole(self, text: str) -> bool:
+        """Whether nothing more can come of the value: a single one has ended with its line."""
+        return not self.many and "\n" in text.lstrip()
+
+    def check_so_far_untrusted(self, text: str) -> None:
+        """Refuse the beginning of a text that no more text can make a value. Raises `BadValue`.
+
+        The last word may be cut short, unless a separator is behind it.
+        """
+        clean_untrusted(text)
+        whole, last = split_untrusted(text) if self.many else ("", text.strip())
+        if self.words and not any(word.startswith(last) for word in self.words):
+            self.parse(text)  # it says what is wrong
+        if whole:
+            self.parse(whole)
 
     def text_untrusted(self, text: str) -> str:
         """The text as it will be read back: as written, one word of a list a line."""
@@ -178,6 +203,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_min_version,
         "higher",
         "Lowest protocol version: TLSv1.2 or TLSv1.3. The kernel has no others.",
+        unmet=compliance.unmet_min_version,
+        words=tuple(VERSIONS),
     ),
     Setting(
         "max_version",
@@ -187,6 +214,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_max_version,
         "lower",
         "Highest protocol version: TLSv1.2 or TLSv1.3, not below min_version.",
+        unmet=compliance.unmet_max_version,
+        words=tuple(VERSIONS),
     ),
     Setting(
         "ciphersuites",
@@ -197,6 +226,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         "fewer",
         "TLS 1.3 cipher suites in order of preference.",
         many=True,
+        unmet=compliance.unmet_ciphersuites,
+        words=(*SUITES, *BY_OPENSSL_NAME),
     ),
     Setting(
         "ciphers",
@@ -207,6 +238,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         "fewer",
         "TLS 1.2 cipher suites in order of preference, by IANA's names or OpenSSL's.",
         many=True,
+        unmet=compliance.unmet_ciphers,
+        words=(*SUITES, *BY_OPENSSL_NAME),
     ),
     Setting(
         "groups",
@@ -217,6 +250,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         "fewer",
         "Key exchange groups in order of preference.",
         many=True,
+        unmet=compliance.unmet_groups,
+        words=GROUP_NAMES,
     ),
     Setting(
         "signature_algorithms",
@@ -227,6 +262,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         "fewer",
         "Signature algorithms accepted in the handshake and in certificates, in order of preference.",
         many=True,
+        unmet=compliance.unmet_signatures,
+        words=SIGNATURE_ALGORITHMS,
     ),
     Setting(
         "min_rsa_bits",
@@ -236,6 +273,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_bits,
         "higher",
         "Smallest RSA key in a peer's certificate chain, in bits: 1024 to 16384.",
+        unmet=compliance.unmet_bits,
     ),
     Setting(
         "trust_store",
@@ -245,6 +283,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_never,
         "set by the administrator only",
         "Where the trust anchors are: system, or the absolute path of a PEM file or of a directory of them.",
+        unmet=compliance.unmet_trust,
     ),
     Setting(
         "alpn",
@@ -255,6 +294,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "fewer",
         "Application protocols to offer (ALPN), in order of preference; a program may narrow them. Empty: its own.",
         many=True,
+        unmet=compliance.unmet_alpn,
     ),
     Setting(
         "handshake_timeout",
@@ -264,6 +304,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_seconds,
         "shorter",
         "Longest time for a handshake, in seconds: a decimal number above 0, up to 3600.",
+        unmet=compliance.unmet_timeout,
     ),
     Setting(
         "session_ttl",
@@ -273,6 +314,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_ttl,
         "shorter",
         "How long a session may be resumed, in seconds: 0 (never) to 604800 (a week).",
+        unmet=compliance.unmet_ttl,
     ),
     Setting(
         "data_path",
@@ -282,6 +324,8 @@ _ROWS: tuple[Setting[Any], ...] = (
         _narrow_data_path,
         "one of the two",
         "Who does the record crypto: ktls (the kernel), relay (the daemon), or ktls-or-relay (the kernel if it can).",
+        unmet=compliance.unmet_data_path,
+        words=DATA_PATHS,
     ),
 )
 
@@ -343,6 +387,25 @@ class Policy:
             except BadValue as bad:
                 raise BadValue(f"{name}: {bad}") from None
         return self._with(values, written)
+
+    def unmet(self, made: Made) -> Sequence[str]:
+        """Which settings a live connection does not meet, and how, as ``groups: x25519 is not among secp256r1``."""
+        found = ((row.name, row.unmet(made, self)) for row in _ROWS if row.unmet)
+        return [f"{name}: {words}" for name, words in found if words]
+
+    def check_so_far(self, name: str, text: str) -> Policy | None:
+        """Refuse the beginning of a setting's text that no more text can mend. Raises `BadValue`.
+
+        What is whole already makes the changed policy.
+        """
+        row = setting_untrusted(name)
+        if row.is_whole(text):
+            return self.replace(name, text)
+        try:
+            row.check_so_far_untrusted(text)
+        except BadValue as bad:
+            raise BadValue(f"{name}: {bad}") from None
+        return None
 
     def with_values(self, values: Mapping[str, Any]) -> Policy:
         """The policy with some typed values replaced, as by a request: their text is the canonical one."""

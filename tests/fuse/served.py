@@ -22,7 +22,7 @@ from ssa.policy.live import LivePolicy
 from ssa.policy.schema import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class KernelState:
     rx: str = "sw"
     bytes_sent: int = 1234
     bytes_received: int = 5678
+    state: str = "open"
 
 
 @dataclass
@@ -59,6 +60,8 @@ class FixedSocket:
     local: str = "127.0.0.1:50000"
     remote: str = "127.0.0.1:443"
     ended: bool = False
+    presented: tuple[bytes, ...] = ()
+    credential: str = ""
     state: KernelState | OSError = KernelState()
 
     def kernel(self) -> KernelState:
@@ -66,8 +69,8 @@ class FixedSocket:
             raise self.state
         return self.state
 
-    def compliant(self, policy: Policy) -> bool:
-        return policy.min_version.label <= "TLSv1.2"
+    def unmet(self, policy: Policy) -> list[str]:
+        return [] if policy.min_version.label <= "TLSv1.2" else ["min_version: TLSv1.2 is below TLSv1.3"]
 
     def end(self) -> None:
         self.ended = True
@@ -85,6 +88,48 @@ class FixedSockets:
     def get(self, number: int, /) -> FixedSocket | None:
         return self.by_id.get(number)
 
+    def all(self) -> list[FixedSocket]:
+        return list(self.by_id.values())
+
+    def ask(self, sockets: Sequence[FixedSocket], /) -> list[KernelState | OSError]:
+        return [socket.state for socket in sockets]
+
+
+@dataclass(frozen=True)
+class FixedListener:
+    """A listener of plain values."""
+
+    id: int
+    local: str = "0.0.0.0:443"
+    hostname: str = ""
+    protocol: str = "TLS"
+    pid: int = 4712
+    uid: int = 1000
+    exe: str = "/usr/sbin/served"
+    opened: float = 1_700_000_000.5
+
+    def credentials(self) -> list[str]:
+        return ["www", "mail"]
+
+    def alpn(self) -> list[str]:
+        return ["h2"]
+
+
+@dataclass
+class FixedListeners:
+    """Listeners in a dictionary."""
+
+    by_id: dict[int, FixedListener] = field(default_factory=lambda: {90: FixedListener(90)})
+
+    def ids(self) -> list[int]:
+        return list(self.by_id)
+
+    def get(self, number: int, /) -> FixedListener | None:
+        return self.by_id.get(number)
+
+    def all(self) -> list[FixedListener]:
+        return list(self.by_id.values())
+
 
 @dataclass
 class FixedView:
@@ -92,6 +137,8 @@ class FixedView:
 
     sockets: FixedSockets
     version: str = "0.0.test"
+    started: float = 1_700_000_000.0
+    listeners: FixedListeners = field(default_factory=FixedListeners)
     policy: LivePolicy = field(default_factory=lambda: LivePolicy(Policy.default()))
     kernel: Mapping[str, str] = field(
         default_factory=lambda: {"tls": "yes", "ciphers": "aes-gcm-128\naes-gcm-256", "rekey": "no"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,7 +165,8 @@ SHELL = [
     ("wc -l < sockets/1/verdicts", "2\n"),
     ("cp policy/min_version /dev/stdout", "TLSv1.2\n"),
     ("read v < policy/min_version; echo $v", "TLSv1.2\n"),
-    ("ls", "credentials\nkernel\npolicy\nsockets\nstats\nversion\n"),
+    ("ls", "credentials\nkernel\nlisteners\npolicy\nsockets\nsockets.jsonl\nstats\nversion\n"),
+    ("printf TLSv1.3 | dd of=policy/min_version bs=1 2>/dev/null; cat policy/min_version", "TLSv1.3\n"),
     (
         "mkdir credentials/a && ls credentials/a && cat credentials/a/*s && rmdir credentials/a",
         "certificate\nhostnames\nkey\n\n",
@@ -174,7 +176,7 @@ SHELL = [
     ("find . -name cipher | sort", "./sockets/1/cipher\n./sockets/2/cipher\n./sockets/3/cipher\n"),
     (
         "stat -c '%A %s' policy/alpn version sockets/1/close policy",
-        "-rw-r--r-- 4096\n-r--r--r-- 4096\n--w------- 4096\ndrwxr-xr-x 0\n",
+        "-rw-r--r-- 1\n-r--r--r-- 9\n--w------- 0\ndrwxr-xr-x 0\n",
     ),
     ("ls -l policy | wc -l", f"{1 + len(SETTINGS)}\n"),
     ("test -d sockets/1 && ! test -e sockets/9 && echo fine", "fine\n"),
@@ -186,7 +188,10 @@ SHELL = [
 REFUSED = [
     ("echo TLSv1.1 > policy/min_version", "I/O error|Invalid argument"),
     ("echo junk | tee policy/min_version", "Invalid argument"),
-    ("printf TLSv1.3 | dd of=policy/min_version bs=1", "Invalid argument"),
+    ("printf TLSv1.1 | dd of=policy/min_version bs=1", "Invalid argument"),
+    ("echo 12 > policy/min_rsa_bits", "I/O error|Invalid argument"),
+    ("printf 12 | tee policy/min_rsa_bits", "Invalid argument"),
+    ("echo relative > policy/trust_store", "I/O error|Invalid argument"),
     ("head -c 4097 /dev/zero | dd of=policy/min_version bs=8k iflag=fullblock", "Invalid argument"),
     ("head -c 300000 /dev/zero | dd of=policy/min_version bs=300000 iflag=fullblock", "Invalid argument"),
     ("sed -i s/2/3/ policy/min_version", "couldn't open temporary file"),
@@ -229,7 +234,16 @@ def test_refused_and_nothing_changed(ssa: Served, script: str, message: str) -> 
     assert done.returncode != 0
     assert any(words in done.stderr for words in message.split("|")), done.stderr
     assert {path: path.read_bytes() for path in (ssa.root / "policy").iterdir()} == before
-    assert ls(ssa.root) == ["credentials", "kernel", "policy", "sockets", "stats", "version"]
+    assert ls(ssa.root) == [
+        "credentials",
+        "kernel",
+        "listeners",
+        "policy",
+        "sockets",
+        "sockets.jsonl",
+        "stats",
+        "version",
+    ]
     assert ls(ssa.root / "credentials") == []
     Path("/tmp/ssa-stolen").unlink(missing_ok=True)
 
@@ -240,13 +254,15 @@ def test_refusal_is_logged(ssa: Served) -> None:
     assert ssa.logged("'TLSv1.7' is not supported: ssa knows no other versions, expected TLSv1.2 or TLSv1.3")
 
 
-def test_each_write_of_one_descriptor_is_a_store(ssa: Served) -> None:
+def test_a_value_counts_when_it_is_closed(ssa: Served) -> None:
     descriptor = os.open(ssa.root / "policy/min_rsa_bits", os.O_RDWR)
     try:
         assert os.write(descriptor, b"3072\n") == 5
+        assert os.pread(descriptor, 100, 0) == b"2048\n"
         with pytest.raises(OSError, match="Invalid argument"):
-            os.write(descriptor, b"nothing")
-        assert os.write(descriptor, b"4096\n") == 5
+            os.write(descriptor, b"4096\n")  # there is a value
+        assert os.pwrite(descriptor, b"4096\n", 0) == 5  # another one
+        os.fsync(descriptor)
         assert os.pread(descriptor, 100, 0) == b"4096\n"
         assert os.pread(descriptor, 2, 2) == b"96"
     finally:
@@ -258,9 +274,8 @@ def test_python_reads_and_writes_in_place(ssa: Served) -> None:
         assert file.read() == "TLSv1.2\n"
         file.seek(0)
         file.write("TLSv1.3\n")
-        file.flush()
-        file.seek(0)
-        assert file.read() == "TLSv1.3\n"
+        file.truncate()
+    assert (ssa.root / "policy/min_version").read_text() == "TLSv1.3\n"
 
 
 def test_readers_see_one_value_or_the_other(ssa: Served) -> None:
@@ -290,12 +305,45 @@ def test_readers_see_one_value_or_the_other(ssa: Served) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
 def test_another_user_reads_and_does_not_write(ssa: Served) -> None:
     nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups sh -c "
-    assert ssa.sh(f"{nobody} 'cat policy/min_version sockets/1/pid'").stdout == "TLSv1.2\n4711\n"
+    assert ssa.sh(f"{nobody} 'cat policy/min_version'").stdout == "TLSv1.2\n"
     for script in ("echo TLSv1.3 > policy/min_version", "echo 1 > sockets/1/close", "> policy/new"):
         done = ssa.sh(f"{nobody} '{script}'")
         assert done.returncode != 0
         assert "Permission denied" in done.stderr
     assert ssa.sh("cat policy/min_version").stdout == "TLSv1.2\n"
+
+
+# --- who sees what ---
+
+
+def as_user(uid: int, script: str) -> str:
+    return f"setpriv --reuid={uid} --regid={uid} --clear-groups sh -c '{script}'"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
+@pytest.mark.parametrize("directory", ["sockets/1", "listeners/90"])
+def test_a_socket_is_its_users(ssa: Served, directory: str) -> None:
+    assert ssa.sh(f"stat -c '%a %u' {directory} {directory}/pid").stdout == "500 1000\n400 1000\n"
+    assert ssa.sh(as_user(1000, f"cat {directory}/uid; ls {directory} | wc -l")).stdout.startswith("1000\n")
+    for script in (f"cat {directory}/uid", f"ls {directory}", f"cd {directory}", f"stat {directory}/exe"):
+        done = ssa.sh(as_user(1001, script))
+        assert done.returncode != 0
+        assert "Permission denied" in done.stderr or "can't cd" in done.stderr
+    assert ssa.sh(as_user(1001, "ls sockets")).stdout == "1\n2\n3\n"  # as /proc lists the processes of others
+    assert ssa.sh(f"cat {directory}/uid").stdout == "1000\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
+def test_all_sockets_in_one_file_are_the_readers_own(ssa: Served) -> None:
+    for uid, count in ((0, 4), (1000, 4), (1001, 0)):
+        assert ssa.sh(as_user(uid, "wc -l < sockets.jsonl")).stdout == f"{count}\n"
+    assert ssa.sh("jq -r .id sockets.jsonl").stdout == "90\n1\n2\n3\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become another user")
+def test_who_may_close_a_socket(ssa: Served) -> None:
+    assert "Permission denied" in ssa.sh(as_user(1001, "echo 1 > sockets/1/close")).stderr
+    assert ssa.sh(as_user(1000, "echo 1 > sockets/1/close")).returncode == 0
 
 
 # --- credentials ---
@@ -414,6 +462,186 @@ def test_another_user_makes_no_credentials(shared: Served, credential: Path) -> 
         assert "Permission denied" in done.stderr
 
 
+def test_a_certificate_is_what_is_newer(shared: Served, credential: Path, tmp_path: Path) -> None:
+    """cp -u and test -nt go by the time of the last change, in both directions."""
+    (tmp_path / "copy.pem").write_bytes(b"older")
+    os.utime(tmp_path / "copy.pem", (1, 1))
+    assert shared.sh("cp -u credentials/www/certificate $PEM/copy.pem && cmp credentials/www/certificate $PEM/copy.pem")
+    assert (tmp_path / "copy.pem").read_bytes() == OLD.pem
+    assert shared.sh("[ $PEM/copy.pem -nt credentials/www/certificate ] && echo newer").stdout == "newer\n"
+    time.sleep(0.02)
+    (credential / "key").write_bytes(NEW.key_pem)
+    (credential / "certificate").write_bytes(NEW.pem)
+    assert shared.sh("[ credentials/www/certificate -nt $PEM/copy.pem ] && echo newer").stdout == "newer\n"
+    assert shared.sh("cp -u credentials/www/certificate $PEM/copy.pem").returncode == 0
+    assert (tmp_path / "copy.pem").read_bytes() == NEW.pem
+    os.utime(tmp_path / "old.pem", (1, 1))
+    assert shared.sh("cp -u $PEM/old.pem credentials/www/certificate").returncode == 0  # older: nothing is done
+    assert (credential / "certificate").read_bytes() == NEW.pem
+    shared.sh("mkdir credentials/new; cp -u $PEM/old.pem credentials/new/certificate")  # newer than none
+    assert shared.sh("cat credentials/new/certificate; rmdir credentials/new").stdout.encode() == OLD.pem
+
+
+# How a file $1 is copied to $2 by the size that it says it has, or by reading to its end.
+COPIERS = {
+    "cp": 'cp "$1" "$2"',
+    "cp -a": 'cp -a "$1" "$2"',
+    "cp sparse": 'cp --sparse=always "$1" "$2"',
+    "install": 'install "$1" "$2"',
+    "rsync": 'rsync -t "$1" "$2"',
+    "rsync whole": 'rsync --inplace --checksum "$1" "$2"',
+    "tar": 'tar -cf - "$1" | tar -xOf - > "$2"',
+    "tar pax": 'tar --format=pax -cf "$2.tar" "$1" && tar -xOf "$2.tar" > "$2"',
+    "dd": 'dd status=none if="$1" of="$2"',
+    "cat": 'cat "$1" > "$2"',
+    "python": """python3 -c 'import shutil, sys; shutil.copy2(sys.argv[1], sys.argv[2])' "$1" "$2" """,
+    "sendfile": """python3 -c '
+import os, sys
+with open(sys.argv[1], "rb") as a, open(sys.argv[2], "wb") as b: os.sendfile(b.fileno(), a.fileno(), 0, 1 << 20)' \
+"$1" "$2" """,
+    "mmap": """python3 -c '
+import mmap, sys
+with open(sys.argv[1], "rb") as a, open(sys.argv[2], "wb") as b:
+    b.write(mmap.mmap(a.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ))' "$1" "$2" """,
+}
+COPIED = ["credentials/www/certificate", "credentials/www/hostnames", "policy/ciphers", "policy/alpn", "stats/failures",
+          "sockets/1/peer_cert", "sockets/1/verdicts", "sockets.jsonl", "kernel/ciphers"]  # fmt: skip
+
+
+@pytest.mark.parametrize("copier", COPIERS)
+def test_a_copy_is_whole(shared: Served, credential: Path, tmp_path: Path, copier: str) -> None:
+    (credential / "key").write_bytes(NEW.key_pem)
+    (credential / "certificate").write_bytes((tmp_path / "long.pem").read_bytes())
+    (tmp_path / "copy.sh").write_text(COPIERS[copier])
+    for name in COPIED:
+        if copier == "mmap" and name in ("stats/failures", "sockets.jsonl"):
+            continue  # its kernel maps by pages
+        done = shared.sh(f"sh -e $PEM/copy.sh {name} $PEM/copied")
+        assert (done.returncode, done.stderr) == (0, ""), name
+        assert (tmp_path / "copied").read_bytes() == (shared.root / name).read_bytes(), name
+        assert shared.sh(f"cmp {name} $PEM/copied; cmp -s {name} $PEM/copied; diff {name} $PEM/copied").stdout == ""
+        (tmp_path / "copied").unlink()
+
+
+def test_a_whole_directory_is_copied(shared: Served, credential: Path, tmp_path: Path) -> None:
+    (credential / "key").write_bytes(NEW.key_pem)
+    (credential / "certificate").write_bytes((tmp_path / "long.pem").read_bytes())
+    for script in (
+        "tar -c --exclude=key credentials policy stats | tar -x -C $PEM/to",
+        "rsync -rt --exclude=key credentials policy stats $PEM/to",
+        "cp -r policy stats $PEM/to; d=credentials/www; mkdir -p $PEM/to/$d; cp $d/*s $d/c* $PEM/to/$d",
+    ):
+        (tmp_path / "to").mkdir()
+        done = shared.sh(script)
+        assert (done.returncode, done.stderr) == (0, ""), script
+        for copied in (path for path in (tmp_path / "to").rglob("*") if path.is_file()):
+            name = copied.relative_to(tmp_path / "to")
+            assert copied.read_bytes() == (shared.root / name).read_bytes(), name
+        assert len(list((tmp_path / "to").rglob("*"))) > len(SETTINGS) + 4
+        shutil.rmtree(tmp_path / "to")
+
+
+def test_no_cut_copy_of_what_changes_meanwhile(shared: Served, credential: Path, tmp_path: Path) -> None:
+    """Copied while it is renewed all the time: each copy is whole, or the copier says that it failed."""
+    long = (tmp_path / "long.pem").read_bytes()
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.is_set():
+            for text in (NEW.pem, long):
+                (credential / "certificate").write_bytes(text)
+
+    (credential / "key").write_bytes(NEW.key_pem)
+    writer = threading.Thread(target=renew)
+    writer.start()
+    try:
+        for script in (COPIERS[name] for name in ("cp", "install", "rsync", "tar pax") for _ in range(10)):
+            (tmp_path / "copy.sh").write_text(script)
+            (tmp_path / "copied").unlink(missing_ok=True)
+            if shared.sh("sh -e $PEM/copy.sh credentials/www/certificate $PEM/copied").returncode == 0:
+                assert (tmp_path / "copied").read_bytes() in (NEW.pem, long), script
+    finally:
+        done.set()
+        writer.join()
+
+
+# --- values that come in several writes ---
+
+NAMES = [f"host{number}.{'x' * 20}.example" for number in range(300)]
+# What writes the lines of $PEM/names into credentials/www/hostnames, in pieces of its own choosing.
+LISTERS = [
+    "sort $PEM/names > credentials/www/hostnames",
+    "sort -o credentials/www/hostnames $PEM/names",
+    "awk '{print}' $PEM/names > credentials/www/hostnames",
+    "sed s/x/x/ $PEM/names > credentials/www/hostnames",
+    "sed -n 'w credentials/www/hostnames' $PEM/names",
+    "jq -Rr . $PEM/names > credentials/www/hostnames",
+    "cat $PEM/names | tee credentials/www/hostnames >/dev/null",
+    "python3 -c 'import sys; [print(line, end=str()) for line in sys.stdin]' < $PEM/names > credentials/www/hostnames",
+    "python3 -uc 'import sys; [print(line, end=str()) for line in sys.stdin]' < $PEM/names > credentials/www/hostnames",
+    "perl -ne print $PEM/names > credentials/www/hostnames",
+    "while read name; do echo $name; done < $PEM/names > credentials/www/hostnames",
+    "bash -c 'printf \"%s\\n\" $(cat $PEM/names) > credentials/www/hostnames'",
+    "dd status=none bs=100 if=$PEM/names of=credentials/www/hostnames",
+    "cp $PEM/names credentials/www/hostnames",
+    "sort $PEM/names >> credentials/www/hostnames",
+    "tr '\\n' , < $PEM/names > credentials/www/hostnames",
+]
+
+
+@pytest.mark.parametrize("script", LISTERS)
+def test_a_list_that_comes_in_pieces(shared: Served, credential: Path, tmp_path: Path, script: str) -> None:
+    (tmp_path / "names").write_text("".join(f"{name}\n" for name in NAMES))
+    done = shared.sh(script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted((credential / "hostnames").read_text().split()) == sorted(NAMES)
+
+
+# Those that do not say so if a write fails: perl, and a shell that goes on; and what begins anew with each write.
+QUIET = ("perl", "while read", " -o ", "-uc")
+
+
+@pytest.mark.parametrize("script", [script for script in LISTERS if not any(map(script.__contains__, QUIET))])
+def test_one_bad_name_among_many_is_told(shared: Served, credential: Path, tmp_path: Path, script: str) -> None:
+    """Also to those that do not look at close(2), as the bad one has a newline behind it; and none is in force."""
+    (tmp_path / "names").write_text("".join(f"{name}\n" for name in (*NAMES[:150], "a:443", *NAMES[150:])))
+    assert shared.sh(script).returncode != 0
+    assert (credential / "hostnames").read_bytes() == b"old.example\n"
+
+
+def test_a_writer_that_is_killed_changes_nothing(shared: Served, credential: Path) -> None:
+    for opener in (
+        "exec python3 -uc '{}' > credentials/www/hostnames",
+        "{{ python3 -uc '{}'; }} > credentials/www/hostnames",
+        "( ( ( python3 -uc '{}'; : ); : ); : ) > credentials/www/hostnames; false",
+        """exec python3 -uc 'import sys, threading
+def main():
+    sys.stdout = open("credentials/www/hostnames", "w", 1); {}
+threading.Thread(target=main).start()'""",
+        'exec python3 -uc \'import sys; sys.stdout = open("credentials/www/hostnames", "w", 1); {}\'',
+    ):
+        code = 'print("a.example"); import os, signal; os.kill(os.getpid(), signal.SIGKILL)'
+        assert shared.sh(opener.format(code)).returncode != 0
+        assert (credential / "hostnames").read_bytes() == b"old.example\n", opener
+    assert shared.logged("its writer was killed before the end of it")
+
+
+def test_nothing_is_in_force_before_the_end(shared: Served, credential: Path) -> None:
+    with (credential / "hostnames").open("w") as file:
+        for name in NAMES:
+            file.write(f"{name}\n")
+            file.flush()
+        assert (credential / "hostnames").read_bytes() == b"old.example\n"
+    assert (credential / "hostnames").read_text().split() == NAMES
+
+
+def test_more_than_a_value_can_be_is_not_gathered(shared: Served, credential: Path) -> None:
+    done = shared.sh("yes a.example | head -c 10000000 > credentials/www/hostnames")
+    assert done.returncode != 0
+    assert "Invalid argument" in done.stderr
+    assert (credential / "hostnames").read_bytes() == b"old.example\n"
+
+
 # --- processes that come and go ---
 
 
@@ -424,7 +652,7 @@ def test_a_socket_goes(root: Path) -> None:
         assert served.process.stdout
         assert served.process.stdout.readline() == "gone\n"
         assert file.read(100) == b"server.example\n"
-        assert os.fstat(file.fileno()).st_size == 4096
+        assert os.fstat(file.fileno()).st_size == len(b"server.example\n")
     assert ls(root / "sockets") == ["2", "3"]
     with pytest.raises(FileNotFoundError):
         (root / "sockets/1/hostname").read_bytes()

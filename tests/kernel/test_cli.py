@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import pwd
 import re
 import signal
 import socket
@@ -223,10 +224,11 @@ def connected(ssad, pki, tmp_path):
 def test_ls(connected):
     number, port = connected
     rows = run("ls").stdout.decode().splitlines()
-    assert rows[0].split()[:3] == ["ID", "PID", "PROGRAM"]
-    assert rows[1].split()[:2] == [str(number), str(os.getpid())]
+    assert rows[0].split()[:3] == ["ID", "USER", "PID"]
+    assert rows[1].split()[:3] == [str(number), pwd.getpwuid(os.getuid()).pw_name, str(os.getpid())]
     assert f"127.0.0.1:{port}" in rows[1]
     (found,) = json.loads(run("ls", "--json").stdout)
+    assert found["script"] == "-m pytest"
     assert (found["id"], found["pid"], found["exe"]) == (number, os.getpid(), os.path.realpath(sys.executable))
     assert (found["version"], found["data_path"]) == ("TLSv1.3", "ktls")
     assert found["bytes_sent"] > 200
@@ -332,8 +334,8 @@ def test_who_is_not_root_may_look_only(ssad, connected, site):
         "group": 65534,
         "extra_groups": [],
     }
-    assert str(number).encode() in run("ls", **nobody).stdout
-    assert run("show", number, **nobody).returncode == 0
+    assert run("ls", **nobody).stdout == b"no TLS sockets\nand 1 of other users, which root can see\n"
+    assert "is another user's" in told(run("show", number, **nobody))
     assert run("policy", **nobody).returncode == 0
     assert "only the user that ssad runs as" in told(run("policy", "set", "min_version", "TLSv1.3", **nobody))
     assert "Permission denied" in told(run("policy", "save", **nobody))

@@ -1,7 +1,9 @@
 """The second and third promise: who is at the other end, and a policy that changes what everyone gets from then on."""
 
 import errno
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -137,7 +139,7 @@ def test_min_version_as_promised(ssad, pki, tmp_path):
         assert ssad.get(f"sockets/{number}/compliant") == "yes\n"
         assert shell(f"echo TLSv1.3 > {ssad.mount}/policy/min_version").returncode == 0
         assert ssad.get("policy/min_version") == "TLSv1.3\n"
-        assert ssad.get(f"sockets/{number}/compliant") == "no\n"
+        assert ssad.get(f"sockets/{number}/compliant") == "no: min_version: TLSv1.2 is below TLSv1.3\n"
         with pytest.raises(ssa.HandshakeError, match="protocol_version"):
             ssa.connect_tls("localhost", port)
         os.write(fd, b"GET /hello HTTP/1.0\r\n\r\n")  # what was made before is left alone
@@ -268,3 +270,184 @@ def test_a_socket_that_is_bound_to_a_device(ssad, server):
         with Daemon() as daemon:
             number = daemon.ask(Connect("localhost"), sock).socket_id
         assert ssad.get(f"sockets/{number}/tx") == "sw\n"
+
+
+# --- compliant --------------------------------------------------------------------------------------------------------
+
+
+def compliant(ssad):
+    return ssad.get(f"sockets/{ssad.sockets()[0]}/compliant").strip()
+
+
+# A setting, the value in force when the socket is made, the one that is written then, and what the socket lacks.
+NARROWED = [
+    ("min_version", None, "TLSv1.3", None),
+    ("max_version", None, "TLSv1.2", "TLSv1.3 is above TLSv1.2"),
+    (
+        "ciphersuites",
+        "TLS_AES_128_GCM_SHA256",
+        "TLS_AES_256_GCM_SHA384",
+        "TLS_AES_128_GCM_SHA256 is not among TLS_AES_256_GCM_SHA384",
+    ),
+    ("ciphers", None, "ECDHE-ECDSA-AES128-GCM-SHA256", None),
+    ("groups", "x25519", "secp384r1 secp256r1", "x25519 is not among secp384r1, secp256r1"),
+    (
+        "signature_algorithms",
+        None,
+        "ecdsa_secp384r1_sha384 ed25519",
+        "ecdsa_secp256r1_sha256 is not among ecdsa_secp384r1_sha384, ed25519",
+    ),
+    ("alpn", "h2", "http/1.1", "h2 is not among http/1.1"),
+    ("data_path", "ktls", "relay", "ktls is not relay"),
+    ("handshake_timeout", None, "0.0001", r"it took \S+ s, more than 0.0001 s"),
+    ("session_ttl", None, "0", None),
+]
+
+
+@pytest.mark.parametrize("narrowed", NARROWED, ids=[row[0] for row in NARROWED])
+def test_compliant_names_the_setting_that_is_not_met(ssad, pki, narrowed):
+    name, before, after, unmet = narrowed
+    if before:
+        ssad.set(name, before)
+    with peers.openssl(pki, "-rev", "-quiet", "-tls1_3", "-alpn", "h2") as (port, _):
+        fd = ssa.connect_tls("localhost", port)
+        assert compliant(ssad) == "yes"
+        ssad.set(name, after)
+        assert re.fullmatch(f"no: {name}: {unmet}" if unmet else "yes", compliant(ssad))
+        ssa.close(fd)
+
+
+def test_compliant_with_keys_and_anchors(ssad, pki, tmp_path):
+    cert = pki.issue("rsa2048b", "localhost", key_type="RSA")
+    other = peers.PKI(tmp_path / "another")
+    with peers.openssl(pki, "-rev", "-quiet", cert=cert) as (port, _):
+        fd = ssa.connect_tls("localhost", port)
+        assert compliant(ssad) == "yes"
+        ssad.set("min_rsa_bits", "3072")
+        assert re.fullmatch(r"no: min_rsa_bits: .*2048.*", compliant(ssad))
+        ssad.set("min_rsa_bits", "2048")
+        ssad.set("signature_algorithms", "ecdsa_secp256r1_sha256 rsa_pkcs1_sha256")  # none that signs a handshake
+        assert compliant(ssad).startswith("no: signature_algorithms: rsa_pss_rsae_sha256 or ")
+        ssad.set("signature_algorithms", SETTINGS["signature_algorithms"].default)
+        ssad.set("trust_store", str(other.ca))
+        assert re.fullmatch(r"no: trust_store: .+", compliant(ssad))
+        ssad.set("max_version", "TLSv1.2")
+        assert re.fullmatch(r"no: max_version: [^;]+; trust_store: .+", compliant(ssad))
+        ssa.close(fd)
+
+
+def test_compliant_with_a_resumed_session(ssad, pki):
+    with peers.openssl(pki, "-rev", "-quiet", "-tls1_3") as (port, _):
+        ssa.close(ssa.connect_tls("localhost", port))
+        fd = ssa.connect_tls("localhost", port)
+        (number,) = ssad.sockets()
+        assert ssad.get(f"sockets/{number}/resumed") == "yes\n"
+        assert compliant(ssad) == "yes"
+        ssad.set("session_ttl", "0")
+        assert compliant(ssad).startswith("no: session_ttl: a session of ")
+        ssa.close(fd)
+
+
+def test_every_setting_is_judged():
+    assert [name for name, row in SETTINGS.items() if row.unmet is None] == []
+
+
+# --- listeners and servers --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(ssad, pki):
+    """A credential of the administrator's, in two kinds."""
+    for name, cert in (
+        ("web", pki.issue("web", "localhost")),
+        ("webrsa", pki.issue("webrsa", "localhost", key_type="RSA")),
+    ):
+        directory = ssad.mount / "credentials" / name
+        directory.mkdir()
+        for file, path in zip(("certificate", "key"), cert, strict=True):
+            (directory / file).write_bytes(path.read_bytes())
+    yield ssad
+    for name in ("web", "webrsa"):
+        (ssad.mount / "credentials" / name).rmdir()
+
+
+def test_who_listens_is_shown(served):
+    before = set(os.listdir(served.mount / "listeners"))
+    with ssa.create_server(("127.0.0.1", 0)) as listener:
+        (number,) = set(os.listdir(served.mount / "listeners")) - before
+        shown = {name: served.get(f"listeners/{number}/{name}").strip() for name in
+                 ("role", "local", "credentials", "protocol", "pid", "uid", "exe", "hostname")}  # fmt: skip
+        assert shown == {
+            "role": "listener",
+            "local": f"127.0.0.1:{listener.getsockname()[1]}",
+            "credentials": "web\nwebrsa",
+            "protocol": "TLS",
+            "pid": str(os.getpid()),
+            "uid": str(os.getuid()),
+            "exe": os.readlink("/proc/self/exe"),
+            "hostname": "",
+        }
+        rows = [json.loads(line) for line in served.get("sockets.jsonl").splitlines()]
+        assert [row["role"] for row in rows if str(row["id"]) == number] == ["listener"]
+    deadline = time.monotonic() + 5
+    while number in os.listdir(served.mount / "listeners"):
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(("sigalgs", "name"), [("ecdsa_secp256r1_sha256", "web"), ("rsa_pss_rsae_sha256", "webrsa")])
+def test_a_server_says_which_certificate_it_presented(served, pki, sigalgs, name):
+    with ssa.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", "-servername", "localhost",
+                   "-sigalgs", sigalgs]  # fmt: skip
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as client:
+            connection, _ = listener.accept()
+            (number,) = served.sockets()
+            assert served.get(f"sockets/{number}/credential") == f"{name}\n"
+            shown = served.get(f"sockets/{number}/own_cert")
+            assert shown in served.get(f"credentials/{name}/certificate")
+            (row,) = (
+                row for row in map(json.loads, served.get("sockets.jsonl").splitlines()) if row["role"] == "server"
+            )
+            assert (row["credential"], row["own_cert"]) == (name, shown)
+            connection.close()
+            client.kill()
+
+
+def test_what_has_ended_is_marked(either, pki):
+    with peers.openssl(pki, "-rev", "-quiet") as (port, server):
+        fd = ssa.connect_tls("localhost", port)
+        (number,) = either.sockets()
+        assert either.get(f"sockets/{number}/state") == "open\n"
+        server.kill()
+        deadline = time.monotonic() + 5
+        while (state := either.get(f"sockets/{number}/state")) == "open\n":
+            assert time.monotonic() < deadline
+        assert state.startswith("ended")
+        (row,) = map(json.loads, either.get("sockets.jsonl").splitlines())
+        assert row["state"] == state.strip()
+        ssa.close(fd)
+
+
+def test_all_in_one_file_is_what_the_files_say(ssad, pki, tmp_path):
+    with peers.nginx(pki, tmp_path / "nginx") as port:
+        fds = [ssa.connect_tls("localhost", port) for _ in range(3)]
+        compare_with_the_files(ssad)
+        for fd in fds:
+            ssa.close(fd)
+
+
+def compare_with_the_files(ssad):
+    rows = [json.loads(line) for line in ssad.get("sockets.jsonl").splitlines()]
+    assert [str(row["id"]) for row in rows] == ssad.sockets()
+    for row in rows:
+        directory = ssad.mount / "sockets" / str(row.pop("id"))
+        assert sorted([*row, "close"]) == sorted(os.listdir(directory))
+        for name, value in row.items():
+            text = (directory / name).read_text()
+            shown = {bool: lambda v: "yes" if v else "no", list: "\n".join, type(None): lambda _: ""}.get(
+                type(value), str
+            )
+            assert shown(value).strip() == text.strip(), name

@@ -1,6 +1,7 @@
 """The command line without a daemon: its help, its arguments, its words, and a tree of plain files for /ssa."""
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -8,7 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
 
 import pytest
 import trustme
@@ -16,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ssa
-from ssa.cli import certificate, connect, doctor, failure, filesystem, ls, main, output
+from ssa.cli import certificate, connect, doctor, failure, filesystem, ls, main, output, processes
+from ssa.configfs import render
 from ssa.errors import REASONS, error
 from ssa.policy.schema import SETTINGS
 
@@ -227,6 +232,29 @@ SOCKET = {
     "bytes_sent": "1536",
     "bytes_received": "",
     "compliant": "yes",
+    "state": "open",
+}
+# The same socket as a line of sockets.jsonl.
+ROW = {name: text or None for name, text in SOCKET.items()} | {
+    "id": 12,
+    "resumed": False,
+    "pid": 2**22 + 7,  # no process has such a number
+    "uid": 0,
+    "verdicts": ["path: ok", "name: ok"],
+    "bytes_sent": 1536,
+}
+LISTENER = {
+    "id": 3,
+    "role": "listener",
+    "local": "[::]:443",
+    "hostname": None,
+    "credentials": ["www", "mail"],
+    "alpn": ["h2"],
+    "protocol": "TLS",
+    "pid": os.getpid(),
+    "uid": os.getuid(),
+    "exe": os.path.realpath(sys.executable),
+    "opened": "2036-11-21T02:32:26Z",
 }
 
 
@@ -243,53 +271,183 @@ def tree(tmp_path):
         (root / "sockets" / "12" / name).write_text(text + "\n")
     for name in ("peer_cert", "peer_chain"):
         (root / "sockets" / "12" / name).write_bytes(leaf.cert_chain_pems[0].bytes())
+    (root / "listeners").mkdir()
+    (root / "stats").mkdir()
+    (root / "stats" / "sockets").write_text("1\n")
+    (root / "sockets.jsonl").write_text(json.dumps(ROW) + "\n")
     (root / "sockets" / "12" / "close").write_text("")
     (root / "sockets" / "12" / "close").chmod(0o200)
     return root
 
 
+def table(printed):
+    """The rows of a table whose cells have no two spaces together."""
+    titles, *rows = (re.split(r" {2,}", line.strip()) for line in printed.splitlines())
+    return [dict(zip(titles, row, strict=True)) for row in rows]
+
+
 def test_ls(tree, capsys):
     status, printed, _ = call(capsys, "ls")
-    head, row = printed.splitlines()
     assert status == 0
-    assert head.split() == [column.title for column in ls.COLUMNS]
-    assert row.split()[:-3] == [
-        "12",
-        "7",
-        "red",
-        "client",
-        "evil.example",
-        "127.0.0.1:2",
-        "TLSv1.3",
-        "aes-gcm-256",
-        "ktls",
-    ]
-    assert row.split()[-2:] == ["1.5K", "-"]
+    (row,) = table(printed)
+    assert list(row) == [column.title for column in ls.COLUMNS]
+    assert row.pop("AGE")
+    assert row == {
+        "ID": "12", "USER": "root", "PID": str(ROW["pid"]), "PROGRAM": "red", "UNIT": "-", "ROLE": "client",
+        "NAME": "evil.example", "ADDRESS": "127.0.0.1:2", "CREDENTIAL": "-", "VERSION": "TLSv1.3",
+        "CIPHER": "aes-gcm-256", "GROUP": "x25519", "PATH": "ktls", "COMPLIANT": "yes", "STATE": "open",
+        "SENT": "1.5K", "RECEIVED": "-",
+    }  # fmt: skip
+
+
+def test_ls_shows_listeners_and_what_has_ended_and_what_does_not_comply(tree, capsys):
+    ended = ROW | {"id": 100, "state": "ended by the peer", "compliant": "no: groups: x25519 is not among secp256r1"}
+    (tree / "sockets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (ended, LISTENER)))
+    first, second = table(call(capsys, "ls")[1])
+    assert (first["ROLE"], first["ADDRESS"], first["CREDENTIAL"]) == ("listener", "[::]:443", "www mail")
+    assert (second["STATE"], second["COMPLIANT"]) == (ended["state"], ended["compliant"])
 
 
 @pytest.mark.parametrize("arguments", [("ls", "--json"), ("--json", "ls")])
 def test_ls_for_programs(tree, capsys, arguments):
     (found,) = json.loads(call(capsys, *arguments)[1])
-    assert list(found) == ["id", *ls.FILES]
-    assert (found["id"], found["pid"], found["bytes_sent"], found["bytes_received"]) == (12, 7, 1536, None)
-    assert found["exe"] == "/opt/a b\x1b[31m\\x/red"
+    assert found == ROW | {"user": "root", "program": "red", "script": None, "unit": None}
+    assert found["exe"] == r"/opt/a b\033[31m\134x/red"
 
 
 def test_ls_of_nothing(tree, capsys):
-    (tree / "sockets" / "12").rename(tree / "gone")
+    (tree / "sockets.jsonl").write_text("")
+    assert call(capsys, "ls") == (0, "no TLS sockets\nand 1 of other users, which root can see\n", "")
+    (tree / "stats" / "sockets").write_text("0\n")
     assert call(capsys, "ls") == (0, "no TLS sockets\n", "")
     assert call(capsys, "ls", "--json") == (0, "[]\n", "")
 
 
-def test_a_socket_that_goes_while_it_is_looked_at(tree, capsys):
-    (tree / "sockets" / "12" / "cipher").unlink()
-    assert call(capsys, "ls") == (0, "no TLS sockets\n", "")
-
-
 def test_ls_of_many_is_in_order(tree, capsys):
-    for number in (3, 100, 21):
-        (tree / "sockets" / str(number)).symlink_to(tree / "sockets" / "12")
-    assert [found["id"] for found in json.loads(call(capsys, "ls", "--json")[1])] == [3, 12, 21, 100]
+    rows = [ROW | {"id": number} for number in (3, 100, 21)]
+    (tree / "sockets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [found["id"] for found in json.loads(call(capsys, "ls", "--json")[1])] == [3, 21, 100]
+
+
+def test_ls_of_a_thousand_is_quick(tree, capsys):
+    rows = [ROW | {"id": number, "pid": os.getpid() + number % 40} for number in range(1000)]
+    (tree / "sockets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    began = time.process_time()
+    assert len(call(capsys, "ls")[1].splitlines()) == 1001
+    assert time.process_time() - began < 0.3
+
+
+def test_programs_are_told_apart(tree, capsys, tmp_path):
+    """By the script that an interpreter runs; the names of processes are used again, so the time has to be right."""
+    for directory in ("one", "two"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "main.py").write_text("import sys; print(flush=True); sys.stdin.read()")
+    with contextlib.ExitStack() as stack:
+        rows = []
+        for number, script in enumerate(("one/main.py", "two/main.py")):
+            command = [sys.executable, "-X", "utf8", tmp_path / script]
+            process = stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            process.stdout.readline()
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            exe = os.path.realpath(sys.executable)
+            rows.append(ROW | {"id": number, "pid": process.pid, "exe": exe, "opened": now})
+        rows.append(rows[0] | {"id": 2, "opened": "2020-01-01T00:00:00Z"})
+        rows.append(rows[0] | {"id": 3, "exe": "/usr/bin/true"})
+        (tree / "sockets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        shown = [row["PROGRAM"] for row in table(call(capsys, "ls")[1])]
+        assert shown == ["one/main.py", "two/main.py", PurePath(exe).name, "true"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("python3 /srv/a.py x", "/srv/a.py"),
+        ("python3.11 -u -m http.server 80", "-m http.server"),
+        ("/usr/bin/python3 -W ignore -c code", "-c"),
+        ("python3 -X utf8 a.py", "a.py"),
+        ("perl -w a.pl", "a.pl"),
+        ("bash", ""),
+        ("curl https://x", ""),
+        ("", ""),
+    ],
+)
+def test_the_script_of_a_command_line(arguments, found):
+    assert processes.script(arguments.split()) == found
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "found"),
+    [
+        ("0::/system.slice/app.service\n", "app.service"),
+        ("0::/system.slice/app.service/sub\n", "app.service"),
+        ("0::/user.slice/user-0.slice/user@0.service/app.slice/web.service\n", "web.service"),
+        ("0::/user.slice/user-0.slice/session-1.scope\n", "session-1.scope"),
+        ("2:cpu:/\n1:name=systemd:/system.slice/old.service\n", "old.service"),
+        ("0::/\n", ""),
+    ],
+)
+def test_the_unit_of_a_cgroup(cgroup, found):
+    assert processes.unit(cgroup) == found
+
+
+def test_a_process_that_does_not_answer_is_passed_over(monkeypatch):
+    read = processes._read
+
+    def stuck(directory):
+        return read(directory) if directory.name != "1" else threading.Event().wait()
+
+    monkeypatch.setattr(processes, "_read", stuck)
+    began = time.monotonic()
+    found = processes.processes([1, os.getpid(), 1 << 30])
+    assert list(found) == [os.getpid()]
+    assert time.monotonic() - began < 2
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 400])
+def test_ls_fits_a_terminal(tree, capsys, monkeypatch, columns):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    reason = "no: groups: X25519MLKEM768 is not among secp256r1, secp384r1; min_version: TLSv1.2 is below TLSv1.3"
+    rows = (ROW | {"group": "X25519MLKEM768", "compliant": reason, "remote": "[2001:db8::1234:5678]:50000"}, LISTENER)
+    (tree / "sockets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    printed = call(capsys, "ls")[1]
+    plain = re.sub(r"\x1b\[[01]m", "", printed)
+    assert all(len(line) <= columns for line in plain.splitlines())
+    words = plain.split()
+    for word in (
+        "evil.example",
+        "X25519MLKEM768",
+        "[2001:db8::1234:5678]:50000",
+        "aes-gcm-256",
+        "listener",
+        *reason.split(),
+    ):
+        assert word in words
+
+
+def test_ls_where_the_output_is_ascii(tree):
+    (tree / "sockets.jsonl").write_text(json.dumps(ROW | {"exe": "/opt/bücher/ü\u202e"}) + "\n")
+    for arguments in (("ls",), ("ls", "--json"), ("show", "12"), ("policy",)):
+        done = run(*arguments, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.isascii()
+    (tree / "sockets" / "12" / "exe").write_text("/opt/bücher\n")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for arguments, shown in ((("ls",), r"\xfc"), (("show", "12"), r"/opt/b\xfccher"), (("policy",), "min_version")):
+        done = run(*arguments, env=environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert shown in done.stdout
+
+
+def test_show_of_anothers(tree, capsys, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(filesystem.FileSystem, "_member", refuse)
+    status, _, told = call(capsys, "show", "12")
+    assert (status, told) == (1, "ssa: TLS socket 12 is another user's: root can look at it\n")
 
 
 def test_show(tree, capsys):
@@ -297,7 +455,7 @@ def test_show(tree, capsys):
     assert status == 0
     for line in (
         "socket 12",
-        r"  exe             /opt/a b\x1b[31m\x/red",
+        r"  exe             /opt/a b\033[31m\134x/red",
         "  alpn            -",
         "  names       DNS:evil.example, IP:192.0.2.1",
         "  path: ok",
@@ -309,9 +467,9 @@ def test_show(tree, capsys):
 
 def test_show_for_programs(tree, capsys):
     found = json.loads(call(capsys, "show", "12", "--json")[1])
-    assert set(SOCKET) | {"id", "peer_cert", "peer_chain", "certificates"} == set(found)
+    assert set(SOCKET) | {"id", "peer_cert", "peer_chain", "certificates", "own_certificates"} == set(found)
     assert found["verdicts"] == ["path: ok", "name: ok"]
-    assert (found["compliant"], found["resumed"], found["alpn"]) == (True, False, None)
+    assert (found["compliant"], found["resumed"], found["alpn"]) == ("yes", False, None)
     assert found["certificates"][0]["names"] == ["DNS:evil.example", "IP:192.0.2.1"]
     assert "\x1b[31mowned" in found["certificates"][0]["issuer"]
 
@@ -482,11 +640,14 @@ def test_tables_on_a_narrow_terminal_are_whole(capsys, monkeypatch):
     assert "\x1b" not in printed
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8")))
-def test_values_of_files_are_read_back(text):
-    from ssa.configfs import render
-
-    assert filesystem.unescaped(render.line(text).decode()[:-1]) == text
+@given(st.text())
+def test_values_of_files_are_printable_and_different(text):
+    line = render.line(text).decode()
+    assert line[:-1].isprintable()
+    raw = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), line[:-1].encode())
+    assert raw == b"".join(
+        char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass") for char in text
+    )
 
 
 def test_a_certificate_that_cannot_be_read():

@@ -1,0 +1,112 @@
+"""What /proc says of the processes that have TLS sockets, so that a person can tell them apart.
+
+All of it is the process's own word: whoever can run a program can give it any name. The daemon's `exe` is the kernel's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from ssa.configfs.render import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PROC = Path("/proc")
+_STALL = 0.1  # seconds: a process can make whoever reads its arguments wait, for ever
+_STALLS = 5
+_INTERPRETER = re.compile(r"(python|perl|ruby|node|nodejs|php|lua|bash|dash|sh|zsh|ksh)[0-9.]*")
+_UNIT = re.compile(r"/([^/\n]+\.(?:service|scope))(?=/|\n|$)")
+_STARTED = 19  # the field of /proc/PID/stat behind the program's name: when it began, in ticks since boot (proc(5))
+_ROUNDED = 1.01  # seconds: the time of a handshake is a whole second
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process. Its texts are printable, as those in /ssa.
+
+    Attributes:
+        exe: the path of its program; empty where that may not be known.
+        script: what the interpreter that it is runs; empty if it is none.
+        unit: the systemd unit that its cgroup is of, or nothing.
+        began: in seconds since 1970.
+    """
+
+    exe: str
+    script: str
+    unit: str
+    began: float
+
+    def asked(self, exe: str, opened: float) -> bool:
+        """Whether it can be the process of that program that made a handshake then; numbers are used again."""
+        return self.began <= opened + _ROUNDED and not (exe and self.exe and exe != self.exe)
+
+
+def processes(pids: Iterable[int]) -> dict[int, Process]:
+    """Those that are there, and that can be read without waiting."""
+    found: dict[int, Process] = {}
+    waiting = list(dict.fromkeys(pids))[::-1]
+    for _ in range(_STALLS):
+        reader = threading.Thread(target=_read_all, args=(waiting, found), daemon=True)
+        reader.start()
+        left = -1
+        while reader.is_alive() and left != len(waiting):
+            left = len(waiting)
+            reader.join(_STALL)
+        if not waiting:
+            break
+    return dict(found)
+
+
+def _read_all(waiting: list[int], found: dict[int, Process]) -> None:
+    while waiting:
+        pid = waiting.pop()
+        try:
+            found[pid] = _read(_PROC / str(pid))
+        except (OSError, IndexError, ValueError):
+            continue  # it is gone, or not ours to know
+
+
+def _read(directory: Path) -> Process:
+    ticks = int((directory / "stat").read_bytes().rpartition(b")")[2].split()[_STARTED])
+    uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return Process(
+        exe=_link(directory / "exe"),
+        script=text(script(os.fsdecode((directory / "cmdline").read_bytes()).split("\0")[:-1])),
+        unit=text(unit(os.fsdecode((directory / "cgroup").read_bytes()))),
+        began=time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK"),
+    )
+
+
+def _link(path: Path) -> str:
+    try:
+        return text(str(path.readlink()).removesuffix(" (deleted)"))
+    except OSError:
+        return ""
+
+
+def script(arguments: list[str]) -> str:
+    """What an interpreter runs, by its command line: a file, ``-m`` and a module, or ``-c``; nothing of others."""
+    if not arguments or not _INTERPRETER.fullmatch(PurePath(arguments[0]).name):
+        return ""
+    for number, argument in enumerate(arguments[1:], 1):
+        if argument == "-m":
+            return " ".join(arguments[number : number + 2])
+        if argument in {"-c", "-e"}:
+            return argument
+        if not argument.startswith("-") and arguments[number - 1] not in {"-W", "-X", "-I", "-r"}:
+            return argument
+    return ""
+
+
+def unit(cgroup: str) -> str:
+    """The innermost service, or scope, that a process is in, by its /proc/PID/cgroup (cgroups(7))."""
+    names: list[str] = _UNIT.findall(cgroup)
+    services = [name for name in names if name.endswith(".service")]
+    return (services or names or [""])[-1]
