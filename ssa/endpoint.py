@@ -14,7 +14,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import threading
 import time
 
@@ -447,13 +446,13 @@ class Endpoint(_socket):
         if self._phase != LISTENING:
             raise self._unfit(errno.EINVAL, "the socket does not listen")
         while True:
-            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, client.ROOM, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 if self._read_ended:
                     raise OSError(errno.EINVAL, "the socket does not listen any more")
                 self._serve_again()
                 continue
-            fds = [fd for _, _, value in ancillary for (fd,) in struct.iter_unpack("=i", value)]
+            fds = client.descriptors_of(ancillary)
             client.check_room(fds, flags)
             reply = client.reply_of(packet)
             if fds:
@@ -679,7 +678,6 @@ class Endpoint(_socket):
 _ENDLESS = 2**62  # records: whoever has the keys looks after them
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _REST = 0.05  # seconds: less than event loops rest
-_DESCRIPTORS = socket.CMSG_SPACE(2 * 4)
 _OF_CALLS = frozenset(
     (socket.SOL_SOCKET, name) for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
 )
