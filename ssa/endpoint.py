@@ -10,6 +10,7 @@ What passes a socket that is `LIVE` is the subject of `ssa.tlssocket`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -26,7 +27,7 @@ from ssa.values import option_of, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
     from ssa.options import Option
@@ -86,6 +87,7 @@ class Endpoint(_socket):
         "_rekeyable",
         "_resting",
         "_settings",
+        "_watched",
         "_write_ended",
     )
 
@@ -121,6 +123,7 @@ class Endpoint(_socket):
         self._failure: OSError | None = None  # of a connect that was under way, until it is told
         self._aside: _socket | None = None
         self._backlog = 0
+        self._watched = True  # epoll sets may have the descriptor
         self._before: Settings | None = None  # before the connect that is under way
         self._holders = _Holders()
         self._read_ended = self._write_ended = False  # by ourselves
@@ -329,7 +332,7 @@ class Endpoint(_socket):
     def _put_aside(self, other: int) -> None:
         """Let the descriptor's number be another open file, in the same mode."""
         os.set_blocking(other, self.gettimeout() is None)
-        fd = descriptors.swap(self.fileno(), other)
+        fd = descriptors.swap(self.fileno(), other, watched=self._watched)
         self._aside = _socket(self.family, self.type, self.proto, fileno=fd)
 
     def _take_back(self) -> None:
@@ -337,7 +340,7 @@ class Endpoint(_socket):
         if self._aside is None:
             raise RuntimeError("there is no socket to take back")
         os.set_blocking(self._aside.fileno(), self.gettimeout() is None)  # it may have changed meanwhile
-        os.close(descriptors.swap(self.fileno(), self._aside.fileno()))
+        os.close(descriptors.swap(self.fileno(), self._aside.fileno(), watched=self._watched))
         self._aside.close()
         self._aside = None
 
@@ -349,7 +352,7 @@ class Endpoint(_socket):
                 self._put_aside(end)
             else:
                 os.set_blocking(end, self.gettimeout() is None)
-                os.close(descriptors.swap(self.fileno(), end))
+                os.close(descriptors.swap(self.fileno(), end, watched=self._watched))
             os.close(end)
             if self._aside is not None:
                 self._relay_with(self._aside)
@@ -532,6 +535,15 @@ class Endpoint(_socket):
         self._settings = told
         if self._phase == LISTENING:
             self._serve_on()
+
+    @contextlib.contextmanager
+    def unwatched(self) -> Iterator[Self]:
+        """For this time no epoll set has the descriptor, as the caller knows: so none has to be looked for."""
+        self._watched = False
+        try:
+            yield self
+        finally:
+            self._watched = True
 
     def tell(self, **values: Any) -> None:
         """Set options by their fields, several at once; None leaves one as it is. Nothing is checked yet."""
