@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _socket = socket.socket
 
 LIVE, FRESH, PLAIN, CONNECTING, LISTENING, FAILED = range(6)
+GATHERING = 16  # of datagrams only: bound, and served for all clients at once
 _PHASES = {
     LIVE: "it is connected",
     CONNECTING: "its handshake is under way",
@@ -44,6 +45,7 @@ _PHASES = {
     PLAIN: "it is connected, and in plain text until TLS_UPGRADE",
     LISTENING: "it listens",
     FAILED: "its handshake failed",
+    GATHERING: "it serves all its clients",
 }
 
 _forks = 0  # how often this process, or one that it comes from, has forked: a socket that is older may be shared
@@ -525,7 +527,7 @@ class Endpoint(_socket):
         if option.name == "TLS_UPGRADE":
             self.upgrade(server_side=upgrade_role(option, value) == 2)
             return
-        if self._phase in (LIVE, CONNECTING, FAILED):
+        if self._phase in (LIVE, CONNECTING, FAILED, GATHERING):
             raise self._unfit(errno.EISCONN, f"{option.name} has to be set before the handshake")
         if self._phase == LISTENING and self._aside is None:
             raise OSError(errno.EOPNOTSUPP, f"{option.name} is set by who made this listener")
