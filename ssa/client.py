@@ -120,9 +120,11 @@ def reply_with_sockets(
     Raises as `reply_of`, and what recvmsg does.
     """
     try:
-        packet, fds, told, _ = socket.recv_fds(connection, wire.MAX_REPLY, 2, flags | socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds(), which takes flags and ignores them.
+        packet, ancillary, told, _ = connection.recvmsg(wire.MAX_REPLY, ROOM, flags | socket.MSG_CMSG_CLOEXEC)
     except TimeoutError as exc:  # not the daemon's word on the peer, which is one too
         raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+    fds = descriptors_of(ancillary)
     check_room(fds, told)
     try:
         reply = reply_of(packet)
@@ -133,6 +135,14 @@ def reply_with_sockets(
             os.close(fd)
         raise
     return reply, fds
+
+
+ROOM = socket.CMSG_SPACE(2 * 4)  # bytes: for two descriptors
+
+
+def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors in what recvmsg(2) gives beside a packet."""
+    return [fd for _, _, value in ancillary for (fd,) in struct.iter_unpack("=i", value)]
 
 
 def check_room(fds: list[int], flags: int) -> None:

@@ -26,10 +26,14 @@ _EPOLL_CTL_ADD, _EPOLL_CTL_DEL = 1, 2
 _EVENT = struct.Struct("=IQ" if os.uname().machine == "x86_64" else "@IQ")
 
 
-def swap(fd: int, other: int) -> int:
-    """Put the open file of `other` on the number `fd`; a new number for the one that was there. Raises OSError."""
+def swap(fd: int, other: int, *, watched: bool = True) -> int:
+    """Put the open file of `other` on the number `fd`; a new number for the one that was there. Raises OSError.
+
+    With `watched` false the caller knows that no epoll set has the descriptor: to look for one takes a system call for
+    each descriptor of the process.
+    """
     aside = os.dup(fd)  # close-on-exec, as all that Python makes
-    registered = list(_registrations(fd))
+    registered = list(_registrations(fd)) if watched else []
     try:
         for epoll, _ in registered:
             _epoll_ctl(epoll, _EPOLL_CTL_DEL, fd, None)
@@ -45,20 +49,32 @@ def swap(fd: int, other: int) -> int:
 def _registrations(fd: int) -> Iterator[tuple[int, bytes]]:
     """The epoll sets of this process that watch the descriptor, and what they have about it."""
     inode = os.fstat(fd).st_ino
-    for name in os.listdir("/proc/self/fd"):
+    for epoll in _epoll_sets():
         try:
-            if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":  # noqa: PTH115 - as below
-                continue
-            with open(f"/proc/self/fdinfo/{name}") as info:  # noqa: PTH123 - pathlib is slow to load
+            with open(f"/proc/self/fdinfo/{epoll}") as info:  # noqa: PTH123 - pathlib is slow to load
                 lines = info.readlines()
         except OSError:
-            continue  # the descriptor of the listing itself, or closed meanwhile
+            continue  # closed meanwhile
         for line in lines:
             if line.startswith("tfd:"):
                 words = line.replace(":", ": ").split()
                 entry = dict(zip(words[::2], words[1::2], strict=False))
                 if int(entry["tfd:"]) == fd and int(entry["ino:"], 16) == inode:
-                    yield int(name), _EVENT.pack(int(entry["events:"], 16), int(entry["data:"], 16))
+                    yield epoll, _EVENT.pack(int(entry["events:"], 16), int(entry["data:"], 16))
+
+
+def _epoll_sets() -> Iterator[int]:
+    """The descriptors that are epoll sets: first by the mode, as only what is no file in any sense has no type."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if not os.fstat(int(name)).st_mode & _S_IFMT and os.readlink(f"/proc/self/fd/{name}") == _EPOLL:  # noqa: PTH115
+                yield int(name)
+        except OSError:
+            continue  # the descriptor of the listing itself, or closed meanwhile
+
+
+_S_IFMT = 0o170000
+_EPOLL = "anon_inode:[eventpoll]"
 
 
 @functools.cache

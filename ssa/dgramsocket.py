@@ -21,7 +21,7 @@ import socket
 import time
 
 from ssa import addresses, client, descriptors, wire
-from ssa.endpoint import FAILED, FRESH, LISTENING, LIVE, milliseconds_left
+from ssa.endpoint import FAILED, FRESH, GATHERING, LISTENING, LIVE, milliseconds_left
 from ssa.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
 from ssa.tlssocket import TLSSocket
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ssa.settings import Settings
 
 _socket = socket.socket
-
-GATHERING = 6  # a phase: bound, and served for all clients at once
 
 _DTLS_1_2 = 0xFEFD
 _TWINS: dict[Any, int] = {_DTLS_1_2: 0x0303, b"DTLSv1.2": 0x0303, "DTLSv1.2": 0x0303}
@@ -379,6 +377,12 @@ class DTLSSocket(TLSSocket):
                 self._aside = None
         finally:
             _socket._real_close(self)  # type: ignore[attr-defined]  # noqa: SLF001 - what socket.close() calls
+
+    def dup(self) -> DTLSSocket:
+        """As `TLSSocket.dup`."""
+        twin = super().dup()
+        twin._peers = self._peers  # noqa: SLF001 - it is one of ours
+        return twin
 
     def detach(self) -> int:
         """As `socket.socket.detach`: the descriptor is a SOCK_SEQPACKET socket, a packet for each datagram."""

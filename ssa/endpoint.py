@@ -10,11 +10,11 @@ What passes a socket that is `LIVE` is the subject of `ssa.tlssocket`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import socket
-import struct
 import threading
 import time
 
@@ -27,7 +27,7 @@ from ssa.values import option_of, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any, ClassVar, NoReturn, Self, TypeVar
 
     from ssa.options import Option
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _socket = socket.socket
 
 LIVE, FRESH, PLAIN, CONNECTING, LISTENING, FAILED = range(6)
+GATHERING = 16  # of datagrams only: bound, and served for all clients at once
 _PHASES = {
     LIVE: "it is connected",
     CONNECTING: "its handshake is under way",
@@ -44,6 +45,7 @@ _PHASES = {
     PLAIN: "it is connected, and in plain text until TLS_UPGRADE",
     LISTENING: "it listens",
     FAILED: "its handshake failed",
+    GATHERING: "it serves all its clients",
 }
 
 _forks = 0  # how often this process, or one that it comes from, has forked: a socket that is older may be shared
@@ -87,6 +89,7 @@ class Endpoint(_socket):
         "_rekeyable",
         "_resting",
         "_settings",
+        "_watched",
         "_write_ended",
     )
 
@@ -122,6 +125,7 @@ class Endpoint(_socket):
         self._failure: OSError | None = None  # of a connect that was under way, until it is told
         self._aside: _socket | None = None
         self._backlog = 0
+        self._watched = True  # epoll sets may have the descriptor
         self._before: Settings | None = None  # before the connect that is under way
         self._holders = _Holders()
         self._read_ended = self._write_ended = False  # by ourselves
@@ -330,7 +334,7 @@ class Endpoint(_socket):
     def _put_aside(self, other: int) -> None:
         """Let the descriptor's number be another open file, in the same mode."""
         os.set_blocking(other, self.gettimeout() is None)
-        fd = descriptors.swap(self.fileno(), other)
+        fd = descriptors.swap(self.fileno(), other, watched=self._watched)
         self._aside = _socket(self.family, self.type, self.proto, fileno=fd)
 
     def _take_back(self) -> None:
@@ -338,7 +342,7 @@ class Endpoint(_socket):
         if self._aside is None:
             raise RuntimeError("there is no socket to take back")
         os.set_blocking(self._aside.fileno(), self.gettimeout() is None)  # it may have changed meanwhile
-        os.close(descriptors.swap(self.fileno(), self._aside.fileno()))
+        os.close(descriptors.swap(self.fileno(), self._aside.fileno(), watched=self._watched))
         self._aside.close()
         self._aside = None
 
@@ -350,7 +354,7 @@ class Endpoint(_socket):
                 self._put_aside(end)
             else:
                 os.set_blocking(end, self.gettimeout() is None)
-                os.close(descriptors.swap(self.fileno(), end))
+                os.close(descriptors.swap(self.fileno(), end, watched=self._watched))
             os.close(end)
             if self._aside is not None:
                 self._relay_with(self._aside)
@@ -447,13 +451,13 @@ class Endpoint(_socket):
         if self._phase != LISTENING:
             raise self._unfit(errno.EINVAL, "the socket does not listen")
         while True:
-            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, client.ROOM, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 if self._read_ended:
                     raise OSError(errno.EINVAL, "the socket does not listen any more")
                 self._serve_again()
                 continue
-            fds = [fd for _, _, value in ancillary for (fd,) in struct.iter_unpack("=i", value)]
+            fds = client.descriptors_of(ancillary)
             client.check_room(fds, flags)
             reply = client.reply_of(packet)
             if fds:
@@ -523,7 +527,7 @@ class Endpoint(_socket):
         if option.name == "TLS_UPGRADE":
             self.upgrade(server_side=upgrade_role(option, value) == 2)
             return
-        if self._phase in (LIVE, CONNECTING, FAILED):
+        if self._phase in (LIVE, CONNECTING, FAILED, GATHERING):
             raise self._unfit(errno.EISCONN, f"{option.name} has to be set before the handshake")
         if self._phase == LISTENING and self._aside is None:
             raise OSError(errno.EOPNOTSUPP, f"{option.name} is set by who made this listener")
@@ -533,6 +537,15 @@ class Endpoint(_socket):
         self._settings = told
         if self._phase == LISTENING:
             self._serve_on()
+
+    @contextlib.contextmanager
+    def unwatched(self) -> Iterator[Self]:
+        """For this time no epoll set has the descriptor, as the caller knows: so none has to be looked for."""
+        self._watched = False
+        try:
+            yield self
+        finally:
+            self._watched = True
 
     def tell(self, **values: Any) -> None:
         """Set options by their fields, several at once; None leaves one as it is. Nothing is checked yet."""
@@ -679,7 +692,6 @@ class Endpoint(_socket):
 _ENDLESS = 2**62  # records: whoever has the keys looks after them
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _REST = 0.05  # seconds: less than event loops rest
-_DESCRIPTORS = socket.CMSG_SPACE(2 * 4)
 _OF_CALLS = frozenset(
     (socket.SOL_SOCKET, name) for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
 )

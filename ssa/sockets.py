@@ -210,7 +210,8 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
             sock.bind(address)
         except OSError as exc:
             raise OSError(exc.errno, f"{exc.strerror} (while attempting to bind on address {address!r})") from None
-        sock.listen(128 if backlog is None else backlog)
+        with sock.unwatched():
+            sock.listen(128 if backlog is None else backlog)
     except BaseException:
         sock.close()
         raise
@@ -247,6 +248,26 @@ def upgrade(  # noqa: PLR0913 - as for the others
 
     Raises `ssa.SSAError`; then the connection is at its end, and the descriptor closed.
     """
+    made = upgradable(sock, server_hostname, alpn, certificate, private_key, trusted)
+    try:
+        made.upgrade(server_side=server_side)
+    except BlockingIOError:
+        return made
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def upgradable(  # noqa: PLR0913, PLR0917 - as above
+    sock: stdlib.socket,
+    server_hostname: str | None,
+    alpn: Sequence[str] | None,
+    certificate: Blob | Sequence[Blob] | None,
+    private_key: Blob | Sequence[Blob] | None,
+    trusted: Blob | None,
+) -> TLSSocket:
+    """Take over a connected plain socket, with what `upgrade` was told. Raises as that does."""
     family, timeout = sock.family, sock.gettimeout()
     made = TLSSocket.adopt(sock.detach(), family, Settings(), PLAIN)
     made.settimeout(timeout)
@@ -258,9 +279,6 @@ def upgrade(  # noqa: PLR0913 - as for the others
             keys=private_key,
             trusted=trusted,
         )
-        made.upgrade(server_side=server_side)
-    except BlockingIOError:
-        return made
     except BaseException:
         made.close()
         raise

@@ -27,7 +27,7 @@ import trio
 
 from ssa.endpoint import looked_up
 from ssa.ktls.control import aborts
-from ssa.sockets import create_server, upgrade
+from ssa.sockets import create_server, upgradable
 from ssa.tlssocket import TLSSocket
 
 if TYPE_CHECKING:
@@ -209,16 +209,10 @@ async def open_stream(  # noqa: PLR0913 - as trio.open_tcp_stream, and what TLS 
     tcp = await trio.open_tcp_stream(name, port, happy_eyeballs_delay=happy_eyeballs_delay, local_address=local_address)
     plain = stdlib.socket(fileno=tcp.socket.detach())
     plain.setblocking(False)
-    sock = upgrade(
-        plain,
-        server_hostname=server_hostname or host,
-        alpn=alpn,
-        certificate=certificate,
-        private_key=private_key,
-        trusted=trusted,
-    )
+    sock = upgradable(plain, server_hostname or host, alpn, certificate, private_key, trusted)
     try:
-        await _handshake(sock)
+        with sock.unwatched():  # but by trio's own set, which needs no help
+            await _handshake(sock)
     except BaseException:
         sock.close()
         raise
@@ -226,14 +220,14 @@ async def open_stream(  # noqa: PLR0913 - as trio.open_tcp_stream, and what TLS 
 
 
 async def _handshake(sock: TLSSocket) -> None:
-    """Wait for the handshake that is under way. Raises `ssa.SSAError`."""
+    """Begin the handshake, and wait until it is done. Raises `ssa.SSAError`."""
     while True:
-        await trio.lowlevel.wait_writable(sock)
         try:
             sock.upgrade(server_side=False)
         except BlockingIOError:
-            continue
-        return
+            await trio.lowlevel.wait_writable(sock)
+        else:
+            return
 
 
 class TLSListener(trio.abc.Listener[TLSStream]):

@@ -598,6 +598,45 @@ def test_send_to_who_has_gone(pair):
 # --- who holds the descriptor -----------------------------------------------------------------------------------------
 
 
+def test_nothing_is_inherited(ssad, server, pki):
+    """Of the descriptors that a program has after any of the calls that make sockets (PEP 446)."""
+    before = set(os.listdir("/proc/self/fd"))
+    address = ("localhost", server.getsockname()[1])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(ssa.create_connection(address, timeout=10))
+        stack.enter_context(server.accept()[0])
+        stack.callback(os.close, ssa.connect_tls(*address, timeout=10))
+        stack.enter_context(server.accept()[0])
+        sock = stack.enter_context(ssa.socket())
+        sock.setblocking(False)
+        started(sock, address)
+        stack.enter_context(server.accept()[0])
+        assert outcome(sock) == 0
+        stack.enter_context(sock.dup())
+        plain = socket.create_connection(address)
+        stack.enter_context(ssa.upgrade(plain, server_hostname="localhost"))
+        stack.enter_context(server.accept()[0])
+        stack.enter_context(ssa.create_server(("127.0.0.1", 0), certificate=pki.cert, private_key=pki.key))
+        ours = set(os.listdir("/proc/self/fd")) - before
+        inheritable = []
+        for name in ours:
+            with contextlib.suppress(OSError):  # the listing's own
+                if os.get_inheritable(int(name)):
+                    inheritable.append(name)
+        assert inheritable == []
+
+
+def test_asking_how_it_went_never_waits(connecting):
+    """Not on a socket that blocks by now either."""
+    sock, may, start = connecting
+    start()
+    sock.setblocking(True)
+    began = time.monotonic()
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EINPROGRESS
+    assert time.monotonic() - began < 2
+    may.set()
+
+
 def test_dup(pair):
     client, server = pair
     twin = client.dup()

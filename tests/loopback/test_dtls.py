@@ -179,6 +179,89 @@ def test_what_cannot_be_done(pair, send, number):
     assert pair[1].recv(100) == b"still good"
 
 
+@pytest.fixture
+def serving(ssad, pki):
+    """A bound socket that serves all its clients."""
+    with ssa.socket(type=DGRAM) as sock:
+        sock.setsockopt(IPPROTO, ssa.TLS_CERTIFICATE_CHAIN, str(pki.cert))
+        sock.setsockopt(IPPROTO, ssa.TLS_PRIVATE_KEY, str(pki.key))
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recvfrom(100)
+        yield sock
+
+
+CONNECTED = ["TLS_PEER_IDENTITY", "TLS_PEER_CERTIFICATE_CHAIN", "TLS_ID", "TLS_CHOSEN_CIPHER", "TLS_VERSION_CONN"]
+SETTABLE = {
+    "TLS_ALPN": b"x",
+    "TLS_REMOTE_HOSTNAME": b"localhost",
+    "TLS_HOSTNAME": b"localhost",
+    "TLS_CERTIFICATE_CHAIN": b"",
+    "TLS_PRIVATE_KEY": b"",
+    "TLS_TRUSTED_PEER_CERTIFICATES": b"",
+    "TLS_SESSION_TTL": 1,
+    "TLS_DISABLE_CIPHER": b"",
+    "TLS_REQUEST_PEER_AUTH": 1,
+    "TLS_VERSION_MIN": 0xFEFD,
+    "TLS_VERSION_MAX": 0xFEFD,
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        (lambda sock: sock.connect(("127.0.0.1", 9)), errno.EISCONN),
+        (lambda sock: sock.listen(), errno.EINVAL),
+        (lambda sock: sock.accept(), errno.EINVAL),
+        (lambda sock: sock.detach(), errno.EBUSY),
+        (lambda sock: sock.getpeername(), errno.ENOTCONN),
+        (lambda sock: sock.send(b"x"), errno.EDESTADDRREQ),
+        (lambda sock: sock.setsockopt(IPPROTO, ssa.TLS_UPGRADE, 1), errno.EOPNOTSUPP),
+        (lambda sock: sock.setsockopt(IPPROTO, ssa.TLS_ID, 1), errno.ENOPROTOOPT),
+        (lambda sock: sock.getsockopt(IPPROTO, ssa.TLS_PRIVATE_KEY), errno.ENOPROTOOPT),
+        *[
+            (lambda sock, name=name: sock.getsockopt(IPPROTO, getattr(ssa, name)), errno.ENOTCONN)
+            for name in CONNECTED
+        ],
+        *[
+            (lambda sock, name=name, value=value: sock.setsockopt(IPPROTO, getattr(ssa, name), value), errno.EISCONN)
+            for name, value in SETTABLE.items()
+        ],
+    ],
+)
+def test_what_a_server_of_all_clients_cannot(serving, call, number):
+    """The errors of docs/options.md. An option that counts no more is not taken."""
+    with pytest.raises(OSError) as caught:
+        call(serving)
+    assert caught.value.errno == number
+    assert serving.getsockopt(IPPROTO, ssa.TLS_UPGRADE) == 0
+    assert serving.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    with client_of(serving.getsockname()[1]) as client:
+        client.send(b"still serving")
+        select.select([serving], [], [], 10)
+        data, address = serving.recvfrom(100)
+        assert (data, address) == (b"still serving", client.getsockname())
+        with serving.dup() as twin:
+            twin.sendto(b"and twins do", address)
+        assert client.recv(100) == b"and twins do"
+
+
+def test_what_a_listener_cannot(server):
+    for call, number in (
+        (lambda: server.connect(("127.0.0.1", 9)), errno.EISCONN),
+        (lambda: server.send(b"x"), errno.ENOTCONN),
+        (lambda: server.recv(1), errno.ENOTCONN),
+        (lambda: server.getpeername(), errno.ENOTCONN),
+        (lambda: server.getsockopt(IPPROTO, ssa.TLS_CHOSEN_CIPHER), errno.ENOTCONN),
+        (lambda: server.getsockopt(IPPROTO, ssa.TLS_VERSION_CONN), errno.ENOTCONN),
+        (lambda: server.setsockopt(IPPROTO, ssa.TLS_UPGRADE, 1), errno.EOPNOTSUPP),
+    ):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == number
+
+
 def test_before_it_is_connected(ssad):
     with ssa.socket(type=DGRAM) as sock:
         for call in (lambda: sock.send(b"x"), lambda: sock.recv(10), sock.getpeername):

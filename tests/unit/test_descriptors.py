@@ -53,6 +53,26 @@ def test_an_epoll_set_watches_the_file_that_is_there_now(two, flags):
         assert epoll.poll(0) == another.poll(0) == []
 
 
+def test_what_is_not_watched_costs_no_look(two, monkeypatch):
+    (ready, _), (quiet, _) = two
+    looked = []
+    monkeypatch.setattr(os, "listdir", lambda path: looked.append(path) or [])
+    os.close(descriptors.swap(quiet.fileno(), ready.fileno(), watched=False))
+    assert (quiet.recv(1), looked) == (b"x", [])
+
+
+def test_a_look_asks_of_what_is_no_file_only(two, monkeypatch):
+    """With thousands of sockets open, to ask what each of them is would hold up an event loop."""
+    asked = []
+    readlink = os.readlink
+    monkeypatch.setattr(os, "readlink", lambda path: asked.append(path) or readlink(path))
+    (ready, _), (quiet, _) = two
+    with select.epoll() as epoll:
+        os.close(descriptors.swap(quiet.fileno(), ready.fileno()))
+        assert f"/proc/self/fd/{epoll.fileno()}" in asked
+        assert f"/proc/self/fd/{ready.fileno()}" not in asked
+
+
 def test_other_entries_of_an_epoll_set_stay(two):
     (ready, _), (quiet, _) = two
     with select.epoll() as epoll:
