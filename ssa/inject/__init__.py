@@ -76,9 +76,9 @@ _PAIRS: list[tuple[Any, Any]] = [
 
 def inject() -> None:
     """Put these classes in the place of the `ssl` module's, wherever a module has a name for them."""
+    standard.Socket._create = _create_of_older()  # before: other threads may be about to wrap a socket
     _exchange({id(theirs): ours for theirs, ours in _PAIRS})
     ssl._create_unverified_context = _create_stdlib_context
-    standard.Socket._create = _create_of_older()
     loops.guard()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from ssa.endpoint import Endpoint
 from ssa.inject.failures import error
 
 TYPE_CHECKING = False
@@ -16,6 +17,16 @@ _WHAT_TO_DO = {
 }
 
 
+def _check_sockets() -> None:
+    """Raise `ssa.SSAError` NO_COUNTERPART where ssa's sockets were made of another library's: gevent's have a loop."""
+    below = Endpoint.__mro__[1]
+    if below.__module__ != "socket":
+        raise error(
+            "NO_COUNTERPART",
+            f"socket.socket has been replaced by {below.__module__}: call ssa.inject_into_ssl() first, or import ssa",
+        )
+
+
 def _standard(name: str) -> Any:
     """A class of the module. Raises `ssa.SSAError` NO_COUNTERPART where another library has replaced it."""
     found = getattr(ssl, name)
@@ -26,6 +37,7 @@ def _standard(name: str) -> Any:
     return found
 
 
+_check_sockets()
 Context: Any = _standard("SSLContext")
 CContext: Any = Context.__base__  # what OpenSSL's is wrapped in
 Socket: Any = _standard("SSLSocket")
