@@ -23,7 +23,7 @@ import ssl
 import sys
 import types
 
-from ssa.inject import loops
+from ssa.inject import loops, standard
 from ssa.inject.context import SSLContext
 from ssa.inject.failures import (
     CertificateError,
@@ -52,8 +52,7 @@ __all__ = [
     "inject",
 ]
 
-_SSLSocket: Any = ssl.SSLSocket
-_create: Any = vars(_SSLSocket)["_create"]
+_create: Any = vars(standard.Socket)["_create"]
 _create_stdlib_context: Any = ssl._create_stdlib_context  # type: ignore[attr-defined]
 
 
@@ -69,31 +68,31 @@ def _stdlib_context(protocol: int | None = None, *, cert_reqs: int | None = None
 
 
 _PAIRS: list[tuple[Any, Any]] = [
-    (ssl.SSLContext, SSLContext),
-    (_SSLSocket, SSLSocket),
+    (standard.Context, SSLContext),
+    (standard.Socket, SSLSocket),
     (_create_stdlib_context, _stdlib_context),
 ]
 
 
 def inject() -> None:
     """Put these classes in the place of the `ssl` module's, wherever a module has a name for them."""
+    standard.Socket._create = _create_of_older()  # before: other threads may be about to wrap a socket
     _exchange({id(theirs): ours for theirs, ours in _PAIRS})
     ssl._create_unverified_context = _create_stdlib_context
-    _SSLSocket._create = _create_of_older()
     loops.guard()
 
 
 def extract() -> None:
     """Take `inject` back. What it has made meanwhile goes on."""
     _exchange({id(ours): theirs for theirs, ours in _PAIRS})
-    _SSLSocket._create = _create
+    standard.Socket._create = _create
     loops.unguard()
 
 
 def _create_of_older() -> Any:
     """`ssl.SSLSocket._create` for contexts that were made before: it finds its class by its name, which is ours now."""
     theirs = _create.__func__
-    names = {**vars(ssl), "SSLSocket": _SSLSocket}
+    names = {**vars(ssl), "SSLSocket": standard.Socket}
     ours = types.FunctionType(theirs.__code__, names, theirs.__name__, theirs.__defaults__, theirs.__closure__)
     return classmethod(ours)
 

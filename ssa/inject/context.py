@@ -14,6 +14,7 @@ from ssa import client, wire
 from ssa.inject import locations
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
 from ssa.inject.meaning import OVERRULED, REFUSED, flags_untrusted
+from ssa.inject.standard import CContext, Context
 from ssa.settings import File, Settings
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     from ssa.inject.sslsocket import SSLSocket
 
-_Context = ssl.SSLContext
-_C_Context: Any = _Context.__base__  # what OpenSSL's is wrapped in
 _OPENSSL_S = "this is OpenSSL in the process, in ssa's place; gevent: leave ssl as it is, monkey.patch_all(ssl=False)"
 _IN_THE_KERNEL = "TLS is on a socket, in the kernel. Pass a connected `sock=` instead of `ssl=`; see docs/libraries.md"
 _NO_COMMON_NAME = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
@@ -56,12 +55,12 @@ class _Setting:
 class _Base:
     """What `super(SSLContext, SSLContext)` leads to."""
 
-    options = _Setting(_C_Context.options)
-    minimum_version = _Setting(_C_Context.minimum_version)
-    maximum_version = _Setting(_C_Context.maximum_version)
-    verify_flags = _Setting(_C_Context.verify_flags)
-    verify_mode = _Setting(_C_Context.verify_mode)
-    _msg_callback = _Setting(_C_Context._msg_callback)
+    options = _Setting(CContext.options)
+    minimum_version = _Setting(CContext.minimum_version)
+    maximum_version = _Setting(CContext.maximum_version)
+    verify_flags = _Setting(CContext.verify_flags)
+    verify_mode = _Setting(CContext.verify_mode)
+    _msg_callback = _Setting(CContext._msg_callback)
 
 
 class SSLContext(_Base):
@@ -100,9 +99,9 @@ class SSLContext(_Base):
 
     def _begin(self, protocol: int) -> None:
         self._protocol: Any = ssl._SSLMethod(protocol)
-        self._ciphers = _Context(ssl.PROTOCOL_TLS_CLIENT)  # knows what OpenSSL's words for suites mean
-        self._options = self._ciphers.options
-        self._verify_flags = self._ciphers.verify_flags
+        self._ciphers: ssl.SSLContext = Context(ssl.PROTOCOL_TLS_CLIENT)  # knows what OpenSSL's words for suites mean
+        self._options: ssl.Options = self._ciphers.options
+        self._verify_flags: ssl.VerifyFlags = self._ciphers.verify_flags
         self._check_hostname = self._protocol == ssl.PROTOCOL_TLS_CLIENT
         self._verify_mode = ssl.CERT_REQUIRED if self._check_hostname else ssl.CERT_NONE
         self._post_handshake_auth = False

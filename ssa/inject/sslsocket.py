@@ -152,8 +152,11 @@ class SSLSocket(TLSSocket):
     def unwrap(self) -> SSLSocket:
         """End the stream, and wait for the peer's end. What comes back can only be closed.
 
-        The kernel has no way back to plain text. Raises OSError where data comes instead of the end.
+        The kernel has no way back to plain text. Raises OSError where data comes instead of the end, ValueError where
+        there is no TLS, or no more.
         """
+        if self._sslobj is None:
+            raise ValueError(f"No SSL wrapper around {self}")
         self.shutdown(_SHUT_WR)
         if self.recv(1):
             raise ssl.SSLError(errno.EPROTO, "application data after close notify")

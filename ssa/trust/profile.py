@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ssa.errors import error
-from ssa.trust import strength
+from ssa.trust import strength, strict
 from ssa.trust.case import Place
 
 if TYPE_CHECKING:
@@ -122,4 +122,5 @@ CHECKS: dict[str, Callable[[Case, Certificate, Place], None]] = {
     "purpose": purpose,
     "constraints": constraints,
     "strength": strength.check,
+    "strict": strict.check,
 }

@@ -54,6 +54,7 @@ def _constraints(case: Case, path: Path) -> str:
 
 
 def _strength(case: Case, path: Path) -> str:
+    _each("strict", case, path)
     return _each("strength", case, path)
 
 

@@ -70,7 +70,7 @@ with open(os.environ["SSA_MOUNT"] + "/policy/trust_store", "w") as file:
 try:
     get()
 except requests.exceptions.SSLError as refused:
-    print(str(refused).split("[")[1].split("]")[0])
+    print("no path" in str(refused))
 """
 
 
@@ -123,7 +123,7 @@ def test_requests(ssad, pki, tmp_path):
         assert refused.startswith("SSLError")
         assert "TLS_TRUSTED_PEER_CERTIFICATES" in refused
         unverified = run(UNVERIFIED, port)
-        assert unverified.splitlines() == ["hello from nginx"] * 2 + ["UNKNOWN_CA"]
+        assert unverified.splitlines() == ["hello from nginx", "hello from nginx", "True"]
 
 
 STARTTLS = {

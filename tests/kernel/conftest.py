@@ -62,7 +62,10 @@ def cleaned(running, pki, monkeypatch):
 
 
 # What only developers need: left out of the copy.
-DEVELOPERS = ("mypy*", "ruff*", "hypothesis*", "pip*", "setuptools*", "_pytest", "*.dist-info", "__pycache__", "*.pth")
+DEVELOPERS = (
+    *("mypy*", "ruff*", "hypothesis*", "pip*", "setuptools*", "_pytest", "*.dist-info", "__pycache__", "*.pth"),
+    *("boto*", "gevent*", "aiohttp*", "uvloop*", "asyncpg*", "redis*", "zope*", "s3transfer*"),
+)
 
 
 @pytest.fixture(scope="session")

@@ -133,7 +133,7 @@ def test_openssl_that_forgets_to_check_is_caught(monkeypatch):
     """Were purpose, time and the rest not checked by OpenSSL at all, our own checks would refuse."""
     from tests.unit.trust_factory import CLIENT, constraints
 
-    monkeypatch.setattr(trust.TrustStore, "verify", lambda _, __, first, rest, *___, **____: [
+    monkeypatch.setattr(trust.TrustStore, "verify", lambda _, __, first, rest, ___, **____: [
         first.native, *(one.native for one in rest), trust.store.Certificate(ANCHOR.der).native])  # fmt: skip
     monkeypatch.setattr(path, "_judged", lambda _case, found: found)
     for changes, reason in (
