@@ -17,6 +17,7 @@ from ssa.policy.parsers import (
     DEFAULT_GROUPS,
     GROUPS,
     MAX_TEXT,
+    POST_QUANTUM,
     SIGNATURE_ALGORITHMS,
     SYSTEM_STORE,
     BadValue,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GROUPS",
     "MAX_TEXT",
+    "POST_QUANTUM",
     "SETTINGS",
     "SIGNATURE_ALGORITHMS",
     "BadValue",
@@ -215,7 +217,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_names,
         _narrow_list,
         "fewer",
-        "Key exchange groups in order of preference.",
+        "Key exchange groups in order of preference; in TLS 1.2 also the curves of a server's certificate.",
         many=True,
     ),
     Setting(
