@@ -44,6 +44,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "warm": Measurement(handshakes.warm, _BOTH, Part.KERNEL),
     "fresh": Measurement(processes.fresh, _BOTH, Part.KERNEL),
     "cpu": Measurement(handshakes.cpu, _BOTH, Part.KERNEL),
+    "post-quantum": Measurement(handshakes.post_quantum, _BOTH, Part.KERNEL),
     "at-once": Measurement(handshakes.at_once, _BOTH, Part.KERNEL),
     "memory": Measurement(handshakes.live, (Part.KERNEL,), Part.KERNEL),
     "bulk": Measurement(bulk.bulk, (Part.KERNEL,), Part.KERNEL),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import ssa
 from bench.measure import Row, Samples, cpu_seconds, elapsed, interleaved, memory
-from bench.world import HOST, World
+from bench.world import HOST, World, beside
 from ssa import paths, wire
 
 if TYPE_CHECKING:
@@ -80,6 +80,31 @@ def cpu(world: World) -> list[Row]:
             note=f"and {ours_program.median:.2f} in the program, which is in the ratio",
         )
     ]
+
+
+def post_quantum(world: World) -> list[Row]:
+    """What the hybrid key exchange costs, beside x25519 alone, in the time of a handshake.
+
+    With a server of ours, which takes the hybrid: the same daemon computes both ends. And with nginx, which takes
+    x25519: the hybrid's share was made and sent for nothing.
+    """
+    with beside("server", "ssa", world.cert, world.key) as port:
+        return [
+            _hybrid(world, "X25519MLKEM768 at both ends, beside x25519", port),
+            _hybrid(world, "the share of X25519MLKEM768 that the server passes over", world.tls13),
+        ]
+
+
+def _hybrid(world: World, name: str, port: int) -> Row:
+    def under(groups: str) -> float:
+        world.daemon.set("groups", groups)
+        return elapsed(lambda: [world.ssa(port) for _ in range(_IN_A_ROW)])
+
+    default = world.daemon.get("policy/groups")
+    with_it, without = interleaved(_PAIRS // 2, lambda: under(default), lambda: under("x25519"), scale=1000 / _IN_A_ROW)
+    world.daemon.set("groups", default)
+    note = f"x25519 alone: {without.median:.2f} ms"
+    return Row(name=name, unit="ms", ours=with_it, ratio=with_it.median / without.median, note=note)
 
 
 def at_once(world: World) -> list[Row]:

@@ -14,10 +14,11 @@ from OpenSSL import SSL
 from ssa import errors
 from ssa.credentials.pem import parse_key_untrusted
 from ssa.handshake.engine import give_cookie, select_protocol, serve_name, take_cookie
+from ssa.policy.schema import POST_QUANTUM
 from ssa.suites import Suite, TLSVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from ssa.credentials import Credential
     from ssa.handshake.secrets import Role
@@ -128,7 +129,8 @@ def _offer(
         for suite in (*policy.ciphersuites, *policy.ciphers)
         if policy.min_version <= suite.version <= policy.max_version and (role == "client" or not _is_dhe(suite))
     ]
-    suites = _PREFERENCES[policy.data_path](allowed, kernel)
+    _check_groups(policy, role, allowed)
+    suites = _PREFERENCES[policy.data_path]([suite for suite in allowed if _has_group(policy, suite)], kernel)
     if not suites:
         who = "this kernel" if allowed else f"a {role}"
         raise errors.error("POLICY_DENIED", f"{who} can do none of the cipher suites that the policy allows")
@@ -151,6 +153,31 @@ def _is_dhe(suite: Suite) -> bool:
     return suite.openssl.startswith("DHE-")
 
 
+def _has_group(policy: Policy, suite: Suite) -> bool:
+    """Whether the policy has a group for the suite: the hybrids are of TLS 1.3, and TLS 1.2's DHE needs none."""
+    return suite.version is TLSVersion.TLSv1_3 or _is_dhe(suite) or not POST_QUANTUM.issuperset(policy.groups)
+
+
+def _check_groups(policy: Policy, role: Role, suites: Sequence[Suite]) -> None:
+    if suites and not any(_has_group(policy, suite) for suite in suites):
+        names = ", ".join(policy.groups)
+        raise errors.error("POLICY_DENIED", f"a {role} needs TLS 1.3 for the groups that the policy allows: {names}")
+
+
+def group_list(groups: tuple[str, ...], role: Role) -> str:
+    """The groups in OpenSSL's notation (SSL_CTX_set1_groups_list(3)).
+
+    A client sends key shares, marked `*`, for its first classical group and for a hybrid before that: whatever the
+    server can do of the two, it need not ask for another share. A server asks a client that can do a hybrid for its
+    share, where it prefers that: `/` ends the groups among which the shares that are there decide.
+    """
+    classical = next((index for index, name in enumerate(groups) if name not in POST_QUANTUM), len(groups))
+    if role == "client":
+        shares = {*groups[: min(classical, 1)], *groups[classical : classical + 1]}
+        return ":".join(f"*{name}" if name in shares else name for name in groups)
+    return "/".join(":".join(part) for part in (groups[:classical], groups[classical:]) if part)
+
+
 def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, ...], session_ttl: int) -> _Offer:
     if policy.min_version > TLSVersion.TLSv1_2:
         raise errors.error(
@@ -158,6 +185,7 @@ def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, .
             f"min_version is {policy.min_version.label}, and the OpenSSL of this ssad has no DTLS 1.3: {_library()}",
         )
     suites = tuple(suite for suite in policy.ciphers if not _is_dhe(suite))
+    _check_groups(policy, role, suites)
     if not suites:
         raise errors.error("POLICY_DENIED", "the policy's ciphers leave nothing for DTLS 1.2, done without DHE")
     return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl, datagrams=True)
@@ -185,8 +213,8 @@ def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> 
     for version, setter in _SUITE_SETTERS.items():
         if names := offer.names(version):
             setter(context, names)
-    _set_list(_lib.SSL_CTX_set1_curves_list, context, offer.groups)
-    _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, offer.signature_algorithms)
+    _set_list(_lib.SSL_CTX_set1_curves_list, context, group_list(offer.groups, offer.role))
+    _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, ":".join(offer.signature_algorithms))
     if not offer.datagrams:  # those keys stay where they are
         context.set_keylog_callback(keylog)
     for credential in offer.credentials:
@@ -248,7 +276,7 @@ _SUITE_SETTERS: dict[TLSVersion, Callable[[SSL.Context, bytes], None]] = {
 }
 
 
-def _set_list(setter: Any, context: SSL.Context, names: tuple[str, ...]) -> None:
-    if setter(context._context, ":".join(names).encode()) != 1:  # noqa: SLF001 - the context for the raw binding
+def _set_list(setter: Any, context: SSL.Context, names: str) -> None:
+    if setter(context._context, names.encode()) != 1:  # noqa: SLF001 - the context for the raw binding
         # The policy's vocabulary is what OpenSSL was seen to take, so this is a fault of this installation.
-        raise errors.error("DAEMON_FAULT", f"OpenSSL refuses the list {':'.join(names)}")
+        raise errors.error("DAEMON_FAULT", f"OpenSSL refuses the list {names}")

@@ -46,9 +46,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ffdhe8192": (),
 }
 GROUP_NAMES: tuple[str, ...] = tuple(alias for name, aliases in GROUPS.items() for alias in (name, *aliases))
-# The hybrid is offered, not put first: its key share makes a ClientHello of 1.5 kB out of one of 0.3 kB and costs
-# both ends together 0.2 ms, and a server that does not know it answers with a HelloRetryRequest, one more round trip.
-DEFAULT_GROUPS = ("x25519", "X25519MLKEM768", "secp256r1", "secp384r1")
+# Hybrids of a post-quantum algorithm and a classical one; TLS 1.3 only.
+POST_QUANTUM = frozenset(name for name in GROUPS if "MLKEM" in name)
+# The hybrid first: who records traffic today shall not read it once there is a quantum computer. secp521r1 is the last,
+# as in TLS 1.2 the list is also that of the curves that a server's certificate may be on (RFC 8422 section 5.1).
+DEFAULT_GROUPS = ("X25519MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1")
 
 # RFC 8446, section 4.2.3, without SHA-1. In order of the default policy.
 SIGNATURE_ALGORITHMS: tuple[str, ...] = (

@@ -252,7 +252,7 @@ def test_what_a_listener_cannot(server):
         (lambda: server.connect(("127.0.0.1", 9)), errno.EISCONN),
         (lambda: server.send(b"x"), errno.ENOTCONN),
         (lambda: server.recv(1), errno.ENOTCONN),
-        (lambda: server.getpeername(), errno.ENOTCONN),
+        (server.getpeername, errno.ENOTCONN),
         (lambda: server.getsockopt(IPPROTO, ssa.TLS_CHOSEN_CIPHER), errno.ENOTCONN),
         (lambda: server.getsockopt(IPPROTO, ssa.TLS_VERSION_CONN), errno.ENOTCONN),
         (lambda: server.setsockopt(IPPROTO, ssa.TLS_UPGRADE, 1), errno.EOPNOTSUPP),
