@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -10,16 +11,15 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from ssa import __version__
-from ssa.cli import connect, doctor, env, ls, policy, show
 from ssa.cli.failure import Failure, explain
-from ssa.policy.schema import BadValue
+from ssa.policy.parsers import BadValue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ssa.cli.verb import Verb
 
-VERBS: tuple[Verb, ...] = (connect.VERB, ls.VERB, show.VERB, policy.VERB, doctor.VERB, env.VERB)
+VERBS = ("connect", "ls", "show", "policy", "doctor", "env")  # a module each, which is loaded when it is needed
 
 _DESCRIPTION = """\
 TLS as a service of the operating system, from the command line. The daemon ssad makes TLS handshakes for
@@ -51,11 +51,17 @@ exit status: 0 done; 1 it failed, standard error says why in one line; 2 wrong u
 `ssa VERB --help` has more on each verb, with examples.
 """
 
+_HELP = frozenset({"-h", "--help"})
 _WIDTH = 100  # of descriptions
 _JSON_HELP = "print JSON, for programs"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def verbs(names: Sequence[str] = VERBS) -> list[Verb]:
+    """The verbs of these names."""
+    return [importlib.import_module(f"ssa.cli.{name}").VERB for name in names]
+
+
+def build_parser(names: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """The parser, with a subparser for each verb."""
     parser = argparse.ArgumentParser(
         prog="ssa",
@@ -66,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ssa {__version__}")
     parser.add_argument("--json", action="store_true", help=_JSON_HELP + "; here or after the verb")
-    _add_verbs(parser, VERBS)
+    _add_verbs(parser, verbs(names))
     return parser
 
 
@@ -108,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        parser = build_parser()
+        given = sys.argv[1:] if arguments is None else arguments
+        named = [name for name in VERBS if name in given]
+        parser = build_parser(named if len(named) == 1 and not _HELP.intersection(given) else VERBS)
         options = parser.parse_args(arguments)
         if "verb" not in options:
             parser.print_help(sys.stderr)

@@ -25,7 +25,7 @@ from ssa.configfs import render
 from ssa.errors import REASONS, error
 from ssa.policy.schema import SETTINGS
 
-COMMANDS = [(verb.name,) for verb in main.VERBS] + [(v.name, w.name) for v in main.VERBS for w in v.verbs]
+COMMANDS = [(verb.name,) for verb in main.verbs()] + [(v.name, w.name) for v in main.verbs() for w in v.verbs]
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def call(capsys, *arguments):
 def test_the_help_is_complete(capsys):
     status, printed, _ = call(capsys, "--help")
     assert status == 0
-    for verb in main.VERBS:
+    for verb in main.verbs():
         assert re.search(rf"^ +{verb.name} +{re.escape(verb.summary)}$", printed, re.MULTILINE)
     for word in ("SSA_RUN_DIR", "SSA_MOUNT", "SSA_CONFIG", "examples:", "exit status:", "/ssa/policy", "--json"):
         assert word in printed
