@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import importlib.util
-import logging.handlers
 import os
 import socket
 import ssl
@@ -251,6 +250,12 @@ def make_wheel(path):
 
 
 def test_logging_over_https(cleaned, pki):
+    script = """
+import logging, logging.handlers, ssl, sys
+context = ssl.create_default_context()
+handler = logging.handlers.HTTPHandler(f"localhost:{sys.argv[1]}", "/log", secure=True, context=context)
+handler.emit(logging.LogRecord("name", logging.WARNING, "file", 1, "hello", None, None))
+"""
     got = []
 
     def serve(tls, _tcp):
@@ -258,9 +263,7 @@ def test_logging_over_https(cleaned, pki):
         tls.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
 
     with peers.python_server(pki, serve) as port:
-        context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        handler = logging.handlers.HTTPHandler(f"localhost:{port}", "/log", secure=True, context=context)
-        handler.emit(logging.LogRecord("name", logging.WARNING, __file__, 1, "hello", None, None))
+        assert run(script, port) == ""
     assert got
     assert got[0].startswith(b"GET /log?name=name")
 
