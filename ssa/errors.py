@@ -181,6 +181,12 @@ REASONS: dict[str, Reason] = {
     "NO_COMMON_CIPHER": Reason(
         _H, errno.EPROTO, "handshake_failure", "peer", "peer offers no cipher suite that the policy allows"
     ),
+    "NO_COMMON_GROUP": Reason(
+        _H, errno.EPROTO, "handshake_failure", "peer", "peer offers no key exchange group that the policy allows"
+    ),
+    "NO_COMMON_SIGNATURE": Reason(
+        _H, errno.EPROTO, "handshake_failure", "peer", "peer offers no signature algorithm that can be used here"
+    ),
     "NO_COMMON_PROTOCOL": Reason(
         _H, errno.EPROTO, "no_application_protocol", "peer", "peer offers no application protocol that is spoken here"
     ),

@@ -27,6 +27,7 @@ from ssa.dtls import records
 from ssa.dtls.cookies import Cookies
 from ssa.dtls.engine import DatagramClient, DatagramServer
 from ssa.dtls.port import Association, Port, Queue, packets
+from ssa.handshake.refusal import explaining
 from ssa.ktls.diag import KernelState, SocketKey
 from ssa.logfmt import fields
 
@@ -87,7 +88,7 @@ async def connect(
     try:
         engine = DatagramClient(context, sni_of(hostname), terms.policy.alpn, port.mtu(address))
         association = Association(port, address, engine, judge)
-        with deadline(terms.policy.handshake_timeout):
+        with explaining(engine, terms.policy), deadline(terms.policy.handshake_timeout):
             await association.handshake()
         return _hand_over(service, application, association, judge)
     except BaseException:

@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -22,14 +23,15 @@ from ssa.daemon.terms import agree, hostname_untrusted
 from ssa.handshake import driver, tickets
 from ssa.handshake.contexts import withheld
 from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
+from ssa.handshake.refusal import explaining
 from ssa.handshake.secrets import application_secrets
 from ssa.handshake.sessions import Server
 from ssa.ktls.constants import HANDSHAKE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
 from ssa.ktls.control import tcp_state
 from ssa.ktls.diag import SocketKey
-from ssa.ktls.install import attach, install, shut_down
+from ssa.ktls.install import attach, install, limit, shut_down
 from ssa.ktls.tcp import shows
-from ssa.relay import reason_for, reason_for_suite
+from ssa.relay import reason_for, reason_for_limit, reason_for_suite
 from ssa.suites import TLSVersion
 from ssa.wire import Accept, Connect, Reply
 
@@ -69,13 +71,15 @@ async def connect(
     resumption = service.sessions.resume(server, terms.policy.session_ttl, judge.trusts)
     engine = ClientEngine(context, sni_of(hostname), terms.policy.alpn, resumption.session)
     with _ending(sock), resumption:
-        with deadline(terms.policy.handshake_timeout, began):
+        with (
+            explaining(engine, terms.policy, partial(withheld, terms.policy, kernel)),
+            deadline(terms.policy.handshake_timeout, began),
+        ):
             await driver.start(engine, sock)
             if connection.deferred:  # until now: that was the data that it waited for
                 await _open(sock)
                 relayed = _attach(sock, terms.policy, kernel)
-            with _naming_what_is_withheld(terms.policy, kernel):
-                await driver.run(engine, sock, judge)
+            await driver.run(engine, sock, judge)
             judge.session_age = resumption.age if engine.resumed else 0
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
                 harvest = resumption.harvest(judge.chain, engine)
@@ -107,12 +111,18 @@ async def serve(service: Service, application: Application, serving: Serving, so
     engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
     judge = Judge(service, terms, None)
     with _ending(sock):
-        with deadline(terms.policy.handshake_timeout, began), _naming_what_is_withheld(terms.policy, kernel):
+        with (
+            explaining(engine, terms.policy, partial(withheld, terms.policy, kernel)),
+            deadline(terms.policy.handshake_timeout, began),
+        ):
             await driver.run(engine, sock, judge)
         judge.presented = serving.presented(engine)
-        if relayed := relayed or reason_for_suite(engine.suite, kernel):
+        largest, path = engine.largest, terms.policy.data_path
+        if relayed := relayed or reason_for_suite(engine.suite, kernel) or reason_for_limit(largest, path, kernel):
             return _relay(service, application, engine, judge, connection, reason=relayed)
         keys = engine.keys()
+        if largest:
+            limit(sock, largest)
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
     return description(live)
@@ -213,18 +223,6 @@ def _is_half_closed(sock: socket.socket) -> bool:
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
 
 
-@contextlib.contextmanager
-def _naming_what_is_withheld(policy: Policy, kernel: Capabilities) -> Iterator[None]:
-    """Where the two ends share nothing, the reason may be that the kernel is asked for all of it."""
-    try:
-        yield
-    except errors.HandshakeError as exc:
-        if exc.alert != "handshake_failure" or not (missing := withheld(policy, kernel)):
-            raise
-        detail = f"{exc.detail}; not offered, as data_path is ktls and this kernel cannot: {missing}"
-        raise errors.error(exc.reason, detail, exc.alert) from exc
-
-
 def _attach(sock: socket.socket, policy: Policy, kernel: Capabilities) -> str:
     """Have the kernel ready for the keys; or why it will be the relay. Raises `ssa.SSAError`."""
     if reason := reason_for(policy.data_path, kernel):
@@ -312,7 +310,7 @@ async def _take_tickets(
 ) -> TrafficKeys:
     """For a descriptor that plain reads will be made on: what they would stumble over."""
     server = (resumption.server.hostname, connection.key.remote, engine.resumed)
-    drain = tickets.Drain(engine.keys(), connection.sock)
+    drain = tickets.Drain(engine.keys(), connection.sock, engine.from_alert)
     await drain.run(service.tickets.expected(server), tickets.patience(connection.sock))
     service.tickets.saw(server, drain.tickets)
     service.count("tickets", drain.tickets)

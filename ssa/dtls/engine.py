@@ -47,6 +47,11 @@ class DatagramEngine(Engine):
         return TLSVersion.TLSv1_2
 
     @property
+    def presented(self) -> None:
+        """Not looked for: DTLS's records and fragments are others."""
+        return
+
+    @property
     def costs(self) -> int:
         """The bytes that a record adds to its content."""
         return self._size - self._connection.get_cleartext_mtu()

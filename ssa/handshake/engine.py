@@ -31,8 +31,10 @@ from OpenSSL import SSL, crypto
 
 from ssa import errors
 from ssa.handshake import records
+from ssa.handshake.hello import ClientHello, largest_untrusted, parse_untrusted
+from ssa.handshake.refusal import step_of
 from ssa.handshake.secrets import Role, Secrets, TrafficKeys, tls12_keys, tls13_keys
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
+from ssa.ktls.constants import ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
 from ssa.trust import Verified
@@ -82,6 +84,7 @@ class Engine(ABC):
         self._negotiation = negotiation
         self._admitted = False
         self._finished = False
+        self._state = ""  # OpenSSL's, before what it does now
         self._plain_alert: int | None = None  # the number in the last record, if it was an alert in plain text
         self._received = 0  # records since ChangeCipherSpec: in TLS 1.2, under the key that the kernel gets
         self._pending = b""  # what OpenSSL wants to send, until it may
@@ -237,7 +240,29 @@ class Engine(ABC):
         """Whether an earlier session was resumed, and so no certificate was sent this time."""
         return bool(_lib.SSL_session_reused(self._connection._ssl))  # noqa: SLF001 - pyOpenSSL does not bind it
 
+    @property
+    def hello(self) -> ClientHello | None:
+        """To a server: what the client offers, once that is known."""
+        return None
+
+    @property
+    def largest(self) -> int:
+        """How many bytes the content of a record that we send may have at most; 0 for as many as TLS allows."""
+        return 0
+
+    @property
+    def at(self) -> str:
+        """The step of the handshake, or the one at which it failed, for a person."""
+        state = self._connection.get_state_string().decode("ascii", "replace")
+        return step_of(self._state if state == "error" else state)
+
+    @property
+    def presented(self) -> int | None:
+        """How many bytes of certificates we have sent when we were asked for one; None where we were not."""
+        return None
+
     def _advance(self) -> bool:
+        self._state = self._connection.get_state_string().decode("ascii", "replace")
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -281,14 +306,18 @@ class Engine(ABC):
             return self.from_alert(errors.alert_name(self._plain_alert))
         if text in _alerts_by_text():
             return self.from_alert(errors.alert_name(_alerts_by_text()[text]))
+        if queue and str(queue[0][0]) in _OF_CERTIFICATES:
+            return errors.error("BAD_CERTIFICATE", f"it cannot be read: {text}")
         return errors.error(_OPENSSL_REASONS.get(text, "PROTOCOL_VIOLATION"), text or "OpenSSL gives no reason")
 
-    @classmethod
-    def from_alert(cls, alert: str) -> errors.SSAError:
+    def from_alert(self, alert: str) -> errors.SSAError:
         """The error for a fatal alert that the peer sent."""
-        reason, meaning = cls.alert_meanings.get(alert, ("PEER_ALERT", ""))
+        reason, meaning = self._meaning(alert)
         said = f"it answered with the alert {alert}"
         return errors.error(reason, f"{said}: {meaning}" if meaning else said, alert)
+
+    def _meaning(self, alert: str) -> tuple[str, str]:
+        return self.alert_meanings.get(alert, ("PEER_ALERT", ""))
 
 
 class ClientEngine(Engine):
@@ -341,6 +370,41 @@ class ClientEngine(Engine):
         if self._costly is None and (suite := records.server_hello_suite_untrusted(record)) is not None:
             self._costly = suite in _COSTLY  # of the first ServerHello: no later one may choose another
         return self._costly is not False
+
+    @property
+    def presented(self) -> int | None:
+        """As `Engine.presented`. A server that asked for a certificate is sent one, or an empty list."""
+        for record in records.split_untrusted(self._sent)[0]:
+            content = self._opened(record)
+            if content[:1] == bytes([CERTIFICATE]):
+                lists = content[4:] if self.version is TLSVersion.TLSv1_2 else content[4 + 1 + content[4] :]
+                return int.from_bytes(lists[:3], "big")
+            if record[0] != CHANGE_CIPHER_SPEC:
+                break
+        return None
+
+    def _opened(self, record: bytes) -> bytes:
+        """The content of the first record of our last flight; empty where nobody but OpenSSL knows it."""
+        if record[0] == HANDSHAKE:
+            return record[records.HEADER :]
+        if record[0] != APPLICATION_DATA or self._held_under not in self.secrets:
+            return b""
+        suite = self.suite
+        key = traffic_key(suite, self.secrets[self._held_under])
+        _, content = records.open_untrusted(suite.aead, key, 0, record) or (0, b"")
+        return content
+
+    def _meaning(self, alert: str) -> tuple[str, str]:
+        presented = self.presented
+        if alert == "handshake_failure" and presented is None and self._admitted:
+            return "PEER_ALERT", ""  # what they share was settled by then
+        if presented is None or alert not in _AGAINST_CERTIFICATES:
+            return super()._meaning(alert)
+        if presented:
+            return "PEER_ALERT", "it does not accept the client certificate that it demanded and was given"
+        return "PEER_ALERT", (
+            "it demands a client certificate, and the application brought none (TLS_CERTIFICATE_CHAIN, TLS_PRIVATE_KEY)"
+        )
 
     @property
     def chain(self) -> tuple[bytes, ...]:
@@ -410,6 +474,7 @@ class ServerEngine(Engine):
         """`choose` says with what to go on for the name that the client asks for, or raises `ssa.SSAError`."""
         protocols = tuple(name.encode("ascii") for name in alpn)
         super().__init__(context, Negotiation(alpn=protocols, choose=choose))
+        self._hello = b""  # the message, as far as it has come
         if ask_certificate:
             # Whatever it is, it is taken here: ssa.trust judges it.
             self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _take_any)
@@ -417,6 +482,8 @@ class ServerEngine(Engine):
 
     def feed_untrusted(self, record: bytes) -> bytes:
         """As `Engine.feed_untrusted`."""
+        if record[0] == HANDSHAKE and not self._has_hello:
+            self._hello += record[records.HEADER :]
         answer = super().feed_untrusted(record)
         if (refusal := self._negotiation.refusal) is not None:
             # OpenSSL has gone on with another certificate: its answer stays here.
@@ -424,6 +491,23 @@ class ServerEngine(Engine):
             self.step = Step.DONE
             raise refusal
         return answer
+
+    @property
+    def _has_hello(self) -> bool:
+        return len(self._hello) >= 4 + int.from_bytes(self._hello[1:4], "big") if self._hello else False
+
+    @property
+    def hello(self) -> ClientHello | None:
+        """What the client offers; None as long as it has not said so in a way that is understood."""
+        try:
+            return parse_untrusted(self._hello)
+        except ValueError:
+            return None
+
+    @property
+    def largest(self) -> int:
+        """As `Engine.largest`: OpenSSL agrees to max_fragment_length, and never to record_size_limit (RFC 8449)."""
+        return largest_untrusted(self._hello)
 
     def is_costly_untrusted(self, record: bytes) -> bool:  # noqa: ARG002 - the client has no say in it
         """Never: we choose the group and our key."""
@@ -517,6 +601,30 @@ _OPENSSL_REASONS: dict[str, str] = {
     "encrypted length too long": "RECORD_OVERFLOW",
     "peer did not return a certificate": "NO_CERTIFICATE",
     "http request": "NOT_TLS",
-    "no suitable key share": "NO_COMMON_CIPHER",
-    "no suitable signature algorithm": "NO_COMMON_CIPHER",
+    "no suitable key share": "NO_COMMON_GROUP",
+    "no suitable groups": "NO_COMMON_GROUP",
+    "no shared groups": "NO_COMMON_GROUP",
+    "wrong curve": "NO_COMMON_GROUP",
+    "bad key share": "NO_COMMON_GROUP",
+    "unsupported elliptic curve": "NO_COMMON_GROUP",
+    "no suitable signature algorithm": "NO_COMMON_SIGNATURE",
+    "no shared signature algorithms": "NO_COMMON_SIGNATURE",
+    "wrong signature type": "NO_COMMON_SIGNATURE",
 }
+_OF_CERTIFICATES = frozenset({"asn1 encoding routines", "x509 certificate routines"})  # OpenSSL's libraries
+
+# Alerts that mean our certificate, or that there is none, where one was demanded (RFC 8446 section 6.2).
+_AGAINST_CERTIFICATES = frozenset(
+    {
+        "handshake_failure",
+        "no_certificate",
+        "bad_certificate",
+        "unsupported_certificate",
+        "certificate_revoked",
+        "certificate_expired",
+        "certificate_unknown",
+        "unknown_ca",
+        "access_denied",
+        "certificate_required",
+    }
+)

@@ -18,12 +18,14 @@ import trio
 from ssa.errors import alert_name, error
 from ssa.handshake import records
 from ssa.handshake.driver import BATCH, POLL, wait_readable
-from ssa.handshake.engine import ClientEngine
 from ssa.ktls.constants import ALERT, HANDSHAKE, NEW_SESSION_TICKET
 from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ssa.errors import SSAError
     from ssa.handshake.secrets import TrafficKeys
 
 _FATAL = 2
@@ -39,11 +41,13 @@ _RTT = 68  # offset of tcpi_rtt, microseconds, in struct tcp_info (include/uapi/
 class Drain:
     """The tickets of one connection."""
 
-    def __init__(self, keys: TrafficKeys, sock: socket.socket) -> None:
+    def __init__(self, keys: TrafficKeys, sock: socket.socket, refused: Callable[[str], SSAError]) -> None:
+        """`refused` is the error for a fatal alert of the server's."""
         self.keys = keys
         self.tickets = 0
         self.messages = b""  # those tickets
         self._socket = sock
+        self._refused = refused
         self._records = self._bytes = 0  # consumed so far
 
     async def run(self, expected: int | None, patience: float) -> None:
@@ -127,7 +131,7 @@ class Drain:
             return None
         kind, content = opened
         if kind == ALERT and content[:1] == bytes([_FATAL]) and len(content) == 2:
-            raise ClientEngine.from_alert(alert_name(content[1]))
+            raise self._refused(alert_name(content[1]))
         return content if kind == HANDSHAKE else None
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 from ssa import errors
-from ssa.ktls.constants import SOL_TLS, TCP_ULP, TLS_RX, TLS_TX
+from ssa.ktls.constants import SOL_TLS, TCP_ULP, TLS_RX, TLS_TX, TLS_TX_MAX_PAYLOAD_LEN
 
 if TYPE_CHECKING:
     from ssa.ktls.crypto_info import CryptoInfo
@@ -51,6 +52,17 @@ def install(sock: socket.socket, tx: CryptoInfo, rx: CryptoInfo) -> None:
     except OSError as exc:
         shut_down(sock)
         raise errors.error("KERNEL_REFUSED", f"{tx.version.label} {tx.aead.name}: {exc.strerror}") from exc
+
+
+def limit(sock: socket.socket, largest: int) -> None:
+    """Let no record that is sent have more bytes of content than that; before `install`, on an attached socket.
+
+    Raises `ssa.SSAError` KERNEL_REFUSED; the socket is as it was then.
+    """
+    try:
+        sock.setsockopt(SOL_TLS, TLS_TX_MAX_PAYLOAD_LEN, largest.to_bytes(2, sys.byteorder))
+    except OSError as exc:
+        raise errors.error("KERNEL_REFUSED", f"records of at most {largest} bytes: {exc.strerror}") from exc
 
 
 def shut_down(sock: socket.socket) -> None:

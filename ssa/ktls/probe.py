@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ssa import errors
 from ssa.ktls.constants import SOL_TLS, TLS_TX
 from ssa.ktls.crypto_info import CryptoInfo
-from ssa.ktls.install import attach, install
+from ssa.ktls.install import attach, install, limit
 from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEAD, AEADS, Suite, TLSVersion
 
@@ -27,6 +27,7 @@ class Capabilities:
     algorithms: frozenset[tuple[TLSVersion, int]]  # (version, TLS_CIPHER_*)
     rekey: bool  # a second key in the same direction: TLS 1.3's KeyUpdate
     reason: str  # why there is no kernel TLS; empty where there is
+    limits: bool = False  # records can be kept shorter than TLS allows: what some clients ask for
 
     @property
     def tls(self) -> bool:
@@ -54,11 +55,12 @@ def probe() -> Capabilities:
         for version in TLSVersion:
             found.update((version, aead.kernel) for aead in AEADS.values() if _works(version, aead))
         rekey = bool(found) and _can_rekey(next(aead for _, aead in sorted(found)))
+        limits = bool(found) and _can_limit()
     except errors.SSAError as exc:
         return Capabilities(frozenset(), rekey=False, reason=f"setsockopt(TCP_ULP, tls): {exc.detail}")
     except OSError as exc:
         return Capabilities(frozenset(), rekey=False, reason=f"it could not be tried: {exc.strerror or exc}")
-    return Capabilities(frozenset(found), rekey, reason="" if found else "the kernel refused every cipher")
+    return Capabilities(frozenset(found), rekey, "" if found else "the kernel refused every cipher", limits)
 
 
 @contextlib.contextmanager
@@ -78,6 +80,17 @@ def _works(version: TLSVersion, aead: AEAD) -> bool:
         info = _key(version, aead)
         try:
             install(sock, info, info)
+        except errors.SSAError:
+            return False
+        return True
+
+
+def _can_limit() -> bool:
+    """TLS_TX_MAX_PAYLOAD_LEN is ENOPROTOOPT in older kernels."""
+    with _connection() as sock:
+        attach(sock)
+        try:
+            limit(sock, 512)
         except errors.SSAError:
             return False
         return True

@@ -6,8 +6,8 @@ The descriptor means the same as on the kernel path. What the pair's end cannot 
 the stream ended (`ssa.wire.Describe`), and says: that it ends in order (`ssa.wire.Close`).
 """
 
-from ssa.relay.choice import reason_for, reason_for_suite
+from ssa.relay.choice import reason_for, reason_for_limit, reason_for_suite
 from ssa.relay.relay import Relay
 from ssa.relay.relays import Relays
 
-__all__ = ["Relay", "Relays", "reason_for", "reason_for_suite"]
+__all__ = ["Relay", "Relays", "reason_for", "reason_for_limit", "reason_for_suite"]

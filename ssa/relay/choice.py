@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ssa.errors import error
+
 if TYPE_CHECKING:
     from ssa.ktls.probe import Capabilities
     from ssa.suites import Suite
@@ -19,3 +21,16 @@ def reason_for(data_path: str, kernel: Capabilities) -> str:
 def reason_for_suite(suite: Suite, kernel: Capabilities) -> str:
     """Why a connection with this suite goes by the relay; empty where the kernel can do it."""
     return "" if kernel.offers(suite) else f"this kernel does not offer {suite.version.label} with {suite.aead.name}"
+
+
+def reason_for_limit(largest: int, data_path: str, kernel: Capabilities) -> str:
+    """Why a connection whose peer wants no longer records goes by the relay; empty where the kernel can do it.
+
+    Raises `ssa.PolicyError` where the policy leaves it to the kernel, and this one cannot.
+    """
+    if not largest or kernel.limits:
+        return ""
+    why = "this kernel cannot keep records as short as a client asked for (max_fragment_length)"
+    if data_path == "ktls":
+        raise error("POLICY_DENIED", f"data_path is ktls, and {why}: {largest} bytes")
+    return why

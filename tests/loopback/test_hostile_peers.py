@@ -224,7 +224,7 @@ KEY = TrafficKey(bytes(16), bytes(12))
 
 def draining(sock):
     info = CryptoInfo(SUITE.version, SUITE.aead, KEY, 0)
-    return Drain(TrafficKeys(SUITE, info, info), sock)
+    return Drain(TrafficKeys(SUITE, info, info), sock, ssa.errors.alert_name)
 
 
 TICKETS = {

@@ -1,0 +1,186 @@
+"""What a client offers, read from its ClientHello (RFC 8446 section 4.1.2). Pure.
+
+OpenSSL judges it. This is for what OpenSSL does not tell: what the two ends did not share, how long a record may be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ssa.ktls.constants import CLIENT_HELLO
+from ssa.suites import TLSVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ssa.policy.schema import Policy
+
+# Extensions (RFC 6066, RFC 8446 section 4.2)
+_MAX_FRAGMENT_LENGTH, _GROUPS, _SIGNATURES, _VERSIONS = 1, 10, 13, 43
+
+_SUITES = {
+    0x1301: "TLS_AES_128_GCM_SHA256",
+    0x1302: "TLS_AES_256_GCM_SHA384",
+    0x1303: "TLS_CHACHA20_POLY1305_SHA256",
+    0x1304: "TLS_AES_128_CCM_SHA256",
+    0x009E: "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256",
+    0x009F: "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384",
+    0xC02B: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    0xC02C: "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    0xC02F: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    0xC030: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+    0xC09E: "TLS_DHE_RSA_WITH_AES_128_CCM",
+    0xC0AC: "TLS_ECDHE_ECDSA_WITH_AES_128_CCM",
+    0xCCA8: "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+    0xCCA9: "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    0xCCAA: "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+}
+_GROUP_NAMES = {
+    23: "secp256r1",
+    24: "secp384r1",
+    25: "secp521r1",
+    29: "x25519",
+    30: "x448",
+    256: "ffdhe2048",
+    257: "ffdhe3072",
+    258: "ffdhe4096",
+    259: "ffdhe6144",
+    260: "ffdhe8192",
+    0x11EB: "SecP256r1MLKEM768",
+    0x11EC: "X25519MLKEM768",
+    0x11ED: "SecP384r1MLKEM1024",
+}
+_SIGNATURE_NAMES = {
+    0x0401: "rsa_pkcs1_sha256",
+    0x0403: "ecdsa_secp256r1_sha256",
+    0x0501: "rsa_pkcs1_sha384",
+    0x0503: "ecdsa_secp384r1_sha384",
+    0x0601: "rsa_pkcs1_sha512",
+    0x0603: "ecdsa_secp521r1_sha512",
+    0x0804: "rsa_pss_rsae_sha256",
+    0x0805: "rsa_pss_rsae_sha384",
+    0x0806: "rsa_pss_rsae_sha512",
+    0x0807: "ed25519",
+    0x0808: "ed448",
+    0x0809: "rsa_pss_pss_sha256",
+    0x080A: "rsa_pss_pss_sha384",
+    0x080B: "rsa_pss_pss_sha512",
+}
+_VERSION_NAMES = {0x0300: "SSLv3", 0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_SHOWN = 8  # names, of a list that a client has sent
+
+
+@dataclass(frozen=True, slots=True)
+class ClientHello:
+    """The offers that matter here, as the names of the policy; what has no name is its number."""
+
+    versions: tuple[str, ...]
+    suites: tuple[str, ...]
+    groups: tuple[str, ...]
+    signatures: tuple[str, ...]
+
+    def lacks(self, policy: Policy) -> tuple[str, str] | None:
+        """What it has not in common with a server's policy, the first such thing: a row of REASONS, and the words."""
+        versions = [version.label for version in TLSVersion if policy.min_version <= version <= policy.max_version]
+        shared = [version for version in versions if version in self.versions]
+        modern = TLSVersion.TLSv1_3.label in shared
+        allowed = policy.ciphersuites if modern else policy.ciphers
+        rows: tuple[tuple[str, str, Iterable[str], Iterable[str]], ...] = (
+            ("UNSUPPORTED_VERSION", "versions", self.versions, versions),
+            ("NO_COMMON_CIPHER", "cipher suites", self.suites, [suite.name for suite in allowed]),
+            ("NO_COMMON_GROUP", "groups", self.groups, policy.groups),
+            ("NO_COMMON_SIGNATURE", "signature algorithms", self.signatures, policy.signature_algorithms),
+        )
+        for reason, what, theirs, ours in rows:
+            if not set(theirs) & set(ours):
+                return reason, f"{what}: it offers {_few(theirs)}; the policy allows {_few(ours)}"
+        return None
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return (", ".join(listed[:_SHOWN]) or "none") + more
+
+
+def parse_untrusted(message: bytes) -> ClientHello:
+    """A whole ClientHello message. Raises ValueError for what is none."""
+    reader = _Reader(message)
+    if reader.number(1) != CLIENT_HELLO or reader.number(3) != len(message) - 4:
+        raise ValueError("this is no ClientHello")
+    legacy = reader.take(2)
+    reader.take(32)  # random
+    reader.block(1)  # session
+    suites = reader.block(2)
+    reader.block(1)  # compression
+    extensions = dict(_extensions_untrusted(reader.block(2) if reader.left else b""))
+    return ClientHello(
+        versions=_names(_inner(extensions, _VERSIONS, 1), _VERSION_NAMES) or _up_to(legacy),
+        suites=_names(suites, _SUITES),
+        groups=_names(_inner(extensions, _GROUPS, 2), _GROUP_NAMES),
+        signatures=_names(_inner(extensions, _SIGNATURES, 2), _SIGNATURE_NAMES),
+    )
+
+
+def largest_untrusted(message: bytes) -> int:
+    """How many bytes of content a client wants in a record at most (max_fragment_length); 0 where it does not say.
+
+    For each handshake, so it looks for nothing else. Raises ValueError for what is no ClientHello.
+    """
+    try:
+        at = 4 + 2 + 32
+        at += 1 + message[at]
+        at += 2 + int.from_bytes(message[at : at + 2], "big")
+        at += 1 + message[at] + 2
+    except IndexError:
+        raise ValueError("this ends too early") from None
+    for kind, content in _extensions_untrusted(message[at:]):
+        if kind == _MAX_FRAGMENT_LENGTH and len(content) == 1 and 1 <= content[0] <= 4:
+            return 1 << 8 + content[0]
+    return 0
+
+
+class _Reader:
+    """What is left of some bytes. Raises ValueError where they are too few."""
+
+    def __init__(self, data: bytes) -> None:
+        self.left = data
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.left):
+            raise ValueError("this ends too early")
+        taken, self.left = self.left[:size], self.left[size:]
+        return taken
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def block(self, size: int) -> bytes:
+        """Bytes behind their length, which has `size` bytes."""
+        return self.take(self.number(size))
+
+
+def _extensions_untrusted(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield int.from_bytes(data[at : at + 2], "big"), data[at + 4 : end]
+        at = end
+
+
+def _inner(extensions: dict[int, bytes], kind: int, size: int) -> bytes:
+    """The list in an extension, behind its length."""
+    return _Reader(extensions[kind]).block(size) if kind in extensions else b""
+
+
+def _names(numbers: bytes, known: dict[int, str]) -> tuple[str, ...]:
+    found = [int.from_bytes(numbers[at : at + 2], "big") for at in range(0, len(numbers), 2)]
+    return tuple(known.get(number, f"{number:#06x}") for number in found)
+
+
+def _up_to(legacy: bytes) -> tuple[str, ...]:
+    """The versions of a client that names its highest: TLS 1.2 at most, before there was the extension."""
+    return tuple(
+        name for number, name in _VERSION_NAMES.items() if number <= min(int.from_bytes(legacy, "big"), 0x0303)
+    )

@@ -1,0 +1,110 @@
+"""Why a handshake failed, in the words of the error: at which step, and which settings may be the cause. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from ssa import errors
+from ssa.policy.schema import SETTINGS, Policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ssa.handshake.engine import Engine
+
+_VERSIONS = ("min_version", "max_version")
+_LISTS = ("ciphersuites", "ciphers", "groups", "signature_algorithms")
+
+# The settings of which one may be why the two ends share nothing, by the alert that the peer sent.
+_BY_ALERT = {
+    "protocol_version": _VERSIONS,
+    "handshake_failure": (*_VERSIONS, *_LISTS),
+    "insufficient_security": (*_VERSIONS, *_LISTS),
+    "illegal_parameter": _LISTS,
+    "missing_extension": _LISTS,
+}
+# By our own finding, a row of `ssa.errors.REASONS`.
+_BY_REASON = {
+    "UNSUPPORTED_VERSION": _VERSIONS,
+    "NO_COMMON_CIPHER": (*_VERSIONS, *_LISTS),
+    "NO_COMMON_GROUP": ("groups",),
+    "NO_COMMON_SIGNATURE": ("signature_algorithms",),
+}
+
+# OpenSSL's state, without the version in front of it: where the handshake is, as seen from us.
+_STEPS = {
+    "before SSL initialization": "at the first flight",
+    "write client hello": "in answer to our ClientHello",
+    "read server hello": "after its ServerHello",
+    "read hello verify request": "after its HelloVerifyRequest",
+    "read encrypted extensions": "after its EncryptedExtensions",
+    "read server certificate request": "after its CertificateRequest",
+    "read server certificate": "after its Certificate",
+    "read server key exchange": "after its ServerKeyExchange",
+    "read server certificate verify": "after its CertificateVerify",
+    "write finished": "in answer to our Finished",
+    "read server session ticket": "after its NewSessionTicket",
+    "read change cipher spec": "after its ChangeCipherSpec",
+    "write server hello": "in answer to our HelloRetryRequest",
+    "write change cipher spec": "in answer to our HelloRetryRequest",
+    "early data": "in answer to our Finished",
+    "write server done": "in answer to our ServerHelloDone",
+    "read client certificate": "after its Certificate",
+    "read client key exchange": "after its ClientKeyExchange",
+    "read certificate verify": "after its CertificateVerify",
+    "SSL negotiation finished successfully": "in answer to our last flight",
+}
+
+
+def step_of(state: str) -> str:
+    """Where a handshake is, of OpenSSL's name for its state (SSL_state_string_long(3))."""
+    for version in ("SSLv3/TLS ", "TLSv1.3 ", "DTLS1 "):
+        state = state.removeprefix(version)
+    return _STEPS.get(state, f"in the state {state}")
+
+
+def narrowed(policy: Policy, names: tuple[str, ...]) -> str:
+    """Those of the settings that leave less than ssa's default does, with what is left of them."""
+    return "; ".join(filter(None, (_narrowed(policy, name) for name in names)))
+
+
+def _narrowed(policy: Policy, name: str) -> str:
+    value, default = getattr(policy, name), getattr(Policy.default(), name)
+    if name in _VERSIONS:
+        return "" if value == default else f"{name}: {value.label}"
+    missing = [one for one in default if one not in value]
+    left, gone = (", ".join(SETTINGS[name].show(values).split("\n")) for values in (value, missing))
+    if not missing:
+        return ""
+    return f"{name}: {left}" if len(value) <= _FEW or len(value) <= len(missing) else f"{name} without {gone}"
+
+
+_FEW = 4  # names, that are shown
+
+
+@contextlib.contextmanager
+def explaining(engine: Engine, policy: Policy, withheld: Callable[[], str] = str) -> Iterator[None]:
+    """A block in which a handshake fails, if it does, with its step, and with what may be the cause on our side.
+
+    `withheld` tells what the policy allows and the kernel cannot do, where all has to be the kernel's.
+    """
+    try:
+        yield
+    except errors.HandshakeError as exc:
+        if exc.reason in _BY_REASON and engine.hello is not None and (cause := engine.hello.lacks(policy)):
+            reason, words = cause
+            raise errors.error(reason, f"{words} ({engine.at})", exc.alert) from exc
+        raise errors.error(exc.reason, _explained(exc, engine, policy, withheld), exc.alert) from exc
+
+
+def _explained(exc: errors.SSAError, engine: Engine, policy: Policy, withheld: Callable[[], str]) -> str:
+    words = f"{exc.detail} ({engine.at})" if exc.detail else engine.at
+    suspects = _BY_REASON.get(exc.reason) or (_BY_ALERT.get(exc.alert or "", ()) if exc.reason == "PEER_ALERT" else ())
+    if engine.presented is not None:  # what they share was settled by then
+        suspects = ()
+    if suspects and (settings := narrowed(policy, suspects)):
+        words += f"; the policy is narrower than ssa's default: {settings}"
+    if exc.alert == "handshake_failure" and (missing := withheld()):
+        words += f"; not offered, as data_path is ktls and this kernel cannot: {missing}"
+    return words
