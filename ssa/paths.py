@@ -51,3 +51,17 @@ def told(directory: str, link: str) -> str | None:
 def socket_path(directory: str | os.PathLike[str] | None = None) -> str:
     """The socket on which the daemon in a run directory takes requests."""
     return f"{os.fspath(directory or run_dir())}/ssad.sock"
+
+
+def user_config_file() -> str:
+    """The policy of ``ssad --user`` where none is named: ~/.config/ssa/policy.toml."""
+    directory = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - light
+    return f"{directory}/ssa/policy.toml"
+
+
+def is_config_named() -> bool:
+    """Whether ``SSA_CONFIG`` names a file, which then has to be there.
+
+    The default of ``ssad --user`` is none that was named: the line that it prints for programs says it.
+    """
+    return os.environ.get("SSA_CONFIG", "") not in ("", user_config_file())

@@ -22,6 +22,7 @@ from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import Column
 from ssa.cli.verb import Verb
 from ssa.policy import files
+from ssa.policy.schema import SETTINGS, Policy
 
 if TYPE_CHECKING:
     import argparse
@@ -203,6 +204,29 @@ def _asked_of_the_kernel() -> Finding | None:
     )
 
 
+def _policy() -> Iterator[Finding]:
+    """Which policy is in force, and from which file; nothing to say without a daemon."""
+    yield from (finding for finding in _in_time(_policy_in_force, None) if finding is not None)
+
+
+def _policy_in_force() -> Finding | None:
+    try:
+        tree = FileSystem()
+        source, texts = tree.read("policy_file").strip(), tree.policy()
+    except (Failure, OSError):
+        return None  # the check before says so, or it is an older daemon's
+    detail = f"from {source}" if source else "the defaults: there was no file when ssad read it"
+    try:
+        read = files.load(source) if source else Policy.default()
+    except (OSError, ValueError) as failure:
+        return Finding("policy", NOTE, f"{detail}, of which cannot be told by now: {explain(failure)}")
+    changed = [name for name, text in texts.items() if name in SETTINGS and text != read.text(name)]
+    if not changed:
+        return Finding("policy", OK, detail)
+    advice = "`ssa policy save` keeps it for the next start; SIGHUP to ssad goes back to the file"
+    return Finding("policy", NOTE, f"{detail}; other by now: {', '.join(changed)}", advice)
+
+
 def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
     """Ask in a thread that may be left behind: a file system whose daemon is stuck answers never."""
     answers: list[_T] = []
@@ -219,7 +243,7 @@ def _config() -> Iterator[Finding]:
     path = Path(paths.policy_file())
     advice = "correct the file, ssad does not start with it: its keys are those of `ssa policy get --help`"
     try:
-        policy = files.load(path)
+        policy = files.load(path, required=paths.is_config_named())
     except (OSError, ValueError) as failure:
         yield _unreadable("policy file", failure, advice)
     else:
@@ -250,7 +274,16 @@ def _unreadable(check: str, failure: Exception, advice: str) -> Finding:
 
 # --- all of it ----------------------------------------------------------------------------------------------------
 
-CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (_versions, _kernel, _fuse, _config, _daemon, _mount, _data_path)
+CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
+    _versions,
+    _kernel,
+    _fuse,
+    _config,
+    _daemon,
+    _mount,
+    _policy,
+    _data_path,
+)
 
 
 def examine() -> list[Finding]:

@@ -11,6 +11,7 @@ from ssa.cli import output
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.verb import Verb
+from ssa.directories import make_directory
 from ssa.policy.schema import SETTINGS, BadValue, Policy, Setting, setting_untrusted
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def _save(options: argparse.Namespace) -> int:
     target = Path(paths.policy_file())
     policy = Policy.default().replace_many(_known(FileSystem()))
     try:
-        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(target.parent, 0o755)
         files.save(target, policy)
     except PermissionError as failure:
         raise Failure(f"{target}: {failure.strerror}: only root, or the file's owner, can save the policy") from failure

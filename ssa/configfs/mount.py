@@ -15,13 +15,14 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyfuse3
 import trio
 
 from ssa.configfs.operations import Operations
 from ssa.configfs.tree import Tree, build
+from ssa.directories import make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,14 +63,15 @@ async def init(view: View, mountpoint: str | os.PathLike[str], *, allow_other: b
         raise MountError(
             errno.EIO, f"FUSE refused to mount there ({failure}); is there a /dev/fuse?", str(path)
         ) from None
-    return Mount(path)
+    return Mount(path, _topmost(path))
 
 
 class Mount:
     """A mounted file system."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mounted: _Mounted | None) -> None:
         self.path = path
+        self._mounted = mounted
         self._open = True
 
     async def main(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -83,10 +85,22 @@ class Mount:
             self.unmount()
 
     def unmount(self) -> None:
-        """Unmount, lazily: who has a file open gets errors. Safe to call twice."""
+        """Unmount, lazily: who has a file open gets errors. What others mounted over it stays. Safe to call twice."""
         if self._open:
             self._open = False
-            pyfuse3.close(unmount=True)
+            pyfuse3.close(unmount=self._is_topmost())
+
+    def _is_topmost(self) -> bool:
+        """Whether unmounting the path would unmount this file system, and not another one."""
+        found = _topmost(self.path)
+        if found is not None and found != self._mounted:
+            log.warning(
+                "%s: another file system (%s) is mounted there by now, and stays; what is left of this one below it is "
+                "taken over by the next ssad",
+                self.path,
+                found.fstype,
+            )
+        return found == self._mounted
 
     async def _ready(self, task_status: trio.TaskStatus[None]) -> None:
         """Say that the mount is live once it has answered: a process must not wait for itself, so a thread does."""
@@ -101,15 +115,15 @@ class Mount:
 async def _prepare(mountpoint: Path) -> Path:
     """Make the mount point an empty directory that nothing is mounted on."""
     path = _without_links(mountpoint)
-    while mounted := _mounted(path):
-        await _take_over(path, mounted)
+    while mounted := _topmost(path):
+        await _take_over(path, mounted.fstype)
     return _empty_directory(path)
 
 
 def _empty_directory(path: Path) -> Path:
     path = Path(os.path.realpath(path))
     try:
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        make_directory(path, 0o755)
         occupied = any(path.iterdir())
     except OSError as failure:
         raise MountError(failure.errno, f"cannot make the mount point: {failure.strerror}", str(path)) from None
@@ -129,13 +143,21 @@ def _without_links(mountpoint: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _mounted(path: Path) -> str:
-    """The type of the topmost file system mounted at a path, or nothing (proc(5), mountinfo)."""
-    found = ""
+class _Mounted(NamedTuple):
+    """A row of the mount table (proc(5), mountinfo)."""
+
+    id: int
+    fstype: str
+
+
+def _topmost(path: Path) -> _Mounted | None:
+    """The topmost file system mounted at a path: the one that umount(2) of this path takes away."""
+    found = None
     for row in Path("/proc/self/mountinfo").read_bytes().splitlines():
         before, _, after = row.partition(b" - ")
-        if _unescaped(before.split(b" ")[4]) == os.fsencode(path):
-            found = os.fsdecode(after.split(b" ")[0])
+        number, _, _, _, where, *_ = before.split(b" ")
+        if _unescaped(where) == os.fsencode(path):
+            found = _Mounted(int(number), os.fsdecode(after.split(b" ")[0]))
     return found
 
 
@@ -151,7 +173,8 @@ async def _take_over(path: Path, fstype: str) -> None:
         raise MountError(errno.EBUSY, "mounted already, by a daemon that is alive", str(path))
     log.warning("%s: taking over the mount of a daemon that is gone", path)
     await trio.to_thread.run_sync(_detach, path)
-    if _mounted(path) == _FSTYPE and await _is_stale(path):
+    left = _topmost(path)
+    if left is not None and left.fstype == _FSTYPE and await _is_stale(path):
         raise MountError(errno.ENOTCONN, f"a crashed daemon's mount is there; run: umount -l {path}", str(path))
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ssa.credentials.credential import combine, is_name, parse_hostnames_untrusted
 from ssa.credentials.pem import MAX_PEM, parse_chain_untrusted, parse_key_untrusted
 from ssa.errors import SSAError, error, printable
+from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +57,27 @@ class Stored:
             # From before it was read: what changed meanwhile is found the next time.
             self._signatures = signatures if all(map(_settled, signatures)) else None
         return self._last
+
+    @property
+    def in_service(self) -> Credential | None:
+        """The pair in service, without a look at the files."""
+        return self._last
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with its files, as they were read last."""
+        return self._problem
+
+    def anew(self) -> Stored:
+        """The same credential, to be read again whether its files seem to have changed or not."""
+        other = Stored(self._path)
+        other.take(self)
+        other._signatures = None
+        return other
+
+    def take(self, other: Stored) -> None:
+        """Become what another one of this name has read."""
+        self._signatures, self._problem, self._last = other._signatures, other._problem, other._last
 
     @property
     def certificate(self) -> bytes:
@@ -138,6 +160,28 @@ class Folder:
             self._stored = {name: self._stored.get(name) or Stored(self._directory / name) for name in self._names()}
         self._signature = signature if _settled(signature) else None
         return self._stored
+
+    def known(self) -> dict[str, Stored]:
+        """The credentials by name, without a look at the directory."""
+        return self._stored
+
+    def anew(self) -> Folder:
+        """All of it, read again. Raises `BadValue` where something in it cannot be used."""
+        other = Folder(self._directory)
+        other._stored = {name: stored.anew() for name, stored in self._stored.items()}
+        read = [(name, stored, stored.credential) for name, stored in other.stored().items()]
+        bad = [f"credential {name}: {stored.problem}" for name, stored, _ in read if stored.problem]
+        if bad:
+            raise BadValue("; ".join(bad))
+        return other
+
+    def take(self, other: Folder) -> None:
+        """Become what another one of this directory has read. A name that stays keeps its object."""
+        for name, stored in other._stored.items():
+            if name in self._stored:
+                self._stored[name].take(stored)
+        self._stored = {name: self._stored.get(name, stored) for name, stored in other._stored.items()}
+        self._signature = other._signature
 
     def _names(self) -> list[str]:
         try:

@@ -122,6 +122,23 @@ class CredentialStore:
                 self._current = found
             return self._current
 
+    def read_again(self) -> Folder:
+        """What is in the directory now, to be put in service by `take`. Raises `BadValue` if some of it is unusable."""
+        return self._folder.anew()
+
+    def take(self, folder: Folder) -> dict[str, str]:
+        """Put in service what was read again: what became of each credential that has changed, by name."""
+        with self._lock:
+            before = self._digests()
+            self._folder.take(folder)
+            after = self._digests()
+        changed = {name: _BECAME[name in before, name in after] for name in before | after}
+        return {name: became for name, became in changed.items() if before.get(name) != after.get(name)}
+
+    def _digests(self) -> dict[str, bytes]:
+        stored = self._folder.known()
+        return {name: credential.digest for name, it in stored.items() if (credential := it.in_service)}
+
     def names(self) -> tuple[str, ...]:
         """All names, served or not."""
         with self._lock:
@@ -169,6 +186,9 @@ class CredentialStore:
             )
         else:
             raise FileNotFoundError(errno.ENOENT, "there is none", name)
+
+
+_BECAME = {(False, True): "added", (True, True): "replaced", (True, False): "removed"}
 
 
 @contextlib.contextmanager

@@ -16,24 +16,10 @@ from ssa.daemon.quota import Quota, most_descriptors, work_for
 from ssa.logfmt import fields
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ssa.daemon.registry import Application
     from ssa.daemon.service import Service
 
 _log = logging.getLogger("ssa.daemon")
-
-_BACKLOG = 1024  # connections
-
-
-def listen(path: Path, mode: int) -> socket.socket:
-    """The socket that takes requests. The caller holds the run directory's lock, so one that is there is stale."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(str(path))
-    path.chmod(mode)
-    listener.listen(_BACKLOG)
-    return listener
 
 
 async def serve(service: Service, listener: socket.socket) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import logging
 import os
@@ -19,16 +20,18 @@ import trio
 from ssa import __version__, paths
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import listener, log, readiness
+from ssa.daemon import listener, log, readiness, signals
+from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.service import Service
 from ssa.ktls.probe import probe
+from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -44,10 +47,12 @@ environment:
                                        command read them too, so that several daemons can run side by side
   NOTIFY_SOCKET                        readiness is told to systemd (Type=notify)
 
-signals: SIGTERM and SIGINT end it and unmount. Sockets whose keys are in the kernel live on; those that it relays, DTLS
-among them, end with it, and their applications are told.
+{signals}
+log: one line an event on standard error, with its time, or with the journal's priority where standard error is the
+journal's. Details are key=value. It waits for nobody who reads it: what has to be dropped is counted, and said.
+
 exit status: 0 ended by a signal; 1 it could not start or go on, and said why; 2 wrong use.
-"""
+""".replace("{signals}", signals.HELP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class _Options:
     run_dir: Path
     mount: Path
     config: Path
+    named: bool  # the configuration file: so it has to be there
     user: bool
     ready_fd: int | None
     log_level: str
@@ -95,6 +101,7 @@ def _parse(arguments: Sequence[str] | None) -> _Options:
         run_dir=given.run_dir or run_dir,
         mount=given.mount or mount_point,
         config=given.config or config,
+        named=given.config is not None or paths.is_config_named(),
         user=given.user,
         ready_fd=given.ready_fd,
         log_level=given.log_level,
@@ -106,26 +113,30 @@ def _system_defaults() -> tuple[Path, Path, Path]:
 
 
 def _user_defaults() -> tuple[Path, Path, Path]:
-    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     run_dir = Path(paths.run_dir() if os.environ.get("SSA_RUN_DIR") else paths.user_run_dir())
     mount_point = Path(paths.mount_point()) if os.environ.get("SSA_MOUNT") else run_dir / "fs"
-    config = Path(paths.config_file()) if os.environ.get("SSA_CONFIG") else settings / "ssa" / "policy.toml"
+    config = Path(os.environ.get("SSA_CONFIG") or paths.user_config_file())
     return run_dir, mount_point, config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
+    signals.prepare()  # first, as threads have the mask of who makes them
     lines = log.start(options.log_level)
-    status = 0
     try:
         _run(options)
     except* (InUse, BadValue, OSError) as group:
         for line in _messages(group):
             _log.critical("%s", line)
-        status = 1
-    lines.flush()
-    return status
+    except* Exception:  # noqa: BLE001 - logged whole
+        _log.critical("a fault of ssad's own, which ends it", exc_info=True)
+    else:
+        return 0
+    finally:
+        signals.end()
+        lines.flush()
+    return 1
 
 
 def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
@@ -143,36 +154,54 @@ def _message(exc: BaseException) -> str:
 
 def _run(options: _Options) -> None:
     _raise_descriptor_limit()
+    with contextlib.ExitStack() as end:  # each step of it is taken, whatever the one before has come to
+        _serve_until_the_end(options, end)
+
+
+def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
     if options.user:
         make_private(options.run_dir)
     run_dir = RunDirectory(options.run_dir)
-    run_dir.point(paths.MOUNT_LINK, options.mount)
-    run_dir.point(paths.CONFIG_LINK, options.config)
+    _at_the_end(end, run_dir.close)
     kernel = probe()
     if not kernel.tls:
         _log.warning("this kernel has no TLS, connections go by the relay where the policy allows: %s", kernel.reason)
-    credentials = CredentialStore(options.config.parent / "credentials")
-    service = Service(files.load(options.config), kernel, credentials)
-    socket_path = Path(paths.socket_path(run_dir.path))
-    requests = listener.listen(socket_path, mode=0o600 if options.user else 0o666)
-    try:
-        trio.run(_serve, options, service, requests)
-    finally:
-        readiness.notify_systemd("STOPPING=1")
-        requests.close()
-        socket_path.unlink(missing_ok=True)
-        service.close()
-        run_dir.close()
+    policy, source = files.find(options.config, required=options.named)
+    service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials"), source)
+    _log.info("policy in force %s", shown(source, options.config))
+    _at_the_end(end, service.close)
+    requests = run_dir.listen(mode=0o600 if options.user else 0o666)
+    _at_the_end(end, requests.close)
+    _at_the_end(end, run_dir.remove_socket)
+    run_dir.point(paths.MOUNT_LINK, options.mount)
+    run_dir.point(paths.CONFIG_LINK, options.config)
+    trio.run(_serve, options, service, requests, end)
 
 
-async def _serve(options: _Options, service: Service, requests: socket.socket) -> None:
+def _at_the_end(end: contextlib.ExitStack, step: Callable[[], object]) -> None:
+    """Have something done at the end. What goes wrong with it is a warning, as what comes after has to be done too."""
+
+    def take() -> None:
+        try:
+            step()
+        except Exception as exc:  # noqa: BLE001 - whatever it is
+            _log.warning("at the end %s", fields(step=step.__qualname__, failed=exc))
+
+    end.callback(take)
+
+
+async def _serve(options: _Options, service: Service, requests: socket.socket, end: contextlib.ExitStack) -> None:
+    reloader = Reloader(service, options.config, required=options.named)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_end_on_signal, nursery.cancel_scope)  # first: a signal must always be heard
+        await nursery.start(_heed_signals, nursery.cancel_scope, reloader)  # first: a signal must always be heard
         mounted = await mount.init(service, options.mount, allow_other=not options.user)
+        _at_the_end(end, mounted.unmount)  # if it has not been done by then
+        _at_the_end(end, readiness.stopping)
         await nursery.start(_show, mounted)
         await nursery.start(service.relays.run)
         nursery.start_soon(listener.serve, service, requests)
         nursery.start_soon(service.sockets.tidy)
+        nursery.start_soon(reloader.run)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         readiness.announce(options.ready_fd)
@@ -190,13 +219,15 @@ async def _show(mounted: mount.Mount, *, task_status: trio.TaskStatus[None]) -> 
     )
 
 
-async def _end_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+async def _heed_signals(scope: trio.CancelScope, reloader: Reloader, *, task_status: trio.TaskStatus[None]) -> None:
+    with signals.heard() as received:
         task_status.started()
-        async for number in signals:
-            _log.info("%s: ending", signal.Signals(number).name)
-            scope.cancel()
-            return
+        async for number in received:
+            if number == signals.RELOADING:
+                reloader.ask()
+            else:
+                _log.info("%s: ending", signal.Signals(number).name)
+                scope.cancel()
 
 
 def _raise_descriptor_limit() -> None:

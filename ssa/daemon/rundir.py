@@ -1,15 +1,33 @@
-"""The run directory: one daemon at a time, and what a crashed one left is taken over."""
+"""The run directory: one daemon at a time, and what a crashed one left is taken over.
+
+What is in it is looked at before it is replaced or removed: it may be somebody else's by now. The lock says whose it
+is, and only a daemon's counts: a daemon has the file open for writing, which nobody else may do.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import logging
 import os
+import socket
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ssa import paths
+from ssa.directories import make_directory
+from ssa.errors import printable
+from ssa.logfmt import fields
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
+
+_log = logging.getLogger("ssa.daemon")
+
+_LOCK = "ssad.lock"
+_BACKLOG = 1024  # connections
 
 
 class InUse(RuntimeError):
@@ -22,7 +40,7 @@ def make_private(path: Path) -> None:
     Who could would tell programs that any server is verified. Raises PermissionError.
     """
     for directory in (path.parent, path):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory, 0o700)
         status = directory.lstat()
         owners = (os.geteuid(),) if directory == path else (os.geteuid(), 0)
         safe = not status.st_mode & 0o022 or (directory != path and status.st_mode & stat.S_ISVTX)
@@ -35,24 +53,153 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         """Make it if need be, and lock it. Raises `InUse`, or OSError."""
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self._lock = os.open(path / "ssad.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        make_directory(path, 0o755)
+        self.path = path
+        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._lock, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._lock)
-            raise InUse(f"another ssad (pid {holder or 'unknown'}) runs on {path}") from None
+            self._lock = self._locked()
+        except BaseException:
+            os.close(self._directory)
+            raise
+        self._bound: tuple[int, int] | None = None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
-        self.path = path
+
+    def _locked(self) -> int:
+        """The lock's descriptor. Another program's lock makes us take another file, which only we may open."""
+        while True:
+            lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._directory)
+            try:
+                os.fchmod(lock, 0o600)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._identity(_LOCK) == _identity(os.fstat(lock)):  # else it was replaced meanwhile
+                    return lock
+            except BlockingIOError:
+                self._judge(list(_holders(lock)))
+                os.unlink(_LOCK, dir_fd=self._directory)
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)
+
+    def _judge(self, holders: list[_Holder]) -> None:
+        """Pass over a lock that no daemon holds. Raises `InUse` for any other."""
+        for holder in holders:
+            if holder.writes:
+                raise InUse(f"another ssad runs on {self.path}: pid {holder.pid} ({holder.command}) holds {_LOCK}")
+        if not holders:
+            raise InUse(
+                f"another ssad runs on {self.path}: some process, which cannot be seen from here, holds {_LOCK}"
+            )
+        for holder in holders:
+            who = fields(path=self.path / _LOCK, pid=holder.pid, uid=holder.uid, command=holder.command)
+            _log.warning("a lock that is no daemon's is passed over %s", who)
+
+    def listen(self, mode: int) -> socket.socket:
+        """The socket that takes requests, with these permissions. Raises `InUse` where somebody serves there."""
+        path = paths.socket_path(self.path)
+        if mode & 0o006 and not os.fstat(self._directory).st_mode & 0o001:
+            _log.warning("other users cannot reach the run directory: chmod 755 %s", self.path)
+        self._remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(path)
+        self._bound = self._identity(_name(path))
+        Path(path).chmod(mode)
+        listener.listen(_BACKLOG)
+        return listener
+
+    def _remove_stale(self, path: str) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.setblocking(False)
+            try:
+                sock.connect(path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                self._unlink(_name(path))
+                return
+            except BlockingIOError:
+                raise InUse(f"another ssad serves at {path}, and is busy") from None
+            except OSError as exc:
+                raise OSError(exc.errno, exc.strerror, path) from None
+            pid = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4), "little")
+            raise InUse(f"another ssad serves at {path}: pid {pid} ({_command(pid)})")
+
+    def remove_socket(self) -> None:
+        """Remove the socket that `listen` made, unless it is a successor's by now. It has to be open still."""
+        name = _name(paths.socket_path(self.path))
+        if self._bound is not None and self._identity(name) == self._bound:
+            os.unlink(name, dir_fd=self._directory)
 
     def point(self, name: str, target: Path) -> None:
         """Have a link in the directory tell where something else of this daemon is. Raises OSError."""
-        link = self.path / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(target.absolute())
+        self._unlink(name)
+        os.symlink(target.absolute(), name, dir_fd=self._directory)
+
+    def _unlink(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._directory)
 
     def close(self) -> None:
         """Let a successor have it, though this process may not be able to end yet."""
         os.close(self._lock)
+        os.close(self._directory)
+
+    def _identity(self, name: str) -> tuple[int, int] | None:
+        try:
+            return _identity(os.stat(name, dir_fd=self._directory, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+# --- who holds a lock ---------------------------------------------------------------------------------------------
+
+
+class _Holder(NamedTuple):
+    """A process that has a locked file open."""
+
+    pid: int
+    uid: int
+    command: str
+    writes: bool
+
+
+def _holders(lock: int) -> Iterator[_Holder]:
+    """Who holds the lock on a file of ours, by what the kernel says of open files: who took it first may be gone."""
+    wanted = _identity(os.fstat(lock))
+    for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to look at
+            for entry in (process / "fd").iterdir():
+                info = _lock_info(process, entry, wanted)
+                if info is not None:
+                    yield _Holder(int(process.name), process.stat().st_uid, _command(int(process.name)), info)
+                    break
+
+
+def _lock_info(process: Path, entry: Path, wanted: tuple[int, int]) -> bool | None:
+    """Whether a descriptor that holds the lock can be written to (proc(5), fdinfo); None where it does not hold it."""
+    try:
+        if _identity(entry.stat()) != wanted:
+            return None
+        text = (process / "fdinfo" / entry.name).read_text()
+    except OSError:
+        return None
+    rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    if "FLOCK" not in rows.get("lock", ""):
+        return None
+    return int(rows["flags"], 8) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _command(pid: int) -> str:
+    try:
+        return printable(Path(f"/proc/{pid}/comm").read_text().strip())
+    except OSError:
+        return "unknown"

@@ -6,8 +6,8 @@
     min_rsa_bits = 3072
     handshake_timeout = 7.5
 
-A missing file is the default policy. A key that is no setting, or a value that is none, refuses the whole file:
-half a policy is not what its administrator wrote.
+A missing file is the default policy, unless somebody named it. A key that is no setting, or a value that is none,
+refuses the whole file: half a policy is not what its administrator wrote.
 """
 
 from __future__ import annotations
@@ -24,22 +24,38 @@ from typing import Any
 from ssa.policy.schema import SETTINGS, BadValue, Policy
 
 _TABLE = "policy"
+_MAX_FILE = 1 << 20  # bytes
+_NOT_THERE = "there is no such file; --config or SSA_CONFIG names it, and an empty file would be the default policy"
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _HEADER = "The TLS policy of this machine, as ssad starts with it. The one in force is /ssa/policy."
 
 
-def load(path: str | os.PathLike[str]) -> Policy:
-    """The policy in a file, or the default one if there is no file.
+def load(path: str | os.PathLike[str], *, required: bool = False) -> Policy:
+    """The policy in a file, or the default one if there is no file. Raises as `find`."""
+    return find(path, required=required)[0]
+
+
+def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Policy, str]:
+    """The policy in force by a file, and the file's name: an empty one if there is no file, and the defaults hold.
+
+    Args:
+        path: the file.
+        required: somebody named the file, so it has to be there.
 
     Raises:
         BadValue: the file is refused; the message names it, the key and why.
         OSError: the file could not be read.
     """
+    name = os.fspath(path)
     try:
-        data = Path(path).read_bytes()
+        data = _read(name)
     except FileNotFoundError:
-        return Policy.default()
-    return _policy_untrusted(_texts_untrusted(data, os.fspath(path)), os.fspath(path))
+        if broken := _dangling(Path(name)):
+            raise FileNotFoundError(errno.ENOENT, f"{broken} is a link to what is not there", name) from None
+        if required:
+            raise FileNotFoundError(errno.ENOENT, _NOT_THERE, name) from None
+        return Policy.default(), ""
+    return _policy_untrusted(_texts_untrusted(data, name), name), name
 
 
 def save(path: str | os.PathLike[str], policy: Policy) -> None:
@@ -52,7 +68,7 @@ def save(path: str | os.PathLike[str], policy: Policy) -> None:
         OSError: the file could not be written, and stays as it was.
     """
     target = Path(os.path.realpath(path))
-    before = target.read_bytes() if target.exists() else b""
+    before = _read(str(target)) if target.exists() else b""
     written = _texts_untrusted(before, os.fspath(path))
     _policy_untrusted(written, os.fspath(path))
     changes = {name: policy.text(name) for name in SETTINGS if _differs(name, written, policy)}
@@ -83,6 +99,29 @@ def _says(data: bytes, wanted: dict[str, str]) -> bool:
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _read(path: str) -> bytes:
+    """A regular file's content. Raises OSError, `BadValue`."""
+    # Without O_NONBLOCK a FIFO would never be opened; what is no file is not even opened, as that may do something.
+    _check_kind(path, os.stat(path))  # noqa: PTH116 - as the next
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        _check_kind(path, os.fstat(descriptor))
+        data = file.read(_MAX_FILE + 1)
+    if len(data) > _MAX_FILE:
+        raise BadValue(f"{path}: longer than {_MAX_FILE >> 10} KiB")
+    return data
+
+
+def _check_kind(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadValue(f"{path}: not a regular file")
+
+
+def _dangling(path: Path) -> Path | None:
+    """The link on the way to a file that leads nowhere, if there is one."""
+    return next((step for step in (path, *path.parents) if step.is_symlink() and not step.exists()), None)
 
 
 def _policy_untrusted(texts: dict[str, str], path: str) -> Policy:

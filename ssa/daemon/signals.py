@@ -1,0 +1,65 @@
+"""What becomes of each signal: one table, so that nothing but SIGKILL leaves a dead mount behind.
+
+A signal that comes while the daemon starts waits until it is listened to. One that comes while it ends changes
+nothing more. What the kernel sends for a fault of the program's own (SIGSEGV and its like) still ends it: there, as
+after SIGKILL, the next start takes the mount over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from signal import Signals
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+ENDING = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGABRT, Signals.SIGXCPU)
+RELOADING = Signals.SIGHUP
+_HEARD = (*ENDING, RELOADING)
+# Those that have no deadly default (signal(7)), cannot be caught, or are Python's (an error of write(2) instead).
+_LEFT = {
+    *(Signals.SIGKILL, Signals.SIGSTOP, Signals.SIGTSTP, Signals.SIGTTIN, Signals.SIGTTOU, Signals.SIGCONT),
+    *(Signals.SIGCHLD, Signals.SIGURG, Signals.SIGWINCH, Signals.SIGPIPE, Signals.SIGXFSZ),
+}
+IGNORED = tuple(sorted(signal.valid_signals() - {*_HEARD, *_LEFT}))
+
+HELP = """\
+signals:
+  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end it in order, and unmount. Sockets whose keys are in the kernel live
+                                               on; those that it relays, DTLS among them, end with it, and their
+                                               applications are told
+  SIGHUP                                       reloads the policy's file and the credentials, all or nothing, and logs
+                                               what has changed; what was bad is logged, and the old stays in force
+  SIGUSR1, SIGUSR2, SIGALRM and all others     are ignored; after SIGKILL the next start takes over what was left
+"""
+
+
+def prepare() -> None:
+    """Ignore what is to be ignored, and keep the others back until they are `heard`."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    for number in _HEARD:
+        signal.signal(number, _pass_over)  # what trio puts back when it stops listening
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+
+
+def _pass_over(_number: int, _frame: object) -> None:
+    """The daemon is ending already."""
+
+
+def end() -> None:
+    """Ignore all of them from now on: Python, as it ends, puts back the deadly default of what has a handler."""
+    for number in _HEARD:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[AsyncIterator[int]]:
+    """The signals that the daemon acts on, as they come."""
+    with trio.open_signal_receiver(*_HEARD) as received:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
+        yield received
