@@ -220,10 +220,7 @@ SETTABLE = {
         (lambda sock: sock.setsockopt(IPPROTO, ssa.TLS_UPGRADE, 1), errno.EOPNOTSUPP),
         (lambda sock: sock.setsockopt(IPPROTO, ssa.TLS_ID, 1), errno.ENOPROTOOPT),
         (lambda sock: sock.getsockopt(IPPROTO, ssa.TLS_PRIVATE_KEY), errno.ENOPROTOOPT),
-        *[
-            (lambda sock, name=name: sock.getsockopt(IPPROTO, getattr(ssa, name)), errno.ENOTCONN)
-            for name in CONNECTED
-        ],
+        *[(lambda sock, name=name: sock.getsockopt(IPPROTO, getattr(ssa, name)), errno.ENOTCONN) for name in CONNECTED],
         *[
             (lambda sock, name=name, value=value: sock.setsockopt(IPPROTO, getattr(ssa, name), value), errno.EISCONN)
             for name, value in SETTABLE.items()
