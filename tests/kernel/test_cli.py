@@ -276,7 +276,7 @@ def test_a_daemon_that_has_crashed(ssad, tmp_path, monkeypatch):
 def test_policy(ssad, pki):
     printed = run("policy").stdout.decode()
     assert re.search(r"^min_version +TLSv1\.2\n +Lowest", printed, re.MULTILINE)
-    assert re.search(rf"^trust_store +{pki.ca}\s+\(not the default\)$", printed, re.MULTILINE)
+    assert re.search(rf"^trust_store +{pki.ca}\s+\(not the\s+default\)", printed, re.MULTILINE)
     assert json.loads(run("policy", "get", "trust_store", "--json").stdout)["value"] == str(pki.ca)
 
 
