@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssa import inject
-from ssa.inject import meaning
+from ssa.inject import failures, meaning
 from ssa.inject.meaning import KEPT, NO_MEANING, OVERRULED, REFUSED, TABLE
 
 DOCS = Path(__file__).parents[2] / "docs" / "libraries.md"
@@ -105,26 +105,33 @@ def test_flags_that_have_no_name(owner, number):
     assert not getattr(context, owner) & number
 
 
-def test_what_is_overruled_is_logged_once(caplog):
+@pytest.fixture
+def fresh_log(monkeypatch, caplog):
+    """As in a process that has logged nothing yet."""
+    monkeypatch.setattr(failures, "_logged", set())
+    return caplog
+
+
+def test_what_is_overruled_is_logged_once(fresh_log):
     for _ in range(2):
         context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.options |= 0x4  # OP_LEGACY_SERVER_CONNECT
         context.settings(server_side=False, server_hostname="localhost")
-    assert sorted(record.message for record in caplog.records) == [
+    assert sorted(record.message for record in fresh_log.records) == [
         "options: OP_LEGACY_SERVER_CONNECT has no effect: ssad refuses servers without RFC 5746",
         "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says",
     ]
 
 
-def test_a_key_log_that_nobody_asked_for(caplog, monkeypatch):
+def test_a_key_log_that_nobody_asked_for(fresh_log, monkeypatch):
     monkeypatch.setenv("SSLKEYLOGFILE", "/nowhere/$HOME/keys")
     for name in ("/nowhere/$HOME/keys", "/nowhere/$HOME/keys", Path("/nowhere/$HOME/keys")):
         context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.keylog_filename = name
         assert context.keylog_filename is None
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "SSLKEYLOGFILE" in caplog.text
+    assert [record.levelname for record in fresh_log.records] == ["WARNING"]
+    assert "SSLKEYLOGFILE" in fresh_log.text
     with pytest.raises(ssl.SSLError, match="keylog_filename"):
         context.keylog_filename = "/somewhere/else"
     monkeypatch.delenv("SSLKEYLOGFILE")
