@@ -173,14 +173,16 @@ def reply_of(data: bytes) -> wire.Reply:
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 
 
-def follow_key_update(sock: socket.socket) -> bool:
-    """The peer's KeyUpdate is next in the socket: have the daemon take it and change the key for reading.
+def serve_handshake(sock: socket.socket) -> tuple[bool, bool]:
+    """Have the daemon take the handshake messages that are next in the socket, and follow the peer's KeyUpdates.
 
-    True when the peer wants an answer, before the next data that is sent. Raises `ssa.SSAError`: NO_REKEY where this
-    kernel can't; then it stays where it is.
+    Whether the peer wants a KeyUpdate of ours before the next data that is sent; and whether a message goes on in a
+    record that has not come yet. Raises `ssa.SSAError`: NO_REKEY where this kernel can't change keys, and
+    PROTOCOL_VIOLATION with the alert that the peer has to be sent; what caused it stays where it is.
     """
     with Daemon(time.monotonic() + _LOCAL) as daemon:
-        return bool(daemon.ask(wire.Rekey(receiving=1), sock).sending)
+        reply = daemon.ask(wire.Rekey(receiving=1), sock)
+    return bool(reply.sending), bool(reply.unfinished)
 
 
 def change_sending_key(sock: socket.socket) -> bool:

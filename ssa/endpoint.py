@@ -15,10 +15,9 @@ import errno
 import os
 import select
 import socket
-import threading
 import time
 
-from ssa import client, descriptors, errors, wire
+from ssa import client, descriptors, errors, sharing, wire
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE, TCP_ULP
 from ssa.options import AF_HOSTNAME, CONNECTED, IPPROTO_TLS
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 _socket = socket.socket
 
-LIVE, FRESH, PLAIN, CONNECTING, LISTENING, FAILED = range(6)
+LIVE, FRESH, PLAIN, CONNECTING, LISTENING, FAILED, BROKEN = range(7)
 GATHERING = 16  # of datagrams only: bound, and served for all clients at once
 _PHASES = {
     LIVE: "it is connected",
@@ -46,6 +45,7 @@ _PHASES = {
     LISTENING: "it listens",
     FAILED: "its handshake failed",
     GATHERING: "it serves all its clients",
+    BROKEN: "its connection has failed",
 }
 
 _forks = 0  # how often this process, or one that it comes from, has forked: a socket that is older may be shared
@@ -62,10 +62,11 @@ os.register_at_fork(after_in_parent=_count_fork, after_in_child=_count_fork)
 class _Holders:
     """How many socket objects of this process share an open file, and since when."""
 
-    __slots__ = ("count", "forks", "write_ended")
+    __slots__ = ("broken", "count", "forks", "write_ended")
 
     def __init__(self) -> None:
         self.count = 1
+        self.broken: OSError | None = None  # why the connection can be used no more, in either direction
         self.write_ended = False
         self.forks = _forks
 
@@ -79,7 +80,6 @@ class Endpoint(_socket):
         "_backlog",
         "_before",
         "_budget",
-        "_changing",
         "_error",
         "_failure",
         "_holders",
@@ -89,6 +89,7 @@ class Endpoint(_socket):
         "_rekeyable",
         "_resting",
         "_settings",
+        "_turns",
         "_watched",
         "_write_ended",
     )
@@ -131,8 +132,11 @@ class Endpoint(_socket):
         self._read_ended = self._write_ended = False  # by ourselves
         self._resting = 0.0  # until when a listener does not look for another daemon
         self._answer_due = False  # the peer wants a KeyUpdate of ours before the next data
-        self._budget = 0  # records that may be sent before a look at what is due; below 0: now
-        self._changing = threading.Lock()
+        self._budget = 0  # what may be sent before a look at what is due, see `ssa.stream.STRIDE`; below 0: now
+        self._turns = sharing.Turns()
+        self._turns.of(self)
+        if not self._rekeyable:
+            self._turns.give_up()
 
     def _found_phase(self) -> int:
         """The phase of a descriptor that comes from elsewhere."""
@@ -174,6 +178,7 @@ class Endpoint(_socket):
     def _relay_with(self, aside: _socket) -> None:
         """The descriptor's number is our end of the daemon's pair by now; the TCP socket aside tells the rest."""
         self._aside, self._rekeyable, self._budget = aside, False, _ENDLESS
+        self._turns.give_up()
 
     @property
     def _relayed(self) -> bool:
@@ -349,6 +354,8 @@ class Endpoint(_socket):
     def _go_live(self, reply: wire.Reply, passed: Sequence[int] = ()) -> None:
         self._info, self._phase, self._error = reply, LIVE, ""
         self._rekeyable = bool(reply.rekeyable)
+        if not self._rekeyable:
+            self._turns.give_up()
         for end in passed:  # one, where the daemon relays
             if self._aside is None:
                 self._put_aside(end)
@@ -527,7 +534,7 @@ class Endpoint(_socket):
         if option.name == "TLS_UPGRADE":
             self.upgrade(server_side=upgrade_role(option, value) == 2)
             return
-        if self._phase in (LIVE, CONNECTING, FAILED, GATHERING):
+        if self._phase in (LIVE, CONNECTING, FAILED, BROKEN, GATHERING):
             raise self._unfit(errno.EISCONN, f"{option.name} has to be set before the handshake")
         if self._phase == LISTENING and self._aside is None:
             raise OSError(errno.EOPNOTSUPP, f"{option.name} is set by who made this listener")
@@ -573,7 +580,7 @@ class Endpoint(_socket):
             return self._error
         if option.name == "TLS_UPGRADE":
             return int(self._phase == LIVE)
-        if self._phase == LIVE and option.field in _TOLD:
+        if self._phase in (LIVE, BROKEN) and option.field in _TOLD:
             return self._told(option.field)
         if option.readable == CONNECTED:
             raise self._unfit(errno.ENOTCONN, f"{option.name} can be read after the handshake")
@@ -627,7 +634,8 @@ class Endpoint(_socket):
         if not self._relayed:
             self._budget = -1  # each send has to look whether the other has ended the stream
         twin._budget = self._budget  # noqa: SLF001
-        twin._holders = self._holders  # noqa: SLF001
+        twin._holders, twin._turns = self._holders, self._turns  # noqa: SLF001
+        self._turns.of(twin)
         self._holders.count += 1
         return twin
 
@@ -684,6 +692,8 @@ class Endpoint(_socket):
         self._wait_for_handshake()
         if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EAGAIN, "the connection and its handshake are under way")
+        if (broken := self._holders.broken) is not None and self.fileno() >= 0:
+            raise OSError(broken.errno, broken.strerror)
         if self._phase:
             why = f" ({self._error})" if self._phase == FRESH and self._error else ""
             raise self._unfit(errno.ENOTCONN, f"the socket is no TLS connection{why}")

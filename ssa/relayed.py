@@ -51,7 +51,7 @@ def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> in
 _LOOK_AGAIN = 2**20  # records: the number can be of another socket by then
 
 
-def send(sock: socket.socket, data: bytes) -> int:
+def send(sock: socket.socket, data: bytes | memoryview) -> int:
     """Write, to a descriptor of either kind. Raises OSError."""
     try:
         return sock.send(data, socket.MSG_NOSIGNAL)

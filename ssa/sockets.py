@@ -10,8 +10,13 @@ from ssa import eyeballs, relayed
 from ssa.client import Daemon
 from ssa.descriptors import Borrowed
 from ssa.endpoint import LIVE, PLAIN, looked_up, milliseconds_left
+from ssa.ktls import control
+from ssa.ktls.constants import SO_COOKIE
+from ssa.ktls.posthandshake import Broken, unreadable
 from ssa.options import IPPROTO_TLS
 from ssa.settings import Settings
+from ssa.sharing import Turns
+from ssa.stream import fail
 from ssa.tlssocket import TLSSocket
 from ssa.wire import Connect
 
@@ -79,7 +84,9 @@ def connect_tls(
         eyeballs.connect(looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
     ):
         _, passed = daemon.ask_for_tls(Connect(host, protocols, milliseconds_left(deadline)), sock)
-        return passed[0] if passed else sock.detach()
+        fd = passed[0] if passed else sock.detach()
+        _bare[fd] = _Bare(fd, shared=False)
+        return fd
 
 
 _FOREVER = 2**21  # seconds, 24 days: what poll(2) can wait
@@ -290,39 +297,67 @@ def recv(fd: int, size: int) -> bytes:
 
     Raises:
         ConnectionAbortedError: the stream was cut without TLS's close_notify: what came may not be all (RFC 8446, 6.1).
-        OSError: EPROTO for an alert of the peer's, EBADMSG for a forged record, else as recv(2).
+        OSError: EPROTO for an alert of the peer's or what else breaks the protocol, EBADMSG for a forged record,
+            EMSGSIZE for one that is too long or none: these end the connection, and `send` raises them too. Else as
+            recv(2).
     """
     with Borrowed(fd) as sock:
-        data, answer_due = relayed.recv(sock, size)
+        state = _state(fd)
+        state.check(sock)
+        try:
+            data, answer_due = relayed.recv(sock, size)
+        except Broken as exc:
+            raise state.fail(sock, exc) from None
     if answer_due:
-        _answers_due.add(fd)
+        state.answer_due = True
     return data
 
 
 def send(fd: int, data: bytes) -> int:
     """Write to a descriptor of `connect_tls`; the number of bytes written.
 
-    Before that it changes the key (KeyUpdate) where that is due: the peer has asked for it, as `recv` has seen, or the
-    key has served for long enough. No other thread or process may be writing at that moment.
+    Before that, and after each 1 MiB, it changes the key (KeyUpdate) where that is due: the peer has asked for it, or
+    the key has served for long enough. Threads, and processes that come of a fork(2), take turns.
 
-    Raises OSError as the system call does; EKEYEXPIRED where the key has served its time, and cannot be changed.
+    Raises OSError as the system call does; EKEYEXPIRED where the key has served its time, and cannot be changed; what
+    has ended the connection, as `recv`.
     """
-    with Borrowed(fd) as sock:
-        if fd in _answers_due or _budgets.get(fd, -1) < 0:
-            _budgets[fd] = _renew_key(fd, sock)
-        sent = relayed.send(sock, data)
-    _budgets[fd] -= 1 + (sent >> 14)
+    state = _state(fd)
+    size = memoryview(data).nbytes
+    if size <= _PART:
+        return _send_part(fd, state, data)
+    view, sent = memoryview(data).cast("B"), 0
+    with state.turns.turn:
+        while sent < size and sent % _PART == 0:
+            try:
+                sent += _send_part(fd, state, view[sent : sent + _PART])
+            except OSError:
+                if not sent:
+                    raise
+                break  # what was sent is told first, and the next call meets this again
     return sent
 
 
-def _renew_key(fd: int, sock: stdlib.socket) -> int:
-    answer = fd in _answers_due
-    _answers_due.discard(fd)  # before, as another thread may read of the next one meanwhile
+def _send_part(fd: int, state: _Bare, data: bytes | memoryview) -> int:
+    with state.turns.turn, Borrowed(fd) as sock:
+        state.check(sock)
+        if state.answer_due or state.budget < 0:
+            state.budget = _renew_key(fd, state, sock)
+        try:
+            sent = relayed.send(sock, data)
+        except OSError as exc:
+            broken = None if relayed.is_relayed(sock) else unreadable(exc.errno)
+            raise exc if broken is None else state.fail(sock, broken) from None
+        state.budget -= 1 + (sent >> 10)
+        return sent
+
+
+def _renew_key(fd: int, state: _Bare, sock: stdlib.socket) -> int:
+    answer, state.answer_due = state.answer_due, False  # before, as another thread may read of the next one meanwhile
     try:
         return relayed.renew_key(sock, None if os.get_blocking(fd) else 0, answer=answer)
     except OSError:
-        if answer:
-            _answers_due.add(fd)
+        state.answer_due |= answer
         raise
 
 
@@ -330,20 +365,67 @@ def close(fd: int) -> None:
     """Tell the peer that the stream ends here (close_notify), and close the descriptor.
 
     Where what was written before fills the send buffer, the daemon says it, and keeps the connection until the peer has
-    all; without a daemon there is a second to wait for room.
+    all; without a daemon there is a second to wait for room. A connection that has failed gets no close_notify.
 
     A peer that has gone already needs no telling: the descriptor is closed in any case.
     """
+    state = _state(fd)
     try:
         with Borrowed(fd) as sock:
-            relayed.end(sock)
+            if state.has_failed(sock):
+                control.end(sock, control.say_nothing)
+            else:
+                relayed.end(sock)
     finally:
-        _budgets.pop(fd, None)
-        _answers_due.discard(fd)
+        _bare.pop(fd, None)
         os.close(fd)
 
 
-# Of bare descriptors, as long as their numbers are not closed by others: then what is here makes no difference but a
-# look, or a KeyUpdate, that was not due.
-_budgets: dict[int, int] = {}  # records that may be sent before a look at the key; below 0: now
-_answers_due: set[int] = set()  # whose peer waits for a KeyUpdate
+_PART = 2**20  # bytes that are sent between two looks at whether the key has to change
+
+
+class _Bare:
+    """What is remembered of a bare descriptor, by its number.
+
+    Others may close it, and the number be another socket's: then what is here makes no difference but a look, or a
+    KeyUpdate, that was not due. A failure counts for its own socket only.
+    """
+
+    __slots__ = ("__weakref__", "_failure", "_fd", "answer_due", "budget", "turns")
+
+    def __init__(self, fd: int, *, shared: bool) -> None:
+        self._fd = fd
+        self.budget = -1  # what may be sent before a look at the key, see `stream.STRIDE`; below 0: now
+        self.answer_due = False  # the peer waits for a KeyUpdate
+        self._failure: tuple[bytes, OSError] | None = None  # of which socket, and what
+        self.turns = Turns(shared=shared)
+        self.turns.of(self)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def fail(self, sock: stdlib.socket, broken: Broken) -> OSError:
+        """The connection has failed: end it, tell the peer, and remember why. The error to raise."""
+        self._failure = _cookie(sock), OSError(broken.errno, broken.strerror)
+        fail(sock, broken)
+        return OSError(broken.errno, broken.strerror)
+
+    def has_failed(self, sock: stdlib.socket) -> bool:
+        return self._failure is not None and self._failure[0] == _cookie(sock)
+
+    def check(self, sock: stdlib.socket) -> None:
+        """Raise the OSError that has ended the connection."""
+        if self._failure is not None and self.has_failed(sock):
+            raise OSError(self._failure[1].errno, self._failure[1].strerror)
+
+
+def _cookie(sock: stdlib.socket) -> bytes:
+    return sock.getsockopt(stdlib.SOL_SOCKET, SO_COOKIE, 8)
+
+
+_bare: dict[int, _Bare] = {}
+
+
+def _state(fd: int) -> _Bare:
+    """What is remembered of a descriptor. One that `connect_tls` has not made here may be shared already."""
+    return _bare.get(fd) or _bare.setdefault(fd, _Bare(fd, shared=True))

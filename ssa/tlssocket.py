@@ -19,11 +19,13 @@ import errno
 import os
 import select
 import socket
+import time
 
 from ssa import relayed, stream
-from ssa.endpoint import LISTENING, LIVE, Endpoint, deadline_of, wait
+from ssa.endpoint import BROKEN, LISTENING, LIVE, Endpoint, deadline_of, wait
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE
+from ssa.ktls.posthandshake import Broken, unreadable, violation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,11 +115,15 @@ class TLSSocket(Endpoint):
     def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
         """Serve what the read stumbled over, and read again; `nothing` at the end of the stream. Raises OSError."""
         deadline = deadline_of(self)
+        patience, served, rounds = stream.Patience(), stream.GO_ON, 0
         while exc.errno == errno.EIO:
-            if not self._serve_control():
+            served = self._serve_control(patience, unfinished=served == stream.MORE)
+            if served == stream.END:
                 return nothing
-            if deadline is not None and not wait(self, select.POLLIN, deadline):
-                raise TimeoutError("timed out")
+            rounds += 1
+            self._wait_to_read_on(deadline, rounds, served)
+            if served == stream.MORE:
+                continue
             try:
                 got = read()
             except OSError as again:
@@ -132,22 +138,58 @@ class TLSSocket(Endpoint):
         if exc.errno == errno.ECONNRESET and self._relayed:
             self._is_over(1)
             return nothing
+        raise self._cannot_read(exc) from None
+
+    def _cannot_read(self, exc: OSError) -> OSError:
+        """What a read has to raise for an error of the kernel's, and remember of it."""
         if exc.errno in _GONE:
             self._end_writing()
+        if not self._relayed and (broken := unreadable(exc.errno)) is not None:
+            return self._break(broken)
         if exc.errno in _MEANINGS:
-            raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
-        raise exc
+            return self._failed(OSError(exc.errno, _MEANINGS[exc.errno]))
+        return exc
 
-    def _serve_control(self) -> bool:
-        """Serve the record that the read stumbled over; False at the end of the stream. Raises OSError."""
+    def _wait_to_read_on(self, deadline: float | None, rounds: int, served: str) -> None:
+        """Wait for what comes behind a record that was served, where a plain read would not do it as it has to."""
+        if deadline is not None:
+            if time.monotonic() >= deadline or not wait(self, select.POLLIN, deadline):
+                raise TimeoutError("timed out")
+        elif self.gettimeout() is None:
+            if served == stream.MORE:
+                wait(self, select.POLLIN, None)
+        elif rounds >= _ROUNDS or (served == stream.MORE and not wait(self, select.POLLIN, time.monotonic())):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def _serve_control(self, patience: stream.Patience, *, unfinished: bool) -> str:
+        """Serve the record that the read stumbled over: a word of `ssa.stream`. Raises OSError."""
         try:
             with self._plain() as plain:
-                served = stream.serve_control_untrusted(plain)
+                served = stream.serve_control_untrusted(plain, server=self._is_server(), unfinished=unfinished)
+            patience.tried_by(served)
+        except Broken as exc:
+            raise self._break(exc) from None
+        except BlockingIOError:  # another reader was faster; or no more has come of what goes on
+            return stream.MORE if unfinished else stream.GO_ON
         except OSError as exc:
             raise self._failed(exc) from None
         if served == stream.ANSWER:
             self._answer_due, self._budget = True, -1
-        return served != stream.END
+        return served
+
+    def _is_server(self) -> bool | None:
+        """Our role; None where a descriptor came from elsewhere, and nobody has asked yet."""
+        return None if self._info is None else self._info.remote is not None
+
+    def _break(self, broken: Broken) -> OSError:
+        """The connection has failed: end it, tell the peer, and remember why for every later call. The error."""
+        if self._holders.broken is None:
+            self._holders.broken = OSError(broken.errno, broken.strerror)
+            with self._plain() as plain:
+                stream.fail(plain, broken)
+        self._end_writing()
+        self._phase = BROKEN
+        return self._failed(OSError(broken.errno, broken.strerror))
 
     def _came_short(self, size: int, flags: int) -> None:
         """A read had room to spare: there may be a KeyUpdate behind it, which hides from poll."""
@@ -180,7 +222,7 @@ class TLSSocket(Endpoint):
                     raise self._failed(stream.truncated())
                 return False
             if (failure := relayed.failure(plain)) is not None:
-                raise self._failed(failure)
+                raise self._relay_failed(failure)
         self._read_ended = True
         return True
 
@@ -190,27 +232,56 @@ class TLSSocket(Endpoint):
         """As `socket.socket.send`."""
         if self._phase:
             self._check_live()
-        if self._budget < 0:
-            self._change_keys()
-        try:
-            sent = _socket.send(self, data, flags)
-        except OSError as exc:
-            raise self._cannot_write(exc) from None
-        self._budget -= 1 + (sent >> 14)
-        return sent
+        if self._rekeyable and memoryview(data).nbytes > _PART:
+            view = memoryview(data).cast("B")
+            return self._send_parts(lambda at: self.send(view[at : at + _PART], flags), len(view))
+        with self._turns.turn:
+            if self._budget < 0:
+                self._change_keys()
+            try:
+                sent = _socket.send(self, data, flags)
+            except OSError as exc:
+                raise self._cannot_write(exc) from None
+            self._budget -= 1 + (sent >> 10)
+            return sent
+
+    def _send_parts(self, send: Callable[[int], int], size: int) -> int:
+        """Send so much that the key may have to change meanwhile: part by part, as far as one call would come."""
+        with self._turns.turn:
+            sent = send(0)
+            try:
+                while sent < size and sent % _PART == 0 and not self.gettimeout():
+                    sent += send(sent)
+            except OSError:
+                pass  # what was sent is told first, and the next call meets this again
+            return sent
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
         """As `socket.socket.sendall`."""
         if self._phase:
             self._check_live()
-        if self._budget < 0:
-            self._change_keys()
-        try:
-            _socket.sendall(self, data, flags)
-        except OSError as exc:
-            raise self._cannot_write(exc) from None
-        records = 1 + (memoryview(data).nbytes >> 14)  # apart: a call would let another thread in between
-        self._budget -= records
+        size = memoryview(data).nbytes
+        if self._rekeyable and size > _PART:
+            self._send_all_parts(memoryview(data).cast("B"), flags)
+            return
+        with self._turns.turn:
+            if self._budget < 0:
+                self._change_keys()
+            try:
+                _socket.sendall(self, data, flags)
+            except OSError as exc:
+                raise self._cannot_write(exc) from None
+            self._budget -= 1 + (size >> 10)
+        if self._budget < 0 and self._holders.broken is not None:
+            self._check_live()  # it failed meanwhile: the kernel took the rest, and threw it away
+
+    def _send_all_parts(self, view: memoryview, flags: int) -> None:
+        deadline = deadline_of(self)
+        with self._turns.turn:
+            while view:
+                if deadline is not None and not wait(self, select.POLLOUT, deadline):
+                    raise TimeoutError("timed out")
+                view = view[self.send(view[:_PART], flags) :]
 
     def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
         """As `send`: the address of a stream that is connected does not count."""
@@ -223,14 +294,20 @@ class TLSSocket(Endpoint):
         del address
         if self._phase:
             self._check_live()
-        if self._budget < 0:
-            self._change_keys()
-        try:
-            sent = _socket.sendmsg(self, buffers, ancdata, flags)
-        except OSError as exc:
-            raise self._cannot_write(exc) from None
-        self._budget -= 1 + (sent >> 14)
-        return sent
+        views = list(buffers)
+        size = sum(memoryview(view).nbytes for view in views)
+        if self._rekeyable and size > _PART:
+            ancillary = list(ancdata)
+            return self._send_parts(lambda at: self.sendmsg(_cut(views, at), ancillary if not at else (), flags), size)
+        with self._turns.turn:
+            if self._budget < 0:
+                self._change_keys()
+            try:
+                sent = _socket.sendmsg(self, views, ancdata, flags)
+            except OSError as exc:
+                raise self._cannot_write(exc) from None
+            self._budget -= 1 + (sent >> 10)
+            return sent
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """As `socket.socket.sendfile`: the kernel reads, encrypts and sends, nothing passes through here.
@@ -246,15 +323,12 @@ class TLSSocket(Endpoint):
         total, due = 0, _due(size, offset, count)
         try:
             while total < due:
-                if self._budget < 0:
-                    self._change_keys()
                 try:
-                    sent = self._send_part(file, offset + total, min(_SENDFILE, due - total))
+                    sent = self._send_of_file(file, offset + total, min(_PART, due - total))
                 except OSError as exc:
-                    if not total and exc.errno in _NO_SENDFILE:
+                    if not total and exc.errno in _NO_SENDFILE and self._holders.broken is None:
                         return self._send_what_is_read(file, offset, count)
-                    raise self._cannot_write(exc) from None
-                self._budget -= 1 + (sent >> 14)
+                    raise
                 total += sent
                 if not sent:  # the file is shorter by now
                     break
@@ -265,7 +339,7 @@ class TLSSocket(Endpoint):
                 file.seek(offset + total)
         return total
 
-    def _send_part(self, file: Any, start: int, size: int) -> int:
+    def _send_of_file(self, file: Any, start: int, size: int) -> int:
         """sendfile(2), with the socket's timeout. It never asks for more than the file has, as far as is known.
 
         While the kernel has not sent as many bytes as it was asked for it says to TCP that more is to come, behind the
@@ -275,10 +349,19 @@ class TLSSocket(Endpoint):
         while True:
             if timeout and not wait(self, select.POLLOUT, deadline_of(self)):
                 raise TimeoutError("timed out")
-            try:
-                return os.sendfile(self.fileno(), file.fileno(), start, size)
-            except BlockingIOError:
-                wait(self, select.POLLOUT, deadline_of(self))
+            with self._turns.turn:
+                if self._budget < 0:
+                    self._change_keys()
+                try:
+                    sent = os.sendfile(self.fileno(), file.fileno(), start, size)
+                except BlockingIOError:
+                    sent = -1
+                except OSError as exc:
+                    raise self._cannot_write(exc) from None
+            if sent >= 0:
+                self._budget -= 1 + (sent >> 10)
+                return sent
+            wait(self, select.POLLOUT, deadline_of(self))
 
     def _send_what_is_read(self, file: Any, offset: int, count: int | None) -> int:
         if self.gettimeout() == 0:
@@ -297,8 +380,17 @@ class TLSSocket(Endpoint):
             self._end_writing()
             if self._relayed:
                 with self._plain() as plain:
-                    return self._failed(relayed.write_failure(plain))
+                    return self._relay_failed(relayed.write_failure(plain))
+        elif not self._relayed and exc.errno in (errno.EBADMSG, errno.EMSGSIZE):  # what came, and nobody has read yet
+            return self._break(unreadable(exc.errno) or violation(os.strerror(exc.errno)))
         return exc
+
+    def _relay_failed(self, exc: OSError) -> OSError:
+        """Remember how the daemon says that the connection has ended, unless one direction has only."""
+        if exc.errno not in (errno.EPIPE, errno.ECONNABORTED):
+            self._holders.broken = OSError(exc.errno, exc.strerror)
+            self._end_writing()
+        return self._failed(exc)
 
     def _end_writing(self) -> None:
         self._write_ended, self._budget = True, -1
@@ -310,13 +402,10 @@ class TLSSocket(Endpoint):
         Raises OSError: EPIPE where writing has ended, EKEYEXPIRED where the keys cannot change and this one has served
         its time.
         """
+        if self._holders.broken is not None:
+            self._check_live()
         if self._write_ended or self._holders.write_ended:
             raise BrokenPipeError(errno.EPIPE, "the stream has been ended: nothing can be sent any more")
-        with self._changing:  # no other thread may send between the KeyUpdate and the new key
-            if self._budget < 0:
-                self._change_keys_alone()
-
-    def _change_keys_alone(self) -> None:
         answer, self._answer_due = self._answer_due, False  # before: another may read of the next one meanwhile
         try:
             with self._plain() as plain:
@@ -353,7 +442,7 @@ class TLSSocket(Endpoint):
             if self._aside is not None:
                 self._aside.close()
                 self._aside = None
-            if self._phase == LIVE and self.fileno() >= 0 and self._is_last():
+            if self._phase in (LIVE, BROKEN) and self.fileno() >= 0 and self._is_last():
                 with self._plain() as plain:
                     self._end_stream(plain, was_relayed=was_relayed, aborts=aborts)
         finally:
@@ -372,7 +461,7 @@ class TLSSocket(Endpoint):
             if self._write_ended and not was_relayed:  # the daemon may be at it still
                 relayed.abort(plain)
         elif not was_relayed:
-            control.end(plain, relayed.say_goodbye)
+            control.end(plain, relayed.say_goodbye if self._holders.broken is None else control.say_nothing)
         elif not self._write_ended:
             relayed.end_writing(plain)
 
@@ -381,7 +470,8 @@ class TLSSocket(Endpoint):
 
 
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
-_SENDFILE = 2**30  # bytes between two looks at how long the key has served
+_PART = 2**20  # bytes that are sent between two looks at whether the key has to change
+_ROUNDS = 64  # records that one call serves on a socket that does not wait: others have their turn
 _READ = 2**16  # bytes
 _NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
 _NO_DATA = OSError(errno.EIO, os.strerror(errno.EIO))  # what a read says of a record that is no data
@@ -390,7 +480,6 @@ _GONE = frozenset(
     {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 )
 _MEANINGS = {
-    errno.EBADMSG: "a record was forged or damaged on its way: it does not decrypt",
     errno.EKEYEXPIRED: "the peer has changed its key, and no ssad was there to follow",
 }
 
@@ -406,3 +495,14 @@ def _size(file: Any) -> int:
 def _due(size: int, offset: int, count: int | None) -> int:
     """How many bytes of a file are to be sent."""
     return max(0, size - offset if count is None else min(size - offset, count))
+
+
+def _cut(buffers: list[Buffer], start: int) -> list[memoryview]:
+    """A part of what the buffers hold together, from there on."""
+    cut, room = [], _PART
+    for view in (memoryview(buffer).cast("B") for buffer in buffers):
+        piece = view[start : start + room]
+        start = max(0, start - len(view))
+        room -= len(piece)
+        cut.append(piece)
+    return cut

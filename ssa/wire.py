@@ -167,12 +167,12 @@ class Describe(Message):
 
 
 class Rekey(Message):
-    """Go on to the next keys of the TLS socket that comes with this message (RFC 8446 section 4.6.3)."""
+    """Serve what TLS has after the handshake on the socket that comes with this message (RFC 8446 section 4.6)."""
 
     __slots__ = ("receiving", "sending")
 
     def __init__(self, receiving: int | None = None, sending: int | None = None) -> None:
-        self.receiving = receiving  # 1: the peer's KeyUpdate was read
+        self.receiving = receiving  # 1: handshake messages are next in the socket: a KeyUpdate, or a part of one
         self.sending = sending  # 1: send ours
 
 
@@ -233,6 +233,7 @@ class Reply(Message):
         "server_name",
         "session_ttl",
         "socket_id",
+        "unfinished",
         "version",
         "version_max",
         "version_min",
@@ -257,6 +258,7 @@ class Reply(Message):
         relayed: int | None = None,
         ended: str | None = None,
         sending: int | None = None,
+        unfinished: int | None = None,
         peer: bytes | None = None,
         local: bytes | None = None,
         largest: int | None = None,
@@ -280,6 +282,7 @@ class Reply(Message):
         self.relayed = relayed  # 1: the descriptor that comes with this message is what is read and written
         self.ended = ended  # of Describe: how a relayed stream of the peer's has ended, see ssa.relayed
         self.sending = sending  # of Rekey: 1: the peer wants a KeyUpdate in return
+        self.unfinished = unfinished  # of Rekey: 1: a handshake message goes on in a record that has not come yet
         self.peer = peer  # of datagrams: the client that was accepted (ssa.addresses)
         self.local = local  # the same of the end that it came to
         self.largest = largest  # of datagrams: how many bytes one can carry
@@ -364,6 +367,7 @@ _ATTRIBUTES: dict[str, tuple[int, _Codec]] = {
     "relayed": (530, _U32),
     "ended": (531, _TEXT),
     "strict": (540, _U32),
+    "unfinished": (541, _U32),
     "remote": (522, _TEXT),
     "peer": (524, _BYTES),
     "largest": (523, _U32),

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import socket
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
-
-import trio
 
 from ssa import errors
 from ssa.daemon import farewell, requests
 from ssa.daemon.quota import Threads
 from ssa.daemon.requests import Handover
 from ssa.daemon.terms import agree
-from ssa.ktls import control
-from ssa.ktls.constants import HANDSHAKE, KEY_UPDATE
-from ssa.ktls.rekey import advance_rx, advance_tx, parse_key_update_untrusted
+from ssa.daemon.turns import Turn
+from ssa.ktls.posthandshake import Broken
+from ssa.ktls.rekey import Followed, change_sending_key, follow_untrusted
 from ssa.suites import SUITES, TLSVersion
 from ssa.wire import Reply
 
 if TYPE_CHECKING:
-    from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets
+    import socket
+    from collections.abc import Iterator
+
+    from ssa.daemon.registry import Application, LiveSocket
     from ssa.daemon.service import Service
-    from ssa.suites import Suite
     from ssa.wire import Check, Close, Describe, Rekey, Ticket
 
 
@@ -61,63 +62,65 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
 
 
 async def rekey(
-    service: Service, _application: Application, request: Rekey, sock: socket.socket, _files: list[int]
+    service: Service, application: Application, request: Rekey, sock: socket.socket, _files: list[int]
 ) -> Reply:
-    """Go on to the next keys, after the peer has or because ours have served long enough (RFC 8446 section 4.6.3).
+    """Take the handshake messages that are next in the socket, or go on to our next key (RFC 8446 section 4.6.3).
+
+    The first follows the peer's KeyUpdates. In each direction one such step is done before the next begins, whoever
+    asks, and whether or not somebody still waits for it: under one key no number may come twice.
 
     Raises `ssa.SSAError`: NO_REKEY where the kernel or the version can't, WOULD_BLOCK where our KeyUpdate finds no
-    room in the send buffer, CONNECTION_LOST.
+    room in the send buffer, CONNECTION_LOST, PROTOCOL_VIOLATION with the alert that the peer has to be sent.
     """
     live = _live(service, sock)
-    if live.secrets is None:
-        raise errors.error(
-            "NO_REKEY",
-            "TLS 1.2 has no KeyUpdate" if SUITES[live.suite].version < TLSVersion.TLSv1_3 else "Linux 6.14 can",
-        )
-    suite = SUITES[live.suite]
-    answer = False
-    if request.receiving and (update := _take_key_update_untrusted(sock)):
-        try:
-            answer = parse_key_update_untrusted(update)
-        except ValueError as exc:
-            raise errors.error("PROTOCOL_VIOLATION", str(exc)) from exc
-        live.secrets.rx = advance_rx(sock, suite, live.secrets.rx)
-    if request.sending:
-        try:
-            # In a thread: while the application is blocked in a send of its own, the kernel makes ours wait for that.
-            await trio.to_thread.run_sync(
-                _advance_tx, requests.twin(sock), suite, live.secrets, abandon_on_cancel=True, limiter=_SENDERS.mine()
-            )
-        except BlockingIOError as exc:
-            raise errors.error("WOULD_BLOCK") from exc
-        except ConnectionError as exc:
-            raise errors.error("CONNECTION_LOST") from exc
-    service.count("key_updates")
-    return Reply(sending=int(answer))
+    found = Followed()
+    with _in_words():
+        if request.receiving:
+            found = await _turn(live, "receiving", _READERS).run(partial(_follow_untrusted, live), sock)
+        if request.sending:
+            await _turn(live, "sending", _SENDERS).run(partial(_change_sending_key, live), sock)
+    if found.tickets and live.uid == application.uid:
+        service.sessions.tickets_untrusted(live.id, found.tickets)
+    service.count("key_updates", found.updates + bool(request.sending))
+    return Reply(sending=int(live.incoming.answer_due), unfinished=int(found.unfinished))
+
+
+@contextlib.contextmanager
+def _in_words() -> Iterator[None]:
+    """What the steps below raise, as errors that an application can be told."""
+    try:
+        yield
+    except Broken as exc:
+        raise errors.error("PROTOCOL_VIOLATION", (exc.strerror or "").partition(": ")[2], exc.alert) from exc
+    except BlockingIOError as exc:
+        raise errors.error("WOULD_BLOCK") from exc
+    except errors.SSAError:
+        raise
+    except OSError as exc:
+        raise errors.error("CONNECTION_LOST", exc.strerror or "") from exc
+
+
+def _turn(live: LiveSocket, which: str, threads: Threads) -> Turn:
+    """Whoever wants to change a key waits for those who came before."""
+    return live.turns.setdefault(which, Turn(threads))
 
 
 # Each user has threads of his own: who blocks in a send that nobody reads keeps one.
-_SENDERS = Threads(16)
+_SENDERS, _READERS = Threads(16), Threads(16)
 
 
-def _advance_tx(sock: socket.socket, suite: Suite, secrets: TrafficSecrets) -> None:
-    """Nobody may wait for this any more: so it owns the socket, and notes down the secret itself."""
-    with sock:
-        secrets.tx = advance_tx(sock, suite, secrets.tx)
+def _change_sending_key(live: LiveSocket, sock: socket.socket) -> None:
+    """While the application is blocked in a send of its own, the kernel makes this wait for that."""
+    if live.secrets is None:
+        version = SUITES[live.suite].version
+        raise errors.error("NO_REKEY", "TLS 1.2 has no KeyUpdate" if version < TLSVersion.TLSv1_3 else "Linux 6.14 can")
+    change_sending_key(sock, SUITES[live.suite], live.secrets, live.incoming)
 
 
-def _take_key_update_untrusted(sock: socket.socket) -> bytes | None:
-    """The KeyUpdate that is next in the socket; None where another reader was faster, or the stream has ended."""
-    try:
-        kind, content = control.receive_record(sock, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:  # nothing there; or what the application will meet itself
-        return None
-    types = control.handshake_types_untrusted(content)[0] if kind == HANDSHAKE else []
-    if KEY_UPDATE not in types:
-        return None
-    content = control.receive_record(sock, socket.MSG_DONTWAIT)[1]
-    # What is before it, tickets, is lost and no worse; nothing may be behind it (RFC 8446 section 5.1).
-    return content[-_KEY_UPDATE:] if types.count(KEY_UPDATE) == 1 else content
+def _follow_untrusted(live: LiveSocket, sock: socket.socket) -> Followed:
+    if live.relay is not None:
+        raise errors.error("NO_REKEY", "it is relayed: OpenSSL sees to it")
+    return follow_untrusted(sock, SUITES[live.suite], live.secrets, live.incoming, server=live.role == "server")
 
 
 async def ticket(
@@ -144,9 +147,6 @@ async def close(
     else:
         farewell.see_off(requests.twin(sock), application.uid)
     return Reply()
-
-
-_KEY_UPDATE = 5  # bytes of the message
 
 
 def _live(service: Service, sock: socket.socket) -> LiveSocket:

@@ -16,7 +16,7 @@ import trio
 
 from ssa import errors, trust
 from ssa.daemon.living import description
-from ssa.daemon.registry import Application, LiveSocket, TrafficSecrets, shared
+from ssa.daemon.registry import Application, LiveSocket, shared
 from ssa.daemon.requests import Handover, drop, twin
 from ssa.daemon.serving import NOTHING, Serving
 from ssa.daemon.terms import agree, hostname_untrusted
@@ -27,9 +27,10 @@ from ssa.handshake.refusal import explaining
 from ssa.handshake.secrets import application_secrets
 from ssa.handshake.sessions import Server
 from ssa.ktls.constants import HANDSHAKE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
-from ssa.ktls.control import tcp_state
+from ssa.ktls.control import shut_down, tcp_state
 from ssa.ktls.diag import SocketKey
-from ssa.ktls.install import attach, install, limit, shut_down
+from ssa.ktls.install import attach, install, limit
+from ssa.ktls.rekey import TrafficSecrets
 from ssa.ktls.tcp import shows
 from ssa.relay import reason_for, reason_for_limit, reason_for_suite
 from ssa.suites import TLSVersion

@@ -17,6 +17,7 @@ import trio
 
 from ssa.daemon.liveness import Liveness
 from ssa.ktls.diag import MOST_AT_ONCE, KernelState
+from ssa.ktls.rekey import Incoming
 from ssa.logfmt import fields
 from ssa.suites import SUITES
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Iterator, Sequence
 
+    from ssa.daemon.turns import Turn
     from ssa.ktls.diag import Diag, SocketKey
+    from ssa.ktls.rekey import TrafficSecrets
     from ssa.policy.schema import Policy
     from ssa.relay import Relay
 
@@ -56,14 +59,6 @@ class Application:
     exe: str  # empty where it may not be known
 
 
-@dataclass(slots=True)
-class TrafficSecrets:
-    """TLS 1.3's traffic secrets as they are now: what the next keys are made of (RFC 8446 section 7.2)."""
-
-    tx: bytes = field(repr=False)
-    rx: bytes = field(repr=False)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSocket:
     """What is remembered of one TLS socket; what the kernel knows better is asked of the kernel.
@@ -89,6 +84,8 @@ class LiveSocket:
     diag: Diag | None = field(repr=False)  # None: it is of a network namespace that we may not enter
     complies: Callable[[LiveSocket, Policy], Sequence[str]] = field(repr=False)
     secrets: TrafficSecrets | None = field(repr=False)  # None: its keys cannot change, or OpenSSL sees to it
+    incoming: Incoming = field(default_factory=Incoming, repr=False)
+    turns: dict[str, Turn] = field(default_factory=dict, repr=False)  # who changes which of its keys, see `living`
     relay: Relay | None = field(default=None, repr=False)  # None: the kernel does it
     presented: tuple[bytes, ...] = field(default=(), repr=False)  # a server's own certificates
     credential: str = ""  # their name

@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 
-from ssa.errors import alert_name
+from ssa.errors import ALERT_NUMBERS
 from ssa.ktls.constants import (
     ALERT,
     APPLICATION_DATA,
@@ -21,9 +21,11 @@ from ssa.ktls.constants import (
     TCP_CLOSE,
     TCP_SYN_SENT,
     TLS_GET_RECORD_TYPE,
+    TLS_RX,
     TLS_SET_RECORD_TYPE,
     TLS_TX,
 )
+from ssa.ktls.posthandshake import CLOSE_NOTIFY, FATAL, NO_RENEGOTIATION, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,15 +33,23 @@ if TYPE_CHECKING:
 
 _MAX_RECORD = 16 * 1024  # bytes of plaintext (RFC 8446 section 5.1)
 _ANCILLARY = socket.CMSG_SPACE(1)
-_WARNING, _FATAL = 1, 2
-_CLOSE_NOTIFY = 0
-_USER_CANCELED = 90
-_NO_RENEGOTIATION = 100
 
 
-def receive_record(sock: socket.socket, flags: int = 0) -> tuple[int, bytes]:
+def look(sock: socket.socket) -> tuple[int, bytes]:
+    """The next record, which stays where it is: its type and content, of data the first byte only. Raises OSError.
+
+    To look for more data could make the kernel find a KeyUpdate behind it, and poll(2) hide everything.
+    """
+    kind, content = receive_record(sock, _PEEK, 1)
+    return (kind, content) if kind == APPLICATION_DATA else receive_record(sock, _PEEK)
+
+
+_PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+
+
+def receive_record(sock: socket.socket, flags: int = 0, size: int = _MAX_RECORD) -> tuple[int, bytes]:
     """The next record, or what is left of it, whatever its type: the type and the content. Raises OSError."""
-    data, ancillary, _, _ = sock.recvmsg(_MAX_RECORD, _ANCILLARY, flags)
+    data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY, flags)
     for level, kind, value in ancillary:
         if (level, kind) == (SOL_TLS, TLS_GET_RECORD_TYPE):
             return value[0], data
@@ -61,23 +71,6 @@ def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
     return types, at == len(content)
 
 
-def is_close_notify_untrusted(kind: int, content: bytes) -> bool:
-    """Whether a record says that the peer's stream ends here."""
-    return kind == ALERT and len(content) == 2 and content[1] == _CLOSE_NOTIFY
-
-
-def judge_alert_untrusted(content: bytes) -> None:
-    """Pass over user_canceled, which close_notify follows (RFC 8446 section 6.1); anything else is an error.
-
-    Raises OSError EPROTO. Only where a TLS 1.2 peer calls it a warning does the stream go on behind it.
-    """
-    level, number = struct.unpack("BB", content) if len(content) == 2 else (_FATAL, 50)
-    if number == _USER_CANCELED and level in (_WARNING, _FATAL):
-        return
-    did = "sent the warning" if level == _WARNING else "ended the connection with the alert"
-    raise OSError(errno.EPROTO, f"the peer {did} {alert_name(number)}")
-
-
 def send_alert(sock: socket.socket, level: int, number: int, flags: int = 0) -> None:
     """Send an alert record. Raises what sendmsg(2) gives."""
     record_type = [(SOL_TLS, TLS_SET_RECORD_TYPE, bytes([ALERT]))]
@@ -85,13 +78,46 @@ def send_alert(sock: socket.socket, level: int, number: int, flags: int = 0) -> 
 
 
 def refuse_renegotiation(sock: socket.socket) -> None:
-    """Answer a TLS 1.2 peer that wants to negotiate anew: no (RFC 5246 section 7.2.2). Raises OSError."""
-    send_alert(sock, _WARNING, _NO_RENEGOTIATION, socket.MSG_DONTWAIT)
+    """Answer a TLS 1.2 peer that wants to negotiate anew: no (RFC 5246 section 7.2.2). Raises OSError.
+
+    Where there is no room for that the peer gets no answer.
+    """
+    try:
+        send_alert(sock, WARNING, NO_RENEGOTIATION, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return
+
+
+def fail(sock: socket.socket, alert: str | None, *, unreadable: bool = False) -> None:
+    """End a connection that has failed: the peer gets the alert of that name, if any, and then the end of our stream.
+
+    Nobody waits for a peer that does not read: it gets no alert then. `unreadable`: reading ends too, as the kernel
+    would wait for ever for a record that makes sense. An error means that the connection has ended already.
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    try:
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # an error that the kernel remembers would stop the alert
+        writable = any(events & select.POLLOUT for _, events in poll.poll(0))
+        if alert and writable:  # else the kernel makes it wait for a send that is blocked
+            send_alert(sock, FATAL, ALERT_NUMBERS[alert], socket.MSG_DONTWAIT)
+        sock.shutdown(socket.SHUT_RDWR if unreadable else socket.SHUT_WR)
+    except OSError:
+        shut_down(sock)
+
+
+def shut_down(sock: socket.socket) -> None:
+    """End the connection in both directions. One that is gone already is as good."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise
 
 
 def send_close_notify(sock: socket.socket, flags: int = 0) -> None:
     """Tell the peer that no more data follows. Raises what sendmsg(2) gives."""
-    send_alert(sock, _WARNING, _CLOSE_NOTIFY, flags)
+    send_alert(sock, WARNING, CLOSE_NOTIFY, flags)
 
 
 def end_writing(sock: socket.socket, patience: float = 1) -> None:
@@ -117,6 +143,10 @@ def aborts(sock: socket.socket) -> bool:
 
 
 ABORT = struct.pack("=ii", 1, 0)  # struct linger
+
+
+def say_nothing(_sock: socket.socket) -> None:
+    """The goodbye of a connection that has failed: its last word was the alert."""
 
 
 def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> None:
@@ -190,6 +220,28 @@ def records_sent(sock: socket.socket) -> int:
 
 
 def _sending(sock: socket.socket) -> tuple[int, int]:
-    cipher = int.from_bytes(sock.getsockopt(SOL_TLS, TLS_TX, 4)[2:], sys.byteorder)
-    state = sock.getsockopt(SOL_TLS, TLS_TX, _INFO_SIZES[cipher])
+    cipher, state = _state(sock, TLS_TX)
     return cipher, int.from_bytes(state[-8:], "big")
+
+
+def _state(sock: socket.socket, direction: int) -> tuple[int, bytes]:
+    cipher = int.from_bytes(sock.getsockopt(SOL_TLS, direction, 4)[2:], sys.byteorder)
+    return cipher, sock.getsockopt(SOL_TLS, direction, _INFO_SIZES[cipher])
+
+
+def records_received(sock: socket.socket) -> int:
+    """How many records have been decrypted under the present key. Raises OSError."""
+    return int.from_bytes(_state(sock, TLS_RX)[1][-8:], "big")
+
+
+def read_on(sock: socket.socket) -> None:
+    """Have the kernel read on behind a handshake record that begins like a KeyUpdate and is none.
+
+    Since Linux 6.14 it goes by the record's first byte, which can be in the middle of a message, and waits for a key.
+    It gets the one that it has. Kernels before do not wait, and refuse. Raises OSError.
+    """
+    try:
+        sock.setsockopt(SOL_TLS, TLS_RX, _state(sock, TLS_RX)[1])
+    except OSError as exc:
+        if exc.errno != errno.EBUSY:
+            raise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.ktls.constants import SOL_TLS, TCP_ULP, TLS_RX, TLS_TX, TLS_TX_MAX_PAYLOAD_LEN
+from ssa.ktls.control import shut_down
 
 if TYPE_CHECKING:
     from ssa.ktls.crypto_info import CryptoInfo
@@ -63,12 +64,3 @@ def limit(sock: socket.socket, largest: int) -> None:
         sock.setsockopt(SOL_TLS, TLS_TX_MAX_PAYLOAD_LEN, largest.to_bytes(2, sys.byteorder))
     except OSError as exc:
         raise errors.error("KERNEL_REFUSED", f"records of at most {largest} bytes: {exc.strerror}") from exc
-
-
-def shut_down(sock: socket.socket) -> None:
-    """End the connection in both directions. A connection that is gone already is as good."""
-    try:
-        sock.shutdown(socket.SHUT_RDWR)
-    except OSError as exc:
-        if exc.errno != errno.ENOTCONN:
-            raise

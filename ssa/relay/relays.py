@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors
-from ssa.ktls.install import shut_down
+from ssa.ktls.control import shut_down
 from ssa.relay.channel import Channel, Workspace
 from ssa.relay.relay import Relay, bytes_carried
 

@@ -179,7 +179,9 @@ class Bare:
             view = view[ssa.send(self.fd, view) :]
 
     def close(self):
-        ssa.close(self.fd)
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            ssa.close(fd)
 
 
 VERSIONS = {TLSVersion.TLSv1_2: SSL.TLS1_2_VERSION, TLSVersion.TLSv1_3: SSL.TLS1_3_VERSION}

@@ -21,6 +21,7 @@ LAYERS = [
         "ssa.eyeballs",
         "ssa.names",
         "ssa.descriptors",
+        "ssa.sharing",
         "ssa.addresses",
     ],
     ["ssa.wire", "ssa.settings", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],

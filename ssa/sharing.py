@@ -1,0 +1,120 @@
+"""Who sends on a socket whose key can change: one at a time, in whatever thread or process of this program.
+
+Between our KeyUpdate and our next key no record may go out, and the kernel does not see to that. Within a process a
+lock does. A socket that was there before a fork(2) is sent on by several processes, which a lock of the kernel's
+keeps apart (fcntl(2), of the socket's inode): only such sockets pay for it, with two system calls for each send.
+A thread that is in the middle of a send while another one forks is not waited for.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import threading
+import time
+from weakref import WeakSet, ref
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Turns:
+    """Whose turn it is to send on an open file, of all descriptors that this process knows of it. Used by `with`.
+
+    `with turns.turn` is the lock itself where no other process can have the socket: it costs next to nothing.
+    """
+
+    __slots__ = ("__weakref__", "_depth", "_lock", "_sockets", "turn")
+
+    def __init__(self, *, shared: bool = False) -> None:
+        """`shared`: other processes may have it already."""
+        self._lock: Any = threading.RLock()  # a handler of a signal may send in the middle of a send
+        self._depth = 0
+        self._sockets: list[Any] = []  # references to the objects that share it
+        self.turn: Any = self if shared else self._lock
+        _all.add(self)
+
+    def of(self, sock: Any) -> None:
+        """Know one more object that has a descriptor of the open file (`fileno`): the kernel's lock needs one."""
+        self._sockets.append(ref(sock))
+
+    def _descriptor(self) -> int:
+        for known in self._sockets:
+            if (found := known()) is not None and found.fileno() >= 0:
+                return int(found.fileno())
+        return -1
+
+    def give_up(self) -> None:
+        """Nobody has to wait: the key does not change, or is not in the kernel."""
+        self.turn = _FREE
+        _all.discard(self)
+
+    def share(self, *, anew: bool) -> None:
+        """From now on another process has the socket too. `anew`: who holds the lock is left behind in that one."""
+        if anew:
+            self._lock, self._depth = threading.RLock(), 0
+        self.turn = self
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        try:
+            if not self._depth:
+                _lock(self._descriptor())
+        except BaseException:
+            self._lock.release()
+            raise
+        self._depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            _unlock(self._descriptor())
+        self._lock.release()
+
+
+class _Free:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+_FREE = _Free()
+_all: WeakSet[Turns] = WeakSet()
+
+
+def _lock(fd: int) -> None:
+    """Wait for the other processes. A descriptor that is closed has no others: the send will say so."""
+    while fd >= 0:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX)
+        except OSError as exc:
+            if exc.errno != errno.EDEADLK:  # two threads of each of two processes look like that, and are none
+                return
+            time.sleep(_REST)
+        else:
+            return
+
+
+_REST = 0.01  # seconds
+
+
+def _unlock(fd: int) -> None:
+    try:
+        if fd >= 0:
+            fcntl.lockf(fd, fcntl.LOCK_UN)
+    except OSError:
+        return  # it was closed meanwhile, and the lock with it
+
+
+def _share_all(*, anew: bool) -> None:
+    for turns in tuple(_all):
+        turns.share(anew=anew)
+
+
+os.register_at_fork(after_in_parent=lambda: _share_all(anew=False), after_in_child=lambda: _share_all(anew=True))
