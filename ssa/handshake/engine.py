@@ -100,7 +100,8 @@ class Engine(ABC):
     def feed_untrusted(self, record: bytes) -> bytes:
         """One whole record of the peer's; what has to be sent in answer, empty while `step` is JUDGE.
 
-        Raises `ssa.HandshakeError`; then `farewell` is the alert that OpenSSL has for the peer.
+        Raises `ssa.HandshakeError`, and `ssa.CertificateError` for a certificate that OpenSSL cannot read; then
+        `farewell` is the alert that OpenSSL has for the peer.
         """
         if self.step is not Step.READ:
             raise RuntimeError("a record was fed to an engine that waits for none")
