@@ -228,13 +228,17 @@ class SSLContext(_Base):
         keyfile: str | bytes | os.PathLike[str] | None = None,
         password: object = None,
     ) -> None:
-        """As of `ssl.SSLContext`. The key is used by ssad alone; an encrypted one has no counterpart."""
+        """As of `ssl.SSLContext`. The key is used by ssad alone; an encrypted one has no counterpart.
+
+        Programs call it again when a certificate has been renewed: of several for one name and kind of key the last
+        counts.
+        """
         key = certfile if keyfile is None else keyfile
         if password is not None and _is_encrypted(key):
             raise error("NO_COUNTERPART", "load_cert_chain: ssad reads the key, and it knows no password")
         certificates = locations.joined(locations.of_file(certfile))  # alone: ssad shows them to everyone
         more = {"certificates": certificates, "keys": File.of(key)}
-        pairs = {field: (*self._pairs[field], file) for field, file in more.items()}
+        pairs = {field: (*self._pairs[field], file)[-_MAX_PAIRS:] for field, file in more.items()}
         self._check(Settings().having(**pairs))
         self._pairs = pairs
 
@@ -324,7 +328,7 @@ class SSLContext(_Base):
             raise error("NO_COUNTERPART", f"verify_mode = CERT_OPTIONAL: {_ASKED_OR_NOT}")
         self._log_what_is_overruled(server_side=server_side)
         return Settings().having(
-            **{field: files for field, files in self._pairs.items() if files},
+            **{field: files[::-1] if server_side else files for field, files in self._pairs.items() if files},
             trusted=self._anchors.files(),
             hostname=server_hostname,
             alpn=self._alpn,
@@ -400,6 +404,7 @@ def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
         return b"ENCRYPTED" in file.read(locations.MAX_ANCHORS)
 
 
+_MAX_PAIRS = 8  # certificates with their keys
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _ANY_VERSION = (ssl.TLSVersion.MINIMUM_SUPPORTED, ssl.TLSVersion.MAXIMUM_SUPPORTED)

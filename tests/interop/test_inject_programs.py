@@ -504,6 +504,22 @@ print(requests.get(f"https://localhost:{sys.argv[1]}/hello", timeout=10, cert=ev
             assert run(script, port, repr(how)) == "hello from nginx"
 
 
+def test_a_certificate_that_is_renewed(cleaned, pki):
+    """Of both sides: the last that was loaded is the one in use, however often."""
+    renewed = [pki.issue(f"renewed{number}", "localhost") for number in range(3)]
+    server, client = inject.SSLContext(ssl.PROTOCOL_TLS_SERVER), inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.verify_mode = ssl.CERT_REQUIRED
+    for pair in renewed * 7:
+        server.load_cert_chain(*pair)
+        client.load_cert_chain(*pair)
+    newest = ssl.PEM_cert_to_DER_cert(renewed[-1][0].read_text().partition("-----END")[0] + "-----END CERTIFICATE-----")
+    with server.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
+        plain = socket.create_connection(listener.getsockname(), 10)
+        with client.wrap_socket(plain, server_hostname="localhost") as sock, listener.accept()[0] as accepted:
+            assert sock.getpeercert(binary_form=True) == newest
+            assert accepted.getpeercert(binary_form=True) == newest
+
+
 def test_a_password_that_is_not_needed(cleaned, pki, tmp_path):
     context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_cert_chain(pki.cert, pki.key, password=lambda: "secret")
