@@ -11,9 +11,10 @@ import time
 import warnings
 
 from ssa import client, wire
+from ssa.errors import SSAError
 from ssa.inject import locations
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
-from ssa.inject.meaning import OVERRULED, REFUSED, flags_untrusted
+from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
 from ssa.inject.standard import CContext, Context
 from ssa.settings import File, Settings
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
@@ -342,7 +343,7 @@ class SSLContext(_Base):
 
     def _log_what_is_overruled(self, *, server_side: bool) -> None:
         said = self._options & ~self._ciphers.options  # by the program, and not by Python itself
-        for name, fate, why in flags_untrusted("options", said):
+        for name, fate, why in flags_of("options", said):
             if fate == OVERRULED:
                 log_once(logging.WARNING, f"options: {name} has no effect: {why}")
         if self._post_handshake_auth:
@@ -368,10 +369,16 @@ class SSLContext(_Base):
         `suppress_ragged_eofs` has no effect: a stream that was cut never looks like one that has ended.
         """
         del suppress_ragged_eofs
-        if session is not None:
-            raise error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
-        name = self._checked_name(server_hostname, server_side=server_side)
-        return self.sslsocket_class.wrap(self, sock, name, server_side=server_side, handshake=do_handshake_on_connect)
+        how = {"server_side": server_side, "handshake": do_handshake_on_connect}
+        try:
+            if session is not None:
+                raise error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
+            name = self._checked_name(server_hostname, server_side=server_side)
+            return self.sslsocket_class.wrap(self, sock, name, **how)
+        except SSAError:
+            if _is_connected(sock):
+                sock.close()  # as after a handshake that failed: nothing can be written to it in plain text any more
+            raise
 
     def _checked_name(self, name: str | bytes | None, *, server_side: bool) -> str | None:
         """`server_hostname` as `ssl` checks it; without one a server cannot be verified."""
@@ -389,9 +396,17 @@ class SSLContext(_Base):
         return text
 
 
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def _refuse_flags(owner: str, value: int) -> None:
     """Raise `ssa.SSAError` for flags that cannot be had."""
-    for name, fate, why in flags_untrusted(owner, value):
+    for name, fate, why in flags_of(owner, value):
         if name == "VERIFY_ALLOW_PROXY_CERTS":
             denied(f"{owner}: {name}")
         if fate == REFUSED:

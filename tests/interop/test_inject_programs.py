@@ -327,6 +327,19 @@ def stepped(method):
     raise TimeoutError
 
 
+def test_what_is_refused_cannot_go_on_in_plain_text(cleaned):
+    """Where TLS was agreed on and then refused, the connection is over."""
+    context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for how in ({}, {"server_hostname": "localhost", "session": object()}):
+            plain = socket.create_connection(listener.getsockname(), 10)
+            with pytest.raises(ssl.SSLError):
+                context.wrap_socket(plain, **how)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                plain.sendall(b"secret")
+
+
 def test_the_chain_of_the_peer(cleaned, pki):
     with peers.python_server(pki, lambda tls, _tcp: tls.recv(1)) as port:
         plain = socket.create_connection(("localhost", port), 10)
