@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 import time
@@ -184,7 +183,7 @@ class SSLContext(_Base):
         asked = os.environ.get("SSLKEYLOGFILE")
         if asked is None or os.fspath(value) not in (asked, os.path.expandvars(asked)):
             raise error("NO_COUNTERPART", f"keylog_filename = {value!r}: the keys are the kernel's")
-        log_once(logging.WARNING, f"SSLKEYLOGFILE={asked} is ignored: the keys are the kernel's, and are not logged")
+        log_once("warning", f"SSLKEYLOGFILE={asked} is ignored: the keys are the kernel's, and are not logged")
 
     def load_verify_locations(
         self,
@@ -345,15 +344,15 @@ class SSLContext(_Base):
         said = self._options & ~self._ciphers.options  # by the program, and not by Python itself
         for name, fate, why in flags_of("options", said):
             if fate == OVERRULED:
-                log_once(logging.WARNING, f"options: {name} has no effect: {why}")
+                log_once("warning", f"options: {name} has no effect: {why}")
         if self._post_handshake_auth:
-            log_once(logging.INFO, "post_handshake_auth has no effect: a certificate is asked for in the handshake")
+            log_once("info", "post_handshake_auth has no effect: a certificate is asked for in the handshake")
         if server_side:
             return
         if self._verify_mode == ssl.CERT_NONE:
-            log_once(logging.WARNING, "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
+            log_once("warning", "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
         elif not self._check_hostname:
-            log_once(logging.INFO, "check_hostname = False has no effect: servers are verified by their name")
+            log_once("info", "check_hostname = False has no effect: servers are verified by their name")
 
     def wrap_socket(  # noqa: PLR0913, PLR0917 - as ssl has it
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import ssl
@@ -136,7 +135,7 @@ def of_environment(anchors: Anchors) -> None:
     found += of_directories(directories) if directories else ()
     if not found:
         words = f"SSL_CERT_FILE={file} SSL_CERT_DIR={directories}: there is no certificate, so no server is trusted"
-        log_once(logging.WARNING, words)
+        log_once("warning", words)
     anchors.add(found)
 
 
