@@ -4,16 +4,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 import time
 import warnings
 
 from ssa import client, wire
+from ssa.errors import SSAError
 from ssa.inject import locations
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
-from ssa.inject.meaning import OVERRULED, REFUSED, flags_untrusted
+from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
 from ssa.inject.standard import CContext, Context
 from ssa.settings import File, Settings
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
@@ -183,7 +183,7 @@ class SSLContext(_Base):
         asked = os.environ.get("SSLKEYLOGFILE")
         if asked is None or os.fspath(value) not in (asked, os.path.expandvars(asked)):
             raise error("NO_COUNTERPART", f"keylog_filename = {value!r}: the keys are the kernel's")
-        log_once(logging.WARNING, f"SSLKEYLOGFILE={asked} is ignored: the keys are the kernel's, and are not logged")
+        log_once("warning", f"SSLKEYLOGFILE={asked} is ignored: the keys are the kernel's, and are not logged")
 
     def load_verify_locations(
         self,
@@ -228,13 +228,17 @@ class SSLContext(_Base):
         keyfile: str | bytes | os.PathLike[str] | None = None,
         password: object = None,
     ) -> None:
-        """As of `ssl.SSLContext`. The key is used by ssad alone; an encrypted one has no counterpart."""
+        """As of `ssl.SSLContext`. The key is used by ssad alone; an encrypted one has no counterpart.
+
+        Programs call it again when a certificate has been renewed: of several for one name and kind of key the last
+        counts.
+        """
         key = certfile if keyfile is None else keyfile
         if password is not None and _is_encrypted(key):
             raise error("NO_COUNTERPART", "load_cert_chain: ssad reads the key, and it knows no password")
         certificates = locations.joined(locations.of_file(certfile))  # alone: ssad shows them to everyone
         more = {"certificates": certificates, "keys": File.of(key)}
-        pairs = {field: (*self._pairs[field], file) for field, file in more.items()}
+        pairs = {field: (*self._pairs[field], file)[-_MAX_PAIRS:] for field, file in more.items()}
         self._check(Settings().having(**pairs))
         self._pairs = pairs
 
@@ -324,7 +328,7 @@ class SSLContext(_Base):
             raise error("NO_COUNTERPART", f"verify_mode = CERT_OPTIONAL: {_ASKED_OR_NOT}")
         self._log_what_is_overruled(server_side=server_side)
         return Settings().having(
-            **{field: files for field, files in self._pairs.items() if files},
+            **{field: files[::-1] if server_side else files for field, files in self._pairs.items() if files},
             trusted=self._anchors.files(),
             hostname=server_hostname,
             alpn=self._alpn,
@@ -338,17 +342,17 @@ class SSLContext(_Base):
 
     def _log_what_is_overruled(self, *, server_side: bool) -> None:
         said = self._options & ~self._ciphers.options  # by the program, and not by Python itself
-        for name, fate, why in flags_untrusted("options", said):
+        for name, fate, why in flags_of("options", said):
             if fate == OVERRULED:
-                log_once(logging.WARNING, f"options: {name} has no effect: {why}")
+                log_once("warning", f"options: {name} has no effect: {why}")
         if self._post_handshake_auth:
-            log_once(logging.INFO, "post_handshake_auth has no effect: a certificate is asked for in the handshake")
+            log_once("info", "post_handshake_auth has no effect: a certificate is asked for in the handshake")
         if server_side:
             return
         if self._verify_mode == ssl.CERT_NONE:
-            log_once(logging.WARNING, "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
+            log_once("warning", "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
         elif not self._check_hostname:
-            log_once(logging.INFO, "check_hostname = False has no effect: servers are verified by their name")
+            log_once("info", "check_hostname = False has no effect: servers are verified by their name")
 
     def wrap_socket(  # noqa: PLR0913, PLR0917 - as ssl has it
         self,
@@ -364,10 +368,16 @@ class SSLContext(_Base):
         `suppress_ragged_eofs` has no effect: a stream that was cut never looks like one that has ended.
         """
         del suppress_ragged_eofs
-        if session is not None:
-            raise error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
-        name = self._checked_name(server_hostname, server_side=server_side)
-        return self.sslsocket_class.wrap(self, sock, name, server_side=server_side, handshake=do_handshake_on_connect)
+        how = {"server_side": server_side, "handshake": do_handshake_on_connect}
+        try:
+            if session is not None:
+                raise error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
+            name = self._checked_name(server_hostname, server_side=server_side)
+            return self.sslsocket_class.wrap(self, sock, name, **how)
+        except SSAError:
+            if _is_connected(sock):
+                sock.close()  # as after a handshake that failed: nothing can be written to it in plain text any more
+            raise
 
     def _checked_name(self, name: str | bytes | None, *, server_side: bool) -> str | None:
         """`server_hostname` as `ssl` checks it; without one a server cannot be verified."""
@@ -385,9 +395,17 @@ class SSLContext(_Base):
         return text
 
 
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
+
+
 def _refuse_flags(owner: str, value: int) -> None:
     """Raise `ssa.SSAError` for flags that cannot be had."""
-    for name, fate, why in flags_untrusted(owner, value):
+    for name, fate, why in flags_of(owner, value):
         if name == "VERIFY_ALLOW_PROXY_CERTS":
             denied(f"{owner}: {name}")
         if fate == REFUSED:
@@ -400,6 +418,7 @@ def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
         return b"ENCRYPTED" in file.read(locations.MAX_ANCHORS)
 
 
+_MAX_PAIRS = 8  # certificates with their keys
 _LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _ANY_VERSION = (ssl.TLSVersion.MINIMUM_SUPPORTED, ssl.TLSVersion.MAXIMUM_SUPPORTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import ssl
 
 from ssa import errors
@@ -101,14 +100,15 @@ def denied(words: str) -> NoReturn:
     raise error("POLICY_DENIED", words)
 
 
-def log_once(level: int, words: str) -> None:
+def log_once(level: str, words: str) -> None:
     """Log what a program has said and what does not count, once in a process."""
     if words not in _logged:
+        import logging  # late: most programs say nothing of the kind
+
         _logged.add(words)
-        _log.log(level, "%s", words)
+        getattr(logging.getLogger("ssa.inject"), level)("%s", words)
 
 
-_log = logging.getLogger("ssa.inject")
 _logged: set[str] = set()
 
 

@@ -8,7 +8,7 @@ import ssl
 import stat
 import sys
 
-from ssa.inject.failures import error
+from ssa.inject.failures import error, log_once
 from ssa.settings import File
 from ssa.values import der_certificates
 
@@ -131,8 +131,12 @@ def of_environment(anchors: Anchors) -> None:
         anchors.system = True
         return
     anchors.named = True
-    anchors.add(certificates_untrusted(_read_if_regular(file)) if file else ())
-    anchors.add(of_directories(directories) if directories else ())
+    found = certificates_untrusted(_read_if_regular(file)) if file else []
+    found += of_directories(directories) if directories else ()
+    if not found:
+        words = f"SSL_CERT_FILE={file} SSL_CERT_DIR={directories}: there is no certificate, so no server is trusted"
+        log_once("warning", words)
+    anchors.add(found)
 
 
 def stand_for_the_system(file: Path | None, directories: Path | None) -> bool:

@@ -8,7 +8,6 @@ it first: at once where the module is loaded, else when it is imported.
 from __future__ import annotations
 
 import functools
-import importlib.abc
 import sys
 
 from ssa.inject.context import SSLContext
@@ -17,6 +16,7 @@ from ssa.inject.failures import error
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
@@ -98,7 +98,7 @@ def _without_start_tls(method: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _Finder:
     """Finds the modules of the loops as the other finders do, and guards them once they are loaded."""
 
     def find_spec(
@@ -110,14 +110,15 @@ class _Finder(importlib.abc.MetaPathFinder):
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
+            guarding: Any = _Loader(spec.loader)
+            spec.loader = guarding
         return spec
 
 
-class _Loader(importlib.abc.Loader):
+class _Loader:
     """A module's loader, and the guarding behind it."""
 
-    def __init__(self, loader: importlib.abc.Loader) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def __getattr__(self, name: str) -> Any:

@@ -119,7 +119,7 @@ TABLE = (
 NOT_ON_EACH_VERSION = {"OP_LEGACY_SERVER_CONNECT": 0x4, "OP_ENABLE_KTLS": 0x8}  # from Python 3.12 on
 
 
-def flags_untrusted(owner: str, value: int) -> Iterator[tuple[str, str, str]]:
+def flags_of(owner: str, value: int) -> Iterator[tuple[str, str, str]]:
     """The flags that are set in a value: each one's name, fate and why. What has no name is refused."""
     left = value
     for meaning in TABLE:

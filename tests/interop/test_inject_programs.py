@@ -327,6 +327,19 @@ def stepped(method):
     raise TimeoutError
 
 
+def test_what_is_refused_cannot_go_on_in_plain_text(cleaned):
+    """Where TLS was agreed on and then refused, the connection is over."""
+    context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for how in ({}, {"server_hostname": "localhost", "session": object()}):
+            plain = socket.create_connection(listener.getsockname(), 10)
+            with pytest.raises(ssl.SSLError):
+                context.wrap_socket(plain, **how)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                plain.sendall(b"secret")
+
+
 def test_the_chain_of_the_peer(cleaned, pki):
     with peers.python_server(pki, lambda tls, _tcp: tls.recv(1)) as port:
         plain = socket.create_connection(("localhost", port), 10)
@@ -502,6 +515,22 @@ print(requests.get(f"https://localhost:{sys.argv[1]}/hello", timeout=10, cert=ev
     with peers.nginx(pki, tmp_path / "nginx", extra) as port:
         for how in ((str(both), str(both)), str(both)):
             assert run(script, port, repr(how)) == "hello from nginx"
+
+
+def test_a_certificate_that_is_renewed(cleaned, pki):
+    """Of both sides: the last that was loaded is the one in use, however often."""
+    renewed = [pki.issue(f"renewed{number}", "localhost") for number in range(3)]
+    server, client = inject.SSLContext(ssl.PROTOCOL_TLS_SERVER), inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.verify_mode = ssl.CERT_REQUIRED
+    for pair in renewed * 7:
+        server.load_cert_chain(*pair)
+        client.load_cert_chain(*pair)
+    newest = ssl.PEM_cert_to_DER_cert(renewed[-1][0].read_text().partition("-----END")[0] + "-----END CERTIFICATE-----")
+    with server.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as listener:
+        plain = socket.create_connection(listener.getsockname(), 10)
+        with client.wrap_socket(plain, server_hostname="localhost") as sock, listener.accept()[0] as accepted:
+            assert sock.getpeercert(binary_form=True) == newest
+            assert accepted.getpeercert(binary_form=True) == newest
 
 
 def test_a_password_that_is_not_needed(cleaned, pki, tmp_path):
