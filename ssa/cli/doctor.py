@@ -245,10 +245,11 @@ def _config() -> Iterator[Finding]:
     try:
         policy = files.load(path, required=paths.is_config_named())
     except (OSError, ValueError) as failure:
+        policy = Policy.default()
         yield _unreadable("policy file", failure, advice)
     else:
         yield Finding("policy file", OK, f"{path}" if path.exists() else f"{path} is not there: the defaults hold")
-        yield _trust(policy.trust_store)
+    yield _trust(policy.trust_store)
 
 
 def _trust(source: str) -> Finding:
