@@ -140,7 +140,6 @@ def test_what_is_there(shell: Shell) -> None:
         "listeners",
         "sockets.jsonl",
         "stats",
-        "policy_file",
     ]
     assert shell.ls("credentials") == []
     assert shell.ls("policy") == list(SETTINGS)
@@ -179,7 +178,7 @@ def test_inodes_are_of_one_node_each_and_come_back(shell: Shell) -> None:
     assert (
         len(inodes)
         == len(set(inodes))
-        == (1 + 9 + 3 + len(SETTINGS) + 3 * (1 + len(SOCKET_FILES)) + (1 + len(LISTENER_FILES)) + 2)
+        == (1 + 8 + 3 + len(SETTINGS) + 3 * (1 + len(SOCKET_FILES)) + (1 + len(LISTENER_FILES)) + 2)
     )
     assert all(shell.inode(tree.path(inode)) == inode for inode in inodes)
 
