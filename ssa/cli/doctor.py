@@ -211,20 +211,20 @@ def _policy() -> Iterator[Finding]:
 
 def _policy_in_force() -> Finding | None:
     try:
-        tree = FileSystem()
-        source, texts = tree.read("policy_file").strip(), tree.policy()
+        texts = FileSystem().policy()
     except (Failure, OSError):
-        return None  # the check before says so, or it is an older daemon's
-    detail = f"from {source}" if source else "the defaults: there was no file when ssad read it"
+        return None  # the check before says so
+    path = paths.told(paths.run_dir(), paths.CONFIG_LINK) or paths.policy_file()
     try:
-        read = files.load(source) if source else Policy.default()
+        read, source = files.find(path)
     except (OSError, ValueError) as failure:
-        return Finding("policy", NOTE, f"{detail}, of which cannot be told by now: {explain(failure)}")
+        return Finding("policy", NOTE, f"the one in force is of an earlier state of its file: {explain(failure)}")
+    detail = f"from {source}" if source else f"the defaults, as {path} is not there"
     changed = [name for name, text in texts.items() if name in SETTINGS and text != read.text(name)]
     if not changed:
         return Finding("policy", OK, detail)
-    advice = "`ssa policy save` keeps it for the next start; SIGHUP to ssad goes back to the file"
-    return Finding("policy", NOTE, f"{detail}; other by now: {', '.join(changed)}", advice)
+    advice = "`ssa policy save` keeps what is in force for the next start; SIGHUP to ssad goes back to the file"
+    return Finding("policy", NOTE, f"{detail}; not as there: {', '.join(sorted(changed))}", advice)
 
 
 def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
@@ -245,10 +245,11 @@ def _config() -> Iterator[Finding]:
     try:
         policy = files.load(path, required=paths.is_config_named())
     except (OSError, ValueError) as failure:
+        policy = Policy.default()
         yield _unreadable("policy file", failure, advice)
     else:
         yield Finding("policy file", OK, f"{path}" if path.exists() else f"{path} is not there: the defaults hold")
-        yield _trust(policy.trust_store)
+    yield _trust(policy.trust_store)
 
 
 def _trust(source: str) -> Finding:

@@ -501,9 +501,6 @@ KERNEL_FILES: dict[str, str] = {
 }
 
 
-_SOURCE = "The file that the policy was read from, at the start or by SIGHUP; an empty line where the defaults hold."
-
-
 def _kernel_file(name: str, doc: str) -> File[View]:
     return File(name, doc, lambda view: render.lines(view.kernel.get(name, "").splitlines()), changed=_started)
 
@@ -532,7 +529,6 @@ def build(view: View) -> Directory:
     version: File[View] = File(
         "version", "The version of ssa.", lambda view: render.line(view.version), changed=_started
     )
-    source: File[View] = File("policy_file", _SOURCE, lambda view: render.line(view.policy.source))
     kernel = tuple(_kernel_file(name, doc) for name, doc in KERNEL_FILES.items())
     policy = tuple(_policy_file(row.name, row.doc) for row in SETTINGS.values())
     stat: File[int] = File("", "A counter.", render.line)
@@ -551,7 +547,6 @@ def build(view: View) -> Directory:
             Collection("listeners", "Who listens.", Numbered(view.listeners), listener, owner=_owner),
             rows,
             Collection("stats", "The daemon's counters.", StatMembers(view), stat),
-            source,
         ),
     )
 

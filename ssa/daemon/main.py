@@ -167,7 +167,7 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
     if not kernel.tls:
         _log.warning("this kernel has no TLS, connections go by the relay where the policy allows: %s", kernel.reason)
     policy, source = files.find(options.config, required=options.named)
-    service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials"), source)
+    service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials"))
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, service.close)
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)

@@ -71,7 +71,6 @@ class Reloader:
         before = self._service.policy.current
         if policy.texts != before.texts:
             self._service.policy.put(policy)
-        self._service.policy.source = source
         lines = [*_differences(before, policy), *_became(self._service.credentials.take(folder))]
         for line in lines:
             _log.info("changed %s", line)

@@ -66,13 +66,13 @@ _NOBODY = trust.TrustStore((), "TLS_TRUSTED_PEER_CERTIFICATES, which is an empty
 class Service:
     """The daemon's state. It is the `View` that the file system shows."""
 
-    def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore, source: str = "") -> None:
-        """`source` is the file that the policy is from. Raises `BadValue` when its trust store can't be loaded."""
+    def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore) -> None:
+        """Raises `BadValue` when the policy's trust store can't be loaded."""
         self._stores: dict[str, trust.TrustStore] = {}
         self._anchors: Recent[bytes, trust.TrustStore] = Recent(_APPLICATIONS_STORES)  # by digest
         self._counts: Counter[str] = Counter()
         self._capabilities = kernel
-        self.policy = LivePolicy(policy, self._check, source)
+        self.policy = LivePolicy(policy, self._check)
         self.contexts = ContextCache(_keep_secret)
         self.credentials = credentials
         self.tickets = TicketMemory()

@@ -22,13 +22,11 @@ class LivePolicy:
 
     Args:
         policy: what is in force at first.
-        source: the file that it was read from, or nothing where it is the default one.
         check: run on a changed policy before it counts (does the trust store load?); it raises `BadValue`.
     """
 
-    def __init__(self, policy: Policy, check: Callable[[Policy], None] = _accept, source: str = "") -> None:
+    def __init__(self, policy: Policy, check: Callable[[Policy], None] = _accept) -> None:
         check(policy)
-        self.source = source
         self._check = check
         self._state = (policy, 0)
         self._changed = dict.fromkeys(policy.texts, time.time_ns())

@@ -18,6 +18,7 @@ LAYERS = [
         "ssa.options",
         "ssa.suites",
         "ssa.paths",
+        "ssa.directories",
         "ssa.eyeballs",
         "ssa.names",
         "ssa.descriptors",
