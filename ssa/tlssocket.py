@@ -21,7 +21,7 @@ import select
 import socket
 
 from ssa import relayed, stream
-from ssa.endpoint import LISTENING, LIVE, Endpoint, deadline_of, wait
+from ssa.endpoint import LISTENING, LIVE, Endpoint, afresh, deadline_of, wait
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE
 
@@ -121,7 +121,7 @@ class TLSSocket(Endpoint):
             try:
                 got = read()
             except OSError as again:
-                exc = again
+                exc = afresh(again)
                 continue
             if not got and not self._is_over(1):
                 exc = _NO_DATA
@@ -136,7 +136,7 @@ class TLSSocket(Endpoint):
             self._end_writing()
         if exc.errno in _MEANINGS:
             raise self._failed(OSError(exc.errno, _MEANINGS[exc.errno])) from None
-        raise exc
+        raise afresh(exc) from None
 
     def _serve_control(self) -> bool:
         """Serve the record that the read stumbled over; False at the end of the stream. Raises OSError."""
@@ -179,8 +179,7 @@ class TLSSocket(Endpoint):
                         self._end_writing()
                     raise self._failed(stream.truncated())
                 return False
-            if (failure := relayed.failure(plain)) is not None:
-                raise self._failed(failure)
+            relayed.check_end(plain, self._failed)
         self._read_ended = True
         return True
 
