@@ -94,14 +94,17 @@ class DTLSSocket(TLSSocket):
                 request.timeout_ms = milliseconds_left(deadline)
                 self._go_on_with(*daemon.ask_for_socket(request, self, self._settings.descriptors()))
             except ConnectionRefusedError as exc:
-                failure = exc
+                failure = exc.with_traceback(None)
             except OSError:
                 self._fail_closed()
                 raise
             else:
                 return
         self._fail_closed()
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # see `ssa.endpoint.afresh`
 
     def _fall_back(self) -> None:
         self._phase = FAILED
@@ -135,7 +138,7 @@ class DTLSSocket(TLSSocket):
             return False
         except OSError as exc:
             self._take_back()
-            self._failure = self._failed(exc)
+            self._failure = self._failed(exc.with_traceback(None))
             self._fall_back()
         else:
             self._go_on_with(reply, fds[0])

@@ -271,12 +271,12 @@ class Endpoint(_socket):
                 try:
                     self._connect_to(address)
                 except OSError as exc:
-                    failure = exc
+                    failure = afresh(exc)
                 else:
                     return
         finally:
             self.settimeout(timeout)
-        raise failure
+        raise afresh(failure)
 
     def _connect_to(self, address: Any) -> None:
         try:
@@ -315,9 +315,12 @@ class Endpoint(_socket):
         self._wait_for_handshake()
         if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EALREADY, "the connection and its handshake are under way")
-        if (failure := self._failure) is not None:
-            self._failure = None
-            raise failure
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # see `afresh`
 
     def _finish(self) -> bool:
         """Whether what was under way is done; then the descriptor is the TCP socket again, or what is in its place."""
@@ -328,7 +331,7 @@ class Endpoint(_socket):
             return False
         except OSError as exc:
             self._take_back()
-            self._failure = self._failed(exc)
+            self._failure = self._failed(exc.with_traceback(None))  # see `afresh`
             self._fall_back()
         else:
             if not passed:
@@ -720,6 +723,15 @@ def check_kind(family: int, kind: int, proto: int, wanted: int) -> None:
         raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
     if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != wanted:
         raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM, and DTLS over SOCK_DGRAM")
+
+
+def afresh(exc: OSError) -> OSError:
+    """The same error, of a system call, without a traceback.
+
+    An exception that a function raises, and has in a variable, holds the function's frame, which holds the exception:
+    the socket that was used there would stay open until Python's collector comes.
+    """
+    return type(exc)(*exc.args)
 
 
 def _wait_for_end(fd: int, seconds: float) -> None:

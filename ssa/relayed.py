@@ -15,6 +15,10 @@ import time
 from ssa import client, errors, stream, wire
 from ssa.ktls import control
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ROOM = 5  # seconds for a daemon that is busy: a stream that was not ended in order is one that was cut
 _IN_ORDER, _TRUNCATED = "close_notify", "truncated"  # else an error's or an alert's name
 
@@ -38,8 +42,8 @@ def recv(sock: socket.socket, size: int) -> tuple[bytes, bool]:
         data = sock.recv(size)
     except ConnectionResetError:  # what the other end's death is where it left something unread
         data = b""
-    if size and not data and (exc := failure(sock)) is not None:
-        raise exc
+    if size and not data:
+        check_end(sock)
     return data, False
 
 
@@ -103,10 +107,17 @@ def say_goodbye(sock: socket.socket) -> None:
             control.end_writing(sock)
 
 
-def failure(sock: socket.socket) -> OSError | None:
-    """How the peer's stream has ended, as what a read has to raise; None: in order."""
+def check_end(sock: socket.socket, note: Callable[[OSError], object] = bool) -> None:
+    """The peer's stream has ended: raise OSError for how, if not in order. `note` is called with it before."""
     ended = _ended(sock)
-    return None if ended == _IN_ORDER else ended if isinstance(ended, OSError) else _failure(ended)
+    if ended == _IN_ORDER:
+        return
+    failure = ended if isinstance(ended, OSError) else _failure(ended)
+    note(failure)
+    try:
+        raise failure
+    finally:
+        del failure, ended  # they would hold this function's frame, which holds them, and the caller's socket
 
 
 def write_failure(sock: socket.socket) -> OSError:

@@ -22,7 +22,7 @@ import socket
 import time
 
 from ssa import relayed, stream
-from ssa.endpoint import BROKEN, LISTENING, LIVE, Endpoint, deadline_of, wait
+from ssa.endpoint import BROKEN, LISTENING, LIVE, Endpoint, afresh, deadline_of, wait
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE
 from ssa.ktls.posthandshake import Broken, unreadable, violation
@@ -127,7 +127,7 @@ class TLSSocket(Endpoint):
             try:
                 got = read()
             except OSError as again:
-                exc = again
+                exc = afresh(again)
                 continue
             if not got and not self._is_over(1):
                 exc = _NO_DATA
@@ -148,7 +148,7 @@ class TLSSocket(Endpoint):
             return self._break(broken)
         if exc.errno in _MEANINGS:
             return self._failed(OSError(exc.errno, _MEANINGS[exc.errno]))
-        return exc
+        return afresh(exc)
 
     def _wait_to_read_on(self, deadline: float | None, rounds: int, served: str) -> None:
         """Wait for what comes behind a record that was served, where a plain read would not do it as it has to."""
@@ -221,8 +221,7 @@ class TLSSocket(Endpoint):
                         self._end_writing()
                     raise self._failed(stream.truncated())
                 return False
-            if (failure := relayed.failure(plain)) is not None:
-                raise self._relay_failed(failure)
+            relayed.check_end(plain, self._relay_failed)
         self._read_ended = True
         return True
 
