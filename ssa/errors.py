@@ -164,6 +164,7 @@ REASONS: dict[str, Reason] = {
         _C, errno.EKEYREJECTED, "bad_certificate", "peer", "certificate breaks its CA's name constraints"
     ),
     "PATH_LENGTH": Reason(_C, errno.EKEYREJECTED, "bad_certificate", "peer", "chain is longer than a CA in it allows"),
+    "CHAIN_TOO_LONG": Reason(_C, errno.EKEYREJECTED, "unknown_ca", "peer", "chain is longer than the policy allows"),
     "WEAK_KEY": Reason(
         _C, errno.EKEYREJECTED, "insufficient_security", "peer", "key is weaker than the policy demands"
     ),

@@ -48,12 +48,18 @@ def _address(host: str) -> IPv4Address | IPv6Address:
 
 
 def _a_labels(host: str) -> str:
+    """A name with its other labels as A-labels; one that is ASCII is nothing that IDNA says anything of."""
     import idna  # late: its tables are large, and most names need none of them
 
     try:
-        return idna.encode(host, uts46=True).decode("ascii")
+        labels = idna.uts46_remap(host, std3_rules=False).split(".")
+        return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
     except UnicodeError as failure:  # idna.IDNAError is one
-        raise ValueError(f"{host!a} is no host name: {failure}") from failure
+        what = ascii(str(failure))[1:-1]
+        raise ValueError(
+            f"{host!a} is no host name: IDNA 2008 forbids it: {what}; one that is there all the same can be written "
+            "as A-labels (xn--...)"
+        ) from failure
 
 
 def is_dns_name(name: str) -> bool:

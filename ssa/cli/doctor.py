@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import threading
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -227,6 +227,31 @@ def _policy_in_force() -> Finding | None:
     return Finding("policy", NOTE, f"{detail}; not as there: {', '.join(sorted(changed))}", advice)
 
 
+def _credentials() -> Iterator[Finding]:
+    """What the daemon says of each credential that is not simply in service; nothing to say without a daemon."""
+    nothing: list[Finding] = []
+    for findings in _in_time(_told_of_credentials, nothing):
+        yield from findings
+
+
+def _told_of_credentials() -> list[Finding]:
+    try:
+        tree = FileSystem()
+        names = os.listdir(tree.root / "credentials")
+        told = {name: tree.read(f"credentials/{name}/status").strip() for name in names}
+    except (Failure, OSError):
+        return []  # the check before says so
+    advice = "renew it, or correct its files: the status is what is wrong"
+    return [
+        Finding("credential", NOTE, f"{name}: {status}", advice)
+        for name, status in told.items()
+        if not _SIMPLY_SERVES.fullmatch(status)
+    ]
+
+
+_SIMPLY_SERVES = re.compile(r"in service until [^ ;]+")
+
+
 def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
     """Ask in a thread that may be left behind: a file system whose daemon is stuck answers never."""
     answers: list[_T] = []
@@ -249,20 +274,24 @@ def _config() -> Iterator[Finding]:
         yield _unreadable("policy file", failure, advice)
     else:
         yield Finding("policy file", OK, f"{path}" if path.exists() else f"{path} is not there: the defaults hold")
-    yield _trust(policy.trust_store)
+    stuck = Finding("trust store", LACKS, f"{policy.trust_store} does not answer", "is it on a network?")
+    yield from _in_time(lambda: _trust(policy.trust_store), stuck)
+
+
+_NAMED = 8  # anchors that could not be used
 
 
 def _trust(source: str) -> Finding:
     from ssa.trust import TrustStore
 
     try:
-        with warnings.catch_warnings(action="ignore"):  # of anchors that are odd, but usable
-            store = TrustStore.load(source)
+        store = TrustStore.load(source, paths.mounted())
     except (OSError, ValueError) as failure:
         system = source == "system"
         advice = "apt-get install ca-certificates" if system else "correct trust_store in the policy's file"
         return _unreadable("trust store", failure, advice)
-    skipped = f"; {len(store.skipped)} could not be used: {store.skipped[0]}" if store.skipped else ""
+    named = "; ".join(store.skipped[:_NAMED])
+    skipped = f"; {len(store.skipped)} could not be used: {named}" if store.skipped else ""
     return Finding("trust store", NOTE if skipped else OK, f"{store.source}, trust anchors: {len(store)}{skipped}")
 
 
@@ -284,6 +313,7 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
     _mount,
     _policy,
     _data_path,
+    _credentials,
 )
 
 

@@ -114,7 +114,7 @@ class Mount:
 
 async def _prepare(mountpoint: Path) -> Path:
     """Make the mount point an empty directory that nothing is mounted on."""
-    path = _without_links(mountpoint)
+    path = without_links(mountpoint)
     while mounted := _topmost(path):
         await _take_over(path, mounted.fstype)
     return _empty_directory(path)
@@ -132,7 +132,7 @@ def _empty_directory(path: Path) -> Path:
     return path
 
 
-def _without_links(mountpoint: Path) -> Path:
+def without_links(mountpoint: Path) -> Path:
     """The mount point as the mount table has it, without asking a file system that may be dead or stuck."""
     absolute = mountpoint.absolute()
     path = Path(os.path.realpath(absolute.parent)) / absolute.name

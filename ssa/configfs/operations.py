@@ -1,7 +1,8 @@
 """FUSE's requests to the tree: an adapter, as thin as it can be. It behaves as sysfs does (see docs/configfs.md).
 
-Nothing here waits, so a request is atomic; the one exception is the opening of a file that is long to make, which lets
-others take turns. Only FUSEError may leave a handler: anything else would end the daemon.
+A request waits for nothing but what `Tree.refresh` and `File.prepare` look at, each with a deadline, and a file that is
+long to make lets others take turns; else it is done at once. Only FUSEError may leave a handler: anything else would
+end the daemon.
 
 A value is gathered from the writes of one open file, and stored by the flush that each close(2) makes. What no further
 write could mend is refused by the write, as many programs do not look at what close(2) says.
@@ -157,6 +158,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: pyfuse3.InodeT, name: pyfuse3.FileNameT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """Find a name in a directory."""
+        await self._tree.refresh(parent_inode)
         child = self._tree.child(parent_inode, os.fsdecode(name))
         if child is None:
             raise FUSEError(errno.ENOENT)
@@ -248,6 +250,7 @@ class Operations(pyfuse3.Operations):
     async def opendir(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileHandleT:
         """Open a directory."""
         self._check_room(ctx.uid)
+        await self._tree.refresh(inode)
         handle = next(self._handles)
         self._listings[handle] = listing = _Listing(inode, ctx.uid)
         self._hold(ctx.uid, listing.cost)
@@ -321,6 +324,7 @@ class Operations(pyfuse3.Operations):
     @_answered
     async def open(self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file, and take its content now: a reader sees one value, in however small pieces."""
+        await self._tree.refresh(inode)
         file = self._file(inode)
         reads, writes = flags & os.O_ACCMODE != os.O_WRONLY, flags & os.O_ACCMODE != os.O_RDONLY
         if (reads and not file.is_readable) or (writes and not file.write):
@@ -367,9 +371,9 @@ class Operations(pyfuse3.Operations):
         with self._reported(opened):
             if self._file(opened.inode).check:
                 begins = off == 0 and not opened.appends
-                self._gather(opened, buf if begins else _more(opened.pending, buf))
+                await self._gather(opened, buf if begins else _more(opened.pending, buf))
             else:
-                self._store(opened, buf)
+                await self._store(opened, buf)
         return len(buf)
 
     @_answered
@@ -388,7 +392,7 @@ class Operations(pyfuse3.Operations):
             if was_killed(opened.writer):
                 opened.pending = None
                 raise BadValue("its writer was killed before the end of it")
-            self._store(opened, opened.pending or b"")
+            await self._store(opened, opened.pending or b"")
 
     @_answered
     async def fsync(self, fh: pyfuse3.FileHandleT, _datasync: bool) -> None:  # noqa: FBT001 - as pyfuse3 calls it
@@ -425,10 +429,12 @@ class Operations(pyfuse3.Operations):
             return
         raise FUSEError(opened.failure)
 
-    def _gather(self, opened: _Open, pending: bytes) -> None:
+    async def _gather(self, opened: _Open, pending: bytes) -> None:
         """Keep what has come so far, if it can become a value."""
         opened.pending, opened.dirty = None, False
         file, subject, text = self._prepared(opened.inode, pending)
+        if file.prepare:
+            await file.prepare(subject, text)
         if file.check:
             file.check(subject, text)
         opened.pending, opened.dirty = pending, True
@@ -469,8 +475,10 @@ class Operations(pyfuse3.Operations):
                 log.debug("%s is gone, its last value stays", self._tree.path(opened.inode))
         opened.stale = True
 
-    def _store(self, opened: _Open, data: bytes) -> None:
+    async def _store(self, opened: _Open, data: bytes) -> None:
         file, subject, text = self._prepared(opened.inode, data)
+        if file.prepare:
+            await file.prepare(subject, text)
         if file.write:
             change = self._change(opened)
             file.write(subject, text)
@@ -498,7 +506,7 @@ class Operations(pyfuse3.Operations):
         if len(data) > file.limit:
             raise BadValue(f"{len(data)} bytes are too long, the limit is {file.limit}")
         try:
-            return file, subject, data.decode("ascii")
+            return file, subject, data.decode(file.encoding)
         except UnicodeDecodeError as bad:
             raise BadValue(f"byte {data[bad.start]:#04x} is not allowed, expected ASCII") from None
 

@@ -23,7 +23,7 @@ from ssa.configfs import render
 from ssa.policy.schema import MAX_TEXT, SETTINGS, BadValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from ssa.configfs.view import Credential, KernelState, Listener, Socket, View
 
@@ -47,6 +47,9 @@ class File(Generic[S]):
         read: subject to content; raises OSError.
         write: takes a whole new value; raises `BadValue` or OSError, and then nothing has changed.
         limit: bytes of one value.
+        encoding: of the text; latin-1 takes any byte, for a text that may have comments in it.
+        prepare: does before `check` and `write` what may take long, and raises as they do.
+        refresh: finds out what is there now, before it is opened.
         check: for a value that may come in several writes, and is complete when the file is closed: takes what has come
             so far, and raises as `write` does if nothing more can make it a value.
         changed: when its content last changed, in nanoseconds since 1970. None: it may be another one at any time, so
@@ -59,7 +62,10 @@ class File(Generic[S]):
     read: Callable[[S], bytes] | None = None
     write: Callable[[S, str], None] | None = None
     limit: int = MAX_TEXT
+    prepare: Callable[[S, str], Awaitable[None]] | None = None
     check: Callable[[S, str], None] | None = None
+    encoding: str = "ascii"
+    refresh: Callable[[], Awaitable[None]] | None = None
     changed: Callable[[S], int] | None = None
     pieces: Callable[[S, int | None], Iterator[bytes]] | None = None
 
@@ -92,6 +98,7 @@ class Collection:
         create: makes a member of this name (mkdir); raises ValueError or OSError.
         remove: takes the member of this name away (rmdir); raises OSError.
         owner: whom a member belongs to, by uid; nobody else but root may look into it. None: it is the daemon's.
+        refresh: finds out what is there now, before it is looked at.
     """
 
     name: str
@@ -102,6 +109,7 @@ class Collection:
     create: Callable[[str], None] | None = None
     remove: Callable[[str], None] | None = None
     owner: Callable[[Any], int] | None = None
+    refresh: Callable[[], Awaitable[None]] | None = None
 
 
 Node = File[Any] | Directory | Collection
@@ -448,7 +456,7 @@ class NamedMembers(Generic[S]):
 
 # --- the credentials ----------------------------------------------------------------------------------------------
 
-_LONGEST_PEM = 64 << 10  # bytes
+_LONGEST_PEM = 256 << 10  # bytes, as for files
 
 CREDENTIAL_FILES: tuple[File[Credential], ...] = (
     File(
@@ -457,8 +465,9 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         lambda c: c.certificate or b"\n",
         lambda c, text: c.set_certificate(text),
         _LONGEST_PEM,
-        lambda c, text: c.check_certificate(text),
-        lambda c: c.changed("certificate"),
+        check=lambda c, text: c.check_certificate(text),
+        changed=lambda c: c.changed("certificate"),
+        encoding="latin-1",
     ),
     File(
         "key",
@@ -467,6 +476,7 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         limit=_LONGEST_PEM,
         check=lambda c, text: c.check_key(text),
         changed=lambda c: c.changed("key"),
+        encoding="latin-1",
     ),
     File(
         "hostnames",
@@ -474,8 +484,13 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         lambda c: render.lines(c.hostnames),
         lambda c, text: c.set_hostnames(text),
         _LONGEST_PEM,
-        lambda c, text: c.check_hostnames(text),
-        lambda c: c.changed("hostnames"),
+        check=lambda c, text: c.check_hostnames(text),
+        changed=lambda c: c.changed("hostnames"),
+    ),
+    File(
+        "status",
+        "Whether it is in service, until when its certificate is valid, and what is wrong with it.",
+        lambda c: render.line(c.status),
     ),
 )
 
@@ -489,6 +504,7 @@ def _credentials(view: View) -> Collection:
         Directory("", "A certificate and its key.", CREDENTIAL_FILES),
         create=credentials.create,
         remove=credentials.remove,
+        refresh=view.fresh_credentials,
     )
 
 
@@ -505,6 +521,11 @@ def _kernel_file(name: str, doc: str) -> File[View]:
     return File(name, doc, lambda view: render.lines(view.kernel.get(name, "").splitlines()), changed=_started)
 
 
+async def _prepare_store(view: View, text: str) -> None:
+    if (policy := view.policy.current.check_so_far("trust_store", text)) is not None:
+        await view.prepare(policy)
+
+
 def _policy_file(name: str, doc: str) -> File[View]:
     return File(
         name,
@@ -513,6 +534,7 @@ def _policy_file(name: str, doc: str) -> File[View]:
         lambda view, text: view.policy.set(name, text),
         check=lambda view, text: view.policy.check(name, text),
         changed=lambda view: view.policy.changed(name),
+        prepare=_prepare_store if name == "trust_store" else None,
     )
 
 
@@ -534,7 +556,9 @@ def build(view: View) -> Directory:
     stat: File[int] = File("", "A counter.", render.line)
     socket = Directory("", "One live socket.", SOCKET_FILES, mode=0o500)
     listener = Directory("", "One listening socket.", LISTENER_FILES, mode=0o500)
-    rows: File[View] = File("sockets.jsonl", "All listeners and live sockets, a line of JSON each.", pieces=_rows)
+    rows: File[View] = File(
+        "sockets.jsonl", "All listeners and live sockets, a line of JSON each.", pieces=_rows, refresh=view.fresh_trust
+    )
     return Directory(
         "",
         "The root.",
@@ -543,7 +567,14 @@ def build(view: View) -> Directory:
             Directory("kernel", "What this kernel can do.", kernel),
             Directory("policy", "The policy in force.", policy),
             _credentials(view),
-            Collection("sockets", "The live sockets.", SocketMembers(view.sockets, view), socket, owner=_owner),
+            Collection(
+                "sockets",
+                "The live sockets.",
+                SocketMembers(view.sockets, view),
+                socket,
+                owner=_owner,
+                refresh=view.fresh_trust,
+            ),
             Collection("listeners", "Who listens.", Numbered(view.listeners), listener, owner=_owner),
             rows,
             Collection("stats", "The daemon's counters.", StatMembers(view), stat),
@@ -607,6 +638,13 @@ class Tree:
             return None
         subject = of.members.get(number)
         return os.geteuid() if subject is None else of.owner(subject)
+
+    async def refresh(self, inode: int) -> None:
+        """Find out what is there now, where that has to be looked for."""
+        collection = _split(inode)[0] or inode - ROOT
+        node = self._fixed[collection].node if 0 <= collection < len(self._fixed) else None
+        if isinstance(node, (Collection, File)) and node.refresh is not None:
+            await node.refresh()
 
     def path(self, inode: int) -> str:
         """The path below the mount point, for a message."""

@@ -217,6 +217,10 @@ class Credential(Protocol):
     def changed(self, file: str, /) -> int:
         """When the content of one of its files last changed, in nanoseconds since 1970; 0: there never was any."""
 
+    @property
+    def status(self) -> str:
+        """What is to be said of it, in words."""
+
     def check_certificate(self, text: str, /) -> None:
         """Refuse the beginning of a text that cannot become a chain."""
 
@@ -282,6 +286,15 @@ class View(Protocol):
     @property
     def credentials(self) -> Credentials:
         """What this machine's servers prove their names with."""
+
+    async def prepare(self, policy: Policy) -> None:
+        """Do what may take long before a policy can be put in force; raises `BadValue`."""
+
+    async def fresh_credentials(self) -> None:
+        """Look at the credentials' files again."""
+
+    async def fresh_trust(self) -> None:
+        """Look at the trust store's files again."""
 
     def stats(self) -> Mapping[str, int]:
         """The daemon's counters, by name."""

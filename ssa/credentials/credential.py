@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import re
+import ssl
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
 from ssa.errors import SSAError, error
 from ssa.names import is_dns_name, normalise
+from ssa.trust import der
 from ssa.trust.certificate import Certificate, load_untrusted
+from ssa.trust.extensions import AlternativeNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +46,7 @@ class Credential:
         certificate_pem: the same as PEM.
         key_pem: the private key, not encrypted.
         hostnames: DNS names, which may begin with ``*.``, and addresses, in their canonical form.
-        kind: the key's: rsa, ec, ed25519 or ed448.
+        kind: the key's: rsa, rsa-pss, ec, ed25519 or ed448.
         digest: of chain and key, to tell two credentials apart.
     """
 
@@ -54,6 +57,38 @@ class Credential:
     hostnames: tuple[str, ...]
     kind: str
     digest: bytes = field(repr=False)
+
+    def lifetime(self, now: datetime | None = None) -> str:
+        """What is wrong with its certificate's period at a moment, or will be within 14 days; or nothing."""
+        now = now or datetime.now(UTC)
+        first, last = self.period()
+        if now > last:
+            return f"expired on {_moment(last)}"
+        if now < first:
+            return f"is not valid before {_moment(first)}"
+        left = last - now
+        return f"expires on {_moment(last)}, in {_span(left)}" if left < _SOON else ""
+
+    def status(self, now: datetime | None = None) -> str:
+        """What is to be said of it, in words."""
+        wrong = self.lifetime(now)
+        return f"in service, and its certificate {wrong}" if wrong else f"in service until {_moment(self.period()[1])}"
+
+    def period(self) -> tuple[datetime, datetime]:
+        """From when to when its own certificate is valid."""
+        return leaf_untrusted(self.chain).valid
+
+
+_SOON = timedelta(days=14)
+
+
+def _moment(time: datetime) -> str:
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _span(left: timedelta) -> str:
+    hours = left // timedelta(hours=1)
+    return f"{left.days} days" if left.days > 1 else f"{hours} hours" if hours > 1 else f"{left.seconds // 60} minutes"
 
 
 def is_name(text: str) -> bool:
@@ -97,21 +132,42 @@ def combine(
     """The credential of a chain and its key. Raises `ssa.SSAError` KEY_MISMATCH, BAD_VALUE."""
     if not belongs(chain, key):
         raise _mismatch([chain], key)
-    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    _check_period_untrusted(chain)
+    leaf = leaf_untrusted(chain)
+    key_pem = _pss_pem(leaf, key) if leaf.has_pss_key else _pem_of(key)
     return Credential(
-        name=name or leaf_untrusted(chain).name,
+        name=name or leaf.name,
         chain=chain,
         certificate_pem=pem(chain),
         key_pem=key_pem,
         hostnames=presented_untrusted(chain) if hostnames is None else hostnames,
-        kind=next(kind for cls, kind in _KINDS.items() if isinstance(key, cls)),
+        kind="rsa-pss" if leaf.has_pss_key else next(kind for cls, kind in _KINDS.items() if isinstance(key, cls)),
         digest=hashlib.sha256(b"".join(map(_digest, (*chain, key_pem)))).digest(),
     )
 
 
+def _pem_of(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _pss_pem(leaf: Certificate, key: PrivateKey) -> bytes:
+    """A key for RSASSA-PSS only, as its certificate says (RFC 4055): the parser of keys drops that."""
+    numbers = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    parts = der.encoded(der.INTEGER, b"\0") + leaf.key_algorithm + der.encoded(der.OCTET_STRING, numbers)
+    rows = base64.encodebytes(der.encoded(der.SEQUENCE, parts))
+    return b"-----BEGIN PRIVATE KEY-----\n" + rows + b"-----END PRIVATE KEY-----\n"
+
+
+def _check_period_untrusted(chain: tuple[bytes, ...]) -> None:
+    try:
+        _ = leaf_untrusted(chain).valid
+    except SSAError as failure:
+        raise error("BAD_VALUE", failure.detail) from None
+
+
 def pem(chain: Iterable[bytes]) -> bytes:
-    """Certificates, whose DER has been parsed before, as PEM."""
-    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in chain)
+    """Certificates, DER, as PEM."""
+    return b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in chain)
 
 
 def leaf_untrusted(chain: Sequence[bytes]) -> Certificate:
@@ -125,13 +181,12 @@ def leaf_untrusted(chain: Sequence[bytes]) -> Certificate:
 def presented_untrusted(chain: Sequence[bytes]) -> tuple[str, ...]:
     """The names and addresses that a chain's first certificate is for, without ill-formed ones, which match nothing."""
     try:
-        names = leaf_untrusted(chain).extension_untrusted(x509.SubjectAlternativeName)
+        names = leaf_untrusted(chain).extension_untrusted(AlternativeNames)
     except SSAError as failure:
         raise error("BAD_VALUE", failure.detail) from None
     if names is None:
         return ()
-    addresses = map(str, names.get_values_for_type(x509.IPAddress))
-    return tuple(dict.fromkeys((*_well_formed(names.get_values_for_type(x509.DNSName)), *addresses)))
+    return tuple(dict.fromkeys((*_well_formed(names.dns), *map(str, names.addresses))))
 
 
 def parse_hostnames_untrusted(text: str) -> tuple[str, ...]:
@@ -168,8 +223,8 @@ def _well_formed(names: Iterable[str]) -> Iterator[str]:
 def _public_untrusted(certificate: Certificate) -> object:
     try:
         return certificate.key
-    except (ValueError, UnsupportedAlgorithm) as failure:
-        raise error("BAD_VALUE", f"the public key of {certificate.name} cannot be read: {failure}") from None
+    except SSAError as failure:
+        raise error("BAD_VALUE", failure.detail) from None
 
 
 def _mismatch(chains: Sequence[tuple[bytes, ...]], key: PrivateKey) -> SSAError:

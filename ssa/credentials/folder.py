@@ -6,20 +6,24 @@
 
 A renewal replaces one file and then the other. What does not fit together at the moment leaves the last good pair in
 service, and is looked at again when a file changes.
+
+What reads is named `reload`, and belongs in a thread: a link can lead to a file system that does not answer. All else
+says what was read last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import stat
-import time
 from typing import TYPE_CHECKING, NoReturn
 
 from ssa.credentials.credential import combine, is_name, parse_hostnames_untrusted
 from ssa.credentials.pem import MAX_PEM, parse_chain_untrusted, parse_key_untrusted
 from ssa.errors import SSAError, error, printable
+from ssa.files import Trail, list_directory, read_regular, settled
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
@@ -30,76 +34,77 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _FILES = ("certificate", "key", "hostnames")
-# Two changes within one tick of the kernel's clock can leave the same times: what is younger is read again.
-_TICK = 20_000_000  # nanoseconds
-
-_NAMES = "hostnames"
-_MTIME = 3  # its place in a signature
-
-Signature = tuple[int, ...] | None
+_MOST = 4096  # entries of the directory
 
 
-class Stored:
+class _Looked:
+    """What was found by a trail, and is found anew when that leads elsewhere.
+
+    Args:
+        path: where it is.
+        avoid: a mount point below which nothing is looked at.
+    """
+
+    def __init__(self, path: Path, avoid: str) -> None:
+        self.path = path
+        self._avoid = avoid
+        self._trail: Trail | None = None
+
+    def is_stale(self) -> bool:
+        """True where it has to be looked at again. It asks no file system that may not answer: there it is True."""
+        return self._trail is None or not self._trail.is_local or self._trail.changed()
+
+    def reload(self) -> None:
+        """Look again, if anything has changed. May wait for ever."""
+        if self._trail is None or self._trail.changed():
+            _, self._trail = settled(self._read, self._avoid)
+
+    def _read(self, trail: Trail) -> None:
+        raise NotImplementedError
+
+
+class Stored(_Looked):
     """A credential in a sub-directory. The file system shows it, and changes it no more than the daemon does."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._signatures: tuple[Signature, ...] | None = None
-        self._problem = ""
-        self._last: Credential | None = None
-
-    @property
-    def credential(self) -> Credential | None:
-        """The last good pair, which is that of now unless a renewal is under way."""
-        signatures = tuple(_signature(self._path / name) for name in _FILES)
-        if signatures != self._signatures:
-            self._reload()
-            # From before it was read: what changed meanwhile is found the next time.
-            self._signatures = signatures if all(map(_settled, signatures)) else None
-        return self._last
-
-    @property
-    def in_service(self) -> Credential | None:
-        """The pair in service, without a look at the files."""
-        return self._last
-
-    @property
-    def problem(self) -> str:
-        """What is wrong with its files, as they were read last."""
-        return self._problem
+    def __init__(self, path: Path, avoid: str = "") -> None:
+        super().__init__(path, avoid)
+        self.problem = ""
+        self._times: dict[str, int] = {}
+        self.credential: Credential | None = None  # the last good pair: that of now unless a renewal is under way
 
     def anew(self) -> Stored:
         """The same credential, to be read again whether its files seem to have changed or not."""
-        other = Stored(self._path)
+        other = Stored(self.path, self._avoid)
         other.take(self)
-        other._signatures = None
+        other._trail = None
         return other
 
     def take(self, other: Stored) -> None:
         """Become what another one of this name has read."""
-        self._signatures, self._problem, self._last = other._signatures, other._problem, other._last
+        self._trail, self._times = other._trail, other._times
+        self.problem, self.credential = other.problem, other.credential
 
     @property
     def certificate(self) -> bytes:
         """The chain in service, PEM."""
-        credential = self.credential
-        return credential.certificate_pem if credential else b""
+        return self.credential.certificate_pem if self.credential else b""
 
     @property
     def hostnames(self) -> tuple[str, ...]:
         """The names it is in service for."""
-        credential = self.credential
-        return credential.hostnames if credential else ()
+        return self.credential.hostnames if self.credential else ()
+
+    @property
+    def status(self) -> str:
+        """What is to be said of it, in words."""
+        return "; ".join(filter(None, (self.credential.status() if self.credential else "", self.problem)))
 
     def changed(self, file: str) -> int:
         """When one of its files last changed, in nanoseconds since 1970; 0: there is none.
 
         The names are the certificate's where no file has them.
         """
-        signature = _signature(self._path / file) or (
-            _signature(self._path / "certificate") if file == _NAMES else None
-        )
-        return signature[_MTIME] if signature else 0
+        return self._times.get(file) or (self._times.get("certificate", 0) if file == "hostnames" else 0)
 
     def set_certificate(self, _text: str) -> NoReturn:
         """Refuse: that is what the files are for."""
@@ -108,69 +113,75 @@ class Stored:
     set_key = set_hostnames = check_certificate = check_key = check_hostnames = set_certificate
 
     def _refuse(self) -> NoReturn:
-        raise PermissionError(errno.EPERM, "it is kept in a directory, change the files there", str(self._path))
+        raise PermissionError(errno.EPERM, "it is kept in a directory, change the files there", str(self.path))
 
-    def _reload(self) -> None:
+    def report(self, problem: str) -> None:
+        """Say once what is wrong: a renewal is looked at by every handshake that comes while it is under way."""
+        state = "the last good one stays in service" if self.credential else "not served"
+        said = f"{printable(problem, 400)}; {state}"
+        if said != self.problem:
+            _log.warning("credential %s: %s", self.path, said)
+        self.problem = said
+
+    def _read(self, trail: Trail) -> None:
         try:
-            found = self._read()
-        except OSError as failure:  # which an SSAError is, too
-            self._report(str(failure.strerror) if isinstance(failure, SSAError) else _words(failure))
-            return
-        if self._problem or found != self._last:
-            _log.info("credential %s: serves %s", self._path, ", ".join(found.hostnames[:6]) or "no name of its own")
-        self._problem, self._last = "", found
+            found = self._pair(trail)
+        except SSAError as failure:
+            self.report(str(failure.strerror))
+        except OSError as failure:
+            self.report(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure.strerror))
+        except ValueError as failure:
+            self.report(str(failure))
+        else:
+            if self.problem or found != self.credential:
+                _log.info("credential %s: serves %s", self.path, ", ".join(found.hostnames[:6]) or "no name of its own")
+            self.problem, self.credential = "", found
 
-    def _read(self) -> Credential:
-        chain = parse_chain_untrusted(_read(self._path / "certificate"))
-        key_path = self._path / "key"
-        key = parse_key_untrusted(_read(key_path, secret=True))
-        return combine(chain, key, self._path.name, self._override())
+    def _pair(self, trail: Trail) -> Credential:
+        times = {}
+        for name in _FILES:  # all of them, so that a change of any is seen, whatever is wrong with another
+            with contextlib.suppress(OSError):
+                if (status := trail.follow(self.path / name)) is not None:
+                    times[name] = status.st_mtime_ns
+        self._times = times
+        chain = parse_chain_untrusted(self._file("certificate", trail))
+        key = parse_key_untrusted(self._file("key", trail))
+        return combine(chain, key, self.path.name, self._override(trail))
 
-    def _override(self) -> tuple[str, ...] | None:
+    def _override(self, trail: Trail) -> tuple[str, ...] | None:
         try:
-            text = _read(self._path / "hostnames").decode()
+            return parse_hostnames_untrusted(self._file("hostnames", trail).decode()) or None
         except FileNotFoundError:
             return None
         except UnicodeDecodeError:
             raise error("BAD_VALUE", "hostnames: not UTF-8") from None
-        return parse_hostnames_untrusted(text) or None
 
-    def _report(self, problem: str) -> None:
-        """Say once what is wrong: a renewal is looked at by every handshake that comes while it is under way."""
-        if problem != self._problem:
-            state = "the last good one stays in service" if self._last else "not served"
-            _log.warning("credential %s: %s; %s", self._path, printable(problem, 400), state)
-        self._problem = problem
+    def _file(self, name: str, trail: Trail) -> bytes:
+        data, status = read_regular(self.path / name, trail, MAX_PEM)
+        if name == "key":
+            _check_mode(self.path / name, status.st_mode)
+        return data
 
 
-class Folder:
+class Folder(_Looked):
     """The directory. One that is not there is empty."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._signature: Signature = None
+    def __init__(self, path: Path, avoid: str = "") -> None:
+        super().__init__(path, avoid)
         self._stored: dict[str, Stored] = {}
 
     def stored(self) -> dict[str, Stored]:
         """The credentials by name, in its order."""
-        signature = _signature(self._directory)
-        if signature is None:
-            self._stored = {}
-        elif signature != self._signature:
-            self._stored = {name: self._stored.get(name) or Stored(self._directory / name) for name in self._names()}
-        self._signature = signature if _settled(signature) else None
-        return self._stored
-
-    def known(self) -> dict[str, Stored]:
-        """The credentials by name, without a look at the directory."""
         return self._stored
 
     def anew(self) -> Folder:
-        """All of it, read again. Raises `BadValue` where something in it cannot be used."""
-        other = Folder(self._directory)
+        """All of it, read again. It may wait for ever. Raises `BadValue` where something in it cannot be used."""
+        other = Folder(self.path, self._avoid)
         other._stored = {name: stored.anew() for name, stored in self._stored.items()}
-        read = [(name, stored, stored.credential) for name, stored in other.stored().items()]
-        bad = [f"credential {name}: {stored.problem}" for name, stored, _ in read if stored.problem]
+        other.reload()
+        for stored in other._stored.values():
+            stored.reload()
+        bad = [f"credential {name}: {stored.problem}" for name, stored in other._stored.items() if stored.problem]
         if bad:
             raise BadValue("; ".join(bad))
         return other
@@ -181,34 +192,34 @@ class Folder:
             if name in self._stored:
                 self._stored[name].take(stored)
         self._stored = {name: self._stored.get(name, stored) for name, stored in other._stored.items()}
-        self._signature = other._signature
+        self._trail = other._trail
 
-    def _names(self) -> list[str]:
+    def report(self, problem: str) -> None:
+        """Say that the directory can't be read: the credentials that are known stay in service."""
+        _log.warning("credentials: %s: %s", self.path, printable(problem, 400))
+
+    def _read(self, trail: Trail) -> None:
         try:
-            with os.scandir(self._directory) as entries:
-                # A link counts wherever it leads: it may lead to a directory only later.
-                return sorted(
-                    entry.name for entry in entries if is_name(entry.name) and (entry.is_symlink() or entry.is_dir())
-                )
-        except OSError as failure:
-            _log.warning("credentials: %s", _words(failure))
-            return sorted(self._stored)
+            names = self._names(trail)
+        except (OSError, ValueError) as failure:
+            self.report(str(failure))
+        else:
+            known = self._stored
+            self._stored = {name: known.get(name) or Stored(self.path / name, self._avoid) for name in names}
 
+    def _names(self, trail: Trail) -> list[str]:
+        status = trail.follow(self.path, listed=True)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return []
+        names = [path.rpartition("/")[2] for path in list_directory(trail, _MOST)]
+        return [name for name in names if is_name(name) and self._may_be_one(name)]
 
-def _read(path: Path, *, secret: bool = False) -> bytes:
-    """A file's content. Raises OSError, BAD_VALUE."""
-    # Without O_NONBLOCK a FIFO would hold the daemon up.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise error("BAD_VALUE", f"{path.name}: not a regular file")
-        if secret:
-            _check_mode(path, status.st_mode)
-        data = file.read(MAX_PEM + 1)
-    if len(data) > MAX_PEM:
-        raise error("BAD_VALUE", f"{path.name}: longer than {MAX_PEM >> 10} KiB")
-    return data
+    def _may_be_one(self, name: str) -> bool:
+        """True for a directory, and for a link wherever it leads: it may lead to a directory only later."""
+        with contextlib.suppress(OSError):
+            mode = os.lstat(self.path / name).st_mode
+            return stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+        return False
 
 
 def _check_mode(path: Path, mode: int) -> None:
@@ -216,20 +227,3 @@ def _check_mode(path: Path, mode: int) -> None:
         raise error("BAD_VALUE", f"key: everyone can read or change it, so it is no secret: chmod 600 {path}")
     if mode & (stat.S_IRGRP | stat.S_IWGRP):
         _log.warning("credential %s: its group can read or change the key", path.parent)
-
-
-def _words(failure: OSError) -> str:
-    return f"{failure.filename}: {failure.strerror}"
-
-
-def _signature(path: Path) -> Signature:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _settled(signature: Signature) -> bool:
-    """Whether the next change cannot leave the same signature."""
-    return signature is None or not 0 <= time.time_ns() - signature[-1] < _TICK

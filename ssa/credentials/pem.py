@@ -5,14 +5,14 @@ No message here quotes anything of a key's file, nor what a parser says of it: a
 
 from __future__ import annotations
 
-import binascii
-import re
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from ssa import pem
 from ssa.errors import SSAError, error
+from ssa.trust import der
 from ssa.trust.certificate import load_untrusted
 
 if TYPE_CHECKING:
@@ -21,34 +21,31 @@ if TYPE_CHECKING:
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 MAX_PEM = 256 << 10  # bytes
-MAX_CHAIN = 16  # certificates
+MAX_CHAIN = 100 << 10  # bytes: what OpenSSL takes of a peer (SSL_CTX_set_max_cert_list(3))
 _MAX_RSA_BITS = 8192  # one signature takes 25 ms then, and eight times that with twice as many
 _CURVES = {"secp256r1", "secp384r1", "secp521r1"}  # that TLS 1.3 signs with
 
-_BEGIN = b"-----BEGIN "
-# The content ends at the next five hyphens, so that a block that was cut short does not swallow the one after it.
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----((?>[^-]*(?:-(?!----)[^-]*)*))-----END \1-----")
-_CERTIFICATE = ("CERTIFICATE", "X509 CERTIFICATE")
-_PARAMETERS = "EC PARAMETERS"  # what `openssl ecparam -genkey` writes before the key
 _BUFFER = 4096  # bytes that a program writes at once, where it writes in pieces
 
 
-def parse_chain_untrusted(pem: bytes) -> tuple[bytes, ...]:
-    """A chain's certificates, DER, the server's own first, which is not checked. Raises BAD_VALUE."""
-    blocks = _blocks_untrusted(pem, "certificate")
-    if any("PRIVATE KEY" in label for label, _ in blocks):
-        raise _bad("there is a private key in it: a certificate's file is shown to everyone, keep the key in its own")
-    bodies = [block for label, block in blocks if label in _CERTIFICATE]
-    if not bodies:
-        raise _bad(f"there is no certificate in it, only: {blocks[0][0]}")
-    if len(bodies) > MAX_CHAIN:
-        raise _bad(f"{len(bodies)} certificates in a chain, the limit is {MAX_CHAIN}")
-    return tuple(_der_untrusted(block, number) for number, block in enumerate(bodies, 1))
+def parse_chain_untrusted(text: bytes) -> tuple[bytes, ...]:
+    """A chain's certificates, DER, the server's own first, which is not checked. Raises BAD_VALUE.
+
+    A key in the same file is passed over: what is kept and shown of it are the certificates.
+    """
+    blocks = _blocks_untrusted(text, "certificate")
+    found = [block for block in blocks if block.is_certificate]
+    if not found:
+        raise _bad(f"there is no certificate in it, only: {blocks[0].label}")
+    chain = tuple(_der_untrusted(block, number) for number, block in enumerate(found, 1))
+    if (size := sum(map(len, chain))) > MAX_CHAIN:
+        raise _bad(f"a chain of {size} bytes, and peers take {MAX_CHAIN} at most")
+    return chain
 
 
-def parse_key_untrusted(pem: bytes) -> PrivateKey:
-    """A private key. Raises BAD_VALUE."""
-    keys = [block for label, block in _blocks_untrusted(pem, "private key") if label.endswith("PRIVATE KEY")]
+def parse_key_untrusted(text: bytes) -> PrivateKey:
+    """A private key, whatever else is in the file. Raises BAD_VALUE."""
+    keys = [block.whole for block in _blocks_untrusted(text, "private key") if block.is_key]
     if len(keys) != 1:
         raise _bad(f"there are {len(keys)} private keys in it, expected one")
     if b"ENCRYPTED" in keys[0]:
@@ -62,30 +59,35 @@ def parse_key_untrusted(pem: bytes) -> PrivateKey:
     return _usable_untrusted(key)
 
 
-def check_so_far_untrusted(pem: bytes, parse: Callable[[bytes], object]) -> None:
-    """Refuse the beginning of a PEM file if no more bytes can make it one that `parse` takes. Raises BAD_VALUE."""
-    labels = [label for label, _ in _split(pem)]
-    in_preamble = _BEGIN not in pem and len(pem) >= _BUFFER
-    in_block = pem.count(_BEGIN) > len(labels)
-    before_key = bool(labels) and set(labels) == {_PARAMETERS}
-    if not (in_preamble or in_block or before_key):
-        parse(pem)
+def check_chain_so_far_untrusted(text: bytes) -> None:
+    """Refuse the beginning of a file if no more bytes can make it one that has a chain in it. Raises BAD_VALUE."""
+    _check_so_far_untrusted(text, parse_chain_untrusted, lambda block: block.is_certificate)
 
 
-def _blocks_untrusted(pem: bytes, what: str) -> list[tuple[str, bytes]]:
-    """The blocks of a file, whatever is around them: each one's label, and all of it."""
-    if len(pem) > MAX_PEM:
-        raise _bad(f"{what}: {len(pem)} bytes are too long, the limit is {MAX_PEM >> 10} KiB")
-    blocks = _split(pem)
-    if pem.count(_BEGIN) > len(blocks):
+def check_key_so_far_untrusted(text: bytes) -> None:
+    """Refuse the beginning of a file if no more bytes can make it one that has a key in it. Raises BAD_VALUE."""
+    _check_so_far_untrusted(text, parse_key_untrusted, lambda block: block.is_key)
+
+
+def _check_so_far_untrusted(text: bytes, parse: Callable[[bytes], object], wanted: Callable[[pem.Block], bool]) -> None:
+    blocks = [*pem.blocks(text)]
+    in_preamble = pem.BEGIN not in text and len(text) >= _BUFFER
+    in_block = text.count(pem.BEGIN) > len(blocks)
+    before_it = bool(blocks) and not any(map(wanted, blocks)) and len(text) <= MAX_PEM
+    if not (in_preamble or in_block or before_it):
+        parse(text)
+
+
+def _blocks_untrusted(text: bytes, what: str) -> list[pem.Block]:
+    """The blocks of a file, whatever is around them."""
+    if len(text) > MAX_PEM:
+        raise _bad(f"{what}: {len(text)} bytes are too long, the limit is {MAX_PEM >> 10} KiB")
+    blocks = [*pem.blocks(text)]
+    if text.count(pem.BEGIN) > len(blocks):
         raise _bad(f"{what}: a PEM block in it is cut short")
     if not blocks:
-        raise _bad(f"{what}: {_what_it_is(pem)}")
+        raise _bad(f"{what}: {_what_it_is(text)}")
     return blocks
-
-
-def _split(pem: bytes) -> list[tuple[str, bytes]]:
-    return [(found[1].decode("ascii"), found[0]) for found in _BLOCK.finditer(pem)]
 
 
 def _what_it_is(data: bytes) -> str:
@@ -94,16 +96,17 @@ def _what_it_is(data: bytes) -> str:
     return "there is no PEM in it, expected -----BEGIN ...-----"
 
 
-def _der_untrusted(block: bytes, number: int) -> bytes:
-    found = _BLOCK.fullmatch(block)
+def _der_untrusted(block: pem.Block, number: int) -> bytes:
     try:
-        der = binascii.a2b_base64(b"".join((found[2] if found else b"").split()), strict_mode=True)
-        load_untrusted(der, "it")
-    except binascii.Error as failure:
+        data = block.der_untrusted()
+        if block.label == pem.TRUSTED:  # what it is trusted for stands behind it, and is for who trusts it
+            data = der.elements_untrusted(data)[0].whole
+        load_untrusted(data, "it")
+    except ValueError as failure:
         raise _bad(f"certificate {number}: {failure}") from None
     except SSAError as failure:
         raise _bad(f"certificate {number}: {failure.detail}") from None
-    return der
+    return data
 
 
 def _usable_untrusted(key: object) -> PrivateKey:

@@ -58,6 +58,12 @@ class Slot:
         served = ", ".join(self.hostnames[:6]) or "no name of its own"
         return f"{f'serves {served}' if self.serving else 'serves nothing'}{f', waits for {waiting}' * bool(waiting)}"
 
+    def status(self) -> str:
+        """What is to be said of it, in words."""
+        waiting = "its key" if self.chain else "its certificate" if self.key else ""
+        served = self.serving.status() if self.serving else "not in service"
+        return f"{served}; waits for {waiting}" if waiting else served
+
     def with_certificate_untrusted(self, text: bytes) -> Slot:
         """With another chain: in service at once if the key is there that it belongs to."""
         chain = parse_chain_untrusted(text)

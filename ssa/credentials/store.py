@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from ssa.credentials.credential import is_name, parse_hostnames_untrusted, whole_words
 from ssa.credentials.folder import Folder
-from ssa.credentials.pem import check_so_far_untrusted, parse_chain_untrusted, parse_key_untrusted
+from ssa.credentials.pem import check_chain_so_far_untrusted, check_key_so_far_untrusted
 from ssa.credentials.slot import Slot
 from ssa.errors import SSAError, printable
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
@@ -30,8 +30,9 @@ _log = logging.getLogger("ssa.daemon")
 class Live:
     """A credential that was made in the file system. A change raises `BadValue`, and then nothing has changed."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, changed: Callable[[], None]) -> None:
         self._slot = Slot(name)
+        self._told = changed
         self._changed: dict[str, int] = {}
 
     @property
@@ -53,15 +54,20 @@ class Live:
         """When the content of one of its files last changed, in nanoseconds since 1970; 0: there never was any."""
         return self._changed.get(file, 0)
 
+    @property
+    def status(self) -> str:
+        """What is to be said of it, in words."""
+        return self._slot.status()
+
     def check_certificate(self, text: str) -> None:
         """Refuse the beginning of a certificate's text that cannot become one."""
         with _bad_values():
-            check_so_far_untrusted(text.encode(), parse_chain_untrusted)
+            check_chain_so_far_untrusted(_bytes(text))
 
     def check_key(self, text: str) -> None:
         """Refuse the beginning of a key's text that cannot become one."""
         with _bad_values():
-            check_so_far_untrusted(text.encode(), parse_key_untrusted)
+            check_key_so_far_untrusted(_bytes(text))
 
     def check_hostnames(self, text: str) -> None:
         """Refuse the beginning of a text that cannot become a list of names. Its last word may be cut short."""
@@ -71,12 +77,12 @@ class Live:
     def set_certificate(self, text: str) -> None:
         """Put another chain in service, as soon as its key is there."""
         with _bad_values():
-            self._change(self._slot.with_certificate_untrusted(text.encode()))
+            self._change(self._slot.with_certificate_untrusted(_bytes(text)))
 
     def set_key(self, text: str) -> None:
         """Put another key in service, as soon as its certificate is there."""
         with _bad_values():
-            self._change(self._slot.with_key_untrusted(text.encode()))
+            self._change(self._slot.with_key_untrusted(_bytes(text)))
         self._changed["key"] = time.time_ns()
 
     def set_hostnames(self, text: str) -> None:
@@ -89,6 +95,12 @@ class Live:
         self._changed |= {name: now for name in ("certificate", "hostnames") if _differ(name, slot, self._slot)}
         self._slot = slot
         _log.info("credential %s: %s", slot.name, slot.describe())
+        self._told()
+
+
+def _bytes(text: str) -> bytes:
+    """The bytes of a file, which came as latin-1: what stands beside the PEM can be in any encoding."""
+    return text.encode("latin-1")
 
 
 def _differ(name: str, one: Slot, other: Slot) -> bool:
@@ -98,22 +110,41 @@ def _differ(name: str, one: Slot, other: Slot) -> bool:
 class CredentialStore:
     """All of them. Safe to use from several threads.
 
+    What is in the directory is what was read last: see `folder` and `refresh`.
+
     Args:
         directory: where the lasting ones are; it need not be there.
+        avoid: a mount point below which nothing is looked at.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, avoid: str = "") -> None:
         self._directory = directory
-        self._folder = Folder(directory)
+        self.folder = Folder(directory, avoid)
         self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
         self._current: tuple[Credential, ...] = ()
         self._hidden: frozenset[str] = frozenset()
+        self._warned: dict[str, tuple[bytes, str]] = {}
+
+    def refresh(self) -> None:
+        """Look at the directory again. It may wait for ever: the daemon does it file by file, in threads."""
+        self.folder.reload()
+        for stored in self.folder.stored().values():
+            stored.reload()
+
+    def remind(self) -> None:
+        """Log, once each, which certificates in service have expired, are not valid yet, or soon will not be."""
+        for credential in self.current():
+            wrong = credential.lifetime()
+            said = (credential.digest, " ".join(wrong.split()[:2]))  # not the time that is left
+            if wrong and self._warned.get(credential.name) != said:
+                _log.warning("credential %s: its certificate %s", credential.name, wrong)
+            self._warned[credential.name] = said
 
     def current(self) -> tuple[Credential, ...]:
-        """Those in service: as long as nothing changes one and the same object, for the price of a stat a file."""
+        """Those in service: one and the same object as long as nothing changes."""
         with self._lock:
-            stored = self._folder.stored()
+            stored = self.folder.stored()
             self._note_hidden(stored.keys() & self._live.keys())
             by_name: dict[str, Live | Stored] = {**stored, **self._live}
             entries = [by_name[name] for name in self._names(stored)]
@@ -124,25 +155,25 @@ class CredentialStore:
 
     def read_again(self) -> Folder:
         """What is in the directory now, to be put in service by `take`. Raises `BadValue` if some of it is unusable."""
-        return self._folder.anew()
+        return self.folder.anew()
 
     def take(self, folder: Folder) -> dict[str, str]:
         """Put in service what was read again: what became of each credential that has changed, by name."""
         with self._lock:
             before = self._digests()
-            self._folder.take(folder)
+            self.folder.take(folder)
             after = self._digests()
         changed = {name: _BECAME[name in before, name in after] for name in before | after}
         return {name: became for name, became in changed.items() if before.get(name) != after.get(name)}
 
     def _digests(self) -> dict[str, bytes]:
-        stored = self._folder.known()
-        return {name: credential.digest for name, it in stored.items() if (credential := it.in_service)}
+        stored = self.folder.stored()
+        return {name: credential.digest for name, it in stored.items() if (credential := it.credential)}
 
     def names(self) -> tuple[str, ...]:
         """All names, served or not."""
         with self._lock:
-            return self._names(self._folder.stored())
+            return self._names(self.folder.stored())
 
     def _names(self, stored: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self._live, *stored)))
@@ -163,7 +194,7 @@ class CredentialStore:
         As long as it is there, it is one object.
         """
         with self._lock:
-            return self._live.get(name) or self._folder.stored().get(name)
+            return self._live.get(name) or self.folder.stored().get(name)
 
     def create(self, name: str) -> None:
         """Make an empty one. Raises ValueError, FileExistsError."""
@@ -173,7 +204,7 @@ class CredentialStore:
             )
         if self.get(name):
             raise FileExistsError(errno.EEXIST, "there is one already", name)
-        self._live[name] = Live(name)
+        self._live[name] = Live(name, self.remind)
 
     def remove(self, name: str) -> None:
         """Take one out of service. Raises FileNotFoundError; PermissionError for one of the directory."""

@@ -46,7 +46,9 @@ async def run(
             await datagrams.listen(service, application, request, packet, sock, connection)
             return
         _check(sock)
-        serving = Serving(service, await agree(service, request, packet.descriptors), request.server_name)
+        terms = await agree(service, request, packet.descriptors)
+        await service.fresh_credentials()
+        serving = Serving(service, terms, request.server_name)
         packet.close()
         listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
         if not await requests.send(connection, wire.Reply()):
@@ -95,6 +97,7 @@ class _Listener:
     async def renew(self, request: wire.Listen, files: list[int]) -> None:
         """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
         terms = await agree(self._service, request, files)
+        await self._service.fresh_credentials()
         self._serving = Serving(self._service, terms, request.server_name)
 
     async def accept(self, nursery: trio.Nursery) -> None:

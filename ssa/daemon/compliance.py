@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.x509.oid import PublicKeyAlgorithmOID
 
 from ssa import errors
 from ssa.policy.schema import SIGNATURE_ALGORITHMS
@@ -76,7 +75,7 @@ def _signatures(leaf: bytes, version: TLSVersion) -> tuple[str, ...]:
 
 
 def _prefix(certificate: Certificate, version: TLSVersion) -> str | tuple[str, ...]:
-    if certificate.parsed.public_key_algorithm_oid == PublicKeyAlgorithmOID.RSASSA_PSS:
+    if certificate.has_pss_key:
         return "rsa_pss_pss_"
     match key := certificate.key:
         case ec.EllipticCurvePublicKey():

@@ -139,6 +139,8 @@ async def gather(
 
 async def _agree(service: Service, request: wire.Request, files: list[int]) -> Terms:
     terms = await agree(service, request, files)
+    await service.fresh_trust(terms.policy)
+    await service.fresh_credentials()
     if terms.policy.data_path == "ktls":
         raise errors.error("POLICY_DENIED", "data_path is ktls, and no kernel does the records of DTLS")
     return terms
@@ -265,6 +267,7 @@ class _Door(ABC):
 
     def _engine(self) -> tuple[Terms, DatagramServer]:
         """One for whoever comes next. It is kept until somebody has its cookie, so that a flood costs no memory."""
+        self._service.look_soon()  # a client's second hello finds what has changed
         terms, serving = self._serving.terms(), self._serving
         if self._spare is None or self._spare[0] is not terms:
             context = serving.context(None)
@@ -281,6 +284,8 @@ class _Door(ABC):
                 self._begun.place(uid),
                 deadline(terms.policy.handshake_timeout),
             ):
+                if terms.ask_certificate:
+                    await self._service.fresh_trust(terms.policy)
                 await association.handshake()
             if association.established:
                 judge.presented = self._serving.presented(association.engine)

@@ -167,7 +167,8 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
     if not kernel.tls:
         _log.warning("this kernel has no TLS, connections go by the relay where the policy allows: %s", kernel.reason)
     policy, source = files.find(options.config, required=options.named)
-    service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials"))
+    avoid = str(mount.without_links(options.mount))  # no file is looked for in our own mount
+    service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, service.close)
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
@@ -202,6 +203,8 @@ async def _serve(options: _Options, service: Service, requests: socket.socket, e
         nursery.start_soon(listener.serve, service, requests)
         nursery.start_soon(service.sockets.tidy)
         nursery.start_soon(reloader.run)
+        await service.fresh_credentials()
+        nursery.start_soon(service.remind)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         readiness.announce(options.ready_fd)

@@ -60,6 +60,7 @@ async def connect(
     """
     hostname = hostname_untrusted(request.hostname or "")
     terms = await agree(service, request, files)
+    await service.fresh_trust(terms.policy)
     began = trio.current_time()
     with deadline(terms.policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
         connection = await _connected(service, sock)
@@ -96,7 +97,9 @@ async def accept(
     service: Service, application: Application, request: Accept, sock: socket.socket, files: list[int]
 ) -> Reply | Handover:
     """Make the application's connected TCP socket a TLS socket, as a server. Raises as `connect`."""
-    serving = Serving(service, await agree(service, request, files), request.server_name)
+    terms = await agree(service, request, files)
+    await service.fresh_credentials()
+    serving = Serving(service, terms, request.server_name)
     _refuse_plaintext(sock, request)
     return await serve(service, application, serving, sock)
 
@@ -104,6 +107,9 @@ async def accept(
 async def serve(service: Service, application: Application, serving: Serving, sock: socket.socket) -> Reply | Handover:
     """The same for one connection of a listener. Raises `ssa.SSAError`."""
     terms = serving.terms()
+    await service.fresh_credentials()
+    if terms.ask_certificate:
+        await service.fresh_trust(terms.policy)
     began = trio.current_time()
     with deadline(terms.policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
         connection = await _connected(service, sock, speaks_first=False)

@@ -68,6 +68,7 @@ class Reloader:
         if patience.cancelled_caught:
             raise BadValue(f"the files cannot be read within {_PATIENCE} s")
         [(policy, source, folder)] = found
+        await self._service.prepare(policy)
         before = self._service.policy.current
         if policy.texts != before.texts:
             self._service.policy.put(policy)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import functools
 import logging
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import trio
+
 from ssa import __version__, errors, trust
+from ssa.credentials.folder import Stored
 from ssa.daemon import log, requests
+from ssa.daemon.anchors import Anchors
 from ssa.daemon.compliance import Made
+from ssa.daemon.errands import Errands, in_time
 from ssa.daemon.quota import Crowd, for_user, most_descriptors
 from ssa.daemon.registry import Listeners, LiveListener, LiveSocket, Registry, address
 from ssa.handshake.contexts import ContextCache
@@ -24,13 +30,13 @@ from ssa.relay import Relays
 from ssa.trust.store import Recent
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from OpenSSL import SSL
 
     from ssa.credentials import CredentialStore
+    from ssa.credentials.folder import Folder
     from ssa.daemon.registry import Application
     from ssa.daemon.serving import Serving
     from ssa.relay import Relay
@@ -59,20 +65,38 @@ _FAILURES: dict[type[errors.SSAError], str] = {
 }
 
 
-_APPLICATIONS_STORES = 16
-_NOBODY = trust.TrustStore((), "TLS_TRUSTED_PEER_CERTIFICATES, which is an empty set", {}, ())
+_PATIENCE = 5.0  # seconds for the administrator's files: one can be on a network that does not answer
+_STORES = 8  # trust stores that the policy has named, kept
+_NAMED = 8  # anchors that were skipped, named in the log
+_NOBODYS = -1  # work that is for all, so that its lines in the log are not counted as a user's
+_NEGLIGENCE = 3600.0  # seconds between looks for certificates that have expired meanwhile
 
 
 class Service:
     """The daemon's state. It is the `View` that the file system shows."""
 
-    def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore) -> None:
-        """Raises `BadValue` when the policy's trust store can't be loaded."""
-        self._stores: dict[str, trust.TrustStore] = {}
-        self._anchors: Recent[bytes, trust.TrustStore] = Recent(_APPLICATIONS_STORES)  # by digest
+    def __init__(
+        self,
+        policy: Policy,
+        kernel: Capabilities,
+        credentials: CredentialStore,
+        mount: str = "",
+    ) -> None:
+        """Raises `BadValue` when the policy's trust store can't be loaded.
+
+        `mount` is where our own file system is: no file is looked for in it, as it would wait for us.
+        """
+        self._mount = mount
+        self._errands = Errands()
+        self._looks = Errands()  # apart, so that credentials that hang never keep a trust store waiting
+        self._looking = False
+        self._stores: Recent[str, trust.TrustStore | errors.SSAError] = Recent(_STORES)
+        self.anchors = Anchors()
         self._counts: Counter[str] = Counter()
         self._capabilities = kernel
+        self._in_force = False
         self.policy = LivePolicy(policy, self._check)
+        self._in_force = True
         self.contexts = ContextCache(_keep_secret)
         self.credentials = credentials
         self.tickets = TicketMemory()
@@ -144,34 +168,88 @@ class Service:
         self.count(_FAILURES.get(type(failure), "requests_refused"))
 
     def trust_store(self, policy: Policy) -> trust.TrustStore:
-        """The policy's trust store, read again when its files have changed.
+        """The policy's trust store, as `fresh_trust` found it last.
 
         Raises `ssa.SSAError` TRUST_STORE when it can't be read any more: then nothing is trusted.
         """
         store = self._stores.get(policy.trust_store)
-        if store is None or store.is_stale():
-            try:
-                store = self._stores[policy.trust_store] = trust.TrustStore.load(policy.trust_store)
-            except (OSError, ValueError) as exc:
-                reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-                raise errors.error("TRUST_STORE", f"{policy.trust_store}: {reason}") from exc
-            _log.info("trust store %s: %d trust anchors", policy.trust_store, len(store))
-        return store
-
-    def anchors_untrusted(self, pem: bytes) -> trust.TrustStore:
-        """An application's own trust anchors: no text has none.
-
-        Raises `ssa.SSAError` BAD_VALUE where a text has none that can be used.
-        """
-        digest = hashlib.sha256(pem).digest()
-        store = self._anchors.get(digest)
         if store is None:
-            try:
-                store = trust.TrustStore.of_pem_untrusted(pem, "TLS_TRUSTED_PEER_CERTIFICATES") if pem else _NOBODY
-            except ValueError as exc:
-                raise errors.error("BAD_VALUE", str(exc)) from exc
-            self._anchors.put(digest, store)
+            raise errors.error("TRUST_STORE", f"{policy.trust_store}: it was not read yet")
+        if isinstance(store, errors.SSAError):
+            raise errors.error(store.reason, store.detail)
         return store
+
+    async def fresh_trust(self, policy: Policy | None = None) -> None:
+        """Have the policy's trust store as its files are now; what is wrong with it, `trust_store` raises."""
+        source = (policy or self.policy.current).trust_store
+        known = self._stores.get(source)
+        if isinstance(known, trust.TrustStore) and known.is_local and not known.is_stale():
+            return
+        with contextlib.suppress(errors.SSAError):
+            await self._loaded(source)
+
+    async def prepare(self, policy: Policy) -> None:
+        """Do what may take long before a policy can be put in force. Raises `BadValue` for one that can't be."""
+        try:
+            await self._loaded(policy.trust_store)
+        except errors.SSAError as exc:
+            raise BadValue(f"trust_store: {exc.strerror}") from exc
+
+    async def _loaded(self, source: str) -> None:
+        known = self._stores.get(source)
+        try:
+            found = await self._errands.run(source, functools.partial(self._load, source, known), _PATIENCE)
+        except Exception as exc:  # fails closed
+            self._stores.put(source, failure := _trust_failure(source, exc))
+            raise failure from exc
+        self._stores.put(source, found)
+
+    def _load(self, source: str, known: trust.TrustStore | errors.SSAError | None) -> trust.TrustStore:
+        """In a thread. Raises OSError, ValueError."""
+        if isinstance(known, trust.TrustStore) and not known.is_stale():
+            return known
+        found = trust.TrustStore.load(source, self._mount)
+        _log.info("trust store %s: %d trust anchors, %d skipped", source, len(found), len(found.skipped))
+        for line in found.skipped[:_NAMED]:
+            _log.warning("trust store %s: skipped: %s", source, line)
+        return found
+
+    async def fresh_credentials(self) -> None:
+        """Have the administrator's credentials as their files are now; of one that hangs, the last good one."""
+        folder = self.credentials.folder
+        if folder.is_stale():
+            await self._look(folder)
+        stale = [stored for stored in folder.stored().values() if stored.is_stale()]
+        if stale:
+            async with trio.open_nursery() as nursery:
+                for stored in stale:
+                    nursery.start_soon(self._look, stored)
+            for_user(_NOBODYS, self.credentials.remind)
+
+    async def _look(self, what: Folder | Stored) -> None:
+        try:
+            await self._looks.run(what, what.reload, _PATIENCE)
+        except Exception as exc:  # noqa: BLE001 - of this one: the others are looked at all the same
+            for_user(_NOBODYS, what.report, str(exc))
+
+    def look_soon(self) -> None:
+        """Begin `fresh_credentials` where there is something to look at, for who can't wait for it."""
+        folder = self.credentials.folder
+        if not self._looking and (folder.is_stale() or any(map(Stored.is_stale, folder.stored().values()))):
+            self._looking = True
+            trio.lowlevel.spawn_system_task(self._look_now)
+
+    async def _look_now(self) -> None:
+        try:
+            await self.fresh_credentials()
+        finally:
+            self._looking = False
+
+    async def remind(self) -> None:
+        """Say which certificates in service expire, from time to time. Until cancelled."""
+        while True:
+            self.credentials.remind()
+            await trio.sleep(_NEGLIGENCE)
 
     def judge(
         self,
@@ -188,7 +266,7 @@ class Service:
         Raises `ssa.CertificateError`.
         """
         evidence = trust.Evidence(chain=chain, hostname=hostname, role="client" if hostname is None else "server")
-        strength = trust.Strength(policy.min_rsa_bits, policy.signature_algorithms, strict)
+        strength = trust.Strength(policy.min_rsa_bits, policy.signature_algorithms, policy.verify_depth, strict)
         verified = trust.judge(evidence, self.trust_store(policy), strength)
         if anchors is not None:
             trust.judge(evidence, anchors, strength)
@@ -214,11 +292,25 @@ class Service:
         return self.listeners.serving(listener)
 
     def _check(self, policy: Policy) -> None:
-        """A trust store that can't be read is a bad value, found before the policy counts."""
+        """A trust store that can't be read is a bad value, found before the policy counts.
+
+        As a rule `prepare` has read it. Before there is an event loop nobody has.
+        """
+        source = policy.trust_store
+        if self._in_force and source == self.policy.current.trust_store:
+            return  # what is wrong with it must not keep the other settings as they are
         try:
+            if self._stores.get(source) is None:
+                self._stores.put(source, in_time(functools.partial(self._load, source, None), _PATIENCE))
             self.trust_store(policy)
-        except errors.SSAError as exc:
-            raise BadValue(f"trust_store: {exc.strerror}") from exc
+        except (OSError, ValueError) as exc:
+            failure = exc if isinstance(exc, errors.SSAError) else _trust_failure(source, exc)
+            raise BadValue(f"trust_store: {failure.strerror}") from exc
+
+
+def _trust_failure(source: str, exc: Exception) -> errors.SSAError:
+    reason = (exc.strerror or str(exc)) if isinstance(exc, OSError) else str(exc)
+    return errors.error("TRUST_STORE", f"{source}: {reason.removeprefix('trust store cannot be read: ')}")
 
 
 def _let_go(relay: Relay) -> None:

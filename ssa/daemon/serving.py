@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ssa.handshake.engine import Engine
     from ssa.ktls.probe import Capabilities
     from ssa.policy.schema import Policy
+
+_log = logging.getLogger("ssa.daemon")
 
 _REMEMBERED = 1024  # names
 
@@ -44,6 +47,9 @@ class Serving:
         self._offered: WeakKeyDictionary[SSL.Context, tuple[Credential, ...]] = WeakKeyDictionary()
         self._made_for: tuple[object, ...] = ()
         self.context(None)
+        for credential in terms.credentials:
+            if wrong := credential.lifetime():
+                _log.warning("credential %s, an application's own: its certificate %s", credential.name, wrong)
 
     def terms(self) -> Terms:
         """The terms under the policy of this moment. Raises `ssa.PolicyError` where that denies them by now."""

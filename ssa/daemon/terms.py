@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import stat
 from dataclasses import dataclass, replace
@@ -11,17 +13,19 @@ import trio
 
 from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
-from ssa.daemon.quota import Threads
+from ssa.daemon.anchors import MAX_BYTES
+from ssa.daemon.quota import Threads, user
 from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
 from ssa.suites import TLSVersion
 
 if TYPE_CHECKING:
+    from ssa.daemon.anchors import Anchors
     from ssa.daemon.service import Service
     from ssa.policy.schema import Policy
     from ssa.wire import Request
 
-_MAX_FILE = 256 * 1024  # bytes
+_MAX_FILE = 256 * 1024  # bytes of a certificate's file, or a key's
 _MAX_FILES = 16  # of each kind
 _PATIENCE = 5  # seconds: a file can be of the application's own file system, and never give a byte
 
@@ -52,13 +56,9 @@ async def agree(service: Service, request: Request, descriptors: list[int], *, c
     """
     wish, base = _narrowing_untrusted(request), service.policy.current
     policy = narrow(base, wish)
-    trusted, certificates, keys = await _files_untrusted(request, descriptors)
-    if sum(map(len, trusted)) > _MAX_FILE:  # to parse them takes the event loop's time
-        raise errors.error("BAD_VALUE", f"the trust anchors are longer than {_MAX_FILE >> 10} KiB")
-    anchors = None if request.trusted is None else service.anchors_untrusted(b"\n".join(trusted))
-    credentials = pair_untrusted(certificates, keys, complete=complete) if certificates or keys else ()
+    brought = await _files_untrusted(service, request, descriptors, complete=complete)
     asks, strict = bool(request.peer_auth), bool(request.strict)
-    return Terms(wish, base, policy, anchors, credentials, ask_certificate=asks, strict=strict)
+    return Terms(wish, base, policy, brought.anchors, brought.credentials, ask_certificate=asks, strict=strict)
 
 
 def hostname_untrusted(text: str) -> str:
@@ -90,37 +90,54 @@ def _version_untrusted(number: int | None) -> TLSVersion | None:
         raise errors.error("BAD_VALUE", f"{number:#06x} is no TLS version: 0x0303 is 1.2, 0x0304 is 1.3") from None
 
 
-async def _files_untrusted(request: Request, descriptors: list[int]) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    counts = [request.trusted or 0, request.certificates or 0, request.keys or 0]
-    if sum(counts) != len(descriptors) or max(counts) > _MAX_FILES:
-        raise errors.error("NO_DESCRIPTOR", f"{len(descriptors)} files where {sum(counts)} were announced")
+@dataclass(frozen=True, slots=True)
+class _Brought:
+    """What is in an application's files."""
+
+    anchors: trust.TrustStore | None = None
+    credentials: tuple[Credential, ...] = ()
+
+
+async def _files_untrusted(service: Service, request: Request, descriptors: list[int], *, complete: bool) -> _Brought:
+    counts = (request.trusted, request.certificates or 0, request.keys or 0)
+    announced = [count or 0 for count in counts]
+    if sum(announced) != len(descriptors) or max(announced) > _MAX_FILES:
+        raise errors.error("NO_DESCRIPTOR", f"{len(descriptors)} files where {sum(announced)} were announced")
     if not descriptors:
-        return [], [], []
+        return _Brought(None if request.trusted is None else service.anchors.get_untrusted(user(), ()))
     with trio.move_on_after(_PATIENCE):
-        limiter = _READERS.mine()
-        files = await trio.to_thread.run_sync(_read_all, descriptors.copy(), abandon_on_cancel=True, limiter=limiter)
-        ends = [sum(counts[:index]) for index in range(4)]
-        return files[ends[0] : ends[1]], files[ends[1] : ends[2]], files[ends[2] : ends[3]]
+        read = functools.partial(_read_all, service.anchors, user(), counts, descriptors.copy(), complete=complete)
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_READERS.mine())
     raise errors.error("BAD_VALUE", f"a file cannot be read within {_PATIENCE} seconds")
 
 
 _READERS = Threads(16)
 
 
-def _read_all(descriptors: list[int]) -> list[bytes]:
-    """What the application has opened it may read: nothing is opened here in its name."""
-    return [_read(fd) for fd in descriptors]
+def _read_all(
+    anchors: Anchors, uid: int, counts: tuple[int | None, int, int], descriptors: list[int], *, complete: bool
+) -> _Brought:
+    """In a thread, as it can take long. Nothing is opened here: what the application has opened it may read."""
+    trusted, certificates, _ = counts
+    files = iter(descriptors)
+    texts = [_read(fd, MAX_BYTES) for fd in itertools.islice(files, trusted or 0)]
+    store = anchors.get_untrusted(uid, texts) if trusted is not None else None
+    chains = [_read(fd, _MAX_FILE) for fd in itertools.islice(files, certificates)]
+    keys = [_read(fd, _MAX_FILE) for fd in files]
+    return _Brought(store, pair_untrusted(chains, keys, complete=complete) if chains or keys else ())
 
 
-def _read(fd: int) -> bytes:
+def _read(fd: int, most: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise errors.error("BAD_VALUE", "a certificate or key has to be in a regular file")
-        data = os.pread(fd, _MAX_FILE + 1, 0)
+        data = b""
+        while len(data) <= most and (more := os.pread(fd, most + 1 - len(data), len(data))):
+            data += more
     except OSError as exc:
         if isinstance(exc, errors.SSAError):
             raise
         raise errors.error("BAD_VALUE", f"a file cannot be read: {exc.strerror}") from exc
-    if len(data) > _MAX_FILE:
-        raise errors.error("BAD_VALUE", f"a file is longer than {_MAX_FILE >> 10} KiB")
+    if len(data) > most:
+        raise errors.error("BAD_VALUE", f"a file is longer than {most >> 10} KiB")
     return data

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.bindings._rust import _openssl
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 from ssa import errors
-from ssa.credentials.pem import parse_key_untrusted
 from ssa.handshake.engine import give_cookie, select_protocol, serve_name, take_cookie
 from ssa.policy.schema import POST_QUANTUM
 from ssa.suites import Suite, TLSVersion
@@ -245,10 +244,17 @@ def _use(context: SSL.Context, credential: Credential) -> None:
         # From a file only does OpenSSL keep a chain for each kind of key; and this one is nowhere on disk.
         with _in_memory(credential.certificate_pem) as path:
             context.use_certificate_chain_file(path)
-        context.use_privatekey(parse_key_untrusted(credential.key_pem))
-    except SSL.Error as exc:
+        _use_key(context, crypto.load_privatekey(crypto.FILETYPE_PEM, credential.key_pem))
+    except (SSL.Error, crypto.Error) as exc:
         reason = exc.args[0][0][2] if exc.args and exc.args[0] else "OpenSSL gives no reason"
         raise errors.error("BAD_CREDENTIALS", f"{credential.name or 'certificate'}: {reason}") from exc
+
+
+def _use_key(context: Any, key: Any) -> None:
+    """Take a key as OpenSSL's own object: those of `cryptography` have no RSASSA-PSS keys."""
+    if _lib.SSL_CTX_use_PrivateKey(context._context, key._pkey) != 1:  # noqa: SLF001 - the objects for the raw binding
+        _lib.ERR_clear_error()
+        raise SSL.Error([("", "", "the key is not the certificate's")])
 
 
 @contextlib.contextmanager

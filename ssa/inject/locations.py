@@ -8,6 +8,7 @@ import ssl
 import stat
 import sys
 
+from ssa import pem
 from ssa.inject.failures import error, log_once
 from ssa.settings import File
 from ssa.values import der_certificates
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     Path = str | bytes | os.PathLike[str]
 
 MAX_ANCHORS = 4 << 20  # bytes of PEM: certifi's bundle is 300 KiB
-_CERTIFICATE = re.compile(rb"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----[^-]*-----END \1-----")
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")  # as `openssl rehash` names the files of a directory
 
 
@@ -58,9 +58,9 @@ def joined(blocks: Iterable[bytes]) -> File:
     return File(b"\n".join([*blocks, b""]))
 
 
-def certificates_untrusted(pem: bytes) -> list[bytes]:
+def certificates_untrusted(text: bytes) -> list[bytes]:
     """The certificates of a text, as PEM blocks. What is around them does not count, nor how its lines end."""
-    return [block[0] for block in _CERTIFICATE.finditer(pem)]
+    return [block.whole for block in pem.blocks(text) if block.is_certificate]
 
 
 def of_file(path: Path) -> list[bytes]:

@@ -100,10 +100,18 @@ def unmet_bits(made: Made, policy: Policy) -> str:
     return _refused(made, policy, {"WEAK_KEY"})
 
 
+def unmet_depth(made: Made, policy: Policy) -> str:
+    """The peer's path is too long."""
+    return _refused(made, policy, {"CHAIN_TOO_LONG"})
+
+
 def unmet_trust(made: Made, policy: Policy) -> str:
-    """The peer's chain would be refused, for anything but the strength of keys and signatures."""
+    """The peer's chain would be refused, for anything but the strength of keys and signatures, and its length."""
     refusal = made.refusal(policy)
-    return "" if refusal is None or refusal.reason in {"WEAK_KEY", "WEAK_SIGNATURE"} else str(refusal.strerror)
+    return "" if refusal is None or refusal.reason in _OTHERS else str(refusal.strerror)
+
+
+_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG"})  # other settings'
 
 
 def _refused(made: Made, policy: Policy, reasons: set[str]) -> str:

@@ -27,6 +27,7 @@ class BadValue(ValueError):
 # --- words -------------------------------------------------------------------------------------------------------
 
 SYSTEM_STORE = "system"
+MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
 
 # Canonical name (RFC 8446's, as OpenSSL takes it): the other names it goes by.
@@ -222,6 +223,14 @@ def parse_bits_untrusted(text: str) -> int:
     word = _word_untrusted(text)
     if not re.fullmatch(r"[0-9]{1,9}", word) or not 1024 <= int(word) <= 16384:
         raise BadValue(f"{quoted(word)} is not a key size, expected a whole number of bits, 1024 to 16384")
+    return int(word)
+
+
+def parse_depth_untrusted(text: str) -> int:
+    """A number of intermediate certificates: at most OpenSSL's own limit."""
+    word = _word_untrusted(text)
+    if not re.fullmatch(r"[0-9]{1,3}", word) or int(word) > MAX_DEPTH:
+        raise BadValue(f"{quoted(word)} is no depth, expected a whole number of certificates, 0 to {MAX_DEPTH}")
     return int(word)
 
 

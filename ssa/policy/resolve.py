@@ -28,6 +28,7 @@ class Narrowing:
     groups: tuple[str, ...] | None = None
     signature_algorithms: tuple[str, ...] | None = None
     min_rsa_bits: int | None = None
+    verify_depth: int | None = None
     trust_store: str | None = None
     alpn: tuple[str, ...] | None = None
     handshake_timeout: float | None = None

@@ -18,6 +18,7 @@ from ssa.policy.parsers import (
     DEFAULT_GROUPS,
     GROUP_NAMES,
     GROUPS,
+    MAX_DEPTH,
     MAX_TEXT,
     POST_QUANTUM,
     SIGNATURE_ALGORITHMS,
@@ -30,6 +31,7 @@ from ssa.policy.parsers import (
     parse_ciphers_untrusted,
     parse_ciphersuites_untrusted,
     parse_data_path_untrusted,
+    parse_depth_untrusted,
     parse_groups_untrusted,
     parse_seconds_untrusted,
     parse_signatures_untrusted,
@@ -104,6 +106,12 @@ def _narrow_max_version(policy: TLSVersion, asked: TLSVersion) -> TLSVersion:
 def _narrow_bits(policy: int, asked: int) -> int:
     if asked < policy:
         raise Loosening(f"{asked} bits asked for, the policy's minimum is {policy}")
+    return asked
+
+
+def _narrow_depth(policy: int, asked: int) -> int:
+    if asked > policy:
+        raise Loosening(f"{asked} asked for, the policy's maximum is {policy}")
     return asked
 
 
@@ -278,6 +286,16 @@ _ROWS: tuple[Setting[Any], ...] = (
         unmet=compliance.unmet_bits,
     ),
     Setting(
+        "verify_depth",
+        str(MAX_DEPTH),
+        parse_depth_untrusted,
+        str,
+        _narrow_depth,
+        "lower",
+        f"Most intermediates between a peer's certificate and its trust anchor: 0 to {MAX_DEPTH}.",
+        unmet=compliance.unmet_depth,
+    ),
+    Setting(
         "trust_store",
         SYSTEM_STORE,
         parse_store_untrusted,
@@ -358,6 +376,7 @@ class Policy:
     groups: tuple[str, ...]
     signature_algorithms: tuple[str, ...]
     min_rsa_bits: int
+    verify_depth: int
     trust_store: str
     alpn: tuple[str, ...]
     handshake_timeout: float

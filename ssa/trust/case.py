@@ -6,7 +6,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ssa.errors import error, printable
+from ssa.errors import CertificateError, error, printable
 from ssa.names import normalise
 from ssa.trust.certificate import load_untrusted
 
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from ssa.trust.evidence import Evidence, Strength
     from ssa.trust.store import Question, TrustStore
 
-# What a peer may send. The biggest real chains have 6 certificates and 10 kB; libssl itself stops at 100 kB.
-MAX_CERTIFICATES = 64
-MAX_BYTES = 256 << 10
+# What a peer may send: OpenSSL's own limit (SSL_CTX_set_max_cert_list(3)). The biggest real chains have 10 kB.
+MAX_BYTES = 100 << 10
 
 Path = tuple["Certificate", ...]
 
@@ -48,16 +47,16 @@ class Case:
         chain = evidence.chain
         if not chain:
             raise error("NO_CERTIFICATE")
-        if len(chain) > MAX_CERTIFICATES or sum(map(len, chain)) > MAX_BYTES:
+        if (size := sum(map(len, chain))) > MAX_BYTES:
             raise error(
-                "BAD_CERTIFICATE",
-                f"chain of {len(chain)} certificates and {sum(map(len, chain))} bytes, "
-                f"at most {MAX_CERTIFICATES} and {MAX_BYTES} are looked at",
+                "CHAIN_TOO_LONG", f"{len(chain)} certificates of {size} bytes, at most {MAX_BYTES} are looked at"
             )
         self.role = evidence.role
+        self.moment = evidence.when  # for OpenSSL, which has a clock of its own
         self.when = evidence.moment()
         self.host = _host(evidence)
         self.store = store
+        self.unreadable: list[str] = []  # what was passed over, for a refusal
         self.strength = strength
         self.signatures = strength.signatures
         self.question: Question = (tuple(chain), self.host, self.role, strength)
@@ -69,10 +68,18 @@ class Case:
 
     @cached_property
     def others(self) -> tuple[Certificate, ...]:
-        """What it sent beside it. A certificate sent twice, or the leaf again, is of no use to any path."""
+        """What it sent beside it. A certificate sent twice, or the leaf again, is of no use to any path.
+
+        One that cannot be read is passed over: perhaps it is not needed.
+        """
         own, *rest = self.question[0]
-        ders = dict.fromkeys(der for der in rest if der != own)
-        return tuple(self._load(der, f"certificate {number} of the chain") for number, der in enumerate(ders, 2))
+        readable = []
+        for number, der in enumerate(rest, 2):
+            try:
+                readable.append(self._load(der, f"certificate {number} of the chain"))
+            except CertificateError as failure:
+                self.unreadable.append(failure.detail)
+        return tuple({certificate.der: certificate for certificate in readable if certificate.der != own}.values())
 
     def _load(self, der: bytes, what: str) -> Certificate:
         return self.store.get(der) or load_untrusted(der, what)
@@ -84,6 +91,10 @@ class Case:
     def find(self, der: bytes) -> Certificate | None:
         """The certificate with these bytes, from the store or as sent."""
         return self.store.get(der) or self._known.get(der)
+
+    def is_anchor(self, certificate: Certificate) -> bool:
+        """True for a trust anchor of such peers."""
+        return self.store.trusts(certificate, self.role)
 
     def label(self, certificate: Certificate, place: Place) -> str:
         """The certificate as a message names it: ``intermediate CN=Some CA``."""

@@ -1,93 +1,184 @@
-"""One certificate, as two libraries see it: both must be able to read it, or it is refused.
+"""One certificate, as two readers see it: both must be able to read it, or it is refused.
 
-``cryptography`` parses strictly and gives the values that our own checks look at; OpenSSL's object is what
-paths are verified with.
+OpenSSL's object is what paths are verified with. Our own reader gives the values that our own checks look at, each
+when it is first asked for: so what is odd in a part that nobody judges harms nobody. Names are compared as DER.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from OpenSSL import crypto
 
 from ssa.errors import error, printable
+from ssa.trust import der, distinguished, signature
+from ssa.trust.extensions import NUMBERS
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-Extension = TypeVar("Extension", bound=x509.ExtensionType)
+    from ssa.trust.extensions import Extension as AnyExtension
+
+Extension = TypeVar("Extension", bound="AnyExtension")
+
+_VERSION, _EXTENSIONS = 0xA0, 0xA3  # explicit tags [0] and [3] of a TBSCertificate
+_NO_NAME = b"0\x00"
+V3 = 3
 
 
 class Certificate:
-    """A certificate and its parts, each parsed when it is first asked for.
+    """A certificate and its parts (RFC 5280, section 4.1).
 
     Attributes:
         der: its bytes.
-        parsed: the ``cryptography`` object.
         native: the OpenSSL object.
+        version: 1 to 3.
+        serial: its number, which may be none that the RFC allows.
+        subject, issuer: the names, DER: names are compared as bytes.
+        spki: the public key, DER, to tell two keys apart.
 
     Raises:
-        ValueError: one of the libraries cannot read it.
+        ValueError: one of the readers cannot read it.
     """
 
-    def __init__(self, der: bytes) -> None:
-        self.der = der
-        self.parsed = x509.load_der_x509_certificate(der)
+    def __init__(self, data: bytes) -> None:
+        self.der = data
+        tbs, algorithm, signature_ = _parts_untrusted(data, 3)
+        self._algorithm = algorithm.whole
+        self._read: dict[type[AnyExtension], AnyExtension | None] = {}
+        der.body_untrusted(signature_, der.BIT_STRING)
+        parts = der.elements_untrusted(der.body_untrusted(tbs, der.SEQUENCE))
+        self.version = _version_untrusted(parts.pop(0).body) if parts and parts[0].tag == _VERSION else 1
+        serial, inner, issuer, validity, subject, key, *more = _at_least_untrusted(parts, 6)
+        self._algorithms_agree = inner.whole == algorithm.whole
+        self._validity = validity.whole
+        self.serial = der.integer_untrusted(der.body_untrusted(serial, der.INTEGER))
+        self.issuer, self.subject, self.spki = (_sequence_untrusted(part) for part in (issuer, subject, key))
+        self._extension_list = next((part.body for part in more if part.tag == _EXTENSIONS), b"")
         try:
-            self.native = crypto.load_certificate(crypto.FILETYPE_ASN1, der)
+            self.native = crypto.load_certificate(crypto.FILETYPE_ASN1, data)
         except crypto.Error as failure:
             raise ValueError("OpenSSL cannot read it") from failure
 
-    @cached_property
-    def subject(self) -> bytes:
-        """The subject's name, DER: names are compared as bytes."""
-        return self.parsed.subject.public_bytes()
+    @property
+    def is_nameless(self) -> bool:
+        """True where its subject is empty, which a CA's must not be (RFC 5280, section 4.1.2.6)."""
+        return self.subject == _NO_NAME
 
-    @cached_property
-    def issuer(self) -> bytes:
-        """The issuer's name, DER."""
-        return self.parsed.issuer.public_bytes()
+    @property
+    def key_algorithm(self) -> bytes:
+        """The AlgorithmIdentifier of the public key, DER. Raises ValueError."""
+        return der.sequence_untrusted(self.spki)[0].whole
+
+    @property
+    def has_pss_key(self) -> bool:
+        """True for a key that is for RSASSA-PSS only (RFC 4055, section 1.2). Raises ValueError."""
+        return der.oid_untrusted(der.sequence_untrusted(self.key_algorithm)[0].body) == signature.PSS
 
     @cached_property
     def key(self) -> CertificatePublicKeyTypes:
-        """The public key. Raises ValueError, or UnsupportedAlgorithm."""
-        return self.parsed.public_key()
+        """The public key. Raises `ssa.CertificateError` WEAK_KEY where it is of a kind that nobody here knows."""
+        try:
+            return cast("CertificatePublicKeyTypes", load_der_public_key(self.spki))
+        except (ValueError, UnsupportedAlgorithm) as failure:
+            raise error("WEAK_KEY", f"{self.name}: its key is of no known kind ({failure})") from failure
 
     @cached_property
-    def spki(self) -> bytes:
-        """The public key, DER, to tell two keys apart."""
-        return self.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    def valid(self) -> tuple[datetime, datetime]:
+        """The first and the last moment at which it is valid, in UTC. Raises `ssa.CertificateError`."""
+        try:
+            first, last = _parts_untrusted(self._validity, 2)
+            return der.time_untrusted(first), der.time_untrusted(last)
+        except ValueError as failure:
+            raise error("BAD_CERTIFICATE", f"{self.name}: its period of validity: {failure}") from failure
 
     @cached_property
-    def _extensions(self) -> x509.Extensions:
-        return self.parsed.extensions
+    def algorithm(self) -> signature.Algorithm:
+        """How it is signed. Raises `ssa.CertificateError`."""
+        try:
+            return signature.algorithm_untrusted(self._algorithm)
+        except ValueError as failure:
+            raise error("BAD_CERTIFICATE", f"{self.name}: its signature's algorithm: {failure}") from failure
+
+    def is_signed_by(self, issuer: Certificate) -> bool:
+        """True where the signature is right. Raises `ssa.CertificateError` for what cannot be read of either."""
+        tbs, _, found = _parts_untrusted(self.der, 3)
+        if not self._algorithms_agree or found.body[:1] != b"\x00":
+            return False
+        return signature.right(issuer.key, self.algorithm, found.body[1:], tbs.whole)
+
+    @cached_property
+    def _extensions(self) -> dict[str, bytes]:
+        """The values by the extensions' numbers. Raises ValueError; RFC 5280, section 4.2: none comes twice."""
+        listed = der.sequence_untrusted(self._extension_list) if self._extension_list else []
+        found: dict[str, bytes] = {}
+        for extension in listed:
+            oid, *rest = _at_least_untrusted(der.elements_untrusted(extension.body), 2)
+            number = der.oid_untrusted(der.body_untrusted(oid, der.OID))
+            if number in found:
+                raise ValueError(f"extension {number} is there twice")
+            found[number] = der.body_untrusted(rest[-1], der.OCTET_STRING)
+        return found
 
     def extension_untrusted(self, kind: type[Extension]) -> Extension | None:
-        """An extension's value, or None. A certificate with a malformed or duplicate one is refused."""
+        """An extension's value, or None. Raises `ssa.CertificateError` where it is malformed, or one is there twice."""
+        if kind in self._read:
+            return cast("Extension | None", self._read[kind])
         try:
-            return self._extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            return None
+            value = self._extensions.get(NUMBERS[kind])
+            found = None if value is None else kind.read_untrusted(value)
+            self._read[kind] = found
+            return found  # noqa: TRY300 - what may fail is above
         except Exception as failure:  # what a parser of outside bytes may raise is open-ended; any is a refusal
-            raise error("BAD_CERTIFICATE", f"{self.name}: its extensions are malformed: {failure}") from failure
+            raise error(
+                "BAD_CERTIFICATE", f"{self.name}: its extensions are malformed: {kind.__name__}: {failure}"
+            ) from failure
 
     @cached_property
     def name(self) -> str:
         """The subject (RFC 4514) for messages, or the serial number where the subject is empty."""
-        return printable(self.parsed.subject.rfc4514_string()) or f"serial {self.parsed.serial_number:x}"
+        return printable(distinguished.text(self.subject)) or f"serial {self.serial:x}"
 
     @cached_property
     def issuer_name(self) -> str:
         """The issuer (RFC 4514) for messages."""
-        return printable(self.parsed.issuer.rfc4514_string()) or "(empty)"
+        return printable(distinguished.text(self.issuer)) or "(empty)"
 
 
-def load_untrusted(der: bytes, what: str) -> Certificate:
+def _parts_untrusted(data: bytes, number: int) -> list[der.Element]:
+    """The elements of a SEQUENCE of so many."""
+    parts = der.sequence_untrusted(data)
+    if len(parts) != number:
+        raise ValueError(f"{len(parts)} parts, expected {number}")
+    return parts
+
+
+def _at_least_untrusted(parts: list[der.Element], number: int) -> list[der.Element]:
+    if len(parts) < number:
+        raise ValueError(f"{len(parts)} parts, expected {number}")
+    return parts
+
+
+def _sequence_untrusted(part: der.Element) -> bytes:
+    der.body_untrusted(part, der.SEQUENCE)
+    return part.whole
+
+
+def _version_untrusted(body: bytes) -> int:
+    version = der.integer_untrusted(der.one_untrusted(body, der.INTEGER)) + 1
+    if not 1 <= version <= V3:
+        raise ValueError(f"version {version}")
+    return version
+
+
+def load_untrusted(data: bytes, what: str) -> Certificate:
     """Parse what a peer sent; ``what`` names it in the refusal, which is the only exception."""
     try:
-        return Certificate(der)
+        return Certificate(data)
     except Exception as failure:
         raise error("BAD_CERTIFICATE", f"{what} cannot be read: {printable(str(failure))}") from failure

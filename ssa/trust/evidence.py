@@ -69,6 +69,7 @@ class Strength:
     Attributes:
         min_rsa_bits: the least size of an RSA modulus, in bits.
         signature_algorithms: SignatureScheme names of RFC 8446, section 4.2.3 (see `SCHEMES`).
+        verify_depth: how many intermediates may stand between the peer's certificate and the trust anchor.
         strict: whether RFC 5280's rules for certificates that hardly anyone checks count too
             (X509_V_FLAG_X509_STRICT of openssl-verify(1)).
 
@@ -78,6 +79,7 @@ class Strength:
 
     min_rsa_bits: int
     signature_algorithms: tuple[str, ...]
+    verify_depth: int = 100
     strict: bool = False
 
     def __post_init__(self) -> None:

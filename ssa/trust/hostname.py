@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-
 from ssa.errors import error, printable
 from ssa.names import is_dns_name
+from ssa.trust.extensions import AlternativeNames
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from ssa.names import Host
     from ssa.trust.case import Case
     from ssa.trust.certificate import Certificate
@@ -35,14 +36,13 @@ def matches(pattern: str, name: str) -> bool:
 
 def check(case: Case, certificate: Certificate) -> str:
     """Hold the leaf's names against the host. Returns the entry that matched; raises HOSTNAME_MISMATCH."""
-    names = certificate.extension_untrusted(x509.SubjectAlternativeName)
+    names = certificate.extension_untrusted(AlternativeNames)
     if names is None:
         raise error(
             "HOSTNAME_MISMATCH",
             f"leaf {certificate.name} has no subjectAltName; its CN is not used (RFC 9525), expected {case.host}",
         )
-    dns = names.get_values_for_type(x509.DNSName)
-    addresses = names.get_values_for_type(x509.IPAddress)
+    dns, addresses, _ = names
     found = _match_address(case.host, addresses) if not isinstance(case.host, str) else _match_dns(case.host, dns)
     if found is None:
         presented = _list([f"DNS {name}" for name in dns] + [f"IP {address}" for address in addresses])
@@ -50,11 +50,11 @@ def check(case: Case, certificate: Certificate) -> str:
     return found
 
 
-def _match_dns(host: str, names: list[str]) -> str | None:
+def _match_dns(host: str, names: tuple[str, ...]) -> str | None:
     return next((f"DNS {printable(name)}" for name in names if matches(name, host)), None)
 
 
-def _match_address(host: Host | None, addresses: list[x509.general_name._IPAddressTypes]) -> str | None:
+def _match_address(host: Host | None, addresses: tuple[IPv4Address | IPv6Address, ...]) -> str | None:
     return f"IP {host}" if host is not None and host in addresses else None
 
 

@@ -32,6 +32,7 @@ from OpenSSL import crypto
 
 from ssa.errors import CertificateError, error
 from ssa.trust.case import Place
+from ssa.trust.extensions import NUMBERS
 from ssa.trust.profile import CHECKS
 from ssa.trust.store import native_store, verify
 
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
     from ssa.trust.case import Case, Path
     from ssa.trust.certificate import Certificate
 
-MAX_DEPTH = 10  # certificates in a path, with leaf and anchor
 MAX_PATHS = 32  # exact chains given to OpenSSL for one judgement
 MAX_SIGNATURES = 200  # verified by ourselves for one judgement
 MAX_STEPS = 2000  # of the walk
+
+_ENDS = 2  # certificates in a path that are no intermediates
 
 _lib = _openssl.lib
 # What OpenSSL's refusals are in our terms (X509_V_ERR_*, openssl-verify(1)). The numbers are those that the binding
@@ -74,7 +76,6 @@ REASONS: dict[int, str] = {
     _lib.X509_V_ERR_INVALID_PURPOSE: "WRONG_PURPOSE",
     _lib.X509_V_ERR_KEYUSAGE_NO_DIGITAL_SIGNATURE: "WRONG_PURPOSE",
     _lib.X509_V_ERR_PATH_LENGTH_EXCEEDED: "PATH_LENGTH",
-    _lib.X509_V_ERR_CERT_CHAIN_TOO_LONG: "PATH_LENGTH",
     _lib.X509_V_ERR_PERMITTED_VIOLATION: "NAME_CONSTRAINT",
     _lib.X509_V_ERR_EXCLUDED_VIOLATION: "NAME_CONSTRAINT",
     _lib.X509_V_ERR_SUBTREE_MINMAX: "NAME_CONSTRAINT",
@@ -106,7 +107,7 @@ def candidates(case: Case) -> Iterator[Path | CertificateError]:
 def _built(case: Case) -> Path:
     """The path that OpenSSL builds by itself."""
     try:
-        chain = case.store.verify(case.role, case.leaf, case.others, case.when, strict=case.strength.strict)
+        chain = case.store.verify(case.role, case.leaf, case.others, case.moment, strict=case.strength.strict)
     except crypto.X509StoreContextError as refusal:
         raise _translated(case, refusal) from None
     return _path(case, chain)
@@ -114,9 +115,9 @@ def _built(case: Case) -> Path:
 
 def _judged(case: Case, path: Path) -> Path | CertificateError:
     """OpenSSL's word on exactly this path."""
-    store = native_store(path[-1:], case.role, strict=case.strength.strict)
+    store = native_store(path[-1:], case.role, case.moment, strict=case.strength.strict)
     try:
-        return _path(case, verify(store, path[0], path[1:-1], case.when))
+        return _path(case, verify(store, path[0], path[1:-1]))
     except crypto.X509StoreContextError as refusal:
         return _translated(case, refusal)
     except CertificateError as refusal:
@@ -127,10 +128,10 @@ def _path(case: Case, chain: list[crypto.X509]) -> Path:
     """OpenSSL's chain in our own values; what it must be is checked, not assumed."""
     found = [case.find(crypto.dump_certificate(crypto.FILETYPE_ASN1, native)) for native in chain]
     path = tuple(certificate for certificate in found if certificate is not None)
-    if len(path) != len(found) or not path or path[0].der != case.leaf.der or path[-1] not in case.store:
+    if len(path) != len(found) or not path or path[0].der != case.leaf.der or not case.is_anchor(path[-1]):
         raise error("BAD_CERTIFICATE", "the path is not made of the peer's certificates and a trust anchor")
-    if len(path) > MAX_DEPTH:
-        raise error("PATH_LENGTH", f"path of {len(path)} certificates, at most {MAX_DEPTH} are allowed")
+    if len(path) - _ENDS > case.strength.verify_depth:
+        raise _too_long(case)
     return path
 
 
@@ -140,13 +141,16 @@ def _path(case: Case, chain: list[crypto.X509]) -> Path:
 def _translated(case: Case, refusal: crypto.X509StoreContextError) -> CertificateError:
     """OpenSSL's refusal as ours: the reason, the certificate, and what is wrong with it."""
     code, depth, text = refusal.errors
+    if code == _lib.X509_V_ERR_CERT_CHAIN_TOO_LONG:
+        # It takes the first issuer that fits, and can walk in circles: the search says whether there is a path.
+        return _error("UNKNOWN_CA", f"OpenSSL found no end at depth {depth} among {len(case.others) + 1} certificates")
     reason = REASONS.get(code, "BAD_CERTIFICATE")
     certificate = _blamed(case, refusal)
     if certificate is None:
         return _error(reason, f"{text} (at depth {depth})")
-    place = case.place(certificate, last=certificate in case.store)
-    own = _fault(case, certificate, place)
-    if own is not None and own.reason == reason:
+    place = case.place(certificate, last=case.is_anchor(certificate))
+    own = _fault(case, certificate, place) or _illegible(certificate)
+    if own is not None and reason in (own.reason, "UNKNOWN_CA"):
         return own  # ours says what was found and what was expected
     label = case.label(certificate, place)
     if reason == "UNKNOWN_CA":
@@ -157,11 +161,29 @@ def _translated(case: Case, refusal: crypto.X509StoreContextError) -> Certificat
     return _error(reason, f"{label}: {text}{strictly}")
 
 
+def _illegible(certificate: Certificate) -> CertificateError | None:
+    """Why OpenSSL, which reads all extensions that it knows at once, finds no issuer for a certificate."""
+    try:
+        for kind in NUMBERS:
+            certificate.extension_untrusted(kind)
+    except CertificateError as refusal:
+        return refusal
+    return None
+
+
 def _blamed(case: Case, refusal: crypto.X509StoreContextError) -> Certificate | None:
     try:
         return case.find(crypto.dump_certificate(crypto.FILETYPE_ASN1, refusal.certificate))
     except crypto.Error:  # OpenSSL blames none for a broken policy
         return None
+
+
+def _too_long(case: Case) -> CertificateError:
+    most = case.strength.verify_depth
+    return _error(
+        "CHAIN_TOO_LONG",
+        f"more than {most} intermediates between {case.leaf.name} and its trust anchor, verify_depth is {most}",
+    )
 
 
 def _error(reason: str, detail: str) -> CertificateError:
@@ -176,7 +198,7 @@ def _search(case: Case) -> Iterator[Path | CertificateError]:
     if (fault := _fault(case, case.leaf, Place.LEAF)) is not None:
         yield fault  # in every path
         return
-    if case.leaf in case.store:
+    if case.is_anchor(case.leaf):
         yield (case.leaf,)
     faults: list[CertificateError] = []
     issuers = _issuers(case, faults)
@@ -187,7 +209,6 @@ def _search(case: Case) -> Iterator[Path | CertificateError]:
 def _fault(case: Case, certificate: Certificate, place: Place) -> CertificateError | None:
     """Why no path can have it there; a certificate that cannot even be looked at is one such."""
     try:
-        _ = certificate.subject, certificate.issuer, certificate.spki
         for check in CHECKS.values():
             check(case, certificate, place)
     except CertificateError as refusal:
@@ -203,7 +224,7 @@ def _issuers(case: Case, faults: list[CertificateError]) -> dict[bytes, list[Cer
     Certificates are visited from the anchors down, nearest first.
     """
     children = _children(case)
-    anchors = [anchor for name in children for anchor in case.store.named(name)]
+    anchors = [anchor for name in children for anchor in case.store.named(name, case.role)]
     queue = deque(anchor for anchor in anchors if _fine(case, anchor, Place.ANCHOR, faults))
     seen = {anchor.der for anchor in anchors}
     issuers: dict[bytes, list[Certificate]] = defaultdict(list)
@@ -233,7 +254,7 @@ def _children(case: Case) -> dict[bytes, list[Certificate]]:
     """The leaf and those sent certificates that stand above it by name, by their issuer's name."""
     by_subject: dict[bytes, list[Certificate]] = defaultdict(list)
     for certificate in case.others:
-        if certificate not in case.store and _named(certificate):  # an anchor needs no issuer
+        if not case.is_anchor(certificate):  # an anchor needs no issuer
             by_subject[certificate.subject].append(certificate)
     children: dict[bytes, list[Certificate]] = {}
     queue = deque([case.leaf])
@@ -244,14 +265,6 @@ def _children(case: Case) -> dict[bytes, list[Certificate]]:
             queue.extend(by_subject[certificate.issuer])
         children[certificate.issuer].append(certificate)
     return children
-
-
-def _named(certificate: Certificate) -> bool:
-    try:
-        _ = certificate.subject, certificate.issuer
-    except ValueError:
-        return False
-    return True
 
 
 class _Signatures:
@@ -271,22 +284,24 @@ class _Signatures:
 
 def _signed(issuer: Certificate, child: Certificate) -> bool:
     try:
-        child.parsed.verify_directly_issued_by(issuer.parsed)
+        return child.is_signed_by(issuer)
     except Exception:  # noqa: BLE001  # a wrong signature, or one the library cannot read: no edge either way
         return False
-    return True
 
 
-def _walk(case: Case, issuers: dict[bytes, list[Certificate]]) -> Iterator[Path]:
-    """Every way up from the leaf, without going through one CA (name and key) twice."""
+def _walk(case: Case, issuers: dict[bytes, list[Certificate]]) -> Iterator[Path | CertificateError]:
+    """Every way up from the leaf, without going through one CA (name and key) twice; and that one is too long."""
     stack: list[Path] = [(case.leaf,)]
+    longest = case.strength.verify_depth + _ENDS
     for _ in range(MAX_STEPS):
         if not stack:
             return
         path = stack.pop()
-        if len(path) > 1 and path[-1] in case.store:
+        if len(path) > 1 and case.is_anchor(path[-1]):
             yield path
-        elif len(path) < MAX_DEPTH:
+        elif len(path) >= longest:
+            yield _too_long(case)
+        else:
             passed = {(certificate.subject, certificate.spki) for certificate in path[1:]}
             above = issuers.get(path[-1].der, ())
             # Nearest to an anchor first, so last onto the stack.

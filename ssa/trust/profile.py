@@ -11,16 +11,15 @@ leave a certificate out of every path.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ssa.errors import error
 from ssa.trust import strength, strict
 from ssa.trust.case import Place
+from ssa.trust.certificate import V3
+from ssa.trust.extensions import BasicConstraints, Block, ExtendedKeyUsage, KeyUsage, NameConstraints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,37 +29,38 @@ if TYPE_CHECKING:
     from ssa.trust.certificate import Certificate
     from ssa.trust.evidence import Role
 
-_PURPOSES: dict[Role, x509.ObjectIdentifier] = {
-    "server": ExtendedKeyUsageOID.SERVER_AUTH,
-    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
-}
+_PURPOSES: dict[Role, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
 
 
 def validity(case: Case, certificate: Certificate, place: Place) -> None:
     """RFC 5280, section 4.1.2.5: both ends are part of the period."""
-    parsed = certificate.parsed
-    if case.when < parsed.not_valid_before_utc:
+    first, last = certificate.valid
+    if case.when < first:
         raise error(
             "CERTIFICATE_NOT_YET_VALID",
-            f"{case.label(certificate, place)} is valid from {parsed.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ}, "
+            f"{case.label(certificate, place)} is valid from {first:%Y-%m-%dT%H:%M:%SZ}, "
             f"it is {case.when:%Y-%m-%dT%H:%M:%SZ}",
         )
-    if case.when > parsed.not_valid_after_utc:
+    if case.when > last:
         raise error(
             "CERTIFICATE_EXPIRED",
-            f"{case.label(certificate, place)} was valid until {parsed.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}, "
+            f"{case.label(certificate, place)} was valid until {last:%Y-%m-%dT%H:%M:%SZ}, "
             f"it is {case.when:%Y-%m-%dT%H:%M:%SZ}",
         )
 
 
 def authority(case: Case, certificate: Certificate, place: Place) -> None:
-    """RFC 5280, section 6.1.4 (k) and (n), for intermediates. An anchor may be a v1 root: OpenSSL knows those rules."""
-    if place is not Place.INTERMEDIATE:
+    """RFC 5280, sections 4.1.2.6 and 6.1.4 (k) and (n). An anchor may be a v1 root: OpenSSL knows those rules."""
+    if place is Place.LEAF:
         return
-    basic = certificate.extension_untrusted(x509.BasicConstraints)
-    if certificate.parsed.version is not x509.Version.v3 or basic is None or not basic.ca:
+    if certificate.is_nameless:
+        raise error("NOT_A_CA", f"{case.label(certificate, place)}: its subject is empty, and a CA has a name")
+    if place is Place.ANCHOR:
+        return
+    basic = certificate.extension_untrusted(BasicConstraints)
+    if certificate.version != V3 or basic is None or not basic.ca:
         raise error("NOT_A_CA", f"{case.label(certificate, place)}: its basicConstraints do not make it a CA")
-    usage = certificate.extension_untrusted(x509.KeyUsage)
+    usage = certificate.extension_untrusted(KeyUsage)
     if usage is not None and not usage.key_cert_sign:
         raise error("NOT_A_CA", f"{case.label(certificate, place)}: its keyUsage does not allow keyCertSign")
 
@@ -72,19 +72,18 @@ def purpose(case: Case, certificate: Certificate, place: Place) -> None:
     recipe says keyEncipherment only), for no other key: all our key exchanges are signed.
     """
     wanted = _PURPOSES[case.role]
-    extended = certificate.extension_untrusted(x509.ExtendedKeyUsage)
-    if extended is not None and wanted not in extended:
-        found = ", ".join(oid.dotted_string for oid in list(extended)[:8])
+    extended = certificate.extension_untrusted(ExtendedKeyUsage)
+    if extended is not None and wanted not in extended.purposes:
+        found = ", ".join(extended.purposes[:8])
         raise error(
-            "WRONG_PURPOSE",
-            f"{case.label(certificate, place)}: its extendedKeyUsage is {found}, expected {wanted.dotted_string}",
+            "WRONG_PURPOSE", f"{case.label(certificate, place)}: its extendedKeyUsage is {found}, expected {wanted}"
         )
     if place is Place.LEAF and not _may_sign(case, certificate):
         raise error("WRONG_PURPOSE", f"{case.label(certificate, place)}: its keyUsage does not allow digitalSignature")
 
 
 def _may_sign(case: Case, certificate: Certificate) -> bool:
-    usage = certificate.extension_untrusted(x509.KeyUsage)
+    usage = certificate.extension_untrusted(KeyUsage)
     if usage is None or usage.digital_signature:
         return True
     legacy = case.role == "server" and isinstance(certificate.key, rsa.RSAPublicKey)
@@ -95,20 +94,19 @@ def constraints(case: Case, certificate: Certificate, place: Place) -> None:
     """RFC 5280, section 4.2.1.10, for the name that was asked for; OpenSSL does it for the names presented."""
     if place is Place.LEAF or case.host is None:
         return
-    limits = certificate.extension_untrusted(x509.NameConstraints)
+    limits = certificate.extension_untrusted(NameConstraints)
     if limits is None:
         return
-    permitted = [answer for name in limits.permitted_subtrees or () if (answer := _within(case.host, name)) is not None]
-    if any(_within(case.host, name) for name in limits.excluded_subtrees or ()) or (permitted and not any(permitted)):
+    permitted = [answer for name in limits.permitted if (answer := _within(case.host, name)) is not None]
+    if any(_within(case.host, name) for name in limits.excluded) or (permitted and not any(permitted)):
         raise error("NAME_CONSTRAINT", f"{case.label(certificate, place)} may not issue certificates for {case.host}")
 
 
-def _within(host: Host, subtree: x509.GeneralName) -> bool | None:
-    """Whether the host is in the subtree; None where the subtree is about another form of name."""
-    base = subtree.value
+def _within(host: Host, subtree: str | Block) -> bool | None:
+    """True where the host is in the subtree; None where the subtree is about another form of name."""
     if isinstance(host, str):
-        return _below(host, base.lower()) if isinstance(subtree, x509.DNSName) else None
-    return host in base if isinstance(base, (IPv4Network, IPv6Network)) else None
+        return _below(host, subtree.lower()) if isinstance(subtree, str) else None
+    return host in subtree if isinstance(subtree, Block) else None
 
 
 def _below(name: str, base: str) -> bool:

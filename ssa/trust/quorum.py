@@ -26,7 +26,7 @@ _VAGUE = frozenset({"UNKNOWN_CA", "SELF_SIGNED_CERTIFICATE"})
 
 def _path(case: Case, path: Path) -> str:
     """Every path here is one that OpenSSL accepted; this is the independent look at its two ends."""
-    if path[0].der != case.leaf.der or path[-1] not in case.store:
+    if path[0].der != case.leaf.der or not case.is_anchor(path[-1]):
         raise error("UNKNOWN_CA", f"{path[-1].name} is no trust anchor")
     return f"{len(path)} certificate{'s' if len(path) > 1 else ''}, anchor {path[-1].name}"
 
@@ -37,7 +37,7 @@ def _name(case: Case, _path: Path) -> str:
 
 def _validity(case: Case, path: Path) -> str:
     _each("validity", case, path)
-    return f"until {min(certificate.parsed.not_valid_after_utc for certificate in path):%Y-%m-%dT%H:%M:%SZ}"
+    return f"until {min(certificate.valid[1] for certificate in path):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _authority(case: Case, path: Path) -> str:
@@ -109,7 +109,13 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
         raise
     except Exception as failure:  # fails closed
         raise error("BAD_CERTIFICATE", f"it could not be judged: {failure!r}") from failure
-    raise next((refusal for refusal in refusals if refusal.reason not in _VAGUE), refusals[0])
+    raise next((refusal for refusal in refusals if refusal.reason not in _VAGUE), None) or _vague(case, refusals[0])
+
+
+def _vague(case: Case, refusal: CertificateError) -> CertificateError:
+    """With what may be the reason that no path was found."""
+    notes = filter(None, (case.store.note(), *case.unreadable[:1]))
+    return cast("CertificateError", error(refusal.reason, "; ".join((refusal.detail, *notes)), refusal.alert))
 
 
 def unasked() -> Verified:

@@ -2,16 +2,18 @@
 
 Loading Debian's bundle takes tens of milliseconds and a judgement far less than one, so a store is loaded once
 and asked `is_stale` before use. This module reads files; nothing else in the package does.
+
+One bad certificate must not stop everything: what cannot be used is skipped, counted and named, and a refusal that it
+may have caused says so.
 """
 
 from __future__ import annotations
 
-import binascii
+import contextlib
+import errno
 import os
-import re
 import stat
 import threading
-import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
@@ -19,7 +21,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import crypto
 
+from ssa import pem
 from ssa.errors import printable
+from ssa.files import Trail, list_directory, read_regular, settled
+from ssa.trust import der
 from ssa.trust.certificate import Certificate
 
 if TYPE_CHECKING:
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 
     from ssa.names import Host
     from ssa.trust.evidence import Role, Strength, Verified
+
+_ffi, _lib = _openssl.ffi, _openssl.lib
 
 # Where distributions keep the system's anchors, the first that exists counts.
 SYSTEM_PATHS: tuple[str, ...] = (
@@ -43,22 +50,22 @@ SYSTEM_PATHS: tuple[str, ...] = (
 )
 
 _MAX_FILE = 16 << 20  # bytes: a bundle is 200 kB, so whatever is bigger is something else
+_MAX_FILES = 8192  # in a directory
+_MAX_ANCHORS = 8192
 _MAX_RECENT = 256  # intermediates kept parsed, and judgements kept
 _MAX_KEPT = 16 << 10  # bytes of certificates worth keeping: what is bigger is no usual chain
-# Base64 has no '-', so a block that was cut short does not swallow the one after it.
-_PEM = re.compile(rb"-----BEGIN (X509 )?CERTIFICATE-----([^-]*)-----END (?:X509 )?CERTIFICATE-----")
 
+ROLES: tuple[Role, ...] = ("server", "client")
 # What it takes for OpenSSL to check the purpose, which X509StoreContext alone does not.
 _PURPOSES: dict[Role, int] = {
-    "server": _openssl.lib.X509_PURPOSE_SSL_SERVER,
-    "client": _openssl.lib.X509_PURPOSE_SSL_CLIENT,
+    "server": _lib.X509_PURPOSE_SSL_SERVER,
+    "client": _lib.X509_PURPOSE_SSL_CLIENT,
 }
 # An intermediate or a leaf that the administrator put in the store is trusted, as curl does since 7.68. Certificate
 # policies are not processed, as curl does not: OpenSSL's POLICY_CHECK takes "no policy asked for" as "none will
 # do", and so refuses every chain of a CA that demands one.
 _FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
-Signature = tuple[int, ...]
 Question = tuple[tuple[bytes, ...], "Host | None", "Role", "Strength"]  # chain, host, role of the peer, policy
 
 Key = TypeVar("Key")
@@ -101,16 +108,40 @@ class Recent(Generic[Key, Value]):
                 del self._values[next(iter(self._values))]
 
 
-def native_store(anchors: Iterable[Certificate], role: Role, *, strict: bool = False) -> crypto.X509Store:
-    """OpenSSL's store of these anchors, which judges peers of this role."""
+class Anchor(NamedTuple):
+    """A trust anchor, and the roles of the peers that it is trusted for."""
+
+    certificate: Certificate
+    roles: tuple[Role, ...] = ROLES
+
+
+def native_store(
+    anchors: Iterable[Certificate], role: Role, when: datetime | None = None, *, strict: bool = False
+) -> crypto.X509Store:
+    """OpenSSL's store of these anchors, which judges peers of this role: now, or at another moment.
+
+    A store's time can be set once only: X509_VERIFY_PARAM_inherit(3) does not replace it.
+    """
     store: Any = crypto.X509Store()
     store.set_flags(_FLAGS | crypto.X509StoreFlags.X509_STRICT if strict else _FLAGS)
     native = store._store  # noqa: SLF001  # pyOpenSSL has no call of its own to set the purpose
-    if _openssl.lib.X509_STORE_set_purpose(native, _PURPOSES[role]) != 1:
+    if _lib.X509_STORE_set_purpose(native, _PURPOSES[role]) != 1 or _lib.X509_STORE_set1_param(native, _NO_CN) != 1:
         raise RuntimeError("OpenSSL cannot check the purpose of certificates")
+    if when is not None:
+        store.set_time(when)
     for anchor in anchors:
         store.add_cert(anchor.native)
     return cast("crypto.X509Store", store)
+
+
+def _never_the_subject() -> Any:
+    """What keeps OpenSSL from holding the subject's CN against name constraints: it is no name here (RFC 9525)."""
+    parameters = _ffi.gc(_lib.X509_VERIFY_PARAM_new(), _lib.X509_VERIFY_PARAM_free)
+    _lib.X509_VERIFY_PARAM_set_hostflags(parameters, _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
+    return parameters
+
+
+_NO_CN = _never_the_subject()
 
 
 class TrustStore:
@@ -119,67 +150,88 @@ class TrustStore:
     Attributes:
         source: where they came from, for messages.
         skipped: a line for each certificate or file that could not be used; trust is then only narrower.
+        trail: how its files were found; none where it came from no file.
     """
 
     def __init__(
-        self, anchors: Iterable[Certificate], source: str, signatures: dict[Path, Signature], skipped: tuple[str, ...]
+        self,
+        anchors: Iterable[Certificate | Anchor],
+        source: str,
+        trail: Trail | None = None,
+        skipped: tuple[str, ...] = (),
     ) -> None:
-        self._by_der = {anchor.der: anchor for anchor in anchors}
-        self._by_subject: dict[bytes, list[Certificate]] = defaultdict(list)
+        found = [anchor if isinstance(anchor, Anchor) else Anchor(anchor) for anchor in anchors]
+        self._by_der = {anchor.certificate.der: anchor for anchor in found}
+        self._by_subject: dict[bytes, list[Anchor]] = defaultdict(list)
         for anchor in self._by_der.values():
-            self._by_subject[anchor.subject].append(anchor)
-        self._native = {role: native_store(self._by_der.values(), role) for role in _PURPOSES}
-        self._strict: dict[Role, crypto.X509Store] = {}  # made when they are first asked for
-        self._signatures = signatures
-        self._lock = threading.Lock()
+            self._by_subject[anchor.certificate.subject].append(anchor)
+        self._native = {(role, False): native_store(self._trusted(role), role) for role in ROLES}
         self._intermediates: Recent[bytes, Certificate] = Recent(_MAX_RECENT)
         self._judgements: Recent[Question, Judgement] = Recent(_MAX_RECENT)
         self.source = source
+        self.trail = trail
         self.skipped = skipped
 
+    def _trusted(self, role: Role) -> list[Certificate]:
+        return [anchor.certificate for anchor in self._by_der.values() if role in anchor.roles]
+
     @classmethod
-    def load(cls, source: str | os.PathLike[str]) -> TrustStore:
-        """Read the trust anchors.
+    def load(cls, source: str | os.PathLike[str], avoid: str = "") -> TrustStore:
+        """Read the trust anchors. It may wait for a file system: call it in a thread.
 
         Args:
             source: ``system`` for the anchors of the distribution; or a file, PEM (anything between the blocks is
                 ignored) or DER; or a directory of such files, hashed (``openssl rehash``) or not.
+            avoid: a mount point below which nothing is looked at.
 
         Raises:
-            OSError: there is no such file, or it cannot be read.
+            OSError: there is no such file, or it cannot be read, or it lies below `avoid`.
             ValueError: there is no usable certificate in it.
         """
         path = _system() if source == "system" else Path(source)
-        signatures: dict[Path, Signature] = {}
-        skipped: list[str] = []
-        ders = list(dict.fromkeys(_read(path, signatures, skipped)))
-        anchors = list(_parse(ders, skipped))
+        with _named(path):
+            (anchors, skipped), trail = settled(lambda trail: _load(path, trail), avoid)
         if not anchors:
             raise ValueError(f"trust store {path}: {skipped[0] if skipped else 'no certificate in it'}")
-        return cls(anchors, str(path), signatures, tuple(skipped))
+        return cls(anchors, str(path), trail, tuple(skipped))
 
     @classmethod
-    def of_pem_untrusted(cls, pem: bytes, source: str) -> TrustStore:
+    def of_pem_untrusted(cls, text: bytes, source: str) -> TrustStore:
         """The certificates of a text as trust anchors. Raises ValueError where there is none that can be used."""
         skipped: list[str] = []
-        anchors = list(_parse(dict.fromkeys(_certificates(pem, Path(source), skipped)), skipped))
+        anchors = list(_parse(_certificates(text, source, skipped), skipped))
         if not anchors:
             raise ValueError(skipped[0] if skipped else f"{source}: no certificate in it")
-        return cls(anchors, source, {}, tuple(skipped))
+        return cls(anchors, source, None, tuple(skipped))
+
+    @property
+    def is_local(self) -> bool:
+        """True where `is_stale` does not wait for any network or other process."""
+        return self.trail is None or self.trail.is_local
 
     def is_stale(self) -> bool:
-        """Whether a file of it was changed, replaced or removed, or one came to its directory, since it was read."""
-        return any(_signature_of(path) != signature for path, signature in self._signatures.items())
+        """True where a file of it was changed, replaced or removed, or one came to its directory, since it was read."""
+        return self.trail is not None and self.trail.changed()
 
     def __len__(self) -> int:
         return len(self._by_der)
 
-    def __contains__(self, certificate: Certificate) -> bool:
-        return certificate.der in self._by_der
+    def trusts(self, certificate: Certificate, role: Role) -> bool:
+        """True for a trust anchor of peers of this role."""
+        anchor = self._by_der.get(certificate.der)
+        return anchor is not None and role in anchor.roles
 
     def get(self, der: bytes) -> Certificate | None:
         """The certificate with these bytes, parsed already: an anchor, or an intermediate met before."""
-        return self._by_der.get(der) or self._intermediates.get(der)
+        anchor = self._by_der.get(der)
+        return anchor.certificate if anchor is not None else self._intermediates.get(der)
+
+    def note(self) -> str:
+        """What a refusal says of the anchors that are not there; nothing where there is nothing to say."""
+        if not self.skipped:
+            return ""
+        number = len(self.skipped)
+        return f"{number} anchor{'s were' if number > 1 else ' was'} skipped: {self.skipped[0]}"
 
     def recall(self, question: Question, when: datetime) -> Verified | None:
         """The judgement of the same question, if all certificates of its path are valid at that moment, too.
@@ -200,102 +252,140 @@ class TrustStore:
             return
         for certificate in path[1:-1]:
             self._intermediates.put(certificate.der, certificate)
-        start = max(certificate.parsed.not_valid_before_utc for certificate in path)
-        end = min(certificate.parsed.not_valid_after_utc for certificate in path)
+        start = max(certificate.valid[0] for certificate in path)
+        end = min(certificate.valid[1] for certificate in path)
         self._judgements.put(question, Judgement(verified, start, end))
 
-    def named(self, subject: bytes) -> list[Certificate]:
-        """The anchors with this subject (a name, DER)."""
-        return self._by_subject.get(subject, [])
+    def named(self, subject: bytes, role: Role) -> list[Certificate]:
+        """The anchors for this role with this subject (a name, DER)."""
+        return [anchor.certificate for anchor in self._by_subject.get(subject, ()) if role in anchor.roles]
 
     def verify(
-        self, role: Role, leaf: Certificate, others: Iterable[Certificate], when: datetime, *, strict: bool = False
+        self,
+        role: Role,
+        leaf: Certificate,
+        others: Iterable[Certificate],
+        when: datetime | None,
+        *,
+        strict: bool = False,
     ) -> list[crypto.X509]:
-        """OpenSSL's path from the leaf to an anchor. Raises `crypto.X509StoreContextError`."""
-        with self._lock:  # the store carries the time of the judgement
-            if strict and role not in self._strict:
-                self._strict[role] = native_store(self._by_der.values(), role, strict=True)
-            return verify((self._strict if strict else self._native)[role], leaf, others, when)
+        """OpenSSL's path from the leaf to an anchor, at a moment, or now. Raises `crypto.X509StoreContextError`."""
+        store = self._native.get((role, strict)) if when is None else None
+        if store is None:
+            store = native_store(self._trusted(role), role, when, strict=strict)
+            if when is None:
+                self._native[role, strict] = store
+        return verify(store, leaf, others)
 
 
-def verify(
-    store: crypto.X509Store, leaf: Certificate, others: Iterable[Certificate], when: datetime
-) -> list[crypto.X509]:
+def verify(store: crypto.X509Store, leaf: Certificate, others: Iterable[Certificate]) -> list[crypto.X509]:
     """Have OpenSSL build and verify a path. Raises `crypto.X509StoreContextError`."""
-    store.set_time(when)
     try:
         return crypto.X509StoreContext(store, leaf.native, [other.native for other in others]).get_verified_chain()
     finally:
         # What a refusal leaves in OpenSSL's queue of errors would be taken for one of the next connection's.
-        _openssl.lib.ERR_clear_error()
+        _lib.ERR_clear_error()
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
 
 
 def _system() -> Path:
     for name in SYSTEM_PATHS:
         if (path := Path(name)).exists():
             return path
-    raise FileNotFoundError(f"this system has no trust store: none of {', '.join(SYSTEM_PATHS)} exists")
+    raise FileNotFoundError(errno.ENOENT, f"this system has no trust store: none of {', '.join(SYSTEM_PATHS)} exists")
 
 
-def _read(path: Path, signatures: dict[Path, Signature], skipped: list[str]) -> Iterator[bytes]:
-    """The certificates of a file or directory, DER, not parsed."""
-    if not path.is_dir():
-        yield from _certificates(_read_file(path, signatures), path, skipped)
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Make an error of the file system name the trust store."""
+    try:
+        yield
+    except OSError as failure:
+        name = failure.filename or str(path)
+        raise type(failure)(failure.errno, f"trust store cannot be read: {failure.strerror}", name) from failure
+    except ValueError as failure:
+        raise ValueError(f"trust store {failure}") from failure
+
+
+class _Found(NamedTuple):
+    """A certificate as a file has it: what it is called in messages, its label there, and its DER."""
+
+    where: str
+    label: str
+    data: bytes
+
+
+def _load(path: Path, trail: Trail) -> tuple[list[Anchor], list[str]]:
+    skipped: list[str] = []
+    return list(_parse(_read(path, trail, skipped), skipped)), skipped
+
+
+def _read(path: Path, trail: Trail, skipped: list[str]) -> Iterator[_Found]:
+    """The certificates of a file or directory, not parsed."""
+    status = trail.follow(path, listed=True)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        data, _ = read_regular(path, trail, _MAX_FILE)
+        yield from _certificates(data, str(path), skipped)
         return
-    # Before the listing: what comes to the directory during it makes the store stale.
-    if (signature := _signature_of(path)) is not None:
-        signatures[path] = signature
-    for entry in sorted(path.iterdir()):
-        if not entry.is_file():
-            continue
+    for entry in list_directory(trail, _MAX_FILES):
         try:
-            data = _read_file(entry, signatures)
+            data, _ = read_regular(entry, trail, _MAX_FILE)
         except (OSError, ValueError) as failure:  # a key that is not ours to read, or a dangling link
-            skipped.append(str(failure))
+            if not os.path.isdir(entry):  # noqa: PTH112 - it was followed already
+                skipped.append(f"{entry}: {failure.strerror}" if isinstance(failure, OSError) else str(failure))
         else:
             yield from _certificates(data, entry, skipped)
 
 
-def _read_file(path: Path, signatures: dict[Path, Signature]) -> bytes:
-    try:
-        with path.open("rb") as file:
-            signatures[path] = _signature(os.fstat(file.fileno()))
-            data = file.read(_MAX_FILE + 1)
-    except OSError as failure:
-        raise type(failure)(failure.errno, f"trust store cannot be read: {failure.strerror}", str(path)) from failure
-    if len(data) > _MAX_FILE:
-        raise ValueError(f"trust store {path}: bigger than {_MAX_FILE >> 20} MiB, this is no list of certificates")
-    return data
-
-
-def _certificates(data: bytes, path: Path, skipped: list[str]) -> Iterator[bytes]:
-    blocks = _PEM.findall(data)
-    for number, (_, body) in enumerate(blocks, 1):
+def _certificates(data: bytes, path: str, skipped: list[str]) -> Iterator[_Found]:
+    blocks = [block for block in pem.blocks(data) if block.is_certificate]
+    for number, block in enumerate(blocks, 1):
         try:
-            yield binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
-        except binascii.Error as failure:
+            yield _Found(f"{path}: certificate {number}", block.label, block.der_untrusted())
+        except ValueError as failure:
             skipped.append(f"{path}: certificate {number}: {failure}")
     if not blocks and data.startswith(b"\x30"):
-        yield data
+        yield _Found(path, "", data)
 
 
-def _parse(ders: Iterable[bytes], skipped: list[str]) -> Iterator[Certificate]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some of the world's roots have a serial number of 0
-        for der in ders:
-            try:
-                yield Certificate(der)
-            except Exception as failure:  # noqa: BLE001  # an anchor that a parser chokes on, however, is no anchor
-                skipped.append(f"a certificate of {len(der)} bytes: {printable(str(failure))}")
+def _parse(found: Iterable[_Found], skipped: list[str]) -> Iterator[Anchor]:
+    seen: set[bytes] = set()
+    for where, label, data in found:
+        if data in seen:
+            continue
+        seen.add(data)
+        if len(seen) > _MAX_ANCHORS:
+            raise ValueError(f"{where}: more than {_MAX_ANCHORS} certificates")
+        try:
+            if anchor := _anchor_untrusted(label, data):
+                yield anchor
+        except Exception as failure:  # noqa: BLE001  # an anchor that a parser chokes on, however, is no anchor
+            skipped.append(f"{where}: {printable(str(failure))}")
 
 
-def _signature(status: os.stat_result) -> Signature:
-    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
-    return (status.st_dev, status.st_ino, size, status.st_mtime_ns, status.st_ctime_ns)
+def _anchor_untrusted(label: str, data: bytes) -> Anchor | None:
+    """An anchor; None for one that is said to be trusted for nothing that is done here."""
+    if label != pem.TRUSTED:
+        return Anchor(Certificate(data))
+    certificate, *settings = der.elements_untrusted(data)
+    roles = tuple(role for role in ROLES if not settings or _is_trusted_for(role, settings[0]))
+    return Anchor(Certificate(certificate.whole), roles) if roles else None
 
 
-def _signature_of(path: Path) -> Signature | None:
-    try:
-        return _signature(path.stat())
-    except OSError:
-        return None
+_USES: dict[Role, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
+_ANY_USE = "2.5.29.37.0"
+
+
+def _is_trusted_for(role: Role, settings: der.Element) -> bool:
+    """OpenSSL's X509_CERT_AUX: what is rejected is not trusted, and what is trusted, if it is said, is all."""
+    parts = {part.tag: part.body for part in der.elements_untrusted(der.body_untrusted(settings, der.SEQUENCE))}
+    wanted = {_USES[role], _ANY_USE}
+    if wanted & _uses_untrusted(parts.get(0xA0, b"")):
+        return False
+    return der.SEQUENCE not in parts or bool(wanted & _uses_untrusted(parts[der.SEQUENCE]))
+
+
+def _uses_untrusted(body: bytes) -> set[str]:
+    return {der.oid_untrusted(der.body_untrusted(part, der.OID)) for part in der.elements_untrusted(body)}

@@ -146,6 +146,15 @@ class FixedView:
     counters: dict[str, int] = field(default_factory=lambda: {"handshakes": 7, "failures": 0})
     credentials: CredentialStore = field(default_factory=lambda: CredentialStore(Path("/nowhere")))
 
+    async def prepare(self, policy: Policy) -> None:
+        """Nothing takes long here."""
+
+    async def fresh_credentials(self) -> None:
+        self.credentials.refresh()
+
+    async def fresh_trust(self) -> None:
+        """There is no trust store."""
+
     def stats(self) -> Mapping[str, int]:
         return self.counters
 

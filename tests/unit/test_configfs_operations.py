@@ -679,7 +679,7 @@ def test_a_credential_is_made_and_removed(shell: Shell) -> None:
     assert attributes.st_ino == shell.inode("credentials/www.example.org")
     assert (attributes.st_mode, attributes.entry_timeout) == (stat.S_IFDIR | 0o755, 0)
     assert shell.ls("credentials") == ["www.example.org"]
-    assert shell.ls("credentials/www.example.org") == ["certificate", "key", "hostnames"]
+    assert shell.ls("credentials/www.example.org") == ["certificate", "key", "hostnames", "status"]
     assert shell.cat("credentials/www.example.org/certificate") == b"\n"
     with fails(errno.EEXIST):
         shell.mkdir("credentials/www.example.org")
@@ -756,7 +756,7 @@ def test_several_programs_write_through_one_open_file(made: Shell) -> None:
 
 
 @pytest.mark.parametrize("file", ["certificate", "key"])
-@pytest.mark.parametrize("text", [b"junk\n", b"\xff", TWO.pem + TWO.key_pem + b"-" * 65536])
+@pytest.mark.parametrize("text", [b"junk\n", b"\xff", TWO.pem + TWO.key_pem + b"-" * (256 << 10)])
 def test_junk_fails_the_write_and_the_old_pair_stays(
     made: Shell, caplog: pytest.LogCaptureFixture, file: str, text: bytes
 ) -> None:
@@ -806,6 +806,7 @@ def test_those_of_the_directory_are_shown_and_changed_there(shell: Shell, tmp_pa
     (tmp_path / "y" / "key").write_bytes(ONE.key_pem)
     (tmp_path / "y" / "key").chmod(0o600)
     shell.view.credentials = CredentialStore(tmp_path)
+    shell.view.credentials.refresh()
     shell = Shell(shell.view, Operations(Tree(build(shell.view), shell.view)))
     assert shell.ls("credentials") == ["y"]
     assert shell.cat("credentials/y/certificate") == ONE.pem

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ssa.credentials import Credential, choose, matches, pair_untrusted, parse_chain_untrusted, parse_key_untrusted
 from ssa.credentials.credential import parse_hostnames_untrusted
-from ssa.credentials.pem import check_so_far_untrusted
+from ssa.credentials.pem import check_chain_so_far_untrusted, check_key_so_far_untrusted
 from ssa.credentials.slot import Slot
 from ssa.errors import SSAError
 from tests.unit.trust_factory import authority, key, leaf, root, tlv
@@ -49,15 +49,14 @@ CHAINS = [
     (b"", "no PEM"),
     (b"junk", "no PEM"),
     (EC.der, "DER"),
-    (EC.key_pem, "private key in it"),
-    (EC.pem + EC.key_pem, "private key in it"),
+    (EC.key_pem, "no certificate in it, only: PRIVATE KEY"),
     (EC.pem[:-20], "cut short"),
     (EC.pem[:300] + CA.pem, "cut short"),
     (EC.pem.replace(b"MII", b"M?I", 1), "certificate 1"),
     (EC.pem + BROKEN, "certificate 2: it cannot be read"),
     (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "certificate 1"),
     (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "no certificate in it, only: X509 CRL"),
-    (EC.pem * 17, "17 certificates"),
+    (EC.pem * 300, "bytes, and peers take 102400"),
     (b"x" * (256 << 10) + EC.pem, "too long"),
     (b"-----BEGIN A-----" * 15000, "cut short"),
 ]
@@ -169,21 +168,27 @@ def test_an_rsa_key_that_adds_up(bits):
 
 @pytest.mark.parametrize("size", [1, 26, 27, 28, 60, 100, 4096])
 @pytest.mark.parametrize(
-    ("text", "parse"), [(EC.pem + CA.pem, parse_chain_untrusted), (RSA.key_pem, parse_key_untrusted)]
+    ("text", "check"),
+    [
+        (EC.pem + CA.pem, check_chain_so_far_untrusted),
+        (RSA.key_pem, check_key_so_far_untrusted),
+        (EC.pem + CA.pem + EC.key_pem, check_key_so_far_untrusted),
+        (EC.key_pem + EC.pem, check_chain_so_far_untrusted),
+    ],
 )
-def test_the_beginning_of_a_text_is_not_refused(text, parse, size):
+def test_the_beginning_of_a_text_is_not_refused(text, check, size):
     for end in range(27, len(text) + size, size):
-        check_so_far_untrusted(text[:end], parse)
+        check(text[:end])
 
 
 def test_a_beginning_that_nothing_can_mend():
-    for text in (b"junk", EC.pem + BROKEN, EC.pem + EC.key_pem, EC.key_pem):
+    for text in (b"junk", EC.pem + BROKEN, EC.key_pem + BROKEN):
         with refusal():
-            check_so_far_untrusted(text, parse_chain_untrusted)
-    check_so_far_untrusted(b"x" * 4096, parse_chain_untrusted)
-    check_so_far_untrusted(
-        b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n", parse_key_untrusted
-    )
+            check_chain_so_far_untrusted(text)
+    with refusal():
+        check_key_so_far_untrusted(EC.key_pem + EC.pem + RSA.key_pem)
+    check_chain_so_far_untrusted(b"x" * 4096)
+    check_key_so_far_untrusted(b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n")
 
 
 # --- pairs ---

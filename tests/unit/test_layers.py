@@ -24,6 +24,8 @@ LAYERS = [
         "ssa.descriptors",
         "ssa.sharing",
         "ssa.addresses",
+        "ssa.files",
+        "ssa.pem",
     ],
     ["ssa.wire", "ssa.settings", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.credentials", "ssa.values"],

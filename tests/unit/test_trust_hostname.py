@@ -26,6 +26,8 @@ NORMAL = {
     "BÜCHER.example": "xn--bcher-kva.example",
     "bücher。example": "xn--bcher-kva.example",  # the ideographic full stop
     "faß.example": "xn--fa-hia.example",  # not fass.example: IDNA 2008
+    "_x.bücher.example": "_x.xn--bcher-kva.example",  # no more is asked of ASCII labels than without the other
+    "-x.r3---sn.bücher.example": "-x.r3---sn.xn--bcher-kva.example",
     "例え.テスト": "xn--r8jz45g.xn--zckzah",
     "\uff45xample.com": "example.com",  # full width
     "192.0.2.1": IPv4Address("192.0.2.1"),
@@ -55,6 +57,21 @@ def test_normalise(host):
 def test_no_name(host):
     with pytest.raises(ValueError):
         normalise(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("😀.example", "IDNA 2008 forbids it: Codepoint U\\+1F600"),
+        ("_ü.example", "IDNA 2008 forbids it: Codepoint U\\+005F"),
+        ("-ü.example", "IDNA 2008 forbids it: .* hyphen"),
+    ],
+)
+def test_what_idna_forbids_is_said(host, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        normalise(host)
+    assert "as A-labels (xn--...)" in str(caught.value)
+    assert str(caught.value).isascii()
 
 
 MATCHES = [

@@ -273,11 +273,6 @@ BAD = {
     ),
     "empty chain": ("NO_CERTIFICATE", "", lambda: ([], [root()])),
     "junk": ("BAD_CERTIFICATE", "leaf cannot be read", lambda: ([b"junk"], [root()])),
-    "junk beside it": (
-        "BAD_CERTIFICATE",
-        "certificate 3",
-        lambda: sent(three(), lambda chain, _: [*chain, b"\x30\x00"]),
-    ),
     "bytes behind it": (
         "BAD_CERTIFICATE",
         "leaf cannot be read",
@@ -317,7 +312,6 @@ STRICTER = {
     "odd curve",
     "SHA-224",
     "EC leaf for agreement",
-    "junk beside it",
 }
 
 

@@ -206,7 +206,7 @@ def leaf(
 
 
 def store(*anchors: Made) -> trust.TrustStore:
-    return trust.TrustStore([Certificate(anchor.der) for anchor in anchors], "test", {}, ())
+    return trust.TrustStore([Certificate(anchor.der) for anchor in anchors], "test")
 
 
 def judge(
@@ -237,10 +237,14 @@ def tlv(tag: int, body: bytes) -> bytes:
     return bytes((tag, 0x80 | size)) + len(body).to_bytes(size, "big") + body
 
 
+ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+WITH_NULL = bytes.fromhex("300c06082a8648ce3d0403020500")
+
+
 def signed(tbs: bytes, issuer: Made, template: Made) -> bytes:
     """A certificate of these bytes, signed by an issuer with a P-256 key and SHA-256."""
-    algorithm = bytes.fromhex("300a06082a8648ce3d040302")
-    assert algorithm in template.der
+    assert ALGORITHM in template.der
+    algorithm = WITH_NULL if WITH_NULL in tbs else ALGORITHM
     signature = issuer.key.sign(tbs, ec.ECDSA(hashes.SHA256()))
     return tlv(0x30, tbs + algorithm + tlv(0x03, b"\x00" + signature))
 
@@ -251,6 +255,43 @@ def patched(template: Made, issuer: Made, old: bytes, new: bytes) -> bytes:
     assert len(old) == len(new)
     assert old in tbs
     return signed(tbs.replace(old, new), issuer, template)
+
+
+def changed(template: Made, issuer: Made | None, *changes: tuple[bytes, bytes]) -> bytes:
+    """The certificate with some elements of its contents replaced, of whatever length, and a right signature.
+
+    Each change is of elements as a whole: the lengths of what they are in follow.
+    """
+    tbs = template.cert.tbs_certificate_bytes
+    for old, new in changes:
+        assert tbs.count(old) >= 1, old.hex()
+        tbs = _replaced(tbs, old, new)
+    return signed(tbs, issuer or template, template)
+
+
+def _replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+    if data == old:
+        return new
+    if old not in data:
+        return data
+    header = 2 if data[1] < 0x80 else 2 + data[1] - 0x80
+    body, tag = data[header:], data[0]
+    if body.count(old) and (tag == 0x04 or tag & 0x20 or tag == 0x03):
+        parts, at = [], 0
+        try:
+            while at < len(body):
+                size = body[at + 1]
+                head = 2
+                if size >= 0x80:
+                    head = 2 + size - 0x80
+                    size = int.from_bytes(body[at + 2 : at + head], "big")
+                parts.append(_replaced(body[at : at + head + size], old, new))
+                at += head + size
+            if at == len(body):
+                return tlv(tag, b"".join(parts))
+        except IndexError:
+            pass
+    return tlv(tag, body.replace(old, new))
 
 
 # --- Debian's openssl ----------------------------------------------------------------------------------------------

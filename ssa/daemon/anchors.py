@@ -1,0 +1,73 @@
+"""The trust anchors that applications bring, kept by their content: to read some thousands takes a tenth of a second.
+
+A user can have a large set or many small ones kept, and all users together have a limit, too: the memory that they
+take is some twelve times that of their text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from ssa import errors, trust
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_BYTES = 4 << 20  # of one set: certifi's bundle has a quarter of a MiB
+_OF_ONE_USER = 4 << 20  # bytes of text
+_OF_ALL = 16 << 20
+_EACH = 4096  # bytes that the smallest set counts for
+
+
+_NOBODY = trust.TrustStore((), "TLS_TRUSTED_PEER_CERTIFICATES, which is an empty set")
+
+
+class _Kept(NamedTuple):
+    store: trust.TrustStore
+    size: int
+
+
+class Anchors:
+    """The sets, those used last. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bytes], _Kept] = {}
+        self._lock = threading.Lock()
+
+    def get_untrusted(self, uid: int, texts: Sequence[bytes]) -> trust.TrustStore:
+        """The trust store of some PEM texts, which no text leaves empty. It takes long: call it in a thread.
+
+        Raises `ssa.SSAError` BAD_VALUE where there is no usable certificate, or there are too many.
+        """
+        text = b"\n".join(texts)
+        if not text:
+            return _NOBODY
+        if len(text) > MAX_BYTES:
+            raise errors.error("BAD_VALUE", f"the trust anchors are longer than {MAX_BYTES >> 20} MiB")
+        key = (uid, hashlib.sha256(text).digest())
+        with self._lock:
+            if (kept := self._kept.pop(key, None)) is not None:
+                self._kept[key] = kept  # now the one used last
+                return kept.store
+        try:
+            store = trust.TrustStore.of_pem_untrusted(text, "TLS_TRUSTED_PEER_CERTIFICATES")
+        except ValueError as exc:
+            raise errors.error("BAD_VALUE", str(exc)) from exc
+        with self._lock:
+            self._put(key, _Kept(store, max(len(text), _EACH)))
+            return self._kept[key].store
+
+    def _put(self, key: tuple[int, bytes], kept: _Kept) -> None:
+        self._kept.setdefault(key, kept)
+        self._shrink([other for other in self._kept if other[0] == key[0]], _OF_ONE_USER)
+        self._shrink([*self._kept], _OF_ALL)
+
+    def _shrink(self, keys: list[tuple[int, bytes]], most: int) -> None:
+        """Forget what was not used for longest; never the last one."""
+        total = sum(self._kept[key].size for key in keys)
+        for key in keys[:-1]:
+            if total <= most:
+                return
+            total -= self._kept.pop(key).size

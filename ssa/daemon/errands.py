@@ -1,0 +1,103 @@
+"""Work that may wait for ever, as whatever opens a file does: in threads, with a deadline for who waits for it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+_MOST = 64  # threads, that wait perhaps for ever
+
+
+class TooSlow(TimeoutError):
+    """The work was not done in time. Its thread goes on."""
+
+
+def _words(patience: float) -> str:
+    return f"no answer within {patience:g} seconds"
+
+
+class _Errand:
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.late = False
+        self.result: object = None
+        self.failure: Exception | None = None
+
+
+class Errands:
+    """Runs each piece of work at most once at a time, so that one that hangs costs one thread."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[object, _Errand] = {}
+        self._threads: trio.CapacityLimiter | None = None
+
+    async def run(self, key: object, work: Callable[[], T], patience: float) -> T:
+        """The result of `work`, done in a thread after this was called, for whoever asks with the same key.
+
+        Raises:
+            TooSlow: it was not done within so many seconds; or, at once, it is known to hang.
+            Exception: what the work raises.
+        """
+        with trio.move_on_after(patience):
+            await self._idle(key, patience)
+            errand = self._under_way.get(key) or self._start(key, work)
+            await errand.done.wait()
+            if errand.failure is not None:
+                raise errand.failure
+            return cast("T", errand.result)
+        if (hanging := self._under_way.get(key)) is not None:
+            hanging.late = True
+        raise TooSlow(_words(patience))
+
+    async def _idle(self, key: object, patience: float) -> None:
+        """Wait for what was begun before: it may have looked before something changed."""
+        errand = self._under_way.get(key)
+        if errand is None:
+            return
+        if errand.late:
+            raise TooSlow(_words(patience))
+        await errand.done.wait()
+
+    def _start(self, key: object, work: Callable[[], object]) -> _Errand:
+        errand = self._under_way[key] = _Errand()
+        trio.lowlevel.spawn_system_task(self._do, key, errand, work)
+        return errand
+
+    async def _do(self, key: object, errand: _Errand, work: Callable[[], object]) -> None:
+        if self._threads is None:
+            self._threads = trio.CapacityLimiter(_MOST)
+        try:
+            errand.result = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._threads)
+        except Exception as failure:  # noqa: BLE001 - it is for who asked
+            errand.failure = failure
+        finally:
+            del self._under_way[key]
+            errand.done.set()
+
+
+def in_time(work: Callable[[], T], seconds: float) -> T:
+    """The same before there is an event loop, or where nothing else may happen meanwhile. Raises as `Errands.run`."""
+    found: list[T] = []
+    failures: list[Exception] = []
+
+    def do() -> None:
+        try:
+            found.append(work())
+        except Exception as failure:  # noqa: BLE001 - it is for who asked
+            failures.append(failure)
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failures:
+        raise failures[0]
+    if not found:
+        raise TooSlow(_words(seconds))
+    return found[0]
