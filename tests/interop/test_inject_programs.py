@@ -91,6 +91,34 @@ def test_https(cleaned, ports, library):
     assert said[4:] == ["verify_mode = CERT_NONE has no effect: servers are verified, as the policy says"]
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_environment_of_a_machine(cleaned, ports, pki, tmp_path, library):
+    """A key log that the program has not asked for, and a list of directories with one that is damaged."""
+    needs(library)
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "0123abcd.0").symlink_to("nowhere")
+    (tmp_path / "good").mkdir()
+    (tmp_path / "good" / "ca.pem").write_bytes(pki.ca.read_bytes())
+    subprocess.run(["openssl", "rehash", tmp_path / "good"], check=True, capture_output=True)
+    environment = {
+        "SSLKEYLOGFILE": tmp_path / "keys",
+        "SSL_CERT_FILE": "/nowhere/ca.pem",
+        "SSL_CERT_DIR": f"{tmp_path}/damaged:{tmp_path}/good:/nowhere",
+    }
+    if library == "httpx":
+        del environment["SSL_CERT_FILE"]  # it opens that file itself
+    script = f"""
+import sys, urllib.request, {library}
+get = {LIBRARIES[library]["get"]}
+url = f"https://localhost:{{sys.argv[1]}}/hello"
+print(get(url).strip(), get(url).strip(), urllib.request.urlopen(url, timeout=10).read().decode().strip())
+"""
+    *answers, warned = run(script, ports[0], **environment).splitlines()
+    assert answers == ["hello from nginx hello from nginx hello from nginx"]
+    assert warned.startswith("SSLKEYLOGFILE=")
+    assert not (tmp_path / "keys").exists()
+
+
 def test_httpx_asks_for_the_protocol(cleaned, ports):
     needs("httpx")
     script = """
