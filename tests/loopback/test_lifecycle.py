@@ -223,6 +223,29 @@ def test_a_signal_while_it_starts(tmp_path, after):
     assert not (daemon.run_dir / "ssad.sock").exists()
 
 
+BROKEN = """
+import trio
+from ssa.daemon import main, registry
+async def tidy(self):
+    await trio.sleep(0.5)
+    raise {}
+registry.Registry.tidy = tidy
+raise SystemExit(main.main())
+"""
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('broken')", "OSError(5, 'broken')", "MemoryError()", "SystemExit(3)"])
+def test_whatever_ends_it_unmounts(tmp_path, error):
+    daemon = Daemon(tmp_path)
+    command = [sys.executable, "-c", BROKEN.format(error)]
+    environment = os.environ | daemon.environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert not mounts(daemon.mount)
+    assert not (daemon.run_dir / "ssad.sock").exists()
+    assert error.partition("(")[0] in done.stderr or "broken" in done.stderr
+
+
 def test_after_sigkill_the_next_start_recovers(tmp_path):
     daemon = Daemon(tmp_path).start()
     daemon.process.kill()
