@@ -169,9 +169,13 @@ class Log(logging.Handler):
 
     def _run(self) -> None:
         while True:
-            with contextlib.suppress(queue.Empty):
+            try:
                 self._write(self._next())
-            self._say_what_is_missing(time.monotonic())
+                self._say_what_is_missing(time.monotonic())
+            except queue.Empty:
+                self._say_what_is_missing(time.monotonic())
+            except Exception:  # noqa: BLE001 - there is nobody to tell, and the next line may go
+                self._drop(1)
 
     def _next(self) -> list[bytes | threading.Event]:
         """What is to be written now. Raises `queue.Empty` when a second has passed without anything."""
