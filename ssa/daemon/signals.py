@@ -1,8 +1,10 @@
 """What becomes of each signal: one table, so that nothing but SIGKILL leaves a dead mount behind.
 
 A signal to end that comes before anything is there to be put in order ends the process. From then on signals wait until
-they are listened to. One that comes while the daemon ends changes nothing more. What the kernel sends for a fault of the
-program's own (SIGSEGV and its like) still ends it: there, as after SIGKILL, the next start takes the mount over.
+they are listened to. One that comes while the daemon ends changes nothing more.
+
+What the kernel sends for a fault of the program's own (SIGSEGV and its like) still ends it: there, as after SIGKILL, the
+next start takes the mount over.
 """
 
 from __future__ import annotations
