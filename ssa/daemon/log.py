@@ -45,7 +45,7 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  
 
 def start(level: str) -> Log:
     """Log to standard error from now on, also what Python itself has to say there."""
-    _open_standard_error()
+    _open_standard_streams()
     log = Log(_STANDARD_ERROR)
     root = logging.getLogger()
     root.addHandler(log)
@@ -54,15 +54,13 @@ def start(level: str) -> Log:
     return log
 
 
-def _open_standard_error() -> None:
-    """Where the descriptor is closed, another file would get its number, and the log with it."""
-    try:
-        os.fstat(_STANDARD_ERROR)
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        if null != _STANDARD_ERROR:
-            os.dup2(null, _STANDARD_ERROR)
-            os.close(null)
+def _open_standard_streams() -> None:
+    """Where one of them is closed, another file would get its number, and what is meant for the stream with it."""
+    for number in range(_STANDARD_ERROR + 1):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
 
 
 def dropped() -> int:
@@ -169,9 +167,13 @@ class Log(logging.Handler):
 
     def _run(self) -> None:
         while True:
-            with contextlib.suppress(queue.Empty):
+            try:
                 self._write(self._next())
-            self._say_what_is_missing(time.monotonic())
+                self._say_what_is_missing(time.monotonic())
+            except queue.Empty:
+                self._say_what_is_missing(time.monotonic())
+            except Exception:  # noqa: BLE001 - there is nobody to tell, and the next line may go
+                self._drop(1)
 
     def _next(self) -> list[bytes | threading.Event]:
         """What is to be written now. Raises `queue.Empty` when a second has passed without anything."""

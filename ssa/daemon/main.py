@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     signals.prepare()  # first, as threads have the mask of who makes them
     lines = log.start(options.log_level)
+    signals.end_at_once()
     try:
         _run(options)
     except* (InUse, BadValue, OSError) as group:
@@ -171,6 +172,7 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
     service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, service.close)
+    signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
     _at_the_end(end, requests.close)
     _at_the_end(end, run_dir.remove_socket)

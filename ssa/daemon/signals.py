@@ -1,8 +1,10 @@
 """What becomes of each signal: one table, so that nothing but SIGKILL leaves a dead mount behind.
 
-A signal that comes while the daemon starts waits until it is listened to. One that comes while it ends changes
-nothing more. What the kernel sends for a fault of the program's own (SIGSEGV and its like) still ends it: there, as
-after SIGKILL, the next start takes the mount over.
+A signal to end that comes before anything is there to be put in order ends the process. From then on signals wait until
+they are listened to. One that comes while the daemon ends changes nothing more.
+
+What the kernel sends for a fault of the program's own (SIGSEGV and its like) still ends it: there, as after SIGKILL, the
+next start takes the mount over.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ IGNORED = tuple(sorted(signal.valid_signals() - {*_HEARD, *_LEFT}))
 
 HELP = """\
 signals:
-  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end it in order, and unmount. Sockets whose keys are in the kernel live
-                                               on; those that it relays, DTLS among them, end with it, and their
-                                               applications are told
+  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end it in order, and unmount. Sockets whose keys are in the kernel go
+                                               on, though no later ssad lists them, and their peer's next KeyUpdate ends
+                                               them; those that it relays, DTLS among them, end with it
   SIGHUP                                       reloads the policy's file and the credentials, all or nothing, and logs
                                                what has changed; what was bad is logged, and the old stays in force
   SIGUSR1, SIGUSR2, SIGALRM and all others     are ignored; after SIGKILL the next start takes over what was left
@@ -39,12 +41,27 @@ signals:
 
 
 def prepare() -> None:
-    """Ignore what is to be ignored, and keep the others back until they are `heard`."""
+    """Ignore what is to be ignored, and keep the others back: threads that are made now never take them."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
+
+
+def end_at_once() -> None:
+    """Have the signals that end the daemon do so by themselves: there is nothing to put in order yet.
+
+    Until then the daemon may be reading a file of a file system that hangs.
+    """
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+def keep_back() -> None:
+    """Keep all of them back until they are `heard`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
     for number in _HEARD:
         signal.signal(number, _pass_over)  # what trio puts back when it stops listening
-    signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
 
 
 def _pass_over(_number: int, _frame: object) -> None:

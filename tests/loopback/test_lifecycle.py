@@ -223,6 +223,29 @@ def test_a_signal_while_it_starts(tmp_path, after):
     assert not (daemon.run_dir / "ssad.sock").exists()
 
 
+BROKEN = """
+import trio
+from ssa.daemon import main, registry
+async def tidy(self):
+    await trio.sleep(0.5)
+    raise {}
+registry.Registry.tidy = tidy
+raise SystemExit(main.main())
+"""
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('broken')", "OSError(5, 'broken')", "MemoryError()", "SystemExit(3)"])
+def test_whatever_ends_it_unmounts(tmp_path, error):
+    daemon = Daemon(tmp_path)
+    command = [sys.executable, "-c", BROKEN.format(error)]
+    environment = os.environ | daemon.environment
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert not mounts(daemon.mount)
+    assert not (daemon.run_dir / "ssad.sock").exists()
+    assert error.partition("(")[0] in done.stderr or "broken" in done.stderr
+
+
 def test_after_sigkill_the_next_start_recovers(tmp_path):
     daemon = Daemon(tmp_path).start()
     daemon.process.kill()
@@ -475,6 +498,43 @@ def test_a_reload_takes_policy_and_credentials_or_neither(tmp_path, pki):
         assert any("credential=www" in line for line in reload(daemon))
         shutil.rmtree(www)
         assert any("credential=www" in line for line in reload(daemon))
+
+
+@pytest.fixture
+def hung(tmp_path):
+    """A file of a file system that does not answer."""
+    (tmp_path / "hung").mkdir()
+    with Daemon(tmp_path / "hung") as daemon:
+        assert daemon.get("version")
+        daemon.process.send_signal(signal.SIGSTOP)
+        yield daemon.mount / "policy" / "min_version"
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def test_a_reload_from_a_file_system_that_hangs_holds_nobody_up(tmp_path, hung):
+    with Daemon(tmp_path) as daemon:
+        daemon.config.unlink()
+        daemon.config.symlink_to(hung)
+        for _ in range(3):
+            daemon.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        began = time.monotonic()
+        daemon.set("min_rsa_bits", "3000")
+        assert daemon.get("policy/min_rsa_bits") == "3000\n"
+        assert daemon.stop() == 0
+        assert time.monotonic() - began < 5
+    assert not mounts(daemon.mount)
+
+
+def test_a_start_from_a_file_system_that_hangs_can_be_ended(tmp_path, hung):
+    daemon = Daemon(tmp_path)
+    daemon.config.unlink()
+    daemon.config.symlink_to(hung)
+    with subprocess.Popen([sys.executable, "-m", "ssa.daemon.main"], env=os.environ | daemon.environment) as process:
+        time.sleep(2)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(10) == -signal.SIGTERM
 
 
 def test_a_reload_is_told_to_the_service_manager(tmp_path):

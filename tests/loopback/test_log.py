@@ -112,6 +112,23 @@ def test_a_log_whose_reader_has_gone(tmp_path):
         assert process.wait(10) == 0
 
 
+def test_a_log_that_is_full(tmp_path):
+    daemon = Daemon(tmp_path)
+    with open("/dev/full", "wb") as full, logging_to(daemon, full):
+        daemon.set("min_rsa_bits", "3000")
+        assert settled(lambda: int(daemon.get("stats/log_lines_dropped")) >= 4)
+
+
+def test_standard_streams_that_are_closed(tmp_path):
+    daemon = Daemon(tmp_path)
+    command = ["sh", "-c", f"exec {sys.executable} -m ssa.daemon.main 0<&- 1>&- 2>&-"]
+    with subprocess.Popen(command, env=os.environ | daemon.environment) as process:
+        assert settled(lambda: os.path.ismount(daemon.mount) and (daemon.mount / "version").exists(), 20)
+        assert [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)] == ["/dev/null"] * 3
+        process.terminate()
+        assert process.wait(10) == 0
+
+
 def test_refusals_are_bounded_by_user_and_second_and_what_was_left_out_is_counted(tmp_path):
     with Daemon(tmp_path) as daemon:
         began = time.monotonic()
