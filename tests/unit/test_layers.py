@@ -24,6 +24,7 @@ LAYERS = [
         "ssa.descriptors",
         "ssa.sharing",
         "ssa.addresses",
+        "ssa.directories",
     ],
     ["ssa.wire", "ssa.settings", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.credentials", "ssa.values"],
