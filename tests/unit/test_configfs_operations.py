@@ -342,6 +342,25 @@ def test_a_live_file_has_the_size_of_what_was_opened(shell: Shell) -> None:
     assert shell.call(shell.ops.getattr, inode, ANOTHER).st_size == 4096
 
 
+# Whose content can be another one at any moment, as the manual says.
+LIVE = {
+    *("/sockets.jsonl", "/stats/*", "/listeners/*/credentials", "/listeners/*/alpn"),
+    *(f"/sockets/*/{name}" for name in ("version", "cipher", "tx", "rx", "state", "bytes_sent", "bytes_received")),
+    "/sockets/*/compliant",
+}
+
+
+def test_every_other_file_knows_its_size_and_time(shell: Shell) -> None:
+    assert {path for path, file in files(build(shell.view)) if file.changed is None} == LIVE
+    shell.mkdir("credentials/x")
+    members = {"sockets/*": "sockets/1", "listeners/*": "listeners/90", "credentials/*": "credentials/x"}
+    for path, file in files(build(shell.view)):
+        if file.changed is not None:
+            collection, star, rest = path.lstrip("/").partition("*")
+            there = members[collection + star] + rest if star else path
+            assert shell.stat(there).st_size == (len(shell.cat(there)) if file.is_readable else 0), path
+
+
 def test_times_are_of_the_last_change(shell: Shell) -> None:
     before = shell.stat("policy/groups").st_mtime_ns
     shell.write("policy/groups", b"x25519 secp256r1")

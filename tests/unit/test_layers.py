@@ -26,6 +26,7 @@ LAYERS = [
         "ssa.addresses",
         "ssa.files",
         "ssa.pem",
+        "ssa.directories",
     ],
     ["ssa.wire", "ssa.settings", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.credentials", "ssa.values"],
