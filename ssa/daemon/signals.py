@@ -3,7 +3,7 @@
 A signal to end that comes before anything is there to be put in order ends the process. From then on signals wait until
 they are listened to. One that comes while the daemon ends changes nothing more.
 
-What the kernel sends for a fault of the program's own (SIGSEGV and its like) still ends it: there, as after SIGKILL, the
+The signals of a fault of the program's own (SIGSEGV and its like) still end it: there, as after SIGKILL, the
 next start takes the mount over.
 """
 
