@@ -242,7 +242,10 @@ class Operations(pyfuse3.Operations):
             return _Extent(0, file.changed(subject) if file.changed else self._started)
         if subject is not None and file.changed is not None:
             return _Extent(max(len(self._content(inode)), *sizes, 0), file.changed(subject))
-        return _Extent(max(sizes, default=_PAGE), max((opened.opened for opened in mine), default=time.time_ns()))
+        if mine:
+            return _Extent(max(sizes), max(opened.opened for opened in mine))
+        most = file.most(subject) if file.most and subject is not None else 0
+        return _Extent(max(most, _PAGE), time.time_ns())
 
     # --- directories ---
 

@@ -55,6 +55,7 @@ class File(Generic[S]):
         changed: when its content last changed, in nanoseconds since 1970. None: it may be another one at any time, so
             neither its time nor its size is known before it is opened.
         pieces: content that is long to make, in place of `read`: for the sockets of one user, or of all users for None.
+        most: bytes that it can have, where its size is not known before it is opened. A page where this is not given.
     """
 
     name: str
@@ -68,6 +69,7 @@ class File(Generic[S]):
     refresh: Callable[[], Awaitable[None]] | None = None
     changed: Callable[[S], int] | None = None
     pieces: Callable[[S, int | None], Iterator[bytes]] | None = None
+    most: Callable[[S], int] | None = None
 
     @property
     def is_readable(self) -> bool:
@@ -345,19 +347,32 @@ LISTENER_FACTS: tuple[Fact[Listener], ...] = (
     Fact("opened", "Since when, RFC 3339 in UTC.", lambda s: s.opened, render.moment),
 )
 
+_LONGEST_LIST = 64 << 10  # bytes of names
+
 LISTENER_FILES: tuple[File[Listener], ...] = tuple(
-    File(fact.name, fact.doc, fact.read, changed=None if fact.live else lambda s: int(s.opened * 1e9))
+    File(
+        fact.name,
+        fact.doc,
+        fact.read,
+        changed=None if fact.live else lambda s: int(s.opened * 1e9),
+        most=lambda _: _LONGEST_LIST,
+    )
     for fact in LISTENER_FACTS
 )
 
 # --- all of them in one file --------------------------------------------------------------------------------------
 
 _BATCH = 32  # sockets that the kernel is asked about at once
+_LONGEST_ROW = 512 << 10  # bytes: OpenSSL takes 100 kB of certificates, which are in it twice, as PEM
 
 
 def _row(number: int, facts: Iterable[Fact[Any]], subject: object) -> bytes:
     row = {"id": number, **{fact.name: fact.json(subject) for fact in facts}}
     return json.dumps(row).encode() + b"\n"
+
+
+def _most_rows(view: View) -> int:
+    return _LONGEST_ROW * (len(view.listeners.ids()) + len(view.sockets.ids()))
 
 
 def _rows(view: View, uid: int | None) -> Iterator[bytes]:
@@ -557,7 +572,11 @@ def build(view: View) -> Directory:
     socket = Directory("", "One live socket.", SOCKET_FILES, mode=0o500)
     listener = Directory("", "One listening socket.", LISTENER_FILES, mode=0o500)
     rows: File[View] = File(
-        "sockets.jsonl", "All listeners and live sockets, a line of JSON each.", pieces=_rows, refresh=view.fresh_trust
+        "sockets.jsonl",
+        "All listeners and live sockets, a line of JSON each.",
+        pieces=_rows,
+        most=_most_rows,
+        refresh=view.fresh_trust,
     )
     return Directory(
         "",

@@ -204,7 +204,7 @@ def test_attributes(shell: Shell) -> None:
         ("sockets/1/close", stat.S_IFREG | 0o200, 0, 1000),
         ("listeners/90", stat.S_IFDIR | 0o500, 0, 1000),
         ("listeners/90/local", stat.S_IFREG | 0o400, 12, 1000),
-        ("sockets.jsonl", stat.S_IFREG | 0o444, 4096, ours),
+        ("sockets.jsonl", stat.S_IFREG | 0o444, 4 << 19, ours),
     ):
         attributes = shell.stat(path)
         assert (attributes.st_mode, attributes.st_size, attributes.st_uid) == (mode, size, uid), path
