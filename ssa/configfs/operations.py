@@ -481,7 +481,7 @@ class Operations(pyfuse3.Operations):
     async def _store(self, opened: _Open, data: bytes) -> None:
         file, subject, text = self._prepared(opened.inode, data)
         if file.prepare:
-            await file.prepare(subject, text)
+            await file.prepare(subject, f"{text}\n")  # it is whole, whether or not it was written with its newline
         if file.write:
             change = self._change(opened)
             file.write(subject, text)

@@ -68,7 +68,9 @@ def answers(daemon):
 
 def write(daemon, value):
     """Write a policy's value in a process of its own, which can be waited for; its errno's name, or nothing."""
-    script = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), sys.argv[2].encode())"
+    script = (
+        "import os, sys; file = os.open(sys.argv[1], os.O_WRONLY); os.write(file, sys.argv[2].encode()); os.close(file)"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", script, daemon.mount / "policy/trust_store", str(value)],
         stderr=subprocess.PIPE,
@@ -142,7 +144,8 @@ def test_a_trust_store_that_is_no_regular_file(ssad, tmp_path, kind):
 
 def test_a_trust_store_on_a_file_system_that_hangs(ssad, tmp_path, pki):
     with hung(tmp_path / "hung") as page:
-        assert "no answer within" in refused_meanwhile_served(ssad, page)
+        assert "no answer within" in refused_meanwhile_served(ssad, f"{page}\n")  # by the write(2)
+        assert "no answer within" in refused_meanwhile_served(ssad, page)  # by the close(2)
         assert "no answer within" in refused_meanwhile_served(ssad, page)  # known by now
         with peers.openssl(pki, "-rev") as (port, _):
             ssa.create_connection(("localhost", port), timeout=10).close()

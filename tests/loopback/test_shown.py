@@ -184,3 +184,22 @@ def test_a_name_in_two_places_is_one_credential(ssad, pki):
     with pytest.raises(FileExistsError):
         live.mkdir()
     shutil.rmtree(stored)
+
+
+def test_a_trust_store_is_named_with_or_without_a_newline(ssad, pki, tmp_path):
+    """The store is loaded before it counts, however its path is written; one that cannot be is refused at the write."""
+    setting = ssad.mount / "policy" / "trust_store"
+    for number, end in enumerate(("", "\n")):
+        store = tmp_path / f"store{number}.pem"
+        store.write_bytes(pki.ca.read_bytes())
+        setting.write_text(f"{store}{end}")
+        assert setting.read_text() == f"{store}\n"
+        with pytest.raises(OSError, match="Invalid argument"):
+            setting.write_text(f"{tmp_path}/none.pem{end}")
+        assert setting.read_text() == f"{store}\n"
+    descriptor = os.open(setting, os.O_WRONLY)
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.write(descriptor, f"{tmp_path}/none.pem\n".encode())
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.close(descriptor)
+    setting.write_text(f"{pki.ca}\n")
