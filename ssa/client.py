@@ -98,9 +98,17 @@ class Daemon:
         return reply_with_sockets(self._socket)
 
     def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
-        """Send a request, without waiting for its answer. Raises ConnectionError where the daemon has gone."""
+        """Send a request, without waiting for its answer.
+
+        Raises ConnectionError where the daemon has gone, the `ssa.SSAError` that it said where it has hung up.
+        """
         descriptors = [*([] if sock is None else [sock.fileno()]), *files]
-        socket.send_fds(self._socket, [wire.pack(request)], descriptors)
+        try:
+            socket.send_fds(self._socket, [wire.pack(request)], descriptors)
+        except BrokenPipeError:
+            if last_words := self._socket.recv(wire.MAX_REPLY, socket.MSG_DONTWAIT):
+                reply_of(last_words)
+            raise
 
     def start(self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()) -> None:
         """Send a request, and let this connection not be writable until it is answered."""

@@ -223,6 +223,13 @@ REASONS: dict[str, Reason] = {
     "UNREACHABLE": Reason(_H, errno.EHOSTUNREACH, None, "network", "host cannot be reached"),
     # The policy.
     "POLICY_DENIED": Reason(_P, errno.EACCES, None, "policy", "policy does not allow this"),
+    "CREDENTIAL_DENIED": Reason(
+        _P,
+        errno.EACCES,
+        "internal_error",
+        "policy",
+        "this user may not serve with the administrator's certificate",
+    ),
     # The request, or the descriptor that came with it.
     "BAD_REQUEST": Reason(_S, errno.EINVAL, None, "caller", "request is malformed"),
     "BAD_VALUE": Reason(_S, errno.EINVAL, None, "caller", "value is not valid"),

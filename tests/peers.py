@@ -44,6 +44,31 @@ class PKI:
         return cert, key
 
 
+def as_user(uid: int, action: Callable[[], object], *, gid: int | None = None, groups: tuple[int, ...] = ()) -> str:
+    """What an action comes to in a child process of that user: `repr` of its value, or of what it raises."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reading)
+            group = uid if gid is None else gid
+            os.setgroups(groups)
+            os.setresgid(group, group, group)
+            os.setresuid(uid, uid, uid)
+            try:
+                told = repr(action())
+            except BaseException as exc:  # noqa: BLE001 - whatever it is, it is told
+                told = f"{type(exc).__name__}: {exc}"
+            os.write(writing, told.encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read().decode()
+    os.waitpid(child, 0)
+    return told
+
+
 def settled(condition: Callable[[], bool], seconds: float = 10) -> bool:
     """Whether something comes to be."""
     deadline = time.monotonic() + seconds
@@ -152,12 +177,16 @@ def nginx(pki: PKI, directory: Path, extra: str = ""):
 class Daemon:
     """An ssad of our own: its run directory, its mount, its policy."""
 
-    def __init__(self, directory: Path, *, arguments: tuple[str, ...] = (), policy: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, arguments: tuple[str, ...] = (), policy: str = "", descriptors: int | None = None
+    ) -> None:
+        """`descriptors` are those that the process may have (ulimit -n)."""
         self.run_dir = directory / "run"
         self.mount = directory / "ssa"
         self.config = directory / "policy.toml"
         self.log_file = directory / "ssad.log"
         self._arguments = arguments
+        self._limits = () if descriptors is None else ("prlimit", f"--nofile={descriptors}")
         self.environment = {
             "SSA_RUN_DIR": str(self.run_dir),
             "SSA_MOUNT": str(self.mount),
@@ -169,7 +198,7 @@ class Daemon:
         ready, told = os.pipe()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
+                [*self._limits, sys.executable, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
                 env=os.environ | self.environment,
                 pass_fds=[told],
                 stderr=log,

@@ -228,7 +228,7 @@ def _policy_in_force() -> Finding | None:
 
 
 def _credentials() -> Iterator[Finding]:
-    """What the daemon says of each credential that is not simply in service; nothing to say without a daemon."""
+    """Who may serve with each credential, and what is wrong with it; nothing to say without a daemon."""
     nothing: list[Finding] = []
     for findings in _in_time(_told_of_credentials, nothing):
         yield from findings
@@ -239,17 +239,31 @@ def _told_of_credentials() -> list[Finding]:
         tree = FileSystem()
         names = os.listdir(tree.root / "credentials")
         told = {name: tree.read(f"credentials/{name}/status").strip() for name in names}
+        users = {name: tree.read(f"credentials/{name}/users").splitlines() for name in names}
     except (Failure, OSError):
         return []  # the check before says so
     advice = "renew it, or correct its files: the status is what is wrong"
-    return [
+    statuses = [
         Finding("credential", NOTE, f"{name}: {status}", advice)
         for name, status in told.items()
         if not _SIMPLY_SERVES.fullmatch(status)
     ]
+    return [*statuses, *(_users_of(name, found) for name, found in users.items())]
 
 
 _SIMPLY_SERVES = re.compile(r"in service until [^ ;]+")
+
+
+def _users_of(name: str, users: list[str]) -> Finding:
+    from ssa.credentials.users import Users  # late: it loads the cryptography
+
+    detail = f"{name}: may be served with by {', '.join(users)}"
+    if unknown := Users(tuple(users)).unknown():
+        return Finding("credential", NOTE, f"{detail}; this machine knows no {', '.join(unknown)}", "correct its users")
+    if "*" in users:
+        advice = f"every user of this machine can prove its names: name those who serve in credentials/{name}/users"
+        return Finding("credential", NOTE, f"{detail} (everybody)", advice)
+    return Finding("credential", OK, detail)
 
 
 def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:

@@ -503,6 +503,14 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         changed=lambda c: c.changed("hostnames"),
     ),
     File(
+        "users",
+        "Who may serve with it, one a line: a user's name or number, %group, or *. Else root, and ssad's own user.",
+        lambda c: render.lines(c.users.shown()),
+        lambda c, text: c.set_users(text),
+        check=lambda c, text: c.check_users(text),
+        changed=lambda c: c.changed("users"),
+    ),
+    File(
         "status",
         "Whether it is in service, until when its certificate is valid, and what is wrong with it.",
         lambda c: render.line(c.status),

@@ -203,6 +203,13 @@ class Listeners(Protocol):
         """All of them, in order of their making."""
 
 
+class Users(Protocol):
+    """Who may serve with a credential."""
+
+    def shown(self) -> Sequence[str]:
+        """The entries: a user's name or number, %group, or *."""
+
+
 class Credential(Protocol):
     """A certificate and its key. A change raises `BadValue` or OSError, and then nothing has changed."""
 
@@ -238,6 +245,16 @@ class Credential(Protocol):
 
     def set_hostnames(self, text: str, /) -> None:
         """Replace the names."""
+
+    @property
+    def users(self) -> Users:
+        """Who may serve with it."""
+
+    def check_users(self, text: str, /) -> None:
+        """Refuse the beginning of a text that cannot become a list of users."""
+
+    def set_users(self, text: str, /) -> None:
+        """Replace who may serve with it."""
 
 
 class Credentials(Protocol):

@@ -3,6 +3,7 @@
     /etc/ssa/credentials/www.example.org/certificate    the chain, PEM; may be a symbolic link
     /etc/ssa/credentials/www.example.org/key            the private key, PEM, nobody else's to read
     /etc/ssa/credentials/www.example.org/hostnames      optional: the names to serve for
+    /etc/ssa/credentials/www.example.org/users          optional: who may serve with it (`ssa.credentials.users`)
 
 A renewal replaces one file and then the other. What does not fit together at the moment leaves the last good pair in
 service, and is looked at again when a file changes.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ssa.credentials.credential import combine, is_name, parse_hostnames_untrusted
 from ssa.credentials.pem import MAX_PEM, parse_chain_untrusted, parse_key_untrusted
+from ssa.credentials.users import Users
 from ssa.errors import SSAError, error, printable
 from ssa.files import Trail, list_directory, read_regular, settled
 from ssa.policy.schema import BadValue
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ssa.daemon")
 
-_FILES = ("certificate", "key", "hostnames")
+_FILES = ("certificate", "key", "hostnames", "users")
 _MOST = 4096  # entries of the directory
 
 
@@ -71,6 +73,8 @@ class Stored(_Looked):
         self.problem = ""
         self._times: dict[str, int] = {}
         self.credential: Credential | None = None  # the last good pair: that of now unless a renewal is under way
+        self.users = Users()  # who may serve with it, whatever the pair's state
+        self._users_problem = ""
 
     def anew(self) -> Stored:
         """The same credential, to be read again whether its files seem to have changed or not."""
@@ -83,6 +87,7 @@ class Stored(_Looked):
         """Become what another one of this name has read."""
         self._trail, self._times = other._trail, other._times
         self.problem, self.credential = other.problem, other.credential
+        self.users, self._users_problem = other.users, other._users_problem
 
     @property
     def certificate(self) -> bytes:
@@ -97,7 +102,9 @@ class Stored(_Looked):
     @property
     def status(self) -> str:
         """What is to be said of it, in words."""
-        return "; ".join(filter(None, (self.credential.status() if self.credential else "", self.problem)))
+        return "; ".join(
+            filter(None, (self.credential.status() if self.credential else "", self.problem, self._users_problem))
+        )
 
     def changed(self, file: str) -> int:
         """When one of its files last changed, in nanoseconds since 1970; 0: there is none.
@@ -110,7 +117,8 @@ class Stored(_Looked):
         """Refuse: that is what the files are for."""
         self._refuse()
 
-    set_key = set_hostnames = check_certificate = check_key = check_hostnames = set_certificate
+    set_key = set_hostnames = set_users = set_certificate
+    check_certificate = check_key = check_hostnames = check_users = set_certificate
 
     def _refuse(self) -> NoReturn:
         raise PermissionError(errno.EPERM, "it is kept in a directory, change the files there", str(self.path))
@@ -124,6 +132,7 @@ class Stored(_Looked):
         self.problem = said
 
     def _read(self, trail: Trail) -> None:
+        self._read_users(trail)
         try:
             found = self._pair(trail)
         except SSAError as failure:
@@ -136,6 +145,24 @@ class Stored(_Looked):
             if self.problem or found != self.credential:
                 _log.info("credential %s: serves %s", self.path, ", ".join(found.hostnames[:6]) or "no name of its own")
             self.problem, self.credential = "", found
+
+    def _read_users(self, trail: Trail) -> None:
+        """Read who may serve with it. A file that cannot be used names nobody."""
+        users, problem = Users(), ""
+        try:
+            users = Users.parse_untrusted(self._file("users", trail).decode())
+            if unknown := users.unknown():
+                problem = f"users: this machine knows no {', '.join(unknown)}"
+        except FileNotFoundError:
+            pass
+        except UnicodeDecodeError:
+            problem = "users: not UTF-8; nobody but root may serve with it"
+        except (OSError, ValueError) as failure:  # an SSAError is one of the first, too
+            words = failure.strerror if isinstance(failure, OSError) else str(failure)
+            problem = f"users: {words}; nobody but root may serve with it"
+        if problem and problem != self._users_problem:
+            _log.warning("credential %s: %s", self.path, printable(problem, 400))
+        self.users, self._users_problem = users, problem
 
     def _pair(self, trail: Trail) -> Credential:
         times = {}

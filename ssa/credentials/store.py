@@ -13,6 +13,7 @@ from ssa.credentials.credential import is_name, parse_hostnames_untrusted, whole
 from ssa.credentials.folder import Folder
 from ssa.credentials.pem import check_chain_so_far_untrusted, check_key_so_far_untrusted
 from ssa.credentials.slot import Slot
+from ssa.credentials.users import Users
 from ssa.errors import SSAError, printable
 from ssa.policy.schema import BadValue
 
@@ -34,6 +35,7 @@ class Live:
         self._slot = Slot(name)
         self._told = changed
         self._changed: dict[str, int] = {}
+        self._users = Users()
 
     @property
     def credential(self) -> Credential | None:
@@ -90,6 +92,27 @@ class Live:
         with _bad_values():
             self._change(self._slot.with_hostnames_untrusted(text))
 
+    @property
+    def users(self) -> Users:
+        """Who may serve with it."""
+        return self._users
+
+    def check_users(self, text: str) -> None:
+        """Refuse the beginning of a text that cannot become a list of users. Its last line may be cut short."""
+        with _bad_values():
+            Users.parse_untrusted(text[: text.rfind("\n") + 1])
+
+    def set_users(self, text: str) -> None:
+        """Have others serve with it; none but root and the daemon's own user, if there are none."""
+        with _bad_values():
+            users = Users.parse_untrusted(text)
+        if unknown := users.unknown():
+            raise BadValue(f"this machine knows no {_listed(unknown)}: a line each for a user, or %group")
+        self._users = users
+        self._changed["users"] = time.time_ns()
+        _log.info("credential %s: may be served with by %s", self._slot.name, ", ".join(users.shown()))
+        self._told()
+
     def _change(self, slot: Slot) -> None:
         now = time.time_ns()
         self._changed |= {name: now for name in ("certificate", "hostnames") if _differ(name, slot, self._slot)}
@@ -144,11 +167,7 @@ class CredentialStore:
     def current(self) -> tuple[Credential, ...]:
         """Those in service: one and the same object as long as nothing changes."""
         with self._lock:
-            stored = self.folder.stored()
-            self._note_hidden(stored.keys() & self._live.keys())
-            by_name: dict[str, Live | Stored] = {**stored, **self._live}
-            entries = [by_name[name] for name in self._names(stored)]
-            found = tuple(credential for entry in entries if (credential := entry.credential))
+            found = tuple(credential for entry in self._entries() if (credential := entry.credential))
             if found != self._current:
                 self._current = found
             return self._current
@@ -169,6 +188,27 @@ class CredentialStore:
     def _digests(self) -> dict[str, bytes]:
         stored = self.folder.stored()
         return {name: credential.digest for name, it in stored.items() if (credential := it.credential)}
+
+    def usable(self, uid: int, groups: Iterable[int]) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
+        """Those in service that a process of a user and groups may serve with; the names of the others."""
+        usable: list[Credential] = []
+        denied: list[str] = []
+        with self._lock:
+            for entry in self._entries():
+                if (credential := entry.credential) is None:
+                    continue
+                if entry.users.admit(uid, groups):
+                    usable.append(credential)
+                else:
+                    denied.append(credential.name)
+        return tuple(usable), tuple(denied)
+
+    def _entries(self) -> list[Live | Stored]:
+        """Those that count, in their order."""
+        stored = self.folder.stored()
+        self._note_hidden(stored.keys() & self._live.keys())
+        by_name: dict[str, Live | Stored] = {**stored, **self._live}
+        return [by_name[name] for name in self._names(stored)]
 
     def names(self) -> tuple[str, ...]:
         """All names, served or not."""
@@ -220,6 +260,10 @@ class CredentialStore:
 
 
 _BECAME = {(False, True): "added", (True, True): "replaced", (True, False): "removed"}
+
+
+def _listed(unknown: Iterable[str]) -> str:
+    return ", ".join(f"group {name[1:]!r}" if name.startswith("%") else f"user {name!r}" for name in unknown)
 
 
 @contextlib.contextmanager

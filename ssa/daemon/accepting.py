@@ -12,12 +12,13 @@ import ctypes
 import logging
 import os
 import socket
+import threading
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors, wire
-from ssa.daemon import datagrams, pipeline, requests
+from ssa.daemon import closing, datagrams, pipeline, requests, who
 from ssa.daemon.quota import Threads
 from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree
@@ -30,6 +31,7 @@ _log = logging.getLogger("ssa.daemon")
 
 _BATCH = 16  # connections accepted in one go, before others get their turn
 _MAX_BACKLOG = 4096
+_FOR_NOW = 0.05  # seconds
 
 
 async def run(
@@ -39,27 +41,28 @@ async def run(
     packet: requests.Packet,
     connection: socket.socket,
 ) -> None:
-    """Serve until the application closes its end. Raises `ssa.SSAError` for what is wrong with the request."""
+    """Serve until the application closes its end. The caller closes the packet.
+
+    Raises `ssa.SSAError` for what is wrong with the request.
+    """
     sock = packet.take_socket()
-    try:
-        if sock.type == socket.SOCK_DGRAM:
-            await datagrams.listen(service, application, request, packet, sock, connection)
-            return
-        _check(sock)
-        terms = await agree(service, request, packet.descriptors)
-        await service.fresh_credentials()
-        serving = Serving(service, terms, request.server_name)
-        packet.close()
-        listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
-        if not await requests.send(connection, wire.Reply()):
-            return
-        with service.listed(application, sock.getsockname(), listener.serving, "TLS"):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(listener.accept, nursery)
-                await requests.follow(connection, application, listener.renew)
-                nursery.cancel_scope.cancel()
-    finally:
-        sock.close()
+    application = who.settled(application)
+    if sock.type == socket.SOCK_DGRAM:
+        await datagrams.listen(service, application, request, packet, sock, connection)
+        return
+    _check(sock)
+    terms = await agree(service, request, packet.descriptors)
+    await service.fresh_credentials()
+    serving = Serving(service, application, terms, request.server_name)
+    await packet.close_files()
+    listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
+    if not await requests.send(connection, wire.Reply()):
+        return
+    with service.listed(application, sock.getsockname(), listener.serving, "TLS"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept, nursery)
+            await requests.follow(connection, application, service.quota, listener.renew)
+            nursery.cancel_scope.cancel()
 
 
 def _check(sock: socket.socket) -> None:
@@ -98,41 +101,52 @@ class _Listener:
         """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
         terms = await agree(self._service, request, files)
         await self._service.fresh_credentials()
-        self._serving = Serving(self._service, terms, request.server_name)
+        self._serving = Serving(self._service, self._application, terms, request.server_name)
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Accept and serve until cancelled."""
+        failed = ""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            while self._ready >= self._backlog:  # the next wait in TCP's queue
-                self._room = trio.Event()
-                await self._room.wait()
+            while not (room := self._room_for_more()):  # the next wait in TCP's queue
+                await self._taken()
             try:
-                accepted = await self._accept_some(min(_BATCH, self._backlog - self._ready))
+                accepted = await self._accept_some(room)
+                failed = ""
             except OSError as exc:  # out of descriptors or memory, for now; or the connection is gone already
-                _log.warning("a connection could not be accepted: %s", exc.strerror)
-                await trio.sleep(0.05)
+                if failed != (failed := exc.strerror or ""):
+                    _log.warning("a connection could not be accepted: %s", failed)
+                await trio.sleep(_FOR_NOW)
                 continue
             for sock in accepted:
                 nursery.start_soon(self._serve, sock)
 
+    def _room_for_more(self) -> int:
+        """How many connections may be accepted now."""
+        user = self._service.room_for_ready(self._application.uid)
+        return max(0, min(_BATCH, self._backlog - self._ready, user))
+
+    async def _taken(self) -> None:
+        """Wait until the application takes a connection of this listener; or a moment: it may be another's."""
+        self._room = trio.Event()
+        with trio.move_on_after(_FOR_NOW):
+            await self._room.wait()
+
     async def _accept_some(self, most: int) -> list[socket.socket]:
         """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
-        own = requests.twin(self._socket)
-        return await trio.to_thread.run_sync(
-            _accept_as, self._application, own, most, abandon_on_cancel=True, limiter=_ACCEPTORS.mine()
-        )
+        batch = _Batch(self._application, requests.twin(self._socket), most)
+        try:
+            await trio.to_thread.run_sync(batch.accept, abandon_on_cancel=True, limiter=_ACCEPTORS.mine())
+        except BaseException:
+            for sock in batch.abandon():
+                closing.drop(sock)
+            raise
+        return batch.accepted
 
     async def _serve(self, sock: socket.socket) -> None:
-        reply = None
         try:
-            with self._service.crowd.place(self._application.uid):
-                reply = await pipeline.serve(self._service, self._application, self._serving, sock)
-            if isinstance(reply, requests.Handover):
-                with reply:
-                    await self._deliver(reply.reply, *reply.passed, sock)
-            elif reply is not None:
-                await self._deliver(reply, sock)
+            with self._service.quota.of(self._application.uid):
+                await self._serve_in_place(sock)
         except errors.SSAError as exc:
             self._service.count_failure(exc)
             requests.log_refusal(self._application, exc, request="listener")
@@ -141,16 +155,29 @@ class _Listener:
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
             _log.exception("a fault of ssad's own, serving the listener of pid %d", self._application.pid)
         finally:
-            requests.drop(sock)  # it has the listener's options, SO_LINGER too
+            closing.drop(sock)  # it has the listener's options, SO_LINGER too
+
+    async def _serve_in_place(self, sock: socket.socket) -> None:
+        reply = None
+        with self._service.crowd.place(self._application.uid):
+            reply = await pipeline.serve(self._service, self._application, self._serving, sock)
+        if isinstance(reply, requests.Handover):
+            with reply:
+                await self._deliver(reply.reply, *reply.passed, sock)
+        elif reply is not None:
+            await self._deliver(reply, sock)
 
     async def _deliver(self, reply: wire.Reply, *passed: socket.socket) -> None:
         """Hand over what is read and written; of a relayed connection the TCP socket behind it."""
+        uid, ready = self._application.uid, self._service.ready
         self._ready += 1
+        ready[uid] += 1
         try:
             async with self._delivering:
                 await requests.send(self._connection, reply, *passed)
         finally:
             self._ready -= 1
+            ready[uid] -= 1
             self._room.set()
 
 
@@ -160,30 +187,54 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _ACCEPTORS = Threads(16)
 
 
-def _accept_as(application: Application, listener: socket.socket, most: int) -> list[socket.socket]:
-    """The next connections, made in the name of the application's user: its firewall rules and accounts hold.
+class _Batch:
+    """Connections that a thread accepts, in the name of the application's user: its firewall rules and accounts hold.
 
-    The owner that netfilter and sock_diag see is the file system uid of who accepts, which is a thread's own. It owns
-    the descriptor, as nobody may wait for it any more. Raises OSError where there is no first one.
+    The owner that netfilter and sock_diag see is the file system uid of who accepts, which is a thread's own.
     """
-    accepted: list[socket.socket] = []
-    foreign = application.uid != os.geteuid()
-    if foreign:
-        _libc.setfsgid(application.gid)
-        _libc.setfsuid(application.uid)
-    try:
-        with listener:
-            while len(accepted) < most:
-                # For each call anew: the flag belongs to the open file, which the application has too.
-                os.set_blocking(listener.fileno(), False)
-                accepted.append(listener.accept()[0])
-    except BlockingIOError:
-        return accepted
-    except OSError:
-        if not accepted:
-            raise
-    finally:
+
+    def __init__(self, application: Application, listener: socket.socket, most: int) -> None:
+        """The listener is taken over."""
+        self.accepted: list[socket.socket] = []
+        self._application = application
+        self._listener = listener
+        self._most = most
+        self._lock = threading.Lock()
+        self._abandoned = False
+
+    def accept(self) -> None:
+        """Accept those that are there, in a thread. Raises OSError where there is no first one."""
+        foreign = self._application.uid != os.geteuid()
         if foreign:
-            _libc.setfsuid(os.geteuid())
-            _libc.setfsgid(os.getegid())
-    return accepted
+            _libc.setfsgid(self._application.gid)
+            _libc.setfsuid(self._application.uid)
+        try:
+            with self._listener:
+                while len(self.accepted) < self._most:
+                    # For each call anew: the flag belongs to the open file, which the application has too.
+                    os.set_blocking(self._listener.fileno(), False)
+                    self._keep(self._listener.accept()[0])
+        except BlockingIOError:
+            return
+        except OSError:
+            if not self.accepted:
+                raise
+        finally:
+            if foreign:
+                _libc.setfsuid(os.geteuid())
+                _libc.setfsgid(os.getegid())
+
+    def _keep(self, sock: socket.socket) -> None:
+        with self._lock:
+            if not self._abandoned:
+                self.accepted.append(sock)
+                return
+        sock.close()
+        raise BlockingIOError
+
+    def abandon(self) -> list[socket.socket]:
+        """Nobody waits for more. Those that were accepted so far, which are the caller's."""
+        with self._lock:
+            self._abandoned = True
+            accepted, self.accepted = self.accepted, []
+            return accepted

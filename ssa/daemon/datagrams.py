@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ssa import addresses, errors, wire
-from ssa.daemon import requests
+from ssa.daemon import requests, who
+from ssa.daemon.closing import drop, hang_up
 from ssa.daemon.living import description
 from ssa.daemon.pipeline import Judge, deadline, sni_of
 from ssa.daemon.quota import Crowd
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
 
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
-    from ssa.dtls.port import Way
+    from ssa.dtls.port import Greet, Way
 
 _log = logging.getLogger("ssa.daemon")
 
 _MOST = 4096  # sessions on a port
 _MOST_BEGUN = 256  # of those whose handshake is under way: strangers begin them
+_PORT = 2  # descriptors: the UDP socket, and the end of a pair where all sessions share one
 _PROTOCOL = "DTLSv1.2"
 _OURS = "relay"  # who encrypts and decrypts
 _WHY = "DTLS is never the kernel's"
@@ -83,7 +85,7 @@ async def connect(
     address = _peer(sock)
     context = service.contexts.datagrams("client", terms.policy, terms.credentials)
     judge = Judge(service, terms, hostname)
-    port = Port(requests.twin(sock))
+    port = _port(service, application, sock)
     await port.start()
     try:
         engine = DatagramClient(context, sni_of(hostname), terms.policy.alpn, port.mtu(address))
@@ -108,16 +110,15 @@ async def listen(  # noqa: PLR0913, PLR0917 - as `accepting.run`, which knows th
 
     The sessions that have been handed over by then go on. Raises `ssa.SSAError` for what is wrong with the request.
     """
-    serving = await _serving(service, request, packet.descriptors)
-    packet.close()
-    door = _Listening(
-        service, application, serving, _bound(sock), connection, max(1, min(request.backlog or 128, _MOST))
-    )
+    serving = await _serving(service, application, request, packet.descriptors)
+    await packet.close_files()
+    backlog = max(1, min(request.backlog or 128, _MOST))
+    door = _Listening(service, application, serving, _bound(sock), connection, backlog)
     await door.port.start()
     try:
         if await requests.send(connection, wire.Reply()):
             with door.listed():
-                await requests.follow(connection, application, door.renew)
+                await requests.follow(connection, application, service.quota, door.renew)
     finally:
         door.port.shut()
 
@@ -126,7 +127,7 @@ async def gather(
     service: Service, application: Application, request: wire.Gather, sock: socket.socket, files: list[int]
 ) -> requests.Handover:
     """Serve a bound UDP socket: all clients on one descriptor. Raises `ssa.SSAError`."""
-    serving = await _serving(service, request, files)
+    serving = await _serving(service, application, request, files)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     door = _Gathering(service, application, serving, _bound(sock), ours, service.sockets.watch(theirs))
     await door.port.start()
@@ -146,8 +147,10 @@ async def _agree(service: Service, request: wire.Request, files: list[int]) -> T
     return terms
 
 
-async def _serving(service: Service, request: wire.Request, files: list[int]) -> DatagramServing:
-    return DatagramServing(service, await _agree(service, request, files), request.server_name)
+async def _serving(
+    service: Service, application: Application, request: wire.Request, files: list[int]
+) -> DatagramServing:
+    return DatagramServing(service, application, await _agree(service, request, files), request.server_name)
 
 
 def _checked(sock: socket.socket) -> socket.socket:
@@ -166,39 +169,53 @@ def _peer(sock: socket.socket) -> Any:
 
 
 def _bound(sock: socket.socket) -> socket.socket:
-    """The socket, of our own."""
     if not _checked(sock).getsockname()[1]:
         raise errors.error("NOT_LISTENING", "it is not bound to a port")
-    return requests.twin(sock)
+    return sock
+
+
+def _port(service: Service, application: Application, sock: socket.socket, greet: Greet | None = None) -> Port:
+    """A port on the application's socket, counted as its user's. Raises `ssa.SSAError` OVERLOADED."""
+    quota, uid = service.quota, application.uid
+
+    def close(sock: socket.socket) -> None:
+        drop(sock)
+        quota.give(uid, _PORT)
+
+    quota.take(uid, _PORT)
+    return Port(requests.twin(sock), close, greet)
 
 
 def _hand_over(service: Service, application: Application, association: Association, judge: Judge) -> requests.Handover:
     """The session on a descriptor of its own."""
     service.check_room(application.uid)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    service.quota.take(application.uid)
     live = _live(service, application, association, judge)
     service.sockets.add(live, theirs)
     service.count("handshakes")
     queue = Queue(ours)
     association.deliver_to(queue, queue.end)
-    association.port.start_soon(_relay, service, association, live.id, ours)
+    association.port.start_soon(_relay, service, live, ours)
     return requests.Handover(description(live), theirs)
 
 
-async def _relay(service: Service, association: Association, number: int, ours: socket.socket) -> None:
+async def _relay(service: Service, live: LiveAssociation, ours: socket.socket) -> None:
     """Send what the application writes, until it closes its end or the session is over."""
+    association = live.association
     with trio.CancelScope() as scope:
         association.gone = scope.cancel
         if association.over:
             scope.cancel()
         try:
-            await packets(ours, association.seal_and_send, requests.close_descriptor)
+            await packets(ours, association.seal_and_send, requests.in_a_thread)
         except errors.SSAError as exc:
             _log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
         finally:
             association.end()
-            service.sockets.forget(number)
-            requests.hang_up(ours)
+            service.sockets.forget(live.id)
+            hang_up(ours)
+            service.quota.give(live.uid)
 
 
 def _live(service: Service, application: Application, association: Association, judge: Judge) -> LiveAssociation:
@@ -208,7 +225,7 @@ def _live(service: Service, application: Application, association: Association, 
     return LiveAssociation(
         id=service.sockets.new_id(),
         key=SocketKey(family, local[:2], remote[:2], interface=0, cookie=0),
-        application=shared(application),
+        application=shared(who.confirmed(application)),
         role=engine.role,
         hostname=shared(judge.hostname or engine.server_name),
         identity=shared(judge.verified.identity),
@@ -238,10 +255,11 @@ class _Door(ABC):
         self._service = service
         self._application = application
         self._serving = serving
-        self._begun = Crowd(_MOST_BEGUN)
+        self._begun = Crowd(lambda _: _MOST_BEGUN)
         self._cookies = Cookies(trio.current_time())
         self._spare: tuple[Terms, DatagramServer] | None = None  # which no client has taken yet
-        self.port = Port(sock, self._greet_untrusted)
+        self._turn = trio.Lock()
+        self.port = _port(service, application, sock, self._greet_untrusted)
 
     def _greet_untrusted(self, datagram: bytes, key: bytes, address: Any, way: Way) -> None:
         """A first hello is answered and forgotten, whatever it says; one with its cookie begins a session."""
@@ -286,6 +304,8 @@ class _Door(ABC):
             ):
                 if terms.ask_certificate:
                     await self._service.fresh_trust(terms.policy)
+                async with self._turn:  # to begin takes a signature: one of a port in each round of the event loop
+                    await trio.lowlevel.checkpoint()
                 await association.handshake()
             if association.established:
                 judge.presented = self._serving.presented(association.engine)
@@ -331,7 +351,7 @@ class _Listening(_Door):
 
     async def renew(self, request: wire.Listen, files: list[int]) -> None:
         """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
-        self._serving = await _serving(self._service, request, files)
+        self._serving = await _serving(self._service, self._application, request, files)
         self._spare = None
 
     def _has_room(self) -> bool:
@@ -370,13 +390,13 @@ class _Gathering(_Door):
         """Send what the application writes, until it closes its end."""
         try:
             with self.listed():
-                await packets(self._ours, self._send, requests.close_descriptor)
+                await packets(self._ours, self._send, requests.in_a_thread)
         finally:
             self.port.open = False
             for association in list(self.port.living):
                 association.end()
             self.port.close()
-            requests.hang_up(self._ours)
+            hang_up(self._ours)
 
     async def _send(self, packet: bytes) -> None:
         association = self.port.associations.get(packet[: addresses.SIZE])

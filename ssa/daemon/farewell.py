@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa.daemon import requests
-from ssa.daemon.quota import Threads, most_descriptors, work_for
+from ssa.daemon.closing import drop
+from ssa.daemon.quota import Threads, work_for
 from ssa.ktls import control, tcp
 
 if TYPE_CHECKING:
     import socket
+
+    from ssa.daemon.quota import Quota
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -32,14 +34,16 @@ _THREADS = Threads(1)
 _leaving: dict[int, list[_Farewell]] = {}  # by uid
 
 
-def see_off(sock: socket.socket, uid: int) -> None:
+def see_off(sock: socket.socket, uid: int, quota: Quota) -> None:
     """End a user's stream. The socket is taken over."""
+    if quota.left(uid) < 1:
+        _log.debug("uid %d: too many descriptors, a stream that waits for its peer is cut", uid)
+        drop(sock)
+        return
+    quota.take(uid)
     if (farewells := _leaving.get(uid)) is None:
         _leaving[uid] = [_Farewell(sock)]
-        trio.lowlevel.spawn_system_task(_see_off, uid)
-    elif uid and len(farewells) >= most_descriptors():
-        _log.debug("uid %d: too many streams that wait for their peers, one is cut", uid)
-        requests.drop(sock)
+        trio.lowlevel.spawn_system_task(_see_off, uid, quota)
     else:
         farewells.append(_Farewell(sock))
 
@@ -52,7 +56,7 @@ def cut(sock: socket.socket, uid: int) -> None:
             farewell.cut = True
 
 
-async def _see_off(uid: int) -> None:
+async def _see_off(uid: int, quota: Quota) -> None:
     work_for(uid)
     farewells = _leaving[uid]
     while farewells:
@@ -65,7 +69,8 @@ async def _see_off(uid: int) -> None:
             over = []
         for farewell in over:
             farewells.remove(farewell)
-            requests.drop(farewell.sock)
+            drop(farewell.sock)
+            quota.give(uid)
         await trio.sleep(_LOOK)
     del _leaving[uid]
 

@@ -11,44 +11,71 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors, wire
-from ssa.daemon import accepting, datagrams, living, pipeline, requests
-from ssa.daemon.quota import Quota, most_descriptors, work_for
+from ssa.daemon import accepting, closing, datagrams, living, pipeline, requests, who
+from ssa.daemon.quota import work_for
 from ssa.logfmt import fields
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ssa.daemon.registry import Application
     from ssa.daemon.service import Service
 
 _log = logging.getLogger("ssa.daemon")
 
+_GIVEN_UP = 64  # connections that are let go of at once
+
 
 async def serve(service: Service, listener: socket.socket) -> None:
     """Serve applications until cancelled."""
     listener.setblocking(False)
-    quota = Quota(most_descriptors())
+    closing.CLOSERS.end_lingering()
     with contextlib.closing(requests.HangUps()) as hang_ups:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hang_ups.watch)
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 try:
-                    connection, _ = listener.accept()
-                except BlockingIOError:
-                    continue
+                    for connection in _accepted(listener):
+                        nursery.start_soon(_serve_one, service, hang_ups, connection)
                 except OSError as exc:  # out of descriptors or memory: for now
                     _log.error("no application can be served at the moment: %s", exc.strerror)
                     await trio.sleep(0.1)
-                    continue
-                nursery.start_soon(_serve_one, service, quota, hang_ups, connection)
 
 
-async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps, connection: socket.socket) -> None:
+def _accepted(listener: socket.socket) -> Iterator[socket.socket]:
+    """The next connection, without those before it that have been given up. Raises OSError."""
+    given_up: list[int] = []
+    try:
+        while len(given_up) < _GIVEN_UP:
+            connection, _ = listener.accept()
+            if not _is_given_up(connection):
+                yield connection
+                return
+            given_up.append(connection.detach())
+    except BlockingIOError:
+        return
+    finally:
+        if given_up:
+            closing.CLOSERS.close(given_up, ours=True)
+
+
+def _is_given_up(connection: socket.socket) -> bool:
+    """Whether the application has hung up without a word."""
+    try:
+        data, _, flags, _ = connection.recvmsg(1, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return not (data or flags & socket.MSG_CTRUNC)  # a packet has its sender's credentials at least
+
+
+async def _serve_one(service: Service, hang_ups: requests.HangUps, connection: socket.socket) -> None:
     """One application's connection. Whatever happens here, the others are served on."""
     try:
-        application = requests.application_of(connection)
+        application = who.asks(connection)
         work_for(application.uid)
         try:
-            with quota.of(application.uid):
+            with service.quota.of(application.uid):
                 await _converse(service, hang_ups, application, connection)
         except errors.SSAError as exc:
             service.count("requests_refused")
@@ -58,33 +85,49 @@ async def _serve_one(service: Service, quota: Quota, hang_ups: requests.HangUps,
     except Exception:  # noqa: BLE001 - logged whole, and the others are served on
         _log.exception("a fault of ssad's own")
     finally:
-        requests.hang_up(connection)
+        closing.end_requests(connection)
 
 
 async def _converse(
-    service: Service, hang_ups: requests.HangUps, application: Application, connection: socket.socket
+    service: Service, hang_ups: requests.HangUps, connector: Application, connection: socket.socket
 ) -> None:
-    """Answer request after request, until the application hangs up. Raises OSError."""
-    while (packet := await requests.receive_untrusted(connection)) is not None:
-        asked = {"request": "unknown"}
+    """Answer request after request, until the application hangs up. Raises OSError, `ssa.SSAError` OVERLOADED.
+
+    All that came with one is closed before its answer is sent, and before the next one is read.
+    """
+    quota, uid = service.quota, connector.uid
+    while (packet := await requests.receive_untrusted(connection, quota, uid)) is not None:
+        application = connector if packet.sender == connector.pid else who.unknown_program(connector)
+        asked, reply = {"request": "unknown"}, None
         try:
             request = _parse_untrusted(packet)
             asked = _asked(request)
-            if isinstance(request, wire.Listen):
-                await accepting.run(service, application, request, packet, connection)
-                return
-            reply = None
-            with hang_ups.cancelling(connection):
-                reply = await _answer(service, application, request, packet)
+            with quota.of(uid, len(packet.descriptors)):
+                if isinstance(request, wire.Listen):
+                    await accepting.run(service, application, request, packet, connection)
+                    return
+                with hang_ups.cancelling(connection):
+                    reply = await _answer(service, application, request, packet)
+                await _close(packet, reply)
         except errors.SSAError as exc:
             service.count_failure(exc)
             requests.log_refusal(application, exc, **asked)
             reply = refusal(exc)
         finally:
-            packet.close()
+            await packet.close()
         if reply is not None and not await _deliver(connection, reply):
             return
         await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
+
+
+async def _close(packet: requests.Packet, answer: wire.Reply | requests.Handover | None) -> None:
+    try:
+        await packet.close()
+    except BaseException:
+        if isinstance(answer, requests.Handover):
+            with answer:
+                raise
+        raise
 
 
 async def _deliver(connection: socket.socket, answer: wire.Reply | requests.Handover) -> bool:
@@ -95,8 +138,10 @@ async def _deliver(connection: socket.socket, answer: wire.Reply | requests.Hand
 
 
 def _parse_untrusted(packet: requests.Packet) -> wire.Message:
-    if packet.truncated:
-        raise errors.error("BAD_REQUEST", "message too long, or too many descriptors")
+    if packet.cut:
+        raise errors.error("OVERLOADED", "there are not as many descriptors left as the request came with")
+    if packet.too_long:
+        raise errors.error("BAD_REQUEST", "message too long")
     try:
         return wire.parse_untrusted(packet.data, *wire.REQUESTS)
     except wire.WireError as exc:
@@ -106,39 +151,22 @@ def _parse_untrusted(packet: requests.Packet) -> wire.Message:
 async def _answer(
     service: Service, application: Application, request: wire.Message, packet: requests.Packet
 ) -> wire.Reply | requests.Handover | None:
-    """Answer one request. What came with it is closed before the reply can be sent. Raises `ssa.SSAError`."""
+    """Answer one request. Raises `ssa.SSAError`."""
     try:
         if isinstance(request, wire.Plug):
             return None
         if isinstance(request, wire.Check):
             return await living.check(service, request, packet.descriptors)
         sock = packet.take_socket()
-        try:
-            handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
-            if (handler := handlers.get(type(request))) is None:
-                raise errors.error("BAD_REQUEST", f"{_kind(request)} on a {sock.type.name}")
-            reply = await handler(service, application, request, sock, packet.descriptors)
-        except BaseException:
-            requests.drop(sock)
-            raise
-        await _give_back(sock, reply)
+        handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
+        if (handler := handlers.get(type(request))) is None:
+            raise errors.error("BAD_REQUEST", f"{_kind(request)} on a {sock.type.name}")
+        return await handler(service, application, request, sock, packet.descriptors)
     except errors.SSAError:
         raise
     except Exception as exc:  # fails closed: logged whole, and the application is refused
         _log.exception("a fault of ssad's own %s", fields(pid=application.pid, **_asked(request)))
         raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
-    return reply
-
-
-async def _give_back(sock: socket.socket, answer: wire.Reply | requests.Handover | None) -> None:
-    try:
-        await requests.give_back(sock)
-    except BaseException:
-        requests.drop(sock)
-        if isinstance(answer, requests.Handover):
-            with answer:
-                raise
-        raise
 
 
 def _kind(request: wire.Message) -> str:

@@ -145,7 +145,7 @@ async def close(
     elif request.abort:
         farewell.cut(sock, application.uid)
     else:
-        farewell.see_off(requests.twin(sock), application.uid)
+        farewell.see_off(requests.twin(sock), application.uid, service.quota)
     return Reply()
 
 

@@ -20,7 +20,7 @@ import trio
 from ssa import __version__, paths
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import listener, log, readiness, signals
+from ssa.daemon import closing, listener, log, readiness, signals
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.service import Service
@@ -174,7 +174,7 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
     _at_the_end(end, service.close)
     signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
-    _at_the_end(end, requests.close)
+    _at_the_end(end, lambda: closing.drop(requests))  # with connections in its queue, and what they carry
     _at_the_end(end, run_dir.remove_socket)
     run_dir.point(paths.MOUNT_LINK, options.mount)
     run_dir.point(paths.CONFIG_LINK, options.config)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ssa import errors, trust
+from ssa.daemon.closing import drop
 from ssa.daemon.living import description
 from ssa.daemon.registry import Application, LiveSocket, shared
-from ssa.daemon.requests import Handover, drop, twin
+from ssa.daemon.requests import Handover, twin
 from ssa.daemon.serving import NOTHING, Serving
 from ssa.daemon.terms import agree, hostname_untrusted
-from ssa.handshake import driver, tickets
+from ssa.daemon.who import confirmed
+from ssa.handshake import driver, records, tickets
 from ssa.handshake.contexts import withheld
 from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
 from ssa.handshake.refusal import explaining
@@ -38,6 +40,8 @@ from ssa.wire import Accept, Connect, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from OpenSSL import SSL
 
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
@@ -99,7 +103,7 @@ async def accept(
     """Make the application's connected TCP socket a TLS socket, as a server. Raises as `connect`."""
     terms = await agree(service, request, files)
     await service.fresh_credentials()
-    serving = Serving(service, terms, request.server_name)
+    serving = Serving(service, application, terms, request.server_name)
     _refuse_plaintext(sock, request)
     return await serve(service, application, serving, sock)
 
@@ -115,7 +119,8 @@ async def serve(service: Service, application: Application, serving: Serving, so
         connection = await _connected(service, sock, speaks_first=False)
     kernel = service.kernel_tls(terms.policy)
     relayed = _attach(sock, terms.policy, kernel)
-    engine = ServerEngine(serving.context(None), serving.context, terms.policy.alpn, terms.ask_certificate)
+    context = _first_context(serving, sock)
+    engine = ServerEngine(context, serving.context, terms.policy.alpn, terms.ask_certificate)
     judge = Judge(service, terms, None)
     with _ending(sock):
         with (
@@ -133,6 +138,15 @@ async def serve(service: Service, application: Application, serving: Serving, so
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
     return description(live)
+
+
+def _first_context(serving: Serving, sock: socket.socket) -> SSL.Context:
+    """A server's context before its client has said a word. Where there is none by now, the client is told."""
+    try:
+        return serving.context(None)
+    except errors.SSAError as exc:
+        driver.send_farewell(sock, records.plain_alert(exc.alert or "internal_error"))
+        raise
 
 
 # --- what the steps are made of -----------------------------------------------------------------------------------
@@ -368,7 +382,7 @@ def _register(  # noqa: PLR0913 - all that the steps before have found
     live = LiveSocket(
         id=service.sockets.new_id(),
         key=connection.key,
-        application=shared(application),
+        application=shared(confirmed(application)),
         role=engine.role,
         hostname=shared(judge.hostname or engine.server_name),
         identity=shared(verified.identity),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
+import os
 from collections import Counter, OrderedDict, defaultdict
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
@@ -14,11 +14,6 @@ from ssa import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-
-def most_descriptors() -> int:
-    """How many descriptors one user's requests, or connections to its listeners, may take."""
-    return max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
 
 
 _user: ContextVar[int] = ContextVar("_user", default=-1)  # for whom a task works; -1: for all
@@ -53,24 +48,64 @@ class Threads:
 
 
 class Quota:
-    """How many connections a user may have at once, so that none can take all descriptors. Root is not counted."""
+    """How many of the daemon's descriptors each user takes up, so that none can take all of them.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    Counted are connections to the daemon, the descriptors that came with a request, a listener's connections until
+    the application has them, sockets that are relayed, and what waits to be closed. A user may have a quarter of those
+    that there are; root, and the daemon's own user, three quarters.
+    """
+
+    def __init__(self, table: int, own: int, besides: Callable[[int | None], int] = lambda _: 0) -> None:
+        """`table` is how many the process may have, `own` how many it needs for itself.
+
+        `besides` says of a user, or of all, how many are counted elsewhere.
+        """
+        self._free = max(table - own, 8)
+        self._besides = besides
         self._used: Counter[int] = Counter()
 
+    def limit(self, uid: int) -> int:
+        """How many a user may have."""
+        return self._free * 3 // 4 if uid in {0, os.geteuid()} else self._free // 4
+
+    def used(self, uid: int) -> int:
+        """How many a user has."""
+        return self._used[uid] + self._besides(uid)
+
+    def left(self, uid: int) -> int:
+        """How many more a user may have."""
+        return self.limit(uid) - self.used(uid)
+
+    def unused(self) -> int:
+        """How many of the table are left, of all users."""
+        return self._free - self._used.total() - self._besides(None)
+
+    def check(self, uid: int, number: int = 1) -> None:
+        """Raise `ssa.SSAError` OVERLOADED where a user may not have so many more."""
+        if self.left(uid) < number:
+            raise errors.error(
+                "OVERLOADED", f"uid {uid} has {self.used(uid)} descriptors in ssad, of {self.limit(uid)}"
+            )
+
+    def take(self, uid: int, number: int = 1) -> None:
+        """Count more of a user's. Raises `ssa.SSAError` OVERLOADED where there may not be so many, and counts none."""
+        self.check(uid, number)
+        self._used[uid] += number
+
+    def give(self, uid: int, number: int = 1) -> None:
+        """Count less of a user's."""
+        self._used[uid] -= number
+        if not self._used[uid]:
+            del self._used[uid]
+
     @contextlib.contextmanager
-    def of(self, uid: int) -> Iterator[None]:
-        """A place for one connection of that user. Raises `ssa.SSAError` OVERLOADED when there is none."""
-        if uid and self._used[uid] >= self._limit:
-            raise errors.error("OVERLOADED", f"uid {uid} has {self._limit} requests under way")
-        self._used[uid] += 1
+    def of(self, uid: int, number: int = 1) -> Iterator[None]:
+        """A place for so many of a user's. Raises `ssa.SSAError` OVERLOADED."""
+        self.take(uid, number)
         try:
             yield
         finally:
-            self._used[uid] -= 1
-            if not self._used[uid]:
-                del self._used[uid]
+            self.give(uid, number)
 
 
 class Crowd:
@@ -80,7 +115,8 @@ class Crowd:
     as the others may be there for nothing else than to keep it out.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: Callable[[int], int]) -> None:
+        """`limit` says of a user how many there may be."""
         self._limit = limit
         self._scopes: defaultdict[int, OrderedDict[object, trio.CancelScope]] = defaultdict(OrderedDict)
 
@@ -88,7 +124,7 @@ class Crowd:
     def place(self, uid: int) -> Iterator[None]:
         """A place for a handshake of that user's listener; quietly cancelled when it has to give way."""
         scopes, key = self._scopes[uid], object()
-        if len(scopes) >= self._limit:
+        if len(scopes) >= self._limit(uid):
             scopes.popitem(last=False)[1].cancel()
         with trio.CancelScope() as scope:
             scopes[key] = scope

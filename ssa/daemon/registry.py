@@ -51,12 +51,20 @@ def shared(value: _T) -> _T:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Who asked: the process that passed the descriptor, as the kernel vouches for it (SO_PEERCRED)."""
+    """Who asked: the process that connected to the daemon, as the kernel vouches for it (`ssa.daemon.who`).
+
+    Attributes:
+        exe: the path of its program; empty where it is not known.
+        groups: the supplementary ones.
+        settled: the program is no longer looked at.
+    """
 
     pid: int
     uid: int
     gid: int
-    exe: str  # empty where it may not be known
+    exe: str
+    groups: tuple[int, ...] = ()
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

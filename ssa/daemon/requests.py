@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import contextvars
 import functools
 import logging
 import math
@@ -17,50 +16,75 @@ import select
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
 from ssa import errors, wire
+from ssa.daemon.closing import close_descriptors, drop
 from ssa.daemon.quota import Threads
-from ssa.daemon.registry import Application
 from ssa.logfmt import fields
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ssa.daemon.quota import Quota
+    from ssa.daemon.registry import Application
+
 _log = logging.getLogger("ssa.daemon")
 
 _IDLE = 300  # seconds that an application may take to send its request: it may be connecting meanwhile
-# As many descriptors as a message can have (SCM_MAX_FD): what has no room the kernel closes, and that can block.
-_ANCILLARY = socket.CMSG_SPACE(253 * 4)
 _FD = struct.Struct("=i")
-_UCRED = struct.Struct("=iII")
+UCRED = struct.Struct("=iII")  # struct ucred (include/linux/socket.h): pid, uid, gid
+_SCM_MAX_FD = 253  # descriptors of a message at most
+_CREDENTIALS = socket.CMSG_SPACE(UCRED.size)  # come first
+_ANCILLARY = _CREDENTIALS + socket.CMSG_LEN(_SCM_MAX_FD * _FD.size)
 
 
 @dataclass(slots=True)
 class Packet:
-    """What an application sent."""
+    """What an application sent.
+
+    Attributes:
+        sender: the process that sent it, as the kernel vouches for it.
+        too_long: it was longer than a request can be.
+        cut: it came with more descriptors than there was room for.
+    """
 
     data: bytes
     descriptors: list[int] = field(default_factory=list)
-    truncated: bool = False
+    sender: int = 0
+    too_long: bool = False
+    cut: bool = False
+    _taken: socket.socket | None = None
 
-    def close(self) -> None:
-        """Close what nobody has taken."""
-        while self.descriptors:
-            close_descriptor(self.descriptors.pop())
+    async def close(self) -> None:
+        """Close all that came with it, and wait until that is done."""
+        fds, self.descriptors = self.descriptors, []
+        if self._taken is not None and (fd := self._taken.detach()) >= 0:
+            fds.append(fd)
+        if fds:
+            await close_descriptors(fds).wait()
+
+    async def close_files(self) -> None:
+        """Close all but the socket that was taken."""
+        fds, self.descriptors = self.descriptors, []
+        if fds:
+            await close_descriptors(fds).wait()
 
     def take_socket(self) -> socket.socket:
-        """The first descriptor, as a socket of our own: what is left are files. Raises `ssa.SSAError`."""
+        """The first descriptor, as a socket, which the packet closes. What is left are files.
+
+        Raises `ssa.SSAError` NO_DESCRIPTOR, NOT_TCP.
+        """
         if not self.descriptors:
             raise errors.error("NO_DESCRIPTOR")
         try:
-            sock = socket.socket(fileno=self.descriptors[0])
+            self._taken = socket.socket(fileno=self.descriptors[0])
         except OSError as exc:
             raise errors.error("NOT_TCP", exc.strerror or "") from exc
         del self.descriptors[0]
-        return sock
+        return self._taken
 
 
 class Handover:
@@ -80,16 +104,6 @@ class Handover:
             drop(sock)
 
 
-def application_of(connection: socket.socket) -> Application:
-    """Who is at the other end, as the kernel vouches for it."""
-    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    try:
-        exe = os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - for every request, and twice as fast
-    except OSError:
-        exe = ""  # another user's process, or one that is gone: not ours to know
-    return Application(pid, uid, gid, exe)
-
-
 def log_refusal(application: Application, refusal: errors.SSAError, **asked: str) -> None:
     """Log that a request, or a connection to a listener, came to nothing."""
     who = {"pid": application.pid, "uid": application.uid}
@@ -97,47 +111,94 @@ def log_refusal(application: Application, refusal: errors.SSAError, **asked: str
     _log.info("refused %s", fields(**asked, **who, **why, detail=refusal.detail))
 
 
-async def receive_untrusted(connection: socket.socket, patience: float = _IDLE) -> Packet | None:
-    """The next packet; None when the application has hung up, or is silent for too long. Raises OSError."""
-    # One byte more than fits tells a message that is too long.
-    receive = functools.partial(connection.recvmsg, wire.MAX_MESSAGE + 1, _ANCILLARY, _FLAGS)
+async def receive_untrusted(
+    connection: socket.socket, quota: Quota, uid: int, patience: float = _IDLE
+) -> Packet | None:
+    """The next packet; None when the application has hung up, or is silent for too long.
+
+    A packet is left unread where its user has no descriptor left. Raises OSError, `ssa.SSAError` OVERLOADED.
+    """
+    waited = False
     while True:
         try:
-            data, ancillary, flags, _ = receive()
+            if waited or quota.left(uid) > 0:
+                quota.check(uid)
+                return _parsed_untrusted(await _receive_untrusted(connection, quota, uid))
         except BlockingIOError:
-            with trio.move_on_after(patience) as silence:
-                await trio.lowlevel.wait_readable(connection)
-            if silence.cancelled_caught:
-                return None
-            continue
-        packet = Packet(data, truncated=bool(flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)))
-        for level, kind, value in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                packet.descriptors += array.array("i", value[: len(value) - len(value) % 4])
-        return packet if data or packet.descriptors else None
+            pass
+        with trio.move_on_after(patience) as silence:
+            await trio.lowlevel.wait_readable(connection)
+        if silence.cancelled_caught:
+            return None
+        waited = True
+
+
+async def _receive_untrusted(connection: socket.socket, quota: Quota, uid: int) -> _Received:
+    """A packet with its descriptors. Raises BlockingIOError where there is none.
+
+    The kernel closes here what has no room: so there is room for all that a packet can have, or it is done elsewhere.
+    """
+    # One byte more than fits tells a message that is too long.
+    receive = functools.partial(connection.recvmsg, wire.MAX_MESSAGE + 1)
+    if quota.unused() >= _SCM_MAX_FD:
+        return receive(_ANCILLARY, _FLAGS)
+    async with _READERS.mine():  # one at a time, as each may take all that is left
+        room = max(0, min(quota.unused(), quota.left(uid), _SCM_MAX_FD))
+        return await in_a_thread(functools.partial(receive, _CREDENTIALS + socket.CMSG_LEN(room * _FD.size), _FLAGS))
+
+
+async def in_a_thread(do: Callable[[], _T]) -> _T:
+    """Do in a thread what this task's user can make last."""
+    return await trio.to_thread.run_sync(do, abandon_on_cancel=True, limiter=_RECEIVERS.mine())
+
+
+_T = TypeVar("_T")
+_RECEIVERS = Threads(16)
+_READERS = Threads(1)
+_Received = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+
+
+def _parsed_untrusted(received: _Received) -> Packet | None:
+    data, ancillary, flags, _ = received
+    packet = Packet(data, too_long=bool(flags & socket.MSG_TRUNC), cut=bool(flags & socket.MSG_CTRUNC))
+    for level, kind, value in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            packet.descriptors += array.array("i", value[: len(value) - len(value) % 4])
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            packet.sender = UCRED.unpack(value)[0]
+    return packet if data or ancillary or packet.cut else None
 
 
 async def follow(
-    connection: socket.socket, application: Application, renew: Callable[[wire.Listen, list[int]], Awaitable[None]]
+    connection: socket.socket,
+    application: Application,
+    quota: Quota,
+    renew: Callable[[wire.Listen, list[int]], Awaitable[None]],
 ) -> None:
     """Have `renew` take what an application says about its listener's options later, until it hangs up."""
-    while (packet := await _next_packet(connection)) is not None:
+    while (packet := await _next_packet(connection, quota, application.uid)) is not None:
         try:
             # The first descriptor is a pipe's end: that it is closed, as all of them, says that it was done.
             await renew(wire.parse_untrusted(packet.data, wire.Listen), packet.descriptors[1:])
         except (wire.WireError, errors.SSAError) as exc:
             _log.warning("a listener is served as before %s", fields(pid=application.pid, reason=str(exc)))
         finally:
-            packet.close()
+            await packet.close()
+        await trio.sleep(_BETWEEN)
 
 
-async def _next_packet(connection: socket.socket) -> Packet | None:
-    try:
-        return await receive_untrusted(connection, patience=math.inf)
-    except OSError:  # it has gone, and left what was ready for it
-        return None
+async def _next_packet(connection: socket.socket, quota: Quota, uid: int) -> Packet | None:
+    while True:
+        try:
+            return await receive_untrusted(connection, quota, uid, patience=math.inf)
+        except errors.SSAError:  # the user has no descriptor left, for now
+            await trio.sleep(_FOR_NOW)
+        except OSError:  # it has gone, and left what was ready for it
+            return None
 
 
+_BETWEEN = 0.001  # seconds: who says more and more about a listener takes turns with the others
+_FOR_NOW = 0.05  # seconds
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
@@ -192,83 +253,3 @@ class HangUps:
 def twin(sock: socket.socket) -> socket.socket:
     """Another descriptor. Not `sock.dup()`, which sets O_NONBLOCK or clears it: that is the application's too."""
     return socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
-
-
-# --- closing what others have opened: close(2) can block, for as long as they like ---------------------------------
-#
-# A socket with SO_LINGER waits for its peer, a file on a user's own FUSE mount for that user's program, a Unix socket
-# for all such that are in its queue. So nothing of the kind is closed on the event loop, and whoever makes closing
-# threads wait makes his own wait.
-
-_CLOSERS = Threads(64)
-
-
-def close_elsewhere(close: Callable[[], None]) -> None:
-    """Have a thread close it; nobody waits for that."""
-    limiter = _CLOSERS.mine()  # of who passed it
-
-    async def closing() -> None:
-        while True:
-            try:
-                await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=limiter)
-            except OSError as exc:
-                _log.debug("closing what an application passed: %s", exc.strerror)
-            except RuntimeError as exc:  # there are too many threads: for now
-                _log.error("what an application passed stays open: %s", exc)
-                await trio.sleep(1)
-                continue
-            return
-
-    trio.lowlevel.spawn_system_task(closing, context=contextvars.copy_context())
-
-
-def close_descriptor(fd: int) -> None:
-    """The same, of a number."""
-    close_elsewhere(functools.partial(os.close, fd))
-
-
-def hang_up(connection: socket.socket) -> None:
-    """Close an application's connection. Descriptors in packets that nobody has read are closed with it."""
-    try:
-        connection.shutdown(socket.SHUT_RDWR)  # so that nothing more can come
-        unread = bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        unread = False
-    if unread:
-        close_elsewhere(connection.close)
-    else:
-        connection.close()
-
-
-async def give_back(sock: socket.socket) -> None:
-    """Close our copy of an application's TCP socket, which has to be done before the application is told."""
-    if _can_wait(sock):
-        await trio.to_thread.run_sync(sock.close, abandon_on_cancel=True, limiter=_CLOSERS.mine())
-    else:
-        sock.close()
-
-
-def drop(sock: socket.socket) -> None:
-    """The same, when nobody waits for it."""
-    if _can_wait(sock):
-        close_elsewhere(sock.close)
-    else:
-        sock.close()
-
-
-def _can_wait(sock: socket.socket) -> bool:
-    """Whether closing it could wait for somebody, if the application has closed its own copy."""
-    if sock.fileno() < 0:
-        return False
-    if sock.family == socket.AF_UNIX:
-        return not _is_of_our_pair(sock)
-    return bool(_LINGER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))[0])
-
-
-def _is_of_our_pair(sock: socket.socket) -> bool:
-    """Whether it is the end of a relay's pair, into whose queue nobody but ourselves puts anything."""
-    creator = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-    return sock.type == socket.SOCK_STREAM and creator == os.getpid()
-
-
-_LINGER = struct.Struct("=ii")

@@ -105,6 +105,7 @@ class RunDirectory:
         listener.bind(path)
         self._bound = self._identity(_name(path))
         Path(path).chmod(mode)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # those that it accepts have it too
         listener.listen(_BACKLOG)
         return listener
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
+import resource
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -13,11 +15,12 @@ import trio
 
 from ssa import __version__, errors, trust
 from ssa.credentials.folder import Stored
-from ssa.daemon import log, requests
+from ssa.daemon import log
 from ssa.daemon.anchors import Anchors
+from ssa.daemon.closing import CLOSERS, drop, hang_up
 from ssa.daemon.compliance import Made
 from ssa.daemon.errands import Errands, in_time
-from ssa.daemon.quota import Crowd, for_user, most_descriptors
+from ssa.daemon.quota import Crowd, Quota, for_user
 from ssa.daemon.registry import Listeners, LiveListener, LiveSocket, Registry, address
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.sessions import SessionCache
@@ -70,6 +73,8 @@ _STORES = 8  # trust stores that the policy has named, kept
 _NAMED = 8  # anchors that were skipped, named in the log
 _NOBODYS = -1  # work that is for all, so that its lines in the log are not counted as a user's
 _NEGLIGENCE = 3600.0  # seconds between looks for certificates that have expired meanwhile
+_OWN = 16  # descriptors that the daemon itself opens after its start, at most
+_RELAYED = 2  # descriptors of a relayed socket
 
 
 class Service:
@@ -108,9 +113,15 @@ class Service:
             self.sockets.is_held,
             lambda uid, relay: for_user(uid, _let_go, relay),
         )
+        self.quota = Quota(
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+            len(os.listdir("/proc/self/fd")) + _OWN,
+            lambda uid: self.relays.descriptors(uid) + CLOSERS.open(uid),
+        )
         self._relay_reasons: set[str] = set()
         self._probed = time.monotonic()
-        self.crowd = Crowd(most_descriptors())
+        self.crowd = Crowd(lambda uid: max(1, self.quota.limit(uid) // 2))
+        self.ready: Counter[int] = Counter()  # by user: connections of listeners that the application has not taken
         self.diags = Diags()
 
     def close(self) -> None:
@@ -159,9 +170,14 @@ class Service:
         self._counts[counter] += number
 
     def check_room(self, uid: int) -> None:
-        """Raise `ssa.SSAError` OVERLOADED where a user has as many relayed sockets as one may. Root is not counted."""
-        if uid and max(self.sockets.relayed(uid), self.relays.open(uid)) >= most_descriptors():
-            raise errors.error("OVERLOADED", f"uid {uid} has {most_descriptors()} sockets that are relayed")
+        """Raise `ssa.SSAError` OVERLOADED where a user has as many relayed sockets as one may."""
+        self.quota.check(uid, _RELAYED)
+        if self.sockets.relayed(uid) >= (limit := self.quota.limit(uid)):
+            raise errors.error("OVERLOADED", f"uid {uid} has {limit} sockets that are relayed")
+
+    def room_for_ready(self, uid: int) -> int:
+        """How many more of a user's connections may be ready and wait to be accepted."""
+        return min(self.quota.left(uid), max(1, self.quota.limit(uid) // 4) - self.ready[uid])
 
     def count_failure(self, failure: errors.SSAError) -> None:
         """Count what a request, or a connection to a listener, came to."""
@@ -315,8 +331,8 @@ def _trust_failure(source: str, exc: Exception) -> errors.SSAError:
 
 def _let_go(relay: Relay) -> None:
     tcp, inner = relay.sockets()
-    requests.hang_up(inner)
-    requests.drop(tcp)
+    hang_up(inner)
+    drop(tcp)
 
 
 def _keep_secret(connection: SSL.Connection, line: bytes) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from ssa.credentials import Credential
+    from ssa.daemon.registry import Application
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
     from ssa.handshake.engine import Engine
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _REMEMBERED = 1024  # names
+_SHOWN = 5  # credentials in an error
 
 
 class Presented(NamedTuple):
@@ -38,9 +40,10 @@ NOTHING = Presented("", ())
 class Serving:
     """The terms of a server, kept up to date with the policy and with the administrator's certificates."""
 
-    def __init__(self, service: Service, terms: Terms, only: str | None) -> None:
+    def __init__(self, service: Service, application: Application, terms: Terms, only: str | None) -> None:
         """`only` is the one name that is served. Raises `ssa.SSAError` where there is nothing to serve with."""
         self._service = service
+        self._application = application
         self._terms = terms
         self.only = None if only is None else hostname_untrusted(only)
         self._contexts: dict[str | None, SSL.Context] = {}
@@ -59,11 +62,12 @@ class Serving:
     def context(self, name: str | None) -> SSL.Context:
         """What to go on with when a client asks for a name, or for none.
 
-        Raises `ssa.SSAError` NOT_SERVED for another name than the only one, NO_CREDENTIALS.
+        Raises `ssa.SSAError` NOT_SERVED for another name than the only one, NO_CREDENTIALS; CREDENTIAL_DENIED where
+        there are the administrator's only, and the user may serve with none of them.
         """
         terms = self.terms()
         kernel = self._protector()
-        credentials = terms.credentials or self._service.credentials.current()
+        credentials = terms.credentials or self._administrators()
         made_for = (terms.policy, kernel, credentials)
         if self._made_for != made_for or len(self._contexts) >= _REMEMBERED:
             self._contexts.clear()
@@ -87,9 +91,24 @@ class Serving:
 
     def offers(self) -> tuple[list[str], tuple[str, ...]]:
         """The names of the credentials that it may present now, and its application protocols."""
-        credentials = self._terms.credentials or self._service.credentials.current()
+        user = self._application
+        usable, _ = self._service.credentials.usable(user.uid, (user.gid, *user.groups))
+        credentials = self._terms.credentials or usable
         chosen = credentials if self.only is None else choose(credentials, self.only)
         return [credential.name for credential in chosen], self._terms.policy.alpn
+
+    def _administrators(self) -> tuple[Credential, ...]:
+        """The administrator's credentials that the application's user may serve with now."""
+        user = self._application
+        usable, denied = self._service.credentials.usable(user.uid, (user.gid, *user.groups))
+        if denied and not usable:
+            raise errors.error(
+                "CREDENTIAL_DENIED",
+                f"uid {user.uid} is not among the users of {', '.join(denied[:_SHOWN])}; have the administrator write "
+                f"the user's name or a %group to /ssa/credentials/{denied[0]}/users, or to the file users beside the "
+                "certificate, or bring one (TLS_CERTIFICATE_CHAIN and TLS_PRIVATE_KEY)",
+            )
+        return usable
 
     def _protector(self) -> Capabilities | None:
         """What the contexts depend on, besides the policy and the certificates."""

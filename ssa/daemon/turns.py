@@ -8,6 +8,7 @@ import trio
 
 from ssa import errors
 from ssa.daemon import requests
+from ssa.daemon.closing import drop
 
 if TYPE_CHECKING:
     import socket
@@ -41,11 +42,11 @@ class Turn:
             # trio gives a limiter's place back when the thread has ended, not when nobody waits for it any more.
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=both)  # type: ignore[arg-type] # trio takes anything with the two methods
         except RuntimeError as exc:
-            requests.drop(own)
+            drop(own)
             raise errors.error("OVERLOADED", f"no thread can be started: {exc}") from exc
         finally:
             if not both.taken:
-                requests.drop(own)
+                drop(own)
 
 
 class _Both:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextvars
 import errno
+import functools
 import logging
 import math
 import select
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _BATCH = 16  # datagrams, before others get their turn
+_TURN = 0.002  # seconds, likewise
+_MOST_RECORDS = 32  # of a datagram: OpenSSL goes through all of them at once
+_MOST_BYTES = 256 * 1024  # of the peer's in one handshake: more than a flight with 100 kB of certificates, sent twice
 _NOTHING = 0.005  # seconds to wait, when a socket that was ready has nothing
 _ETHERNET = 1500  # bytes: the path's MTU where it cannot be asked for
 _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP's and UDP's
@@ -65,9 +70,13 @@ _REASONS = {
 class Port:
     """A UDP socket of an application's, which we own from now on."""
 
-    def __init__(self, sock: socket.socket, greet: Greet | None = None) -> None:
-        """`greet` is a server's: it is told of datagrams that may begin a session."""
+    def __init__(self, sock: socket.socket, close: Callable[[socket.socket], None], greet: Greet | None = None) -> None:
+        """`close` closes the socket at the end, and must not wait: an application has a part in it.
+
+        `greet` is a server's: it is told of datagrams that may begin a session.
+        """
         self._socket = sock
+        self._close_socket = close
         self._greet = greet
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -82,7 +91,7 @@ class Port:
             sock.setsockopt(*_PKTINFO[sock.family], 1)
 
     async def start(self) -> None:
-        """Begin to read, in a task of its own."""
+        """Begin to read, in a task of its own, which works for the caller's user."""
         trio.lowlevel.spawn_system_task(self._run, context=contextvars.copy_context())
         await self._started.wait()
 
@@ -195,7 +204,7 @@ class Port:
             self._started.set()
             for association in list(self.living):
                 association.abort()
-            self._socket.close()
+            self._close_socket(self._socket)
 
     async def _guarded(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
@@ -207,9 +216,11 @@ class Port:
         """Read until the application ends the reading side of its socket, which it may still have."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            taken = 0
+            taken, end = 0, time.perf_counter() + _TURN
             while taken < _BATCH and self._take_untrusted():
                 taken += 1
+                if time.perf_counter() > end:
+                    break
             if not taken:
                 if is_ended(self._socket):
                     return
@@ -359,10 +370,13 @@ class Association:
         self.heard = trio.current_time()
         if self._failure is not None or not datagram or self.engine.closed:
             return
+        datagram = records.first_untrusted(datagram, _MOST_RECORDS)
         if self.engine.step is Step.DONE:
             self._open_untrusted(datagram)
             return
         try:
+            if self.received > _MOST_BYTES:
+                raise errors.error("PROTOCOL_VIOLATION", f"a handshake of more than {_MOST_BYTES >> 10} KiB")
             self._shake_untrusted(datagram)
         except errors.SSAError as exc:
             self._failure = exc
@@ -480,32 +494,34 @@ class Queue:
 
 
 async def packets(
-    ours: socket.socket, take: Callable[[bytes], Awaitable[None]], discard: Callable[[int], None]
+    ours: socket.socket,
+    take: Callable[[bytes], Awaitable[None]],
+    in_a_thread: Callable[[Callable[[], bytes]], Awaitable[bytes]],
 ) -> None:
     """Give each packet that the application writes to `take`, until it has closed its end, or ended its writing.
 
-    Descriptors that come along are of no use, and given to `discard`.
+    Descriptors that come along are of no use. The kernel closes them where the packet is read, and that can block: such
+    a packet is read `in_a_thread`.
     """
+    read = functools.partial(ours.recv, records.PACKET, socket.MSG_DONTWAIT)
     while True:
         await trio.lowlevel.wait_readable(ours)
         for _ in range(_BATCH):
             try:
-                packet, found, _, _ = ours.recvmsg(records.PACKET, _MOST_DESCRIPTORS, _RECEIVING)
+                packet = await in_a_thread(read) if _has_descriptors(ours) else read()
             except BlockingIOError:
                 break
             except OSError:  # it has gone, and left something unread
                 return
-            for _, _, value in found:
-                for (fd,) in struct.iter_unpack("=i", value):
-                    discard(fd)
             if not packet and is_ended(ours):
                 return
             await take(packet)
         await trio.lowlevel.checkpoint()
 
 
-_MOST_DESCRIPTORS = socket.CMSG_SPACE(253 * 4)  # SCM_MAX_FD: what has no room the kernel closes, and that can block
-_RECEIVING = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+def _has_descriptors(ours: socket.socket) -> bool:
+    """Whether descriptors come with the next packet. Raises as recvmsg(2)."""
+    return bool(ours.recvmsg(0, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)[2] & socket.MSG_CTRUNC)
 
 
 def is_ended(sock: socket.socket) -> bool:

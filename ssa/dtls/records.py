@@ -43,6 +43,15 @@ def packed(flight: bytes, size: int) -> list[bytes]:
     return datagrams
 
 
+def first_untrusted(datagram: bytes, most: int) -> bytes:
+    """As much of a peer's datagram as are its first records; what is behind them is lost, as a datagram can be."""
+    at = count = 0
+    while at + HEADER <= len(datagram) and count < most:
+        at += HEADER + _RECORD.unpack_from(datagram, at)[-1]
+        count += 1
+    return datagram[:at] if count == most else datagram
+
+
 def plain_alert(alert: str) -> bytes:
     """A fatal alert, where no key is in use yet."""
     content = bytes([_FATAL, errors.ALERT_NUMBERS[alert]])

@@ -53,12 +53,8 @@ _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_UNSENT = 2 * TURN  # bytes: more are answers to a peer that sends and sends KeyUpdates, and reads nothing
-_PASSED = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 _LEFTOVERS = 16  # turns of reading what nobody wants
 _NOBODYS = bytearray(TURN)  # where that goes, of all threads: nobody looks at it
-
-# As many descriptors as a message can have: what has no room the kernel closes for us, and that can block.
-_ANCILLARY = socket.CMSG_SPACE(253 * 4)
 
 # struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received and tcpi_bytes_sent
 _TCP_INFO = struct.Struct("=128xQ64xQ")
@@ -164,19 +160,17 @@ class Relay:
         if events & (_IN | _GONE) and self._reading and not self._down:
             self._read_peer_untrusted()
 
-    def serve_application(self, events: int) -> list[int]:
-        """The application's end is ready. Descriptors that it has passed, which nobody wants."""
-        passed: list[int] = []
+    def serve_application(self, events: int) -> None:
+        """The application's end is ready."""
         if events & select.EPOLLHUP and self._is_aborted():
             self._reset()
-            return passed
+            return
         if events & _OUT or (events & _GONE and self._down):
             self._flush_down()
         if events & (_IN | _GONE) and self._writing and not self._up:
-            passed = self._read_application_untrusted()
+            self._read_application_untrusted()
         if events & select.EPOLLHUP and self.deadline is None and self._channel is not None:
             self._hung_up()
-        return passed
 
     def _hung_up(self) -> None:
         """Nobody can read any more. What was written is sent yet, but nobody waits for it for ever."""
@@ -201,25 +195,20 @@ class Relay:
 
     # --- the application's data ---------------------------------------------------------------------------------
 
-    def _read_application_untrusted(self) -> list[int]:
+    def _read_application_untrusted(self) -> None:
+        """Descriptors in the stream are closed by the kernel, here: if that takes long, it is their user's own time."""
         if self._channel is None:
-            return []
+            return
         try:
-            size, ancillary, _, _ = self._inner.recvmsg_into([self._channel.room.content], _ANCILLARY, _PASSED)
+            size = self._inner.recv_into(self._channel.room.content, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return []
+            return
         except OSError:  # ECONNRESET: it was closed with something unread
-            size, ancillary = 0, []
+            size = 0
         if size:
             self._send(size)
         else:
             self._end_writing()
-        return [
-            fd
-            for level, kind, value in ancillary
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
-            for (fd,) in struct.iter_unpack("=i", value[: len(value) // 4 * 4])
-        ]
 
     def _send(self, size: int) -> None:
         if self._channel is None:

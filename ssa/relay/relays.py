@@ -91,6 +91,11 @@ class Relays:
         thread = self._threads.get(uid)
         return 0 if thread is None else len(thread.relays)
 
+    def descriptors(self, uid: int | None) -> int:
+        """How many descriptors the connections of a user, or of all, take here."""
+        threads = self._threads.values() if uid is None else filter(None, [self._threads.get(uid)])
+        return sum(2 * (len(thread.relays) + 1) for thread in threads)  # with those that a thread waits with
+
     def _thread(self, uid: int) -> _Thread:
         if (thread := self._threads.get(uid)) is None:
             thread = _Thread(
@@ -154,13 +159,12 @@ class Relays:
         for thread in self._threads.values():
             thread.stop()
         end = time.monotonic() + _PATIENCE
-        for thread in self._threads.values():
+        for uid, thread in self._threads.items():
             thread.join(max(0, end - time.monotonic()))
             if not thread.is_alive():
                 thread.close()
                 for relay in thread.relays:
-                    for sock in relay.sockets():
-                        sock.close()
+                    self._let_go(uid, relay)
         self._threads.clear()
 
 
@@ -267,17 +271,11 @@ class _Thread(threading.Thread):
         tcp, inner = relay.sockets()
         self._masks[relay] = peers, applications = relay.wanted()
         self._watch(tcp, peers, relay, relay.serve_peer)
-        self._watch(inner, applications, relay, functools.partial(self._serve_application, relay))
+        self._watch(inner, applications, relay, relay.serve_application)
 
     def _watch(self, sock: socket.socket, mask: int, relay: Relay, serve: Callable[[int], None]) -> None:
         self._epoll.register(sock.fileno(), mask)
         self._by_fd[sock.fileno()] = relay, serve
-
-    def _serve_application(self, relay: Relay, events: int) -> None:
-        """What comes in a stream that is a descriptor is closed here: if that takes long, it is its user's own time."""
-        for fd in relay.serve_application(events):
-            with contextlib.suppress(OSError):
-                os.close(fd)
 
     def _settle(self, relay: Relay) -> None:
         if relay.deadline is not None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import multiprocessing
 import os
 import select
 import socket
@@ -19,7 +20,7 @@ import pytest
 import ssa
 import ssa.client
 from ssa import addresses, wire
-from tests import datagrams, needs
+from tests import datagrams, needs, peers
 from tests.datagrams import Proxy, Weather, read_until
 from tests.peers import PKI, Daemon, settled
 
@@ -1179,3 +1180,87 @@ def test_a_gnutls_client(server, pki):
             assert accepted.recv(100) == b"from gnutls\n"
             accepted.send(b"to gnutls\n")
             read_until(process, b"to gnutls\n")
+
+
+# --- who sends without end --------------------------------------------------------------------------------------------
+
+PEERS = 10
+
+
+def record(kind, epoch, sequence, body):
+    return struct.pack(">BHHHIH", kind, 0xFEFD, epoch, 0, sequence, len(body)) + body
+
+
+def crowded(kind, epoch, body=b""):
+    """Datagrams that are full of small records."""
+    each = len(record(kind, epoch, 0, body))
+    for number in range(2**20):
+        yield b"".join(record(kind, epoch, number * 4000 + n, body) for n in range(60_000 // each))
+
+
+def hellos(hello):
+    while True:
+        yield hello
+
+
+FLOODS = {
+    "first hellos": hellos,
+    "empty records": lambda _: crowded(HANDSHAKE, 0),
+    "warnings": lambda _: crowded(21, 0, b"\x01\x5a"),
+    "fragments": lambda _: crowded(HANDSHAKE, 0, b"\x0b\0\xff\xff\0\1" + b"\0\0\0\0\0\1" + b"x"),
+    "of the next epoch": lambda _: crowded(APPLICATION_DATA, 1, bytes(24)),
+    "requests for a hello": lambda _: crowded(HANDSHAKE, 0, bytes(12)),
+}
+
+
+def hostile(port, hello, flood):
+    """A client that gets as far as its cookie, so that a handshake is under way, and floods then."""
+    with socket.socket(socket.AF_INET, DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        sock.settimeout(5)
+        sock.send(hello)
+        sock.send(with_cookie(hello, sock.recv(2000)))
+        assert sock.recv(4000)[0] == HANDSHAKE
+        datagrams = list(zip(range(8), FLOODS[flood](hello), strict=False))
+        while True:
+            for _, datagram in datagrams:
+                with contextlib.suppress(OSError):
+                    sock.send(datagram)
+            time.sleep(0.0005)
+
+
+def with_cookie(hello, request):
+    """The hello again, with the cookie of a HelloVerifyRequest (RFC 6347 section 4.2.1)."""
+    body = hello[25:]
+    at = 34 + 1 + body[34]
+    cookie = request[25 + 2 :]
+    body = body[:at] + cookie + body[at + 1 :]
+    message = (
+        hello[13:14] + struct.pack(">I", len(body))[1:] + b"\0\1" + bytes(3) + struct.pack(">I", len(body))[1:] + body
+    )
+    return record(HANDSHAKE, 0, 1, message)
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_floods_keep_nobody_waiting(ssad, server, pki, flood):
+    port = server.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    hello = first_hello(port)
+    flooding = [fork.Process(target=hostile, args=(port, hello, flood), daemon=True) for _ in range(PEERS)]
+    with peers.openssl(pki) as (other, _):
+        for process in flooding:
+            process.start()
+        try:
+            time.sleep(1)
+            took = []
+            for _ in range(7):
+                began = time.monotonic()
+                ssa.create_connection(("localhost", other), timeout=10).close()
+                took.append(time.monotonic() - began)
+        finally:
+            alive = [process.is_alive() for process in flooding]
+            for process in flooding:
+                process.kill()
+                process.join()
+    assert all(alive)
+    assert sorted(took)[3] < 0.25, took

@@ -4,8 +4,11 @@ import contextlib
 import fcntl
 import mmap
 import os
+import select
+import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -80,15 +83,36 @@ def test_the_last_copy_of_a_socket_that_takes_long_to_close(ssad, packet, copies
 
 def stuck(linger=20):
     """A socket whose last close waits for its peer, and what keeps it so."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
         sock = socket.create_connection(server.getsockname())
         peer, _ = server.accept()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
             sock.send(bytes(65536))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
     return sock, peer
+
+
+def has_stopped(pid):
+    """Whether all threads have obeyed SIGSTOP."""
+    states = (path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return set(states) == {"T"}
+
+
+def pass_on(daemon, application, packet, sock):
+    """Have the daemon hold the last copy of a socket. Ours is closed while the daemon cannot close its own."""
+    os.kill(daemon.process.pid, signal.SIGSTOP)
+    assert peers.settled(lambda: has_stopped(daemon.process.pid))
+    try:
+        socket.send_fds(application, [packet], [sock.fileno()])
+        sock.close()
+    finally:
+        os.kill(daemon.process.pid, signal.SIGCONT)
 
 
 def test_a_unix_socket_with_such_a_one_in_its_queue(ssad):
@@ -273,3 +297,260 @@ def test_errors_quote_nothing_that_a_terminal_acts_on():
     assert "\x1b" not in str(exc)
     assert "\n" not in str(exc)
     assert len(str(exc)) < 1200
+
+
+# --- descriptors: whose they are, and how many ---------------------------------------------------------------------
+
+OTHER = 65534  # a user
+
+
+def as_user(uid, action):
+    """A child process of that user does something, and waits; it is killed at the end of the block."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reading)
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            action()
+            os.write(writing, b"done")
+            time.sleep(60)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    return child, reading
+
+
+@contextlib.contextmanager
+def attack(action, uid=OTHER):
+    child, reading = as_user(uid, action)
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@contextlib.contextmanager
+def small(directory, limit, policy=""):
+    """A daemon whose table of descriptors has that many places."""
+    directory.chmod(0o755)
+    with Daemon(directory, policy=policy, descriptors=limit) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def place():
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def table(daemon):
+    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+
+
+def flood(daemon, *, lingering, copies, connections=200):
+    """Sockets that take long to close, then connections with as many descriptors as a packet can have."""
+
+    def act():
+        held = []
+        for _ in range(lingering):
+            sock, peer = stuck(linger=1)
+            held.append(peer)
+            with contextlib.suppress(OSError), connection(daemon) as application:
+                socket.send_fds(application, [GOOD], [sock.fileno()])
+            sock.close()
+        for _ in range(connections):
+            with contextlib.suppress(OSError):
+                application = connection(daemon)
+                held.append(application)
+                socket.send_fds(application, [GOOD], [0] * copies)
+
+    return act
+
+
+@pytest.mark.parametrize("limit", [64, 1024])
+def test_a_user_cannot_fill_the_table(place, limit):
+    with small(place, limit) as daemon, attack(flood(daemon, lingering=70, copies=250)) as done:
+        most = 0
+        while not select.select([done], [], [], 0.01)[0]:
+            most = max(most, table(daemon))
+            assert served(daemon)
+        assert os.read(done, 4) == b"done"
+        for _ in range(10):
+            most = max(most, table(daemon))
+            assert served(daemon)
+        assert most < limit * 3 // 4
+
+
+def test_who_has_too_many_is_told_so(ssad, place):
+    def crowd():
+        with contextlib.ExitStack() as held:
+            applications = [held.enter_context(connection(daemon)) for _ in range(60)]
+            for application in applications:
+                with contextlib.suppress(OSError):
+                    socket.send_fds(application, [GOOD], [0] * 4)
+            replies = []
+            for application in applications:
+                application.settimeout(0.2)
+                with contextlib.suppress(TimeoutError):
+                    replies.append(wire.parse_untrusted(application.recv(65536), wire.Reply))
+            assert "OVERLOADED" in {reply.reason for reply in replies}
+            for reply in replies:
+                assert reply.reason in {"OVERLOADED", "NOT_TCP"}
+                assert "too long" not in (reply.detail or "")
+            assert any(f"uid {OTHER} has " in (reply.detail or "") for reply in replies)
+
+    with small(place, 64) as daemon:
+        assert exit_status_as(OTHER, crowd) == 0
+        assert served(daemon)
+
+
+def test_a_packet_of_more_descriptors_than_there_are_is_told_so(place):
+    def ask():
+        with connection(daemon) as application:
+            socket.send_fds(application, [GOOD], [0] * 250)
+            reply = wire.parse_untrusted(application.recv(65536), wire.Reply)
+            assert reply.reason == "OVERLOADED"
+            assert "descriptors" in reply.detail
+            application.send(b"junk")
+            assert wire.parse_untrusted(application.recv(65536), wire.Reply).reason == "BAD_REQUEST"
+
+    with small(place, 64) as daemon:
+        assert exit_status_as(OTHER, ask) == 0
+        assert exit_status_as(0, ask) == 0
+
+
+def test_a_refused_library_hears_why(place, monkeypatch):
+    def ask():
+        with contextlib.ExitStack() as held:
+            while True:
+                application = held.enter_context(connection(daemon))
+                with contextlib.suppress(TimeoutError):
+                    application.settimeout(0.05)
+                    if application.recv(65536):
+                        break
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                for _ in range(20):
+                    with pytest.raises(errors.SSAError) as caught:
+                        ssa.connect_tls(*server.getsockname())
+                    assert caught.value.reason == "OVERLOADED"
+
+    with small(place, 64) as daemon:
+        for name, value in daemon.environment.items():
+            monkeypatch.setenv(name, value)
+        assert exit_status_as(OTHER, ask) == 0
+
+
+def test_connections_that_nobody_accepts_are_counted(place, pki, monkeypatch):
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
+    for file in (pki.ca, pki.cert, pki.key):
+        file.chmod(0o644)
+    ports = [peers.free_port() for _ in range(2)]
+
+    def listen():
+        for port in ports:
+            server = ssa.create_server(("127.0.0.1", port), certificate=str(cert), private_key=str(key), backlog=4096)
+            kept.append(server)
+
+    kept = []
+    with small(place, 256, policy) as daemon, contextlib.ExitStack() as held:
+        cert, key = (shutil.copy(file, place) for file in (pki.cert, pki.key))
+        for name, value in daemon.environment.items():
+            monkeypatch.setenv(name, value)
+        done = held.enter_context(attack(listen))
+        assert os.read(done, 4) == b"done"
+        context = ssl.create_default_context(cafile=str(pki.ca))
+        for number in range(120):
+            sock = socket.create_connection(("127.0.0.1", ports[number % 2]), timeout=1)
+            held.enter_context(sock)
+            with contextlib.suppress(OSError):
+                held.enter_context(context.wrap_socket(sock, server_hostname="localhost"))
+            assert table(daemon) < 192
+        assert served(daemon)
+        echoing, _ = held.enter_context(peers.openssl(pki, "-rev"))
+        assert exit_status_as(1234, lambda: echo(echoing)) == 0
+
+
+# --- nothing of theirs is closed where others wait for it ------------------------------------------------------------
+
+CARRIERS = {
+    "an empty packet": (b"", 1),
+    "behind an empty packet": (b"", 2),
+    "a listener that is none": (wire.pack(wire.Listen()), 1),
+    "of no use": (wire.pack(wire.Describe()), 1),
+    "a plug": (wire.pack(wire.Plug(b"")), 1),
+    "files": (wire.pack(wire.Check(trusted=1)), 1),
+}
+
+
+@pytest.mark.parametrize("how", CARRIERS)
+def test_whatever_a_lingering_socket_comes_with(ssad, how):
+    packet, packets = CARRIERS[how]
+    sock, peer = stuck()
+    with peer:
+        with connection(ssad) as application:
+            for _ in range(packets - 1):
+                application.send(packet)
+            pass_on(ssad, application, packet, sock)
+        for _ in range(3):
+            assert served(ssad)
+
+
+@pytest.mark.parametrize("relayed", ["a stream", "datagrams"])
+def test_a_lingering_socket_in_a_relayed_one(place, pki, monkeypatch, relayed):
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
+    with Daemon(place, policy=policy) as daemon, contextlib.ExitStack() as held:
+        for name, value in daemon.environment.items():
+            monkeypatch.setenv(name, value)
+        arguments = () if relayed == "a stream" else ("-dtls1_2",)
+        port, _ = held.enter_context(openssl_on_udp(pki) if arguments else peers.openssl(pki, "-rev"))
+        kind = socket.SOCK_DGRAM if arguments else socket.SOCK_STREAM
+        mine = held.enter_context(ssa.socket(socket.AF_INET, kind))
+        mine.settimeout(10)
+        mine.setsockopt(ssa.IPPROTO_TLS, ssa.TLS_REMOTE_HOSTNAME, b"localhost")
+        mine.connect(("127.0.0.1", port))
+        sock, peer = stuck()
+        held.enter_context(peer)
+        with socket.socket(fileno=os.dup(mine.fileno())) as pair:
+            pass_on(daemon, pair, b"abc\n", sock)
+        for _ in range(3):
+            assert served(daemon)
+        began = time.monotonic()
+        daemon.process.terminate()
+        assert daemon.process.wait(10) == 0
+        assert time.monotonic() - began < 3
+
+
+@contextlib.contextmanager
+def openssl_on_udp(pki):
+    port = peers.free_port()
+    command = ("openssl", "s_server", "-dtls1_2", "-port", port, "-cert", pki.cert, "-key", pki.key, "-quiet")
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+
+    def bound(number):
+        return f":{number:04X} " in Path("/proc/net/udp").read_text() + Path("/proc/net/udp6").read_text()
+
+    with peers.program(*command, port=port, ready=bound, **options) as process:
+        yield port, process
+
+
+def test_a_signal_ends_it_while_sockets_linger(place):
+    with Daemon(place) as daemon:
+        held = []
+        for packet in (GOOD, b"", wire.pack(wire.Listen())):
+            for _ in range(20):
+                sock, peer = stuck()
+                held.append(peer)
+                with connection(daemon) as application:
+                    pass_on(daemon, application, packet, sock)
+        began = time.monotonic()
+        daemon.process.terminate()
+        assert daemon.process.wait(30) == 0
+        assert time.monotonic() - began < 3
+        for peer in held:
+            peer.close()

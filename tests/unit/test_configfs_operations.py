@@ -698,7 +698,7 @@ def test_a_credential_is_made_and_removed(shell: Shell) -> None:
     assert attributes.st_ino == shell.inode("credentials/www.example.org")
     assert (attributes.st_mode, attributes.entry_timeout) == (stat.S_IFDIR | 0o755, 0)
     assert shell.ls("credentials") == ["www.example.org"]
-    assert shell.ls("credentials/www.example.org") == ["certificate", "key", "hostnames", "status"]
+    assert shell.ls("credentials/www.example.org") == ["certificate", "key", "hostnames", "users", "status"]
     assert shell.cat("credentials/www.example.org/certificate") == b"\n"
     with fails(errno.EEXIST):
         shell.mkdir("credentials/www.example.org")

@@ -217,7 +217,7 @@ def test_nothing_is_read_again_when_nothing_has_changed(store, directory, monkey
     }
 
 
-FILES = ("certificate", "key", "hostnames")
+FILES = ("certificate", "key", "hostnames", "users")
 
 
 def test_changes_within_one_tick_are_seen(store, directory):

@@ -1,0 +1,127 @@
+"""Who may serve with a credential of the administrator's: users and groups, one a line.
+
+    www-data      a user, by name
+    1001          a user, by number
+    %ssl-cert     a group, by name or number: its members, by their own or by a supplementary group
+    *             everybody
+    # ...         a comment
+
+Root, and the user that the daemon runs as, always may. Where nothing is named, nobody else may.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import threading
+from typing import TYPE_CHECKING
+
+from ssa.errors import error, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_PATIENCE = 1.0  # seconds: names can be looked up over a network
+_MOST = 256  # entries
+_ENTRY = re.compile(r"\*|%?[^\s%*#,:][^,:\x00-\x1f\x7f]{0,255}")
+_BETWEEN = re.compile(r"[\n,]")
+_ACCOUNTS = ("/etc/passwd", "/etc/group")
+
+
+class Users:
+    """A list of those who may. It is looked up anew when the machine's accounts have changed."""
+
+    def __init__(self, entries: tuple[str, ...] = ()) -> None:
+        self.entries = entries
+        self._named = [entry for entry in entries if entry != "*" and not entry.removeprefix("%").isdecimal()]
+        self._numbers: dict[str, int] = {}
+        self._looked_up_for: object = None
+
+    @classmethod
+    def parse_untrusted(cls, text: str) -> Users:
+        """Those of a file's text. Raises `ssa.SSAError` BAD_VALUE for what can be no user's name."""
+        lines = [line.strip() for line in _BETWEEN.split(text)]
+        entries = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+        if len(entries) > _MOST:
+            raise error("BAD_VALUE", f"users: more than {_MOST} lines, name a group")
+        for entry in entries:
+            if not _ENTRY.fullmatch(entry) or (entry.removeprefix("%").isdecimal() and _number(entry) >= _NOBODYS):
+                raise error("BAD_VALUE", f"{printable(entry, 80)!r}: expected a user's name or number, %group, or *")
+        return cls(entries)
+
+    def shown(self) -> tuple[str, ...]:
+        """The entries; where there are none the user that may without one."""
+        return self.entries or (_name_of(os.geteuid()),)
+
+    def unknown(self) -> tuple[str, ...]:
+        """The names that this machine does not know: they stand for nobody."""
+        self._look_up()
+        return tuple(name for name in self._named if name not in self._numbers)
+
+    def admit(self, uid: int, groups: Iterable[int]) -> bool:
+        """Whether a process of that user and those groups may serve with it."""
+        if uid in {0, os.geteuid()} or "*" in self.entries:
+            return True
+        if not self.entries:
+            return False
+        self._look_up()
+        wanted = {f"{uid}", *(f"%{group}" for group in groups)}
+        return any(self._numbered(entry) in wanted for entry in self.entries)
+
+    def _numbered(self, entry: str) -> str:
+        if entry not in self._numbers:
+            return f"{'%' * entry.startswith('%')}{_number(entry)}" if entry not in self._named else ""
+        return f"{'%' * entry.startswith('%')}{self._numbers[entry]}"
+
+    def _look_up(self) -> None:
+        if not self._named:
+            return
+        accounts = tuple(map(_changed, _ACCOUNTS))
+        if accounts != self._looked_up_for:
+            self._numbers = _in_time(self._named)
+            self._looked_up_for = accounts
+
+
+_NOBODYS = 2**32 - 1  # -1: no user has it
+
+
+def _number(entry: str) -> int:
+    return int(entry.removeprefix("%"))
+
+
+def _changed(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - for every handshake
+    except OSError:
+        return (0, 0)
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def _name_of(uid: int) -> str:
+    return "root" if uid == 0 else _look_one_up(lambda: pwd.getpwuid(uid).pw_name) or str(uid)
+
+
+def _look_one_up(ask: Callable[[], str]) -> str:
+    try:
+        return ask()
+    except KeyError:
+        return ""
+
+
+def _in_time(names: list[str]) -> dict[str, int]:
+    """The numbers of those that are known. A thread asks: the daemon waits a moment for it, not for ever."""
+    found: dict[str, int] = {}
+
+    def look() -> None:
+        for name in names:
+            try:
+                found[name] = grp.getgrnam(name[1:]).gr_gid if name.startswith("%") else pwd.getpwnam(name).pw_uid
+            except (KeyError, OSError):
+                continue
+
+    thread = threading.Thread(target=look, name="accounts", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return dict(found)

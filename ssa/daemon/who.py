@@ -1,0 +1,107 @@
+"""Who asks, as the kernel vouches for it: the process that connected, its user and groups, and its program.
+
+A process can become another program (execve(2)), and the number of one that has ended is given to another one. So the
+program is read before a request is read, and again when it has been answered. It is unknown where the two differ, where
+another process sent the request, and where it cannot be read. Two things cannot be told. Whoever may run a program can
+act inside it (by ptrace, by LD_PRELOAD, by the program's own options). And a process that sends a request and becomes
+another program before the daemon has looked for the first time is taken for that other one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import signal
+import socket
+import struct
+from dataclasses import replace
+
+from ssa.daemon.registry import Application
+from ssa.daemon.requests import UCRED
+
+_SO_PEERGROUPS, _SO_PEERPIDFD = 59, 77  # include/uapi/asm-generic/socket.h; the second since Linux 6.5
+_BUFFER = 1024  # bytes that getsockopt of the socket module gives at most
+
+
+def asks(connection: socket.socket) -> Application:
+    """Who is at the other end. Raises OSError."""
+    pid, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return Application(pid, uid, gid, _program_of(connection, pid), _groups(connection))
+
+
+def unknown_program(application: Application) -> Application:
+    """The same user, where it cannot be told which program asks."""
+    return replace(application, exe="")
+
+
+def confirmed(application: Application) -> Application:
+    """The application when its request has been answered: if its program is another one by now, it is unknown."""
+    if application.settled or not application.exe or _program(application.pid) == application.exe:
+        return application
+    return unknown_program(application)
+
+
+def settled(application: Application) -> Application:
+    """The application of a listener, whose program is that which began to listen."""
+    return replace(confirmed(application), settled=True)
+
+
+def _program_of(connection: socket.socket, pid: int) -> str:
+    """The program of the process that connected, and not of another one that has its number by now."""
+    try:
+        process = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError as exc:
+        return _program(pid) if exc.errno == errno.ENOPROTOOPT else ""
+    try:
+        program = _program(pid)
+        with contextlib.suppress(PermissionError):  # it is there
+            signal.pidfd_send_signal(process, 0)
+    except OSError:  # it has ended
+        return ""
+    finally:
+        os.close(process)
+    return program
+
+
+def _program(pid: int) -> str:
+    """The path of a process's program; empty where it is another user's, or gone.
+
+    In a user namespace of its own any user can mount any file at any path: then it is unknown, too.
+    """
+    try:
+        if os.readlink(f"/proc/{pid}/ns/user") != _OUR_NAMESPACE:  # noqa: PTH115 - for every request, and twice as fast
+            return ""
+        return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - as above
+    except OSError:
+        return ""
+
+
+_OUR_NAMESPACE = os.readlink("/proc/self/ns/user")  # noqa: PTH115 - as above
+
+
+def _groups(connection: socket.socket) -> tuple[int, ...]:
+    """The supplementary groups that the process had when it connected."""
+    try:
+        found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _BUFFER)
+    except OSError as exc:
+        if exc.errno != errno.ERANGE:
+            return ()  # before Linux 4.13: it counts as having none
+        found = _many_groups(connection)
+    return struct.unpack(f"={len(found) // _GID}I", found)
+
+
+_GID = 4  # bytes
+
+
+def _many_groups(connection: socket.socket) -> bytes:
+    """More than the socket module has room for: up to 65536 (NGROUPS_MAX)."""
+    size = ctypes.c_uint32(_GID << 16)
+    buffer = ctypes.create_string_buffer(size.value)
+    if _libc.getsockopt(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size)):
+        return b""
+    return buffer.raw[: size.value]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
