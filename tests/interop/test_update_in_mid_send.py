@@ -54,11 +54,17 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("reader", [False, True], ids=["nobody reads", "another thread reads"])
-@pytest.mark.parametrize("way", WAYS)
-def test_the_answer_comes_soon(ssad, capabilities, pki, tmp_path, way, reader):
+@pytest.fixture
+def rekeys(ssad, capabilities):
+    """Skip where the kernel cannot change keys."""
     if not capabilities.rekey:
         pytest.skip("this kernel cannot change keys")
+
+
+@pytest.mark.parametrize("reader", [False, True], ids=["nobody reads", "another thread reads"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.usefixtures("rekeys")
+def test_the_answer_comes_soon(pki, tmp_path, way, reader):
     kind, do = WAYS[way]
     path = tmp_path / "content"
     path.write_bytes(os.urandom(MIB) * (SIZE // MIB))
