@@ -34,17 +34,17 @@ def is_relayed(sock: socket.socket) -> bool:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX
 
 
-def recv(sock: socket.socket, size: int) -> tuple[bytes, bool]:
+def recv(sock: socket.socket, size: int, asked: Callable[[], None]) -> bytes:
     """As `stream.recv`, of a descriptor of either kind."""
     if not is_relayed(sock):
-        return stream.recv(sock, size)
+        return stream.recv(sock, size, asked)
     try:
         data = sock.recv(size)
     except ConnectionResetError:  # what the other end's death is where it left something unread
         data = b""
     if size and not data:
         check_end(sock)
-    return data, False
+    return data
 
 
 def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> int:

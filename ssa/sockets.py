@@ -305,12 +305,9 @@ def recv(fd: int, size: int) -> bytes:
         state = _state(fd)
         state.check(sock)
         try:
-            data, answer_due = relayed.recv(sock, size)
+            return relayed.recv(sock, size, state.asked)
         except Broken as exc:
             raise state.fail(sock, exc) from None
-    if answer_due:
-        state.answer_due = True
-    return data
 
 
 def send(fd: int, data: bytes) -> int:
@@ -403,6 +400,10 @@ class _Bare:
 
     def fileno(self) -> int:
         return self._fd
+
+    def asked(self) -> None:
+        """The peer has asked for a KeyUpdate."""
+        self.answer_due = True
 
     def fail(self, sock: stdlib.socket, broken: Broken) -> OSError:
         """The connection has failed: end it, tell the peer, and remember why. The error to raise."""

@@ -54,6 +54,10 @@ from ssa.ktls.posthandshake import (
     violation,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 GO_ON, PASSED, END, ANSWER, MORE = "go on", "passed over", "end", "answer", "more"
 # PASSED: go on behind an alert. ANSWER: go on, and send a KeyUpdate before the next data. MORE: the rest of a handshake
 # message has to come next, and no data.
@@ -192,36 +196,42 @@ def look_behind_untrusted(sock: socket.socket) -> str:
         return GO_ON
 
 
-def recv(sock: socket.socket, size: int) -> tuple[bytes, bool]:
+def recv(sock: socket.socket, size: int, asked: Callable[[], None]) -> bytes:
     """Up to `size` bytes of data from a socket that nobody keeps a state of; empty at the peer's close_notify.
 
-    And whether a KeyUpdate of ours is due before the next data is sent. Raises `Broken` for a connection that has
-    failed, and OSError.
+    `asked` is called as soon as the peer has asked for a KeyUpdate of ours: it is due before the next data is sent,
+    which another thread may do meanwhile. Raises `Broken` for a connection that has failed, and OSError.
     """
-    due = False
     patience = Patience()
     served = GO_ON
     while size:
         if served != MORE:
-            try:
-                data = sock.recv(size)
-            except OSError as exc:
-                if exc.errno != errno.EIO:
-                    raise unreadable(exc.errno) or exc from None
-            else:
-                if data:
-                    due |= len(data) < size and look_behind_untrusted(sock) == ANSWER
-                    return data, due
-                if is_cut_untrusted(sock):
-                    raise truncated()
+            if data := _plain_read(sock, size):
+                if len(data) < size and look_behind_untrusted(sock) == ANSWER:
+                    asked()
+                return data
         elif not _is_readable(sock):
             raise BlockingIOError(errno.EAGAIN, "the rest of a handshake message has not come yet")
         served = serve_control_untrusted(sock, unfinished=served == MORE)
         if served == END:
             break
         patience.tried_by(served)
-        due |= served == ANSWER
-    return b"", due
+        if served == ANSWER:
+            asked()
+    return b""
+
+
+def _plain_read(sock: socket.socket, size: int) -> bytes:
+    """What recv(2) gives; nothing where a record that is no data comes first. Raises as `recv`."""
+    try:
+        data = sock.recv(size)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            raise unreadable(exc.errno) or exc from None
+        return b""
+    if not data and is_cut_untrusted(sock):
+        raise truncated()
+    return data
 
 
 def _is_readable(sock: socket.socket) -> bool:

@@ -28,7 +28,15 @@ from ssa.ktls.control import records_sent
 from ssa.ktls.crypto_info import CryptoInfo, parse, size
 from ssa.ktls.install import attach, install
 from ssa.ktls.key_schedule import TrafficKey, next_secret, traffic_key
-from ssa.ktls.rekey import advance_rx, advance_tx, key_update, parse_key_update_untrusted
+from ssa.ktls.rekey import (
+    Incoming,
+    TrafficSecrets,
+    advance_rx,
+    advance_tx,
+    change_sending_key,
+    key_update,
+    parse_key_update_untrusted,
+)
 from ssa.suites import AES_GCM_128, BY_OPENSSL_NAME, SUITES, TLSVersion
 from tests import peers
 
@@ -352,6 +360,38 @@ def test_a_key_that_is_refused_behind_the_key_update_ends_the_connection(capabil
             ours.send_data(b"nothing more may leave")
         assert theirs.read() == (HANDSHAKE, key_update(requested=False))
         assert theirs.sock.recv(1) == b""
+
+
+def test_a_change_that_failed_half_way_is_the_last_one(capabilities):
+    """What secret is in use is not known any more: nothing may be sent under it."""
+    if not capabilities.rekey:
+        pytest.skip("this kernel cannot change keys")
+    with pair() as (ours, theirs):
+        secrets, incoming = TrafficSecrets(bytes(32), bytes(32)), Incoming()
+        other = SUITES["TLS_CHACHA20_POLY1305_SHA256"]
+        with pytest.raises(errors.SSAError) as caught:
+            change_sending_key(ours.sock, other, secrets, incoming)
+        assert (caught.value.reason, secrets.tx) == ("KERNEL_REFUSED", None)
+        with pytest.raises(BrokenPipeError):
+            change_sending_key(ours.sock, GCM, secrets, incoming)
+        assert theirs.read() == (HANDSHAKE, key_update(requested=False))
+        assert theirs.sock.recv(1) == b""
+
+
+def test_a_change_without_room_can_be_tried_again(capabilities):
+    if not capabilities.rekey:
+        pytest.skip("this kernel cannot change keys")
+    with pair() as (ours, _):
+        ours.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        ours.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send_data(bytes(4096))
+        secrets = TrafficSecrets(ours.tx, ours.rx)
+        for _ in range(2):
+            with pytest.raises(BlockingIOError):
+                change_sending_key(ours.sock, ours.suite, secrets, Incoming())
+            assert secrets.tx == ours.tx
 
 
 def test_tls12_has_no_key_update(capabilities):
