@@ -150,6 +150,17 @@ def test_a_client_hello_in_one_byte_records(ssad, pki):
         assert sock.recv(6)[:1] == b"\x16"
 
 
+def test_a_client_hello_in_two_segments(ssad, pki):
+    """As a post-quantum one is longer than a packet."""
+    hello = record(22, client_hello(pki))
+    with listening(pki) as listener, socket.create_connection(listener.getsockname()) as sock:
+        sock.settimeout(10)
+        for part in (hello[:1200], hello[1200:]):
+            sock.sendall(part)
+            time.sleep(0.1)
+        assert sock.recv(6)[:1] == b"\x16"
+
+
 def trickle(sock, gone):
     """A byte of a record every millisecond: the deadline ends it."""
     with contextlib.suppress(OSError):
