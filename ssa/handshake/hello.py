@@ -69,6 +69,7 @@ _SIGNATURE_NAMES = {
 }
 _VERSION_NAMES = {0x0300: "SSLv3", 0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 _SIGNALS = frozenset({0x00FF, 0x5600})  # among the suites, and none (RFC 5746, RFC 7507)
+_READ = 512  # numbers of a list: nobody knows more
 _SHOWN = 8  # names, of a list that a client has sent
 
 
@@ -176,7 +177,7 @@ def _inner(extensions: dict[int, bytes], kind: int, size: int) -> bytes:
 
 
 def _names(numbers: bytes, known: dict[int, str]) -> tuple[str, ...]:
-    found = [int.from_bytes(numbers[at : at + 2], "big") for at in range(0, len(numbers), 2)]
+    found = [int.from_bytes(numbers[at : at + 2], "big") for at in range(0, min(len(numbers), 2 * _READ), 2)]
     return tuple(known.get(number, f"{number:#06x}") for number in found if number not in _SIGNALS)
 
 

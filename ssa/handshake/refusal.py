@@ -104,7 +104,7 @@ def _explained(exc: errors.SSAError, engine: Engine, policy: Policy, withheld: C
     if engine.presented is not None:  # what they share was settled by then
         suspects = ()
     if suspects and (settings := narrowed(policy, suspects)):
-        words += f"; the policy is narrower than ssa's default: {settings}"
+        words += f"; what is offered is narrower than ssa's default: {settings}"
     if exc.alert == "handshake_failure" and (missing := withheld()):
         words += f"; not offered, as data_path is ktls and this kernel cannot: {missing}"
     return words

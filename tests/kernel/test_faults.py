@@ -176,17 +176,17 @@ def test_200_at_once_half_of_them_against_stalled_servers(ssad, pki, tmp_path):
 
 
 def test_an_application_that_goes_away_ends_its_handshake(ssad):
-    gone = threading.Event()
+    come, gone = threading.Event(), threading.Event()
 
     def serve(connection):
         while connection.recv(65536):
-            pass
+            come.set()
         gone.set()
 
     with peers.script(serve) as port:
         code = f"import ssa; ssa.connect_tls('localhost', {port})"
         process = subprocess.Popen([sys.executable, "-c", code])
-        time.sleep(0.7)
+        assert come.wait(20)
         process.kill()
         process.wait()
         assert gone.wait(3)

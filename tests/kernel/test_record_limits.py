@@ -56,50 +56,56 @@ def sendfile(sock, content):
         sock.sendfile(file, count=len(content))
 
 
+def check(listener, by, *command):
+    """A client gets all of what is sent to it, and says thanks."""
+    content = os.urandom(SIZE // 2).hex().encode()
+    thread, said = send_to(listener, content, by)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as client:
+        assert client.stdout.read(len(content)) == content
+        client.stdin.write(b"thanks")
+        client.stdin.flush()
+        thread.join(20)
+        client.kill()
+    assert said == [b"thanks"]
+
+
+def s_client(listener, pki, *options):
+    address = f"127.0.0.1:{listener.getsockname()[1]}"
+    return "openssl", "s_client", "-quiet", "-connect", address, "-CAfile", pki.ca, *options
+
+
 @pytest.mark.parametrize("by", [sendall, sendfile])
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
-@pytest.mark.parametrize("length", [512, 1024, 2048, 4096])
+@pytest.mark.parametrize("length", ["512", "1024", "2048", "4096"])
 def test_openssls_client(path, pki, version, length, by):
-    content = os.urandom(SIZE // 2).hex().encode()
     with serving(pki) as listener:
-        thread, said = send_to(listener, content, by)
-        command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{listener.getsockname()[1]}"]
-        options = ["-CAfile", pki.ca, version, "-maxfraglen", str(length)]
-        with subprocess.Popen([*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=-3) as client:
-            assert client.stdout.read(len(content)) == content
-            client.stdin.write(b"thanks")
-            client.stdin.flush()
-            thread.join(20)
-            client.kill()
-        assert said == [b"thanks"]
+        check(listener, by, *s_client(listener, pki, version, "-maxfraglen", length))
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_resumed_session_keeps_it(path, pki, tmp_path, version):
+    session = tmp_path / "session"
+    with serving(pki) as listener:
+        for option in ("-sess_out", "-sess_in"):
+            check(listener, sendall, *s_client(listener, pki, version, "-maxfraglen", "512", option, session))
 
 
 @pytest.mark.parametrize("version", ["VERS-TLS1.2", "VERS-TLS1.3"])
-@pytest.mark.parametrize("length", [512, 1000, 4096])
+@pytest.mark.parametrize("length", ["512", "1000", "4096"])
 def test_gnutlss_client(path, pki, version, length):
-    content = os.urandom(SIZE // 2).hex().encode()
     with serving(pki) as listener:
-        thread, said = send_to(listener, content, sendall)
-        port = listener.getsockname()[1]
-        command = ["gnutls-cli", "--logfile", "/dev/null", "--x509cafile", pki.ca, "--recordsize", str(length)]
-        options = ["--priority", f"NORMAL:-VERS-ALL:+{version}", "-p", str(port), "localhost"]
-        with subprocess.Popen([*command, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=-3) as client:
-            assert client.stdout.read(len(content)) == content
-            client.stdin.write(b"thanks")
-            client.stdin.flush()
-            thread.join(20)
-            client.kill()
-        assert said == [b"thanks"]
+        command = ["gnutls-cli", "--logfile", "/dev/null", "--x509cafile", pki.ca, "--recordsize", length]
+        options = ["--priority", f"NORMAL:-VERS-ALL:+{version}", "-p", str(listener.getsockname()[1]), "localhost"]
+        check(listener, sendall, *command, *options)
 
 
 def test_the_path_is_told(ssad, pki, capabilities):
     """The kernel where it can, else the relay, with the reason in the log; under `ktls` it is refused with words."""
     with serving(pki) as listener:
-        port = listener.getsockname()[1]
         for path in ("ktls-or-relay", "ktls"):
             ssad.set("data_path", path)
-            command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", "-maxfraglen", "512"]
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=-3, stderr=-3) as client:
+            quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            with subprocess.Popen(s_client(listener, pki, "-maxfraglen", "512"), **quiet) as client:
                 if path == "ktls" and not capabilities.limits:
                     assert peers.settled(lambda: "data_path is ktls, and this kernel cannot keep records" in ssad.log)
                 else:

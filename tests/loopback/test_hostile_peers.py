@@ -150,6 +150,17 @@ def test_a_client_hello_in_one_byte_records(ssad, pki):
         assert sock.recv(6)[:1] == b"\x16"
 
 
+def test_a_client_hello_in_two_segments(ssad, pki):
+    """As a post-quantum one is longer than a packet."""
+    hello = record(22, client_hello(pki))
+    with listening(pki) as listener, socket.create_connection(listener.getsockname()) as sock:
+        sock.settimeout(10)
+        for part in (hello[:1200], hello[1200:]):
+            sock.sendall(part)
+            time.sleep(0.1)
+        assert sock.recv(6)[:1] == b"\x16"
+
+
 def trickle(sock, gone):
     """A byte of a record every millisecond: the deadline ends it."""
     with contextlib.suppress(OSError):
@@ -347,3 +358,71 @@ def test_what_comes_before_junk_counts_first(ssad):
 
     with peers.script(serve) as port, pytest.raises(ssa.HandshakeError, match="unrecognized_name"):
         ssa.connect_tls("localhost", port)
+
+
+def advanced(tls, sock):
+    """OpenSSL's handshake until it is done, whose last flight stays here."""
+    sock.settimeout(5)
+    while True:
+        with contextlib.suppress(SSL.WantReadError):
+            tls.do_handshake()
+            return
+        with contextlib.suppress(SSL.WantReadError):
+            sock.sendall(tls.bio_read(65536))
+        tls.bio_write(sock.recv(65536))
+
+
+def heard(tls, sock):
+    """What OpenSSL makes of the rest that comes: the words of its error."""
+    with contextlib.suppress(OSError):
+        while data := sock.recv(65536):
+            tls.bio_write(data)
+    with pytest.raises(SSL.Error) as caught:
+        tls.recv(1)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("version", TLSVersion, ids=lambda version: version.label)
+def test_a_client_reads_the_alert_that_comes_late(ssad, pki, version):
+    """In TLS 1.3 it is sealed by then."""
+    tls = SSL.Connection(context(pki, version, server=False), None)
+    tls.set_connect_state()
+    with listening(pki) as listener, socket.create_connection(listener.getsockname()) as sock:
+        if version is TLSVersion.TLSv1_3:
+            advanced(tls, sock)
+            sock.sendall(b"\x63\3\3\0\1x")
+            assert "unexpected message" in heard(tls, sock)
+        else:
+            with contextlib.suppress(SSL.WantReadError):
+                tls.do_handshake()
+            sock.sendall(tls.bio_read(65536))
+            sock.recv(1)
+            sock.sendall(b"\x63\3\3\0\1x")
+            said = bytearray()
+            listen(sock, said)
+            assert said.endswith(UNEXPECTED_MESSAGE)
+
+
+@pytest.mark.parametrize("version", TLSVersion, ids=lambda version: version.label)
+def test_a_server_reads_the_alert_that_comes_late(ssad, pki, version):
+    """Behind our Finished in TLS 1.2 it is sealed, in TLS 1.3 by the handshake's key."""
+    tls = SSL.Connection(context(pki, version, server=True), None)
+    tls.set_accept_state()
+    words = []
+
+    def serve(sock):
+        if version is TLSVersion.TLSv1_2:
+            advanced(tls, sock)
+        else:
+            tls.bio_write(sock.recv(65536))
+            with contextlib.suppress(SSL.WantReadError):
+                tls.do_handshake()
+            hello, *_ = records.split_untrusted(tls.bio_read(65536))[0]
+            sock.sendall(hello)
+        sock.sendall(b"\x63\3\3\0\1x")
+        words.append(heard(tls, sock))
+
+    with peers.script(serve) as port, pytest.raises(ssa.HandshakeError, match="does not speak TLS"):
+        ssa.connect_tls("localhost", port)
+    assert peers.settled(lambda: words)
+    assert "unexpected message" in words[0]

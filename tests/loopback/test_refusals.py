@@ -317,3 +317,10 @@ def test_a_client_that_hangs_up(ssad, pki, name):
                 sock.recv(1)
             time.sleep(0.3)
         assert peers.settled(lambda: re.search(f"reason=CONNECTION_(CLOSED|RESET).*{words}", ssad.log[before:]), 5)
+
+
+def test_what_the_application_narrowed_is_named_too(ssad, pki):
+    with peers.openssl(pki, "-tls1_2") as (port, _), ssa.socket() as sock:
+        sock.setsockopt(ssa.IPPROTO_TLS, ssa.TLS_VERSION_MIN, 0x0304)
+        with pytest.raises(ssa.HandshakeError, match=r"ClientHello.*narrower.*min_version: TLSv1\.3"):
+            sock.connect(("localhost", port))
