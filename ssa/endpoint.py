@@ -536,7 +536,7 @@ class Endpoint(_socket):
         failure, self._failure = self._failure, None
         if failure is None:
             return super().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return failure.errno or errno.EIO
+        return ErrorNumber(failure.errno or errno.EIO).because(failure)
 
     def _set(self, option: Option, value: Any) -> None:
         if option.name == "TLS_UPGRADE":
@@ -729,6 +729,21 @@ def check_kind(family: int, kind: int, proto: int, wanted: int) -> None:
         raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
     if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != wanted:
         raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM, and DTLS over SOCK_DGRAM")
+
+
+class ErrorNumber(int):
+    """An errno whose str() has the words too: event loops put what SO_ERROR says into exceptions of their own.
+
+    asyncio's is then "[Errno 129: certificate is for another name: ...] Connect call failed".
+    """
+
+    def because(self, exc: OSError) -> Self:
+        """Remember why."""
+        self._why = exc.strerror or str(exc)
+        return self
+
+    def __str__(self) -> str:
+        return f"{int(self)}: {self._why}"
 
 
 def afresh(exc: OSError) -> OSError:
