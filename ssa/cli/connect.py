@@ -2,7 +2,10 @@
 
 A thread takes the input to the server while the main one brings back the output, each of them blocking: however much
 goes either way, neither waits for the other. The end of the input ends our half of the stream (close_notify, RFC 8446
-section 6.1); the server's close_notify ends the command.
+section 6.1), as soon as the server is silent; the server's close_notify ends the command.
+
+Not before it is silent: a server that has closed its socket with our close_notify unread resets the connection, and the
+end of its answer is lost.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import ssa
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _CHUNK = 1 << 16
+_SILENCE = 0.2  # seconds without a word from the server, after which it waits for our end
 _GRACE = 1.0  # seconds for a write to be done that is not stuck
 _INPUT, _OUTPUT = 0, 1
 
@@ -42,7 +47,7 @@ def _run(options: argparse.Namespace) -> int:
     sender = _Sender(fd, crlf=options.crlf, shutdown=not options.no_shutdown)
     sender.start()
     try:
-        _bring_back(fd)
+        _bring_back(fd, sender)
     except BrokenPipeError:
         raise  # our own output: nobody reads it any more
     except OSError as failure:
@@ -61,9 +66,10 @@ def _connect(options: argparse.Namespace, peer: str) -> int:
         raise Failure(f"{peer}: {explain(failure)}") from failure
 
 
-def _bring_back(fd: int) -> None:
+def _bring_back(fd: int, sender: _Sender) -> None:
     """All that the peer sends, to standard output, until its close_notify."""
     while data := ssa.recv(fd, _CHUNK):
+        sender.heard += 1
         _write_all(_OUTPUT, data)
 
 
@@ -92,6 +98,7 @@ class _Sender(threading.Thread):
         self._fd = fd
         self._crlf = crlf
         self._shutdown = shutdown
+        self.heard = 0  # how often something has come from the peer
         self._sending = threading.Lock()  # held from before a read to the end of the write: nothing is in between
         self._complete = False
         self._failed = False
@@ -109,6 +116,8 @@ class _Sender(threading.Thread):
         try:
             for chunk in with_crlf(chunks) if self._crlf else chunks:
                 _write_all(self._fd, chunk)
+            if self._shutdown:
+                self._end_writing()
         except OSError:
             self._failed = True  # why, the receiving end finds out
 
@@ -120,11 +129,13 @@ class _Sender(threading.Thread):
                     yield chunk
                 else:
                     self._complete = True
-                    if self._shutdown:
-                        self._end_writing()
 
     def _end_writing(self) -> None:
-        with Borrowed(self._fd) as sock:
+        heard = -1
+        while heard != self.heard or select.select([self._fd], [], [], 0)[0]:
+            heard = self.heard
+            time.sleep(_SILENCE)
+        with self._sending, Borrowed(self._fd) as sock:  # `finish` keeps the lock, and the descriptor is closed
             relayed.shutdown(sock)
 
     def finish(self) -> bool:

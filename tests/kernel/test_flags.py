@@ -145,16 +145,16 @@ def test_waitall_reads_on(pair, ssad, read, tickets):
 
     def send():
         for part in (b"ab", b"cd", b"efg"):
-            client.sendall(part)
+            server.sendall(part)
             for _ in range(tickets):
-                record(client, TICKET)
+                record(server, TICKET)
             time.sleep(0.05)
 
     thread = threading.Thread(target=send)
     thread.start()
-    assert read(server, 6) == b"abcdef"
+    assert read(client, 6) == b"abcdef"
     thread.join()
-    assert server.recv(10) == b"g"
+    assert client.recv(10) == b"g"
 
 
 @pytest.mark.parametrize("read", READS, ids=["recv", "recv_into", "recv_into n", "recvmsg", "recvmsg_into"])
