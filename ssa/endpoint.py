@@ -15,9 +15,11 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 
 from ssa import client, descriptors, errors, sharing, wire
+from ssa.flags import SO_PEEK_OFF
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE, TCP_ULP
 from ssa.options import AF_HOSTNAME, CONNECTED, IPPROTO_TLS
@@ -501,6 +503,8 @@ class Endpoint(_socket):
                 self._set(option, value)
             except OSError as exc:
                 raise self._failed(exc) from None
+        elif (level, optname) == _PEEK_OFF:
+            raise OSError(errno.EOPNOTSUPP, "SO_PEEK_OFF: not on a TLS stream")
         elif optlen is None:
             self._tcp(_socket.setsockopt, (level, optname))(level, optname, value)
         else:
@@ -518,7 +522,8 @@ class Endpoint(_socket):
             self._settle_open()
             return shown(option, self._get(option), buflen)
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_ERROR) and self._knows_of_errors():
-            return self._so_error()
+            number = self._so_error()
+            return struct.pack("=i", number)[:buflen] if buflen else number
         return self._tcp(_socket.getsockopt, (level, optname))(level, optname, buflen)
 
     def _knows_of_errors(self) -> bool:
@@ -531,7 +536,7 @@ class Endpoint(_socket):
         failure, self._failure = self._failure, None
         if failure is None:
             return super().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return failure.errno or errno.EIO
+        return ErrorNumber(failure.errno or errno.EIO).because(failure)
 
     def _set(self, option: Option, value: Any) -> None:
         if option.name == "TLS_UPGRADE":
@@ -708,6 +713,7 @@ _REST = 0.05  # seconds: less than event loops rest
 _OF_CALLS = frozenset(
     (socket.SOL_SOCKET, name) for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
 )
+_PEEK_OFF = (socket.SOL_SOCKET, SO_PEEK_OFF)
 _NOT_A_CLIENTS = frozenset({"hostname", "server_name", "peer_auth"})  # settings that a client's request has not
 _OF_POLICY = frozenset({"session_ttl", "version_min", "version_max"})  # what counts where nothing was set
 _TOLD = frozenset({"server_name", "alpn", "peer_identity", "chain", "socket_id", "cipher", "resumed", "version"})
@@ -723,6 +729,21 @@ def check_kind(family: int, kind: int, proto: int, wanted: int) -> None:
         raise OSError(errno.EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6")
     if kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) != wanted:
         raise OSError(errno.EPROTONOSUPPORT, "TLS runs over SOCK_STREAM, and DTLS over SOCK_DGRAM")
+
+
+class ErrorNumber(int):
+    """An errno whose str() has the words too: event loops put what SO_ERROR says into exceptions of their own.
+
+    asyncio's is then "[Errno 129: certificate is for another name: ...] Connect call failed".
+    """
+
+    def because(self, exc: OSError) -> Self:
+        """Remember why."""
+        self._why = exc.strerror or str(exc)
+        return self
+
+    def __str__(self) -> str:
+        return f"{int(self)}: {self._why}"
 
 
 def afresh(exc: OSError) -> OSError:

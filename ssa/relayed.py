@@ -78,6 +78,20 @@ def end(sock: socket.socket) -> None:
         control.end(sock, say_goodbye)
 
 
+def shutdown(sock: socket.socket) -> None:
+    """End our writing (close_notify, and the FIN behind it), on a descriptor of either kind. Reading can go on.
+
+    A connection that has ended already is as good. Raises OSError, BlockingIOError as `say_goodbye`.
+    """
+    try:
+        (end_writing if is_relayed(sock) else say_goodbye)(sock)
+    except (BrokenPipeError, ConnectionError):
+        return
+    except OSError as exc:
+        if exc.errno != errno.ENOTCONN:
+            raise
+
+
 def abort(sock: socket.socket) -> None:
     """The descriptor, of either kind, is about to be closed, and the connection shall be reset by that.
 

@@ -105,7 +105,7 @@ def _serve_handshake_untrusted(sock: socket.socket, content: bytes, *, server: b
         messages, rest = messages_untrusted(begun, content, modern=modern, server=server)
         broken = None
     except Broken as exc:  # unless it goes on with what the daemon remembers
-        messages, rest, broken = [], b"", exc
+        messages, rest, broken = [], b"", exc.with_traceback(None)  # which has this frame, and so the caller's socket
     update = bool(messages) and messages[-1][0] == KEY_UPDATE
     if not broken and not update and (begun or not rest):
         return _serve_untrusted(sock, content, messages, rest)
@@ -114,8 +114,11 @@ def _serve_handshake_untrusted(sock: socket.socket, content: bytes, *, server: b
     except (ConnectionRefusedError, errors.SSAError) as exc:
         if update or (isinstance(exc, errors.SSAError) and exc.reason != "UNKNOWN_SOCKET"):
             raise
-        if broken:
-            raise broken from None
+        try:
+            if broken:
+                raise broken from None
+        finally:
+            del broken
         return _serve_untrusted(sock, content, messages, rest)
 
 

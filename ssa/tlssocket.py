@@ -23,6 +23,7 @@ import time
 
 from ssa import relayed, stream
 from ssa.endpoint import BROKEN, LISTENING, LIVE, Endpoint, afresh, deadline_of, wait
+from ssa.flags import NOT_RECEIVED, NOT_SENT, refuse
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE
 from ssa.ktls.posthandshake import Broken, unreadable, violation
@@ -55,6 +56,9 @@ class TLSSocket(Endpoint):
         """As `socket.socket.recv`. Empty at the peer's close_notify; ECONNABORTED when the stream was cut without."""
         if self._phase:
             self._check_live()
+        if flags and self._wants_all(flags):
+            buffer = bytearray(bufsize)
+            return bytes(memoryview(buffer)[: self._fill([buffer], flags)])
         try:
             data = _socket.recv(self, bufsize, flags)
         except OSError as exc:
@@ -69,6 +73,9 @@ class TLSSocket(Endpoint):
         """As `recv`, into a buffer."""
         if self._phase:
             self._check_live()
+        if flags and self._wants_all(flags):
+            view = memoryview(buffer).cast("B")
+            return self._fill([view[: nbytes or len(view)]], flags)
         try:
             size = _socket.recv_into(self, buffer, nbytes, flags)
         except OSError as exc:
@@ -101,6 +108,8 @@ class TLSSocket(Endpoint):
         if self._phase:
             self._check_live()
         views = list(buffers)
+        if flags and self._wants_all(flags):
+            return self._fill(views, flags), [], 0, None
         try:
             size = _socket.recvmsg_into(self, views, 0, flags)[0]
         except OSError as exc:
@@ -111,6 +120,32 @@ class TLSSocket(Endpoint):
             if not size and not self._is_over(sum(memoryview(view).nbytes for view in views)):
                 size = self._read_on(_NO_DATA, lambda: _socket.recvmsg_into(self, views, 0, flags)[0], 0)
         return size, [], 0, None
+
+    def _wants_all(self, flags: int) -> bool:
+        """Whether a read with these flags has to go on until the buffer is full, over records that are no data.
+
+        Raises OSError EOPNOTSUPP for flags that ask for something else than the stream's bytes.
+        """
+        if flags & NOT_RECEIVED:
+            refuse(flags & NOT_RECEIVED)
+        return flags & _WAITING == socket.MSG_WAITALL and self.gettimeout() is None
+
+    def _fill(self, buffers: Iterable[Buffer], flags: int) -> int:
+        """Read until the buffers are full, or the stream ends or fails: behind data the next read tells of that."""
+        total = 0
+        for view in (memoryview(buffer).cast("B") for buffer in buffers):
+            at = 0
+            while at < len(view):
+                try:
+                    got = self.recv_into(view[at:], 0, flags & ~socket.MSG_WAITALL)
+                except OSError:
+                    if total:
+                        return total
+                    raise
+                at, total = at + got, total + got
+                if not got:
+                    return total
+        return total
 
     def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
         """Serve what the read stumbled over, and read again; `nothing` at the end of the stream. Raises OSError."""
@@ -231,6 +266,8 @@ class TLSSocket(Endpoint):
         """As `socket.socket.send`."""
         if self._phase:
             self._check_live()
+        if flags & NOT_SENT:
+            refuse(flags & NOT_SENT)
         if self._rekeyable and memoryview(data).nbytes > _PART:
             view = memoryview(data).cast("B")
             return self._send_parts(lambda at: self.send(view[at : at + _PART], flags), len(view))
@@ -259,6 +296,8 @@ class TLSSocket(Endpoint):
         """As `socket.socket.sendall`."""
         if self._phase:
             self._check_live()
+        if flags & NOT_SENT:
+            refuse(flags & NOT_SENT)
         size = memoryview(data).nbytes
         if self._rekeyable and size > _PART:
             self._send_all_parts(memoryview(data).cast("B"), flags)
@@ -289,10 +328,17 @@ class TLSSocket(Endpoint):
     def sendmsg(
         self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
     ) -> int:
-        """As `socket.socket.sendmsg`; the address of a stream does not count."""
+        """As `socket.socket.sendmsg`; the address of a stream does not count.
+
+        Where the daemon relays, nothing can be sent beside the bytes: ancillary data is EOPNOTSUPP.
+        """
         del address
+        if self._relayed and (ancdata := list(ancdata)):
+            raise OSError(errno.EOPNOTSUPP, "there is no ancillary data on a stream that is relayed")
         if self._phase:
             self._check_live()
+        if flags & NOT_SENT:
+            refuse(flags & NOT_SENT)
         views = list(buffers)
         size = sum(memoryview(view).nbytes for view in views)
         if self._rekeyable and size > _PART:
@@ -468,6 +514,7 @@ class TLSSocket(Endpoint):
         return super().__repr__().replace("ssa.tlssocket.", "ssa.", 1)
 
 
+_WAITING = socket.MSG_WAITALL | socket.MSG_DONTWAIT | socket.MSG_PEEK
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _PART = 2**20  # bytes that are sent between two looks at whether the key has to change
 _ROUNDS = 64  # records that one call serves on a socket that does not wait: others have their turn

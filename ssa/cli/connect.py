@@ -1,8 +1,11 @@
 """`ssa connect`: standard input and output to a TLS server, as ncat --ssl does.
 
 A thread takes the input to the server while the main one brings back the output, each of them blocking: however much
-goes either way, neither waits for the other. The end of the input says nothing to the server (many drop the
-connection at an early close_notify, with the answer); the server's close_notify ends the command.
+goes either way, neither waits for the other. The end of the input ends our half of the stream (close_notify, RFC 8446
+section 6.1), as soon as the server is silent; the server's close_notify ends the command.
+
+Not before it is silent: a server that has closed its socket with our close_notify unread resets the connection, and the
+end of its answer is lost.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ import select
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import ssa
-from ssa import client
+from ssa import client, relayed
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import printable
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _CHUNK = 1 << 16
+_SILENCE = 0.2  # seconds without a word from the server, after which it waits for our end
 _GRACE = 1.0  # seconds for a write to be done that is not stuck
 _INPUT, _OUTPUT = 0, 1
 
@@ -39,10 +44,10 @@ def _run(options: argparse.Namespace) -> int:
     fd = _connect(options, peer)
     if options.verbose:
         print(f"ssa: {printable(_about(fd))}", file=sys.stderr, flush=True)  # noqa: T201
-    sender = _Sender(fd, crlf=options.crlf)
+    sender = _Sender(fd, crlf=options.crlf, shutdown=not options.no_shutdown)
     sender.start()
     try:
-        _bring_back(fd)
+        _bring_back(fd, sender)
     except BrokenPipeError:
         raise  # our own output: nobody reads it any more
     except OSError as failure:
@@ -61,9 +66,10 @@ def _connect(options: argparse.Namespace, peer: str) -> int:
         raise Failure(f"{peer}: {explain(failure)}") from failure
 
 
-def _bring_back(fd: int) -> None:
+def _bring_back(fd: int, sender: _Sender) -> None:
     """All that the peer sends, to standard output, until its close_notify."""
     while data := ssa.recv(fd, _CHUNK):
+        sender.heard += 1
         _write_all(_OUTPUT, data)
 
 
@@ -85,12 +91,14 @@ def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Sender(threading.Thread):
-    """Takes standard input to the peer. At its end there is no more to do: the connection stays open."""
+    """Takes standard input to the peer, and tells it the end of it."""
 
-    def __init__(self, fd: int, *, crlf: bool) -> None:
+    def __init__(self, fd: int, *, crlf: bool, shutdown: bool) -> None:
         super().__init__(daemon=True)  # it may wait for input that never comes
         self._fd = fd
         self._crlf = crlf
+        self._shutdown = shutdown
+        self.heard = 0  # how often something has come from the peer
         self._sending = threading.Lock()  # held from before a read to the end of the write: nothing is in between
         self._complete = False
         self._failed = False
@@ -108,6 +116,8 @@ class _Sender(threading.Thread):
         try:
             for chunk in with_crlf(chunks) if self._crlf else chunks:
                 _write_all(self._fd, chunk)
+            if self._shutdown:
+                self._end_writing()
         except OSError:
             self._failed = True  # why, the receiving end finds out
 
@@ -119,6 +129,14 @@ class _Sender(threading.Thread):
                     yield chunk
                 else:
                     self._complete = True
+
+    def _end_writing(self) -> None:
+        heard = -1
+        while heard != self.heard or select.select([self._fd], [], [], 0)[0]:
+            heard = self.heard
+            time.sleep(_SILENCE)
+        with self._sending, Borrowed(self._fd) as sock:  # `finish` keeps the lock, and the descriptor is closed
+            relayed.shutdown(sock)
 
     def finish(self) -> bool:
         """Close the connection. False if the peer has not taken all that there was for it.
@@ -216,6 +234,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=source, metavar="ADDR[:PORT]", help="the local address to connect from")
     parser.add_argument("--crlf", action="store_true", help="send each line end as CR LF, as many protocols want it")
     parser.add_argument(
+        "--no-shutdown", action="store_true", help="keep our half of the stream open when standard input ends"
+    )
+    parser.add_argument(
         "-v", "--verbose", action="store_true", help="say on standard error what was agreed on, and with whom"
     )
 
@@ -225,14 +246,15 @@ VERB = Verb(
     summary="connect to a TLS server: standard input and output",
     description="""\
 Connects, and takes standard input to the server and what it sends to standard output, until the server ends
-the stream. The end of the input alone ends nothing, so a piped request gets its whole answer. The server is
-verified under the policy: there is no way to connect without. A stream that is cut short is an error (status
-1).
+the stream. The end of the input ends our half of the stream, and what the server sends then is still printed;
+for a server that hangs up at that, with its answer unsent, there is --no-shutdown. The server is verified under
+the policy: there is no way to connect without. A stream that is cut short is an error (status 1).
 """,
     examples="""\
 printf 'GET / HTTP/1.0\\r\\nHost: example.com\\r\\n\\r\\n' | ssa connect example.com 443
 ssa connect -v --crlf mail.example.com 993
 ssa connect --alpn h2,http/1.1 --timeout 5 -v example.com https < /dev/null
+tar c directory | ssa connect backup.example.com 7000     # the server learns where it ends
 """,
     run=_run,
     arguments=_arguments,

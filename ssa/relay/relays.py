@@ -72,6 +72,7 @@ class Relays:
         for option, size in _CARRIED:
             outer.setsockopt(socket.SOL_SOCKET, option, sock.getsockopt(socket.SOL_SOCKET, option, size))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        inner.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # a bare descriptor takes MSG_OOB: no byte is lost
         carried = bytes_carried(sock)
         thread = self._thread(uid)
         relay = Relay(

@@ -38,10 +38,12 @@ def told(done):
 
 
 @contextlib.contextmanager
-def tls_server(pki, serve):
+def tls_server(pki, serve, version=None):
     """A server by Python's ssl, to end in ways that programs do not: `serve(connection)` once a connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pki.cert, pki.key)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
 
     def accept(connection):
         with context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False) as wrapped:
@@ -64,6 +66,41 @@ def test_a_request_gets_its_whole_answer(ssad, pki, tmp_path, version):
     head, _, received = done.stdout.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert received == body
+
+
+def counting(connection):
+    """Answers when it has all that there is."""
+    count = 0
+    while data := connection.recv(1 << 16):  # b"" is a close_notify: the bare end of a stream is an error
+        count += len(data)
+    connection.sendall(b"%d bytes" % count)
+    connection.unwrap()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda v: v.name)
+@pytest.mark.parametrize("size", [0, 5, SIZE])
+def test_the_end_of_the_input_is_told_and_the_answer_still_comes(either, pki, version, size):
+    with tls_server(pki, counting, version) as port:
+        done = run("connect", "localhost", port, data=bytes(size))
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"%d bytes" % size, b"")
+
+
+def test_the_end_of_the_input_is_kept_to_oneself(either, pki):
+    """For servers that hang up at it, with the answer unsent."""
+
+    def serve(connection):
+        assert connection.recv(100) == b"question"
+        connection.settimeout(0.5)
+        try:
+            connection.recv(100)
+        except TimeoutError:
+            connection.settimeout(None)
+            connection.sendall(b"answer")
+        connection.unwrap()
+
+    with tls_server(pki, serve) as port:
+        done = run("connect", "--no-shutdown", "localhost", port, data=b"question")
+    assert (done.returncode, done.stdout) == (0, b"answer")
 
 
 def test_openssl_answers(ssad, pki):

@@ -16,6 +16,7 @@ LAYERS = [
     [
         "ssa.errors",
         "ssa.options",
+        "ssa.flags",
         "ssa.suites",
         "ssa.paths",
         "ssa.directories",
