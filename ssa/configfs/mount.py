@@ -172,7 +172,7 @@ async def _take_over(path: Path, fstype: str) -> None:
     if not await _is_stale(path):
         raise MountError(errno.EBUSY, "mounted already, by a daemon that is alive", str(path))
     log.warning("%s: taking over the mount of a daemon that is gone", path)
-    await trio.to_thread.run_sync(_detach, path)
+    await trio.to_thread.run_sync(_detach, path, abandon_on_cancel=True)
     left = _topmost(path)
     if left is not None and left.fstype == _FSTYPE and await _is_stale(path):
         raise MountError(errno.ENOTCONN, f"a crashed daemon's mount is there; run: umount -l {path}", str(path))

@@ -40,7 +40,8 @@ files:
   RUN/ssad.sock            where applications ask (the ssa library does it for them)
   MOUNT/policy/*           the policy in force; what is written counts from the next handshake on
   MOUNT/sockets/*          every TLS socket that is open
-  CONFIG                   the policy to start with (TOML); `ssa policy save` writes it
+  CONFIG                   the policy to start with (TOML); `ssa policy save` writes it. One that was named has to be
+                           there, a default one need not
 
 environment:
   SSA_RUN_DIR, SSA_MOUNT, SSA_CONFIG   the same as --run-dir, --mount and --config; applications and the ssa

@@ -76,7 +76,8 @@ class RunDirectory:
                     return lock
             except BlockingIOError:
                 self._judge(list(_holders(lock)))
-                os.unlink(_LOCK, dir_fd=self._directory)
+                if self._identity(_LOCK) == _identity(os.fstat(lock)):  # else somebody else has replaced it
+                    self._unlink(_LOCK)
             except BaseException:
                 os.close(lock)
                 raise
