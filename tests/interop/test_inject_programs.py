@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import ssa
 from ssa import inject
 from tests import mailservers, peers
 
@@ -530,6 +531,20 @@ def test_pem_as_people_have_it(cleaned, pki, tmp_path, variant):
             client.wrap_socket(plain, server_hostname="localhost").close()
 
 
+@pytest.mark.parametrize(("setting", "accepted"), [("-addtrust", True), ("-addreject", False)])
+def test_what_a_trusted_certificate_is_trusted_for(cleaned, pki, tmp_path, setting, accepted):
+    """OpenSSL's TRUSTED CERTIFICATE says so itself."""
+    trusted = tmp_path / "trusted.pem"
+    subprocess.run(["openssl", "x509", "-in", pki.ca, setting, "serverAuth", "-trustout", "-out", trusted], check=True)
+    with peers.python_server(pki, lambda tls, _tcp: tls.recv(1)) as port:
+        for source in ({"cafile": trusted}, {"cadata": trusted.read_text()}):
+            client = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            client.load_verify_locations(**source)
+            plain = socket.create_connection(("localhost", port), 10)
+            with contextlib.nullcontext() if accepted else pytest.raises(ssl.SSLCertVerificationError):
+                client.wrap_socket(plain, server_hostname="localhost").close()
+
+
 def test_one_file_for_both_of_a_client(cleaned, pki, tmp_path):
     """`cert=(X, X)` of requests."""
     cert, key = pki.issue("client", "me.test")
@@ -574,11 +589,11 @@ def test_a_password_that_is_not_needed(cleaned, pki, tmp_path):
 
 
 def test_many_authorities(cleaned, pki, tmp_path, monkeypatch):
-    """certifi's bundle and sixty companies' roots, in one file and in as many calls."""
+    """certifi's bundle and three hundred companies' roots, in one file and in as many calls."""
     import certifi
     import trustme
 
-    roots = [trustme.CA().cert_pem.bytes() for _ in range(60)]
+    roots = [trustme.CA().cert_pem.bytes() for _ in range(300)]
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(Path(certifi.where()).read_bytes() + b"".join(roots) + pki.ca.read_bytes())
     assert bundle.stat().st_size > 256 << 10
@@ -594,6 +609,8 @@ def test_many_authorities(cleaned, pki, tmp_path, monkeypatch):
             plain = socket.create_connection(("localhost", port), 10)
             with context.wrap_socket(plain, server_hostname="localhost") as sock:
                 assert sock.recv(10) == b"hello"
+        with ssa.create_connection(("localhost", port), 10, trusted=bundle) as sock:
+            assert sock.recv(10) == b"hello"
     bundle.write_bytes(b"#" * (5 << 20))
     with pytest.raises(ssl.SSLError, match="longer than 4 MiB"):
         by_file.load_verify_locations(cafile=bundle)
