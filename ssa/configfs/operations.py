@@ -434,7 +434,7 @@ class Operations(pyfuse3.Operations):
         opened.pending, opened.dirty = None, False
         file, subject, text = self._prepared(opened.inode, pending)
         if file.prepare:
-            await file.prepare(subject, text)
+            await file.prepare(subject, text, False)
         if file.check:
             file.check(subject, text)
         opened.pending, opened.dirty = pending, True
@@ -478,7 +478,7 @@ class Operations(pyfuse3.Operations):
     async def _store(self, opened: _Open, data: bytes) -> None:
         file, subject, text = self._prepared(opened.inode, data)
         if file.prepare:
-            await file.prepare(subject, text)
+            await file.prepare(subject, text, True)
         if file.write:
             change = self._change(opened)
             file.write(subject, text)

@@ -48,7 +48,8 @@ class File(Generic[S]):
         write: takes a whole new value; raises `BadValue` or OSError, and then nothing has changed.
         limit: bytes of one value.
         encoding: of the text; latin-1 takes any byte, for a text that may have comments in it.
-        prepare: does before `check` and `write` what may take long, and raises as they do.
+        prepare: does before `check` and `write` what may take long, and raises as they do. The text is all of it
+            before `write` only.
         refresh: finds out what is there now, before it is opened.
         check: for a value that may come in several writes, and is complete when the file is closed: takes what has come
             so far, and raises as `write` does if nothing more can make it a value.
@@ -62,7 +63,7 @@ class File(Generic[S]):
     read: Callable[[S], bytes] | None = None
     write: Callable[[S, str], None] | None = None
     limit: int = MAX_TEXT
-    prepare: Callable[[S, str], Awaitable[None]] | None = None
+    prepare: Callable[[S, str, bool], Awaitable[None]] | None = None
     check: Callable[[S, str], None] | None = None
     encoding: str = "ascii"
     refresh: Callable[[], Awaitable[None]] | None = None
@@ -521,8 +522,9 @@ def _kernel_file(name: str, doc: str) -> File[View]:
     return File(name, doc, lambda view: render.lines(view.kernel.get(name, "").splitlines()), changed=_started)
 
 
-async def _prepare_store(view: View, text: str) -> None:
-    if (policy := view.policy.current.check_so_far("trust_store", text)) is not None:
+async def _prepare_store(view: View, text: str, whole: bool) -> None:  # noqa: FBT001 - as `File.prepare` has it
+    current = view.policy.current
+    if (policy := (current.replace if whole else current.check_so_far)("trust_store", text)) is not None:
         await view.prepare(policy)
 
 

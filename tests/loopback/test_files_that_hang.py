@@ -68,7 +68,7 @@ def answers(daemon):
 
 def write(daemon, value):
     """Write a policy's value in a process of its own, which can be waited for; its errno's name, or nothing."""
-    script = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), sys.argv[2].encode())"
+    script = "import os, sys; fd = os.open(sys.argv[1], os.O_WRONLY); os.write(fd, sys.argv[2].encode()); os.close(fd)"
     return subprocess.Popen(
         [sys.executable, "-c", script, daemon.mount / "policy/trust_store", str(value)],
         stderr=subprocess.PIPE,
@@ -105,7 +105,7 @@ def own_mount(daemon, tmp_path):
 
 
 def test_a_trust_store_in_the_own_file_system(ssad, tmp_path):
-    for value in own_mount(ssad, tmp_path):
+    for value in [word for path in own_mount(ssad, tmp_path) for word in (path, f"{path}\n")]:
         log = refused_meanwhile_served(ssad, value)
         assert "the file system that ssad itself provides" in log, value
     log = refused_meanwhile_served(ssad, tmp_path / "dir")  # a directory of one link
