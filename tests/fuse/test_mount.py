@@ -411,7 +411,7 @@ JUNK = [
     ("head -c 300 $PEM/new.pem > credentials/www/certificate", "Invalid argument"),
     ("head -c 300 $PEM/new.pem > $PEM/cut; cp $PEM/cut credentials/www/certificate", "Invalid argument"),
     ("head -c 65537 /dev/zero | cat > credentials/www/certificate", "Invalid argument"),
-    ("cat $PEM/long.pem $PEM/long.pem > credentials/www/certificate", "Invalid argument"),
+    ("cat $PEM/long.pem $PEM/long.pem $PEM/long.pem > credentials/www/certificate", "Invalid argument"),
     ("echo a:443 > credentials/www/hostnames", "Invalid argument|I/O error"),
     ("rm credentials/www/key", "Operation not permitted"),
     ("echo x > credentials/www/new", "Permission denied|cannot create"),
