@@ -168,7 +168,7 @@ SHELL = [
     ("ls", "credentials\nkernel\nlisteners\npolicy\nsockets\nsockets.jsonl\nstats\nversion\n"),
     ("printf TLSv1.3 | dd of=policy/min_version bs=1 2>/dev/null; cat policy/min_version", "TLSv1.3\n"),
     (
-        "mkdir credentials/a && ls credentials/a && cat credentials/a/hostnames credentials/a/status && rmdir credentials/a",
+        "mkdir credentials/a && cd credentials/a && ls && cat hostnames status && cd ../.. && rmdir credentials/a",
         "certificate\nhostnames\nkey\nstatus\n\nnot in service\n",
     ),
     ("ls sockets", "1\n2\n3\n"),
