@@ -36,7 +36,7 @@ def parse_chain_untrusted(text: bytes) -> tuple[bytes, ...]:
     blocks = _blocks_untrusted(text, "certificate")
     found = [block for block in blocks if block.is_certificate]
     if not found:
-        raise _bad(f"there is no certificate in it, only: {blocks[0].label}")
+        raise _bad(f"there is no certificate in it, only {_shown(blocks[0])}")
     chain = tuple(_der_untrusted(block, number) for number, block in enumerate(found, 1))
     if (size := sum(map(len, chain))) > MAX_CHAIN:
         raise _bad(f"a chain of {size} bytes, and peers take {MAX_CHAIN} at most")
@@ -88,6 +88,10 @@ def _blocks_untrusted(text: bytes, what: str) -> list[pem.Block]:
     if not blocks:
         raise _bad(f"{what}: {_what_it_is(text)}")
     return blocks
+
+
+def _shown(block: pem.Block) -> str:
+    return "a private key" if block.is_key else block.label
 
 
 def _what_it_is(data: bytes) -> str:
