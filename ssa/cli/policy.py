@@ -139,7 +139,7 @@ def _reason(tree: FileSystem, name: str, text: str) -> str:
         if name == "trust_store":
             from ssa.trust import TrustStore  # late: it loads the cryptography
 
-            TrustStore.load(changed.trust_store)
+            TrustStore.load(changed.trust_store, paths.mounted())
     except BadValue as bad:
         return str(bad)
     except (OSError, ValueError) as failure:

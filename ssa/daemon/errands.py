@@ -83,7 +83,10 @@ class Errands:
 
 
 def in_time(work: Callable[[], T], seconds: float) -> T:
-    """The same before there is an event loop, or where nothing else may happen meanwhile. Raises as `Errands.run`."""
+    """The result of `work`, done in a thread and waited for here: for where there is no event loop yet.
+
+    Raises as `Errands.run`.
+    """
     found: list[T] = []
     failures: list[Exception] = []
 

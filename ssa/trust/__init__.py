@@ -3,7 +3,8 @@
 Nothing installs keys without a `Verified`, and only `judge` makes one. The way through it:
 
     evidence.py     what is judged: the chain, the name, the role, the time
-    certificate.py  one certificate, parsed by both libraries
+    certificate.py  one certificate, read by OpenSSL and by us: its structure (der.py), its names (distinguished.py),
+                    the extensions that are judged (extensions.py), its signature (signature.py)
     store.py        the trust anchors, read from disk once
     path.py         paths from the leaf to an anchor, each accepted by OpenSSL
     profile.py      what each certificate of a path has to be: valid now, a CA, for this purpose

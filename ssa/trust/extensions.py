@@ -32,7 +32,7 @@ class BasicConstraints(NamedTuple):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """As `Extension.read_untrusted`."""
+        """Read its value, DER. Raises ValueError."""
         parts = der.sequence_untrusted(value)
         ca = False
         if parts and parts[0].tag == der.BOOLEAN:
@@ -54,7 +54,7 @@ class KeyUsage(NamedTuple):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """As `Extension.read_untrusted`."""
+        """Read its value, DER. Raises ValueError."""
         bits = der.bits_untrusted(der.one_untrusted(value, der.BIT_STRING))
         first = bits[0] if bits else 0
         return cls(*(bool(first & 0x80 >> place) for place in (0, 2, 4, 5)))
@@ -67,7 +67,7 @@ class ExtendedKeyUsage(NamedTuple):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """As `Extension.read_untrusted`."""
+        """Read its value, DER. Raises ValueError."""
         parts = der.sequence_untrusted(value)
         return cls(tuple(der.oid_untrusted(der.body_untrusted(part, der.OID)) for part in parts))
 
@@ -81,7 +81,7 @@ class AlternativeNames(NamedTuple):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """As `Extension.read_untrusted`."""
+        """Read its value, DER. Raises ValueError."""
         names = der.sequence_untrusted(value)
         return cls(
             tuple(_text(name.body) for name in names if name.tag == _DNS),
@@ -117,7 +117,7 @@ class NameConstraints(NamedTuple):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """As `Extension.read_untrusted`."""
+        """Read its value, DER. Raises ValueError."""
         parts = der.sequence_untrusted(value)
         by_tag = {part.tag: part.body for part in parts}
         if len(by_tag) != len(parts) or not by_tag or by_tag.keys() - {_PERMITTED, _EXCLUDED}:

@@ -348,6 +348,8 @@ def test_a_bad_value_is_explained_as_in_the_log(ssad, tmp_path):
         assert "trust_store: " in (line := told(run("policy", "set", "trust_store", store)))
         assert "its log says why" not in line
         assert store in line
+    line = told(run("policy", "set", "trust_store", str(ssad.mount / "version")))
+    assert "the file system that ssad itself provides" in line
 
 
 def test_policy_save(ssad):
