@@ -158,7 +158,7 @@ class Service:
         """A connection goes by the relay: for each reason the log says so once."""
         if reason not in self._relay_reasons:
             self._relay_reasons.add(reason)
-            _log.info("data path: relay, as %s", reason)
+            for_user(_NOBODYS, _log.info, "data path: relay, as %s", reason)
 
     def stats(self) -> Mapping[str, int]:
         """The files under /ssa/stats."""

@@ -21,6 +21,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from ssa.files import Trail, read_regular
 from ssa.policy.schema import SETTINGS, BadValue, Policy
 
 _TABLE = "policy"
@@ -103,20 +104,12 @@ def _says(data: bytes, wanted: dict[str, str]) -> bool:
 
 def _read(path: str) -> bytes:
     """A regular file's content. Raises OSError, `BadValue`."""
-    # Without O_NONBLOCK a FIFO would never be opened; what is no file is not even opened, as that may do something.
-    _check_kind(path, os.stat(path))  # noqa: PTH116 - as the next
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
-        _check_kind(path, os.fstat(descriptor))
-        data = file.read(_MAX_FILE + 1)
-    if len(data) > _MAX_FILE:
-        raise BadValue(f"{path}: longer than {_MAX_FILE >> 10} KiB")
-    return data
-
-
-def _check_kind(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise BadValue(f"{path}: not a regular file")
+    try:
+        return read_regular(path, Trail(), _MAX_FILE)[0]
+    except OSError as failure:
+        raise OSError(failure.errno, failure.strerror, path) from None
+    except ValueError as bad:
+        raise BadValue(str(bad)) from None
 
 
 def _dangling(path: Path) -> Path | None:
