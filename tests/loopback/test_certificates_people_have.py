@@ -175,4 +175,4 @@ def test_a_certificate_that_expires_is_told_of(tmp_path, monkeypatch, days, word
         doctor = subprocess.run(
             [sys.executable, "-m", "ssa.cli.main", "doctor"], capture_output=True, text=True, check=False, timeout=60
         )
-        assert ("lasting" in doctor.stdout) == bool(words)
+        assert (f"lasting: in service, and its certificate {words}" in " ".join(doctor.stdout.split())) == bool(words)
