@@ -228,12 +228,6 @@ def drop(sock: socket.socket) -> Job | None:
     return None if fd < 0 else CLOSERS.close([fd])
 
 
-async def give_back(sock: socket.socket) -> None:
-    """Close our copy of an application's socket, which has to be done before the application is told."""
-    if (job := drop(sock)) is not None:
-        await job.wait()
-
-
 def hang_up(sock: socket.socket, close: Callable[[int], None] = os.close) -> None:
     """End a connection to an application, and close it. What is in packets that nobody has read is closed with it."""
     with contextlib.suppress(OSError):

@@ -1,0 +1,91 @@
+"""Closing in threads: what lingers is interrupted, and keeps nobody else waiting."""
+
+import contextlib
+import os
+import socket
+import struct
+import time
+
+import pytest
+import trio
+
+from ssa.daemon.closing import Closers
+from ssa.daemon.quota import work_for
+
+
+def lingering():
+    """A descriptor whose close waits twenty seconds for its peer, and the peer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65536))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+    return sock.detach(), peer
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def closers():
+    made = Closers()
+    made.end_lingering()
+    return made
+
+
+def test_what_lingers_is_interrupted(closers):
+    fds, peers = zip(*(lingering() for _ in range(4)), strict=True)
+
+    async def close():
+        await closers.close(fds).wait()
+
+    began = time.monotonic()
+    trio.run(close)
+    assert time.monotonic() - began < 5
+    assert not any(map(is_open, fds))
+    for peer in peers:
+        peer.close()
+
+
+def test_who_waits_waits_alone(closers):
+    pipes = [os.pipe() for _ in range(100)]
+    release = [os.pipe() for _ in range(64)]
+
+    def stuck(fd):
+        os.read(fd, 1)
+        os.close(fd)
+
+    async def close():
+        work_for(1000)
+        jobs = [closers.close([reading], stuck) for reading, _ in release]
+        waiting = closers.close([fd for pair in pipes for fd in pair])
+        assert closers.open(1000) == closers.open(None) == 200
+        work_for(1001)
+        other = os.dup(0)
+        await closers.close([other]).wait()
+        assert not is_open(other)
+        assert is_open(pipes[0][0])
+        for _, writing in release:
+            os.write(writing, b"x")
+        for job in (*jobs, waiting):
+            await job.wait()
+
+    trio.run(close)
+    assert not any(is_open(fd) for pair in pipes for fd in pair)
+    assert closers.open(None) == 0
+    for _, writing in release:
+        os.close(writing)
+
+
+def test_an_error_keeps_nothing_open(closers):
+    fd = os.dup(0)
+    trio.run(closers.close([-1, fd]).wait)
+    assert not is_open(fd)
