@@ -171,9 +171,9 @@ class Harvest:
 
         For where OpenSSL goes on with the connection itself: in that thread.
         """
-        if self._reaped >= _EACH or (native := connection.get_session()) is None:
+        if self._reaped >= _EACH or _lib.SSL_get_session(connection._ssl) == self._latest:  # noqa: SLF001 - by far cheaper
             return None
-        if native._session == self._latest:  # noqa: SLF001 - pyOpenSSL makes a new object each time
+        if (native := connection.get_session()) is None:
             return None
         self._reaped += 1
         self._latest = native._session  # noqa: SLF001

@@ -290,10 +290,10 @@ class Relay:
             return
         self._received += size
         content, ended = self._channel.open_untrusted(size)
+        if self._keep_session is not None:  # before the application can connect again: a ticket can come with data
+            self._keep_session(self._channel.connection)
         if content:
             self._to_application(content)
-        elif self._keep_session is not None:
-            self._keep_session(self._channel.connection)
         if said := self._channel.say():
             self._to_peer(said)
         if ended == CLOSE_NOTIFY:

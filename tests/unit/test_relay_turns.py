@@ -1,4 +1,4 @@
-"""How the end of an application's stream is told from its crash, whatever comes between two looks at it."""
+"""One relayed connection, turn by turn: its end told from a crash, and tickets that come with data."""
 
 import contextlib
 import socket
@@ -56,3 +56,22 @@ def test_an_end_that_is_announced_while_it_is_looked_at(announces):
         except SSL.WantReadError:
             ended = False
         assert ended == announces
+
+
+def test_a_ticket_that_comes_with_data():
+    client, server = tls_in_memory()
+    suite = BY_OPENSSL_NAME[client.get_cipher_name()]
+    server.send(b"and the first data")
+    inner, outer = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tcp = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    kept = []
+    with inner, outer, tcp, peer:
+        peer.sendall(server.bio_read(1 << 16))
+        relay = Relay(
+            Channel(client, suite, Workspace()), tcp, inner, lambda: True, lambda *_: None, keep_session=kept.append
+        )
+        relay.serve_peer(1)
+        assert outer.recv(100) == b"and the first data"
+    assert kept == [client]
