@@ -124,6 +124,7 @@ def test_a_server_with_small_fragments(ssad, pki):
                 assert sock.recv(100) == b"cba\n"
         assert sock.fileno() == -1
         with ssa.create_connection(("localhost", port), timeout=20, certificate=cert, private_key=key) as sock:
+            sock.settimeout(None)
             fd = sock.detach()
         ssa.send(fd, b"abc\n")
         assert ssa.recv(fd, 100) == b"cba\n"
