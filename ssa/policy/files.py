@@ -73,8 +73,7 @@ def save(path: str | os.PathLike[str], policy: Policy) -> None:
     written = _texts_untrusted(before, os.fspath(path))
     _policy_untrusted(written, os.fspath(path))
     changes = {name: policy.text(name) for name in SETTINGS if _differs(name, written, policy)}
-    if changes or not before:
-        _replace(target, _changed(before, written, changes, os.fspath(path)))
+    _replace(target, _changed(before, written, changes, os.fspath(path)))
 
 
 def _changed(before: bytes, written: dict[str, str], changes: dict[str, str], path: str) -> bytes:

@@ -177,13 +177,6 @@ def test_save_keeps_owner_mode_and_attributes(path: Path) -> None:
     assert {name: os.getxattr(path, name) for name in os.listxattr(path)} == attributes
 
 
-def test_save_of_nothing_new_does_not_touch_the_file(path: Path) -> None:
-    path.write_text(WRITTEN)
-    before = path.stat()
-    files.save(path, files.load(path))
-    assert path.stat() == before
-
-
 def test_what_is_written_is_read_again_before_it_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A TOML library has written an inline table without its commas."""
     path.write_text('# the audit\'s\npolicy = { min_rsa_bits = 4096, alpn = ["h2"] }  # inline\n')
