@@ -36,6 +36,7 @@ _MOST = 64  # threads of a user, for each of the two kinds
 _SPARE = 8  # threads that are kept for what comes next
 _SOON = 0.001  # seconds: a close that does not wait is done by then
 _LINGERING = 0.05  # seconds: one that takes so long waits
+_TOGETHER = 4  # connections to us that are closed by one job: to wake a thread costs more than a close
 _INTERRUPT = signal.SIGRTMIN
 
 Kind = tuple[int, bool]  # the user, and whether it is a connection to us: these must not wait for files
@@ -114,6 +115,7 @@ class Closers:
         self._busy: set[_Worker] = set()
         self._threads: Counter[Kind] = Counter()
         self._waiting: defaultdict[Kind, deque[Job]] = defaultdict(deque)
+        self._later: dict[tuple[int, Callable[[int], None]], list[int]] = {}  # by user
         self._stirred = threading.Event()
         self._watching = False
 
@@ -126,7 +128,10 @@ class Closers:
 
     def close(self, descriptors: Sequence[int], close: Callable[[int], None] = os.close, *, ours: bool = False) -> Job:
         """Have descriptors of the user that this task works for closed; `ours`: it is a connection to us."""
-        job = Job((user(), ours), descriptors, close)
+        return self._hand((user(), ours), descriptors, close)
+
+    def _hand(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> Job:
+        job = Job(kind, descriptors, close)
         with self._lock:
             if self._threads[job.kind] >= _MOST:
                 self._waiting[job.kind].append(job)
@@ -141,6 +146,27 @@ class Closers:
         if not self._stirred.is_set():
             self._stirred.set()
         return job
+
+    def close_connection(self, fd: int, close: Callable[[int], None]) -> None:
+        """Have a connection to us closed, of the user that this task works for: with a few others, or in a moment."""
+        key = user(), close
+        with self._lock:
+            gathered = self._later.setdefault(key, [])
+            gathered.append(fd)
+            if self._watching and len(gathered) < _TOGETHER:
+                gathered = []
+            else:
+                del self._later[key]
+        if gathered:
+            self._hand((key[0], True), gathered, close)
+        elif not self._stirred.is_set():
+            self._stirred.set()
+
+    def _close_all_gathered(self) -> None:
+        with self._lock:
+            later, self._later = self._later, {}
+        for (uid, close), gathered in later.items():
+            self._hand((uid, True), gathered, close)
 
     def _start(self, job: Job) -> None:
         worker = _Worker(self, job)
@@ -186,16 +212,21 @@ class Closers:
 
     def open(self, uid: int | None) -> int:
         """How many descriptors of a user, or of all, wait for a thread, or for the one before in theirs."""
+        if not (self._busy or self._waiting or self._later):
+            return 0
         with self._lock:
             waiting = itertools.chain.from_iterable(self._waiting.values())
             jobs = [*(worker.job for worker in self._busy), *waiting]
-            return sum(len(job.descriptors) for job in jobs if uid is None or job.kind[0] == uid)
+            return sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]}) + sum(
+                len(gathered) for (owner, _), gathered in self._later.items() if uid in {None, owner}
+            )
 
     def _watch(self) -> None:
         while True:
             self._stirred.wait()
             self._stirred.clear()
             time.sleep(_LINGERING)
+            self._close_all_gathered()
             while self._interrupt():
                 time.sleep(_LINGERING)
 
@@ -233,7 +264,7 @@ def hang_up(sock: socket.socket, close: Callable[[int], None] = os.close) -> Non
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)  # so that nothing more can come, and the application knows
     if (fd := sock.detach()) >= 0:
-        CLOSERS.close([fd], close, ours=True)
+        CLOSERS.close_connection(fd, close)
 
 
 def end_requests(connection: socket.socket) -> None:

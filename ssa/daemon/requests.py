@@ -121,11 +121,12 @@ async def receive_untrusted(
     waited = False
     while True:
         try:
-            if waited or quota.left(uid) > 0:
-                quota.check(uid)
+            if quota.left(uid) > 0:
                 return _parsed_untrusted(await _receive_untrusted(connection, quota, uid))
         except BlockingIOError:
             pass
+        if waited:
+            quota.check(uid)
         with trio.move_on_after(patience) as silence:
             await trio.lowlevel.wait_readable(connection)
         if silence.cancelled_caught:

@@ -37,8 +37,13 @@ def unknown_program(application: Application) -> Application:
 
 
 def confirmed(application: Application) -> Application:
-    """The application when its request has been answered: if its program is another one by now, it is unknown."""
-    if application.settled or not application.exe or _program(application.pid) == application.exe:
+    """The application when its request has been answered: if its program is another one by now, it is unknown.
+
+    In a user namespace of its own any user can mount any file at any path: then it is unknown, too. To look at the end
+    is enough, as no process without privilege comes back from such a namespace (setns(2)).
+    """
+    pid, exe = application.pid, application.exe
+    if application.settled or not exe or (_program(pid) == exe and _link(pid, "ns/user") == _OUR_NAMESPACE):
         return application
     return unknown_program(application)
 
@@ -66,19 +71,18 @@ def _program_of(connection: socket.socket, pid: int) -> str:
 
 
 def _program(pid: int) -> str:
-    """The path of a process's program; empty where it is another user's, or gone.
+    """The path of a process's program; empty where it is another user's, or gone."""
+    return _link(pid, "exe")
 
-    In a user namespace of its own any user can mount any file at any path: then it is unknown, too.
-    """
+
+def _link(pid: int | str, name: str) -> str:
     try:
-        if os.readlink(f"/proc/{pid}/ns/user") != _OUR_NAMESPACE:  # noqa: PTH115 - for every request, and twice as fast
-            return ""
-        return os.readlink(f"/proc/{pid}/exe")  # noqa: PTH115 - as above
+        return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115 - for every request, and twice as fast
     except OSError:
         return ""
 
 
-_OUR_NAMESPACE = os.readlink("/proc/self/ns/user")  # noqa: PTH115 - as above
+_OUR_NAMESPACE = _link("self", "ns/user")
 
 
 def _groups(connection: socket.socket) -> tuple[int, ...]:
