@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 class Turns:
     """Whose turn it is to send on an open file, of all descriptors that this process knows of it. Used by `with`.
 
-    `with turns.turn` is the lock itself where no other process can have the socket: it costs next to nothing.
+    `with turns.turn` is the lock itself where no other process can have the socket. Where `in_threads` is False, and
+    in a process of one thread (`_thread._count()`), a send needs no turn at all: even a free lock asks for the time.
     """
 
-    __slots__ = ("__weakref__", "_depth", "_lock", "_sockets", "turn")
+    __slots__ = ("__weakref__", "_depth", "_lock", "_sockets", "in_processes", "in_threads", "turn")
 
     def __init__(self, *, shared: bool = False) -> None:
         """`shared`: other processes may have it already."""
@@ -34,6 +35,7 @@ class Turns:
         self._depth = 0
         self._sockets: list[Any] = []  # references to the objects that share it
         self.turn: Any = self if shared else self._lock
+        self.in_threads, self.in_processes = True, shared  # who could send beside us
         _all.add(self)
 
     def of(self, sock: Any) -> None:
@@ -49,13 +51,14 @@ class Turns:
     def give_up(self) -> None:
         """Nobody has to wait: the key does not change, or is not in the kernel."""
         self.turn = _FREE
+        self.in_threads = self.in_processes = False
         _all.discard(self)
 
     def share(self, *, anew: bool) -> None:
         """From now on another process has the socket too. `anew`: who holds the lock is left behind in that one."""
         if anew:
             self._lock, self._depth = threading.RLock(), 0
-        self.turn = self
+        self.turn, self.in_processes = self, True
 
     def __enter__(self) -> None:
         self._lock.acquire()

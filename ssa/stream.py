@@ -264,12 +264,12 @@ class Patience:
 STRIDE = 2**10  # what may be sent before a look at what is due: so many records, or KiB of data, which are more
 
 
-def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> int:
+def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool, rekeyable: bool = True) -> int:
     """Send a KeyUpdate if one is due: the peer waits for an `answer`, or the key has served for long enough.
 
-    A request of the peer's that nobody has read yet is looked for too: who only sends would never find it. Nobody else
-    may be sending meanwhile. How much may be sent before this has to be called again, in the unit of `STRIDE`.
-    `timeout` is that of the socket.
+    Where keys can change (`rekeyable`), a request of the peer's that nobody has read yet is looked for too: who only
+    sends would never find it. Nobody else may be sending meanwhile. How much may be sent before this has to be called
+    again, in the unit of `STRIDE`. `timeout` is that of the socket.
 
     Raises OSError: EKEYEXPIRED where the keys cannot change and this one has served its time, BlockingIOError and
     TimeoutError where there is no room to send, BrokenPipeError where writing has ended, by whoever holds the socket,
@@ -278,7 +278,7 @@ def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> in
     if control.tcp_state(sock) in _WRITING_ENDED:
         raise BrokenPipeError(errno.EPIPE, "the stream has been ended: nothing can be sent any more")
     left = control.records_left(sock)
-    answer = answer or (_is_modern(sock) and look_behind_untrusted(sock) == ANSWER)
+    answer = answer or (rekeyable and _is_modern(sock) and look_behind_untrusted(sock) == ANSWER)
     if not answer and left > 2 * STRIDE:
         return STRIDE
     deadline = None if not timeout else time.monotonic() + timeout

@@ -20,6 +20,7 @@ import os
 import select
 import socket
 import time
+from _thread import _count
 
 from ssa import relayed, stream
 from ssa.endpoint import BROKEN, LISTENING, LIVE, Endpoint, afresh, deadline_of, wait
@@ -271,15 +272,21 @@ class TLSSocket(Endpoint):
         if self._rekeyable and memoryview(data).nbytes > _PART:
             view = memoryview(data).cast("B")
             return self._send_parts(lambda at: self.send(view[at : at + _PART], flags), len(view))
-        with self._turns.turn:
-            if self._budget < 0:
-                self._change_keys()
-            try:
-                sent = _socket.send(self, data, flags)
-            except OSError as exc:
-                raise self._cannot_write(exc) from None
-            self._budget -= 1 + (sent >> 10)
-            return sent
+        turns = self._turns
+        if turns.in_processes or (turns.in_threads and _count()):
+            with turns.turn:
+                return self._send_now(data, flags)
+        return self._send_now(data, flags)
+
+    def _send_now(self, data: Buffer, flags: int) -> int:
+        if self._budget < 0:
+            self._change_keys()
+        try:
+            sent = _socket.send(self, data, flags)
+        except OSError as exc:
+            raise self._cannot_write(exc) from None
+        self._budget -= 1 + (sent >> 10)
+        return sent
 
     def _send_parts(self, send: Callable[[int], int], size: int) -> int:
         """Send so much that the key may have to change meanwhile: part by part, as far as one call would come."""
@@ -302,16 +309,23 @@ class TLSSocket(Endpoint):
         if self._rekeyable and size > _PART:
             self._send_all_parts(memoryview(data).cast("B"), flags)
             return
-        with self._turns.turn:
-            if self._budget < 0:
-                self._change_keys()
-            try:
-                _socket.sendall(self, data, flags)
-            except OSError as exc:
-                raise self._cannot_write(exc) from None
-            self._budget -= 1 + (size >> 10)
+        turns = self._turns
+        if turns.in_processes or (turns.in_threads and _count()):
+            with turns.turn:
+                self._send_all_now(data, flags, size)
+        else:
+            self._send_all_now(data, flags, size)
         if self._budget < 0 and self._holders.broken is not None:
             self._check_live()  # it failed meanwhile: the kernel took the rest, and threw it away
+
+    def _send_all_now(self, data: Buffer, flags: int, size: int) -> None:
+        if self._budget < 0:
+            self._change_keys()
+        try:
+            _socket.sendall(self, data, flags)
+        except OSError as exc:
+            raise self._cannot_write(exc) from None
+        self._budget -= 1 + (size >> 10)
 
     def _send_all_parts(self, view: memoryview, flags: int) -> None:
         deadline = deadline_of(self)
@@ -454,7 +468,7 @@ class TLSSocket(Endpoint):
         answer, self._answer_due = self._answer_due, False  # before: another may read of the next one meanwhile
         try:
             with self._plain() as plain:
-                self._budget = stream.renew_key(plain, self.gettimeout(), answer=answer)
+                self._budget = stream.renew_key(plain, self.gettimeout(), answer=answer, rekeyable=self._rekeyable)
         except OSError as exc:
             self._answer_due |= answer
             raise self._failed(self._cannot_write(exc)) from None
