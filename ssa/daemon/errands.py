@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import trio
 
+from ssa.daemon import signals
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -91,6 +93,7 @@ def in_time(work: Callable[[], T], seconds: float) -> T:
     failures: list[Exception] = []
 
     def do() -> None:
+        signals.keep_back()  # of this thread, which may last: they are for the others
         try:
             found.append(work())
         except Exception as failure:  # noqa: BLE001 - it is for who asked

@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         return 0
     finally:
-        signals.end()
+        signals.keep_back()
         lines.flush()
     return 1
 

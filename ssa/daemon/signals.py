@@ -1,7 +1,7 @@
 """What becomes of each signal: one table, so that nothing but SIGKILL leaves a dead mount behind.
 
-A signal to end that comes before anything is there to be put in order ends the process. From then on signals wait until
-they are listened to. One that comes while the daemon ends changes nothing more.
+A signal to end that comes before anything is there to be put in order ends the process. From then on signals are
+blocked, and a thread takes them. One that comes while the daemon ends changes nothing more.
 
 The signals of a fault of the program's own (SIGSEGV and its like) still end it: there, as after SIGKILL, the
 next start takes the mount over.
@@ -10,14 +10,16 @@ next start takes the mount over.
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
+import threading
 from signal import Signals
 from typing import TYPE_CHECKING
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
 ENDING = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGABRT, Signals.SIGXCPU)
 RELOADING = Signals.SIGHUP
@@ -58,25 +60,24 @@ def end_at_once() -> None:
 
 
 def keep_back() -> None:
-    """Keep all of them back until they are `heard`."""
+    """Keep all of them back from this thread, and those that it makes. What is pending at the end ends nothing."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
-    for number in _HEARD:
-        signal.signal(number, _pass_over)  # what trio puts back when it stops listening
-
-
-def _pass_over(_number: int, _frame: object) -> None:
-    """The daemon is ending already."""
-
-
-def end() -> None:
-    """Ignore all of them from now on: Python, as it ends, puts back the deadly default of what has a handler."""
-    for number in _HEARD:
-        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[AsyncIterator[int]]:
-    """The signals that the daemon acts on, as they come."""
-    with trio.open_signal_receiver(*_HEARD) as received:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-        yield received
+def heard() -> Iterator[trio.MemoryReceiveChannel[int]]:
+    """The signals that the daemon acts on, as they come.
+
+    A thread takes them, by sigwait(3). No handler is ever called: in a flood of signals Python's handlers interrupt
+    each other until the stack is full.
+    """
+    told, received = trio.open_memory_channel[int](math.inf)
+    token = trio.lowlevel.current_trio_token()
+
+    def take() -> None:
+        with contextlib.suppress(trio.RunFinishedError):
+            while True:
+                token.run_sync_soon(told.send_nowait, signal.sigwait(_HEARD), idempotent=True)
+
+    threading.Thread(target=take, name="signals", daemon=True).start()
+    yield received
