@@ -1,7 +1,13 @@
 """Fixtures that more than one group of tests needs, and `--repeat`, for a test that failed once."""
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
 import pytest
 
+import ssa
 from tests.peers import PKI
 
 
@@ -19,3 +25,21 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="session")
 def pki(tmp_path_factory):
     return PKI(tmp_path_factory.mktemp("pki"))
+
+
+# What only developers need: left out of the copy.
+DEVELOPERS = (
+    *("mypy*", "ruff*", "hypothesis*", "pip*", "setuptools*", "_pytest", "*.dist-info", "__pycache__", "*.pth"),
+    *("boto*", "gevent*", "aiohttp*", "uvloop*", "asyncpg*", "redis*", "zope*", "s3transfer*"),
+)
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The packages, where everybody can read them: the checkout may lie where only root can."""
+    site = Path("/tmp") / f"ssa-site-{os.getpid()}"  # whose parents everybody may enter
+    shutil.copytree(sysconfig.get_path("purelib"), site, ignore=shutil.ignore_patterns(*DEVELOPERS))
+    shutil.copytree(Path(ssa.__file__).parent, site / "ssa", ignore=shutil.ignore_patterns("__pycache__"))
+    site.chmod(0o755)
+    yield site
+    shutil.rmtree(site)

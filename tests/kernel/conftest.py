@@ -1,13 +1,9 @@
 """What is here needs a kernel with TLS: it fails without one where that kernel is expected."""
 
 import os
-import shutil
-import sysconfig
-from pathlib import Path
 
 import pytest
 
-import ssa
 from ssa.ktls.probe import probe
 from ssa.policy.schema import SETTINGS
 from tests.peers import Daemon, settled
@@ -59,21 +55,3 @@ def cleaned(running, pki, monkeypatch):
         wanted = {"trust_store": str(pki.ca), "handshake_timeout": "10"}.get(name, SETTINGS[name].default)
         if running.get(f"policy/{name}").strip() != wanted:
             running.set(name, wanted)
-
-
-# What only developers need: left out of the copy.
-DEVELOPERS = (
-    *("mypy*", "ruff*", "hypothesis*", "pip*", "setuptools*", "_pytest", "*.dist-info", "__pycache__", "*.pth"),
-    *("boto*", "gevent*", "aiohttp*", "uvloop*", "asyncpg*", "redis*", "zope*", "s3transfer*"),
-)
-
-
-@pytest.fixture(scope="session")
-def site():
-    """The packages, where everybody can read them: the checkout may lie where only root can."""
-    site = Path("/tmp") / f"ssa-site-{os.getpid()}"  # whose parents everybody may enter
-    shutil.copytree(sysconfig.get_path("purelib"), site, ignore=shutil.ignore_patterns(*DEVELOPERS))
-    shutil.copytree(Path(ssa.__file__).parent, site / "ssa", ignore=shutil.ignore_patterns("__pycache__"))
-    site.chmod(0o755)
-    yield site
-    shutil.rmtree(site)

@@ -1078,7 +1078,9 @@ with Daemon(directory, policy=f'[policy]\\ntrust_store = "{ca}"\\n') as daemon:
 
 
 # A network of one's own: root needs no user namespace for it, which is refused in a chroot.
-OWN_NETWORK = ("--net", "--mount") if os.geteuid() == 0 else ("--user", "--map-root-user", "--net", "--mount")
+OWN_NETWORK = ("--net", "--mount", "--propagation", "unchanged")
+if os.geteuid() != 0:
+    OWN_NETWORK = ("--user", "--map-root-user", *OWN_NETWORK)
 
 
 @needs.namespaces(*OWN_NETWORK)
