@@ -1,61 +1,76 @@
-"""A certificate in words, for people and programs."""
+"""A certificate in words, for people and programs.
+
+It is read as the daemon reads it, part by part: what is odd in one part hides none of the others.
+"""
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
+from ssa.errors import SSAError
+
 if TYPE_CHECKING:
-    from cryptography import x509
+    from collections.abc import Callable
+
+    from ssa.trust.certificate import Certificate
 
 
 def decode(pem: str) -> list[dict[str, Any]]:
     """The certificates of a PEM text. One that cannot be read is told of under ``error``."""
     end = "-----END CERTIFICATE-----\n"
-    return [_decode_untrusted((block + end).encode()) for block in pem.split(end) if block.strip()]
+    return [_decode_untrusted(block) for block in pem.split(end) if block.strip()]
 
 
-def _decode_untrusted(pem: bytes) -> dict[str, Any]:
-    from cryptography import x509  # late: slow to load
+def _decode_untrusted(block: str) -> dict[str, Any]:
+    from ssa.trust.certificate import Certificate  # late: slow to load
 
     try:
-        return _describe_untrusted(x509.load_pem_x509_certificate(pem))
+        certificate = Certificate(base64.b64decode("".join(block.splitlines()[1:])))
     except Exception as failure:  # noqa: BLE001 - what a parser of outside bytes may raise is open-ended
         return {"error": f"this certificate cannot be read: {failure}"}
+    return {name: _part_untrusted(read, certificate) for name, read in _PARTS.items()}
 
 
-def _describe_untrusted(certificate: x509.Certificate) -> dict[str, Any]:
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    return {
-        "subject": certificate.subject.rfc4514_string(),
-        "issuer": certificate.issuer.rfc4514_string(),
-        "names": _names_untrusted(certificate),
-        "not_before": certificate.not_valid_before_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "not_after": certificate.not_valid_after_utc.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "serial": f"{certificate.serial_number:x}",
-        "key": _key_untrusted(certificate),
-        "signature": certificate.signature_algorithm_oid._name,  # noqa: SLF001 - it has no public name
-        "sha256": certificate.fingerprint(SHA256()).hex(),
-    }
-
-
-# As openssl writes them.
-_KINDS = {"DNSName": "DNS", "IPAddress": "IP", "RFC822Name": "email", "UniformResourceIdentifier": "URI"}
-
-
-def _names_untrusted(certificate: x509.Certificate) -> list[str]:
-    """The subject alternative names, each with its kind: ``DNS:example.com``."""
-    from cryptography import x509
-
+def _part_untrusted(read: Callable[[Certificate], Any], certificate: Certificate) -> Any:
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
+        return read(certificate)
+    except SSAError as failure:
+        return f"cannot be read: {failure.detail}"
+    except Exception as failure:  # noqa: BLE001 - as above
+        return f"cannot be read: {failure}"
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """The subject alternative names, each with its kind: ``DNS:example.com``."""
+    from ssa.trust.extensions import AlternativeNames
+
+    found = certificate.extension_untrusted(AlternativeNames)
+    if found is None:
         return []
-    return [f"{_KINDS.get(type(name).__name__, type(name).__name__)}:{name.value}" for name in names]
+    return [*(f"DNS:{name}" for name in found.dns), *(f"IP:{address}" for address in found.addresses), *found.others]
 
 
-def _key_untrusted(certificate: x509.Certificate) -> str:
-    key: Any = certificate.public_key()
+def _key(certificate: Certificate) -> str:
+    key: Any = certificate.key
     kind = type(key).__name__.strip("_").removesuffix("PublicKey").replace("EllipticCurve", "EC")
     curve, bits = getattr(key, "curve", None), getattr(key, "key_size", None)
     return f"{kind} {curve.name}" if curve else f"{kind} {bits} bits" if bits else kind
+
+
+def _fingerprint(certificate: Certificate) -> str:
+    return certificate.native.digest("sha256").decode().replace(":", "").lower()
+
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_PARTS: dict[str, Callable[[Certificate], Any]] = {
+    "subject": lambda certificate: certificate.subject_text,
+    "issuer": lambda certificate: certificate.issuer_text,
+    "names": _names,
+    "not_before": lambda certificate: certificate.valid[0].strftime(_TIME),
+    "not_after": lambda certificate: certificate.valid[1].strftime(_TIME),
+    "serial": lambda certificate: f"{certificate.serial:x}",
+    "key": _key,
+    "signature": lambda certificate: certificate.native.get_signature_algorithm().decode(),
+    "sha256": _fingerprint,
+}

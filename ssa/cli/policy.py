@@ -137,14 +137,18 @@ def _reason(tree: FileSystem, name: str, text: str) -> str:
     try:
         changed = Policy.default().replace_many(_known(tree)).replace(name, text)
         if name == "trust_store":
-            from ssa.trust import TrustStore  # late: it loads the cryptography
+            from ssa.daemon.errands import in_time  # late: these load trio, and the cryptography
+            from ssa.trust import TrustStore
 
-            TrustStore.load(changed.trust_store, paths.mounted())
+            in_time(lambda: TrustStore.load(changed.trust_store, paths.mounted()), _PATIENCE)
     except BadValue as bad:
         return str(bad)
     except (OSError, ValueError) as failure:
         return f"{name}: {explain(failure)}"
     return f"{name}: ssad refuses the value, its log says why"
+
+
+_PATIENCE = 5.0  # seconds for a file system to answer: the daemon waits no longer either
 
 
 def _known(tree: FileSystem) -> dict[str, str]:

@@ -189,6 +189,11 @@ class CredentialStore:
         stored = self.folder.stored()
         return {name: credential.digest for name, it in stored.items() if (credential := it.credential)}
 
+    def stale_users(self) -> list[Users]:
+        """The lists of users that have to be looked up anew."""
+        with self._lock:
+            return [entry.users for entry in self._entries() if entry.users.is_stale()]
+
     def usable(self, uid: int, groups: Iterable[int]) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
         """Those in service that a process of a user and groups may serve with; the names of the others."""
         usable: list[Credential] = []

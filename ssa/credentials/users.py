@@ -31,7 +31,7 @@ _ACCOUNTS = ("/etc/passwd", "/etc/group")
 
 
 class Users:
-    """A list of those who may. It is looked up anew when the machine's accounts have changed."""
+    """A list of those who may. Names are looked up beforehand, and anew when the machine's accounts have changed."""
 
     def __init__(self, entries: tuple[str, ...] = ()) -> None:
         self.entries = entries
@@ -57,16 +57,14 @@ class Users:
 
     def unknown(self) -> tuple[str, ...]:
         """The names that this machine does not know: they stand for nobody."""
-        self._look_up()
+        if self.is_stale():
+            self.look_up()
         return tuple(name for name in self._named if name not in self._numbers)
 
     def admit(self, uid: int, groups: Iterable[int]) -> bool:
-        """Whether a process of that user and those groups may serve with it."""
+        """Tell whether a process of that user and those groups may serve with it, by the accounts as last looked up."""
         if uid in {0, os.geteuid()} or "*" in self.entries:
             return True
-        if not self.entries:
-            return False
-        self._look_up()
         wanted = {f"{uid}", *(f"%{group}" for group in groups)}
         return any(self._numbered(entry) in wanted for entry in self.entries)
 
@@ -75,13 +73,21 @@ class Users:
             return f"{'%' * entry.startswith('%')}{_number(entry)}" if entry not in self._named else ""
         return f"{'%' * entry.startswith('%')}{self._numbers[entry]}"
 
-    def _look_up(self) -> None:
-        if not self._named:
-            return
+    def is_stale(self) -> bool:
+        """Tell whether the machine's accounts have changed since the names were looked up."""
+        return bool(self._named) and tuple(map(_changed, _ACCOUNTS)) != self._looked_up_for
+
+    def look_up(self) -> None:
+        """Look the names up. It may take a second: the accounts can be another machine's."""
         accounts = tuple(map(_changed, _ACCOUNTS))
-        if accounts != self._looked_up_for:
-            self._numbers = _in_time(self._named)
-            self._looked_up_for = accounts
+        self._numbers = _in_time(self._named)
+        self._looked_up_for = accounts
+
+
+def look_up(lists: Iterable[Users]) -> None:
+    """Look up the names of several lists, one after the other."""
+    for users in lists:
+        users.look_up()
 
 
 _NOBODYS = 2**32 - 1  # -1: no user has it

@@ -15,11 +15,12 @@ import trio
 
 from ssa import __version__, errors, trust
 from ssa.credentials.folder import Stored
+from ssa.credentials.users import look_up
 from ssa.daemon import log
 from ssa.daemon.anchors import Anchors
 from ssa.daemon.closing import CLOSERS, drop, hang_up
 from ssa.daemon.compliance import Made
-from ssa.daemon.errands import Errands, in_time
+from ssa.daemon.errands import Errands, TooSlow, in_time
 from ssa.daemon.quota import Crowd, Quota, for_user
 from ssa.daemon.registry import Listeners, LiveListener, LiveSocket, Registry, address
 from ssa.handshake.contexts import ContextCache
@@ -241,6 +242,9 @@ class Service:
                 for stored in stale:
                     nursery.start_soon(self._look, stored)
             for_user(_NOBODYS, self.credentials.remind)
+        if lists := self.credentials.stale_users():
+            with contextlib.suppress(TooSlow):  # then they are who they were
+                await self._looks.run("accounts", lambda: look_up(lists), _PATIENCE)
 
     async def _look(self, what: Folder | Stored) -> None:
         try:
@@ -251,7 +255,8 @@ class Service:
     def look_soon(self) -> None:
         """Begin `fresh_credentials` where there is something to look at, for who can't wait for it."""
         folder = self.credentials.folder
-        if not self._looking and (folder.is_stale() or any(map(Stored.is_stale, folder.stored().values()))):
+        stale = folder.is_stale() or any(map(Stored.is_stale, folder.stored().values()))
+        if not self._looking and (stale or self.credentials.stale_users()):
             self._looking = True
             trio.lowlevel.spawn_system_task(self._look_now)
 

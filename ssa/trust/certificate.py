@@ -139,15 +139,25 @@ class Certificate:
                 "BAD_CERTIFICATE", f"{self.name}: its extensions are malformed: {kind.__name__}: {failure}"
             ) from failure
 
+    @property
+    def subject_text(self) -> str:
+        """The subject (RFC 4514), whole."""
+        return distinguished.text(self.subject)
+
+    @property
+    def issuer_text(self) -> str:
+        """The issuer (RFC 4514), whole."""
+        return distinguished.text(self.issuer)
+
     @cached_property
     def name(self) -> str:
         """The subject (RFC 4514) for messages, or the serial number where the subject is empty."""
-        return printable(distinguished.text(self.subject)) or f"serial {self.serial:x}"
+        return printable(self.subject_text) or f"serial {self.serial:x}"
 
     @cached_property
     def issuer_name(self) -> str:
         """The issuer (RFC 4514) for messages."""
-        return printable(distinguished.text(self.issuer)) or "(empty)"
+        return printable(self.issuer_text) or "(empty)"
 
 
 def _parts_untrusted(data: bytes, number: int) -> list[der.Element]:

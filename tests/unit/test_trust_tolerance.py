@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from ssa import trust
+from ssa.cli.certificate import decode
 from ssa.credentials import pair_untrusted, parse_chain_untrusted
 from ssa.errors import CertificateError
 from tests.unit.trust_factory import (
@@ -118,6 +119,12 @@ def test_such_a_name_in_every_place():
     assert accepted([client_der, ca_der], [anchor_der], host=None).identity == SHOWN
     with pytest.raises(CertificateError, match=r"CN=COMPA\\xd1IA was issued by CN=\\xd1, which is neither"):
         accepted([end_der], [anchor_der])
+
+
+def test_such_a_name_is_shown_to_people():
+    (found,) = decode(armoured(latin(root("A"), None, "A")).decode())
+    assert (found["subject"], found["issuer"]) == (SHOWN, SHOWN)
+    assert not any("cannot be read" in str(value) for value in found.values())
 
 
 def test_a_name_that_only_looks_alike():
