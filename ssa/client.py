@@ -41,7 +41,8 @@ class Daemon:
             self._socket.close()
             raise ConnectionRefusedError(
                 errno.ECONNREFUSED,
-                f"no ssad listens at {path}; start it with `ssad` (as root), or `ssad --user` and set SSA_RUN_DIR",
+                f"no ssad listens at {path}; start it with `ssad` (as root); for your own "
+                'daemon: `ssad --user`, then eval "$(ssa env)"',
             ) from exc
         except BlockingIOError as exc:
             self._socket.close()

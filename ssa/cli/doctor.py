@@ -150,7 +150,7 @@ def _daemon() -> Iterator[Finding]:
     try:
         Daemon().__exit__(None, None, None)
     except ConnectionRefusedError:
-        advice = "start it: `ssad` as root; without root: `ssad --user`, then set what it says"
+        advice = 'start it: `ssad` as root; without root: `ssad --user`, then eval "$(ssa env)"'
         yield Finding("daemon", LACKS, f"none listens at {path}", advice)
     except OSError as failure:
         yield Finding("daemon", LACKS, f"{path}: {failure.strerror}", "it may be another user's: set SSA_RUN_DIR")
@@ -242,28 +242,30 @@ def _told_of_credentials() -> list[Finding]:
         users = {name: tree.read(f"credentials/{name}/users").splitlines() for name in names}
     except (Failure, OSError):
         return []  # the check before says so
-    advice = "renew it, or correct its files: the status is what is wrong"
-    statuses = [
-        Finding("credential", NOTE, f"{name}: {status}", advice)
-        for name, status in told.items()
-        if not _SIMPLY_SERVES.fullmatch(status)
-    ]
-    return [*statuses, *(_users_of(name, found) for name, found in users.items())]
+    return [_of_credential(name, told[name], users[name]) for name in names]
 
 
-_SIMPLY_SERVES = re.compile(r"in service until [^ ;]+")
-
-
-def _users_of(name: str, users: list[str]) -> Finding:
+def _of_credential(name: str, status: str, users: list[str]) -> Finding:
     from ssa.credentials.users import Users  # late: it loads the cryptography
 
-    detail = f"{name}: may be served with by {', '.join(users)}"
-    if unknown := Users(tuple(users)).unknown():
-        return Finding("credential", NOTE, f"{detail}; this machine knows no {', '.join(unknown)}", "correct its users")
-    if "*" in users:
-        advice = f"every user of this machine can prove its names: name those who serve in credentials/{name}/users"
-        return Finding("credential", NOTE, f"{detail} (everybody)", advice)
-    return Finding("credential", OK, detail)
+    unknown = Users(tuple(users)).unknown()
+    notes = [advice for begins, advice in _STATUS_ADVICE if begins.search(status)][:1]
+    if unknown:
+        notes.append(f"correct its users: this machine knows no {', '.join(unknown)}")
+    elif "*" in users:
+        notes.append(
+            f"every user of this machine can prove its names: name those who serve in credentials/{name}/users"
+        )
+    detail = f"{name}: {status}; may be served with by {'everybody' if '*' in users else ', '.join(users)}"
+    return Finding("credential", NOTE if notes else OK, detail, "; ".join(notes))
+
+
+# What to do about a status, the first that fits.
+_STATUS_ADVICE = (
+    (re.compile(r"expire[sd] on"), "renew it"),
+    (re.compile(r"waits for"), "write the file that it waits for"),
+    (re.compile(r"^(?!in service until [^ ;]+$)"), "correct its files"),
+)
 
 
 def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
@@ -283,6 +285,9 @@ def _config() -> Iterator[Finding]:
     advice = "correct the file, ssad does not start with it: its keys are those of `ssa policy get --help`"
     try:
         policy = files.load(path, required=paths.is_config_named())
+    except FileNotFoundError as failure:
+        policy = Policy.default()
+        yield Finding("policy file", LACKS, explain(failure), "make the file (it may be empty), or unset SSA_CONFIG")
     except (OSError, ValueError) as failure:
         policy = Policy.default()
         yield _unreadable("policy file", failure, advice)

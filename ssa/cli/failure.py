@@ -46,7 +46,10 @@ ADVICE: dict[str, str] = {
 }
 
 
-_RESOLVER = {socket.EAI_ADDRFAMILY: "the local address is of another family (IPv4, IPv6) than the server's"}
+_RESOLVER = {
+    socket.EAI_ADDRFAMILY: "the local address is of another family (IPv4, IPv6) than the server's",
+    socket.EAI_SERVICE: "there is no service of that name: give the port's number, or a name of /etc/services",
+}
 
 
 def explain(failure: BaseException) -> str:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # What the errors of the mount point itself mean.
 _ABSENT: dict[int, str] = {
-    errno.ENOENT: "no ssad has its file system at {root}: start `ssad` (as root), or point SSA_MOUNT to where "
-    "`ssad --user` has it",
+    errno.ENOENT: "no ssad has its file system at {root}: start `ssad` (as root); for your own `ssad --user`: "
+    'eval "$(ssa env)"',
     errno.ENOTCONN: "the ssad whose file system is at {root} is gone: start `ssad` again, it takes the place over",
     errno.EACCES: "the file system at {root} is for another user: its ssad runs for that user alone",
 }

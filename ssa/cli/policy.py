@@ -92,7 +92,7 @@ def _reset(options: argparse.Namespace) -> int:
     named = [setting_untrusted(name) for name in options.names]
     tree = FileSystem()
     before = _known(tree)
-    left = named or [SETTINGS[name] for name in before]
+    left = [setting for setting in named or map(SETTINGS.get, before) if setting and _differs(setting, before)]
     while left:
         refused = [(setting, failure) for setting in left if (failure := _failure(tree, setting, setting.default))]
         if len(refused) == len(left):
@@ -107,6 +107,10 @@ def _reset(options: argparse.Namespace) -> int:
     else:
         output.print_line("nothing to change: the defaults are in force")
     return 0
+
+
+def _differs(setting: Setting[Any], texts: dict[str, str]) -> bool:
+    return setting.name not in texts or setting.parse(texts[setting.name]) != setting.parse(setting.default)
 
 
 def _failure(tree: FileSystem, setting: Setting[Any], text: str) -> Failure | None:

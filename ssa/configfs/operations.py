@@ -438,6 +438,8 @@ class Operations(pyfuse3.Operations):
         file, subject, text = self._prepared(opened.inode, pending)
         if file.prepare:
             await file.prepare(subject, text)
+        if file.look_up:
+            await trio.to_thread.run_sync(file.look_up, subject, text)
         if file.check:
             file.check(subject, text)
         opened.pending, opened.dirty = pending, True
@@ -482,6 +484,8 @@ class Operations(pyfuse3.Operations):
         file, subject, text = self._prepared(opened.inode, data)
         if file.prepare:
             await file.prepare(subject, f"{text}\n")  # it is whole, whether or not it was written with its newline
+        if file.look_up:
+            await trio.to_thread.run_sync(file.look_up, subject, f"{text}\n")
         if file.write:
             change = self._change(opened)
             file.write(subject, text)

@@ -52,6 +52,7 @@ class File(Generic[S]):
         refresh: finds out what is there now, before it is opened.
         check: for a value that may come in several writes, and is complete when the file is closed: takes what has come
             so far, and raises as `write` does if nothing more can make it a value.
+        look_up: does in a thread, before `check` and `write`, what may take long, and raises as they do.
         changed: when its content last changed, in nanoseconds since 1970. None: it may be another one at any time, so
             neither its time nor its size is known before it is opened.
         pieces: content that is long to make, in place of `read`: for the sockets of one user, or of all users for None.
@@ -65,6 +66,7 @@ class File(Generic[S]):
     limit: int = MAX_TEXT
     prepare: Callable[[S, str], Awaitable[None]] | None = None
     check: Callable[[S, str], None] | None = None
+    look_up: Callable[[S, str], None] | None = None
     encoding: str = "ascii"
     refresh: Callable[[], Awaitable[None]] | None = None
     changed: Callable[[S], int] | None = None
@@ -508,6 +510,7 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
         lambda c: render.lines(c.users.shown()),
         lambda c, text: c.set_users(text),
         check=lambda c, text: c.check_users(text),
+        look_up=lambda c, text: c.look_up_users(text),
         changed=lambda c: c.changed("users"),
     ),
     File(

@@ -253,6 +253,9 @@ class Credential(Protocol):
     def check_users(self, text: str, /) -> None:
         """Refuse the beginning of a text that cannot become a list of users."""
 
+    def look_up_users(self, text: str, /) -> None:
+        """Refuse it too where this machine does not know a name. In a thread, as it may take a second."""
+
     def set_users(self, text: str, /) -> None:
         """Replace who may serve with it."""
 

@@ -118,7 +118,7 @@ class Stored(_Looked):
         self._refuse()
 
     set_key = set_hostnames = set_users = set_certificate
-    check_certificate = check_key = check_hostnames = check_users = set_certificate
+    check_certificate = check_key = check_hostnames = check_users = look_up_users = set_certificate
 
     def _refuse(self) -> NoReturn:
         raise PermissionError(errno.EPERM, "it is kept in a directory, change the files there", str(self.path))

@@ -36,6 +36,7 @@ class Live:
         self._told = changed
         self._changed: dict[str, int] = {}
         self._users = Users()
+        self._looked_up = Users()  # by `look_up_users`, last
 
     @property
     def credential(self) -> Credential | None:
@@ -102,16 +103,27 @@ class Live:
         with _bad_values():
             Users.parse_untrusted(text[: text.rfind("\n") + 1])
 
+    def look_up_users(self, text: str) -> None:
+        """Refuse it as `check_users` does, and where this machine does not know a name. It may take a second."""
+        with _bad_values():
+            users = Users.parse_untrusted(text[: text.rfind("\n") + 1])
+        self._looked_up = self._known(users)
+
     def set_users(self, text: str) -> None:
         """Have others serve with it; none but root and the daemon's own user, if there are none."""
         with _bad_values():
             users = Users.parse_untrusted(text)
-        if unknown := users.unknown():
-            raise BadValue(f"this machine knows no {_listed(unknown)}: a line each for a user, or %group")
-        self._users = users
+        self._users = self._looked_up if self._looked_up.entries == users.entries else self._known(users)
         self._changed["users"] = time.time_ns()
         _log.info("credential %s: may be served with by %s", self._slot.name, ", ".join(users.shown()))
         self._told()
+
+    @staticmethod
+    def _known(users: Users) -> Users:
+        """The same list, its names looked up. Raises `BadValue` for one that this machine does not know."""
+        if unknown := users.unknown():
+            raise BadValue(f"this machine knows no {_listed(unknown)}: a line each for a user, or %group")
+        return users
 
     def _change(self, slot: Slot) -> None:
         now = time.time_ns()
