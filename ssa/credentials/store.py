@@ -13,7 +13,7 @@ from ssa.credentials.credential import is_name, parse_hostnames_untrusted, whole
 from ssa.credentials.folder import Folder
 from ssa.credentials.pem import check_chain_so_far_untrusted, check_key_so_far_untrusted
 from ssa.credentials.slot import Slot
-from ssa.credentials.users import Users
+from ssa.credentials.users import Users, own_name
 from ssa.errors import SSAError, printable
 from ssa.policy.schema import BadValue
 
@@ -36,7 +36,7 @@ class Live:
         self._told = changed
         self._changed: dict[str, int] = {}
         self._users = Users()
-        self._looked_up = Users()  # by `look_up_users`, last
+        self._looked_up: dict[tuple[str, ...], Users] = {}  # by `look_up_users`, for those who write now
 
     @property
     def credential(self) -> Credential | None:
@@ -107,13 +107,16 @@ class Live:
         """Refuse it as `check_users` does, and where this machine does not know a name. It may take a second."""
         with _bad_values():
             users = Users.parse_untrusted(text[: text.rfind("\n") + 1])
-        self._looked_up = self._known(users)
+        if len(self._looked_up) >= _LOOKED_UP:
+            self._looked_up.clear()
+        self._looked_up[users.entries] = self._known(users)
 
     def set_users(self, text: str) -> None:
         """Have others serve with it; none but root and the daemon's own user, if there are none."""
         with _bad_values():
             users = Users.parse_untrusted(text)
-        self._users = self._looked_up if self._looked_up.entries == users.entries else self._known(users)
+        known = self._looked_up.pop(users.entries, users)
+        self._users = self._known(users) if known is users else known
         self._changed["users"] = time.time_ns()
         _log.info("credential %s: may be served with by %s", self._slot.name, ", ".join(users.shown()))
         self._told()
@@ -153,6 +156,7 @@ class CredentialStore:
     """
 
     def __init__(self, directory: Path, avoid: str = "") -> None:
+        own_name()  # it is asked for where nobody may wait
         self._directory = directory
         self.folder = Folder(directory, avoid)
         self._live: dict[str, Live] = {}
@@ -276,6 +280,7 @@ class CredentialStore:
             raise FileNotFoundError(errno.ENOENT, "there is none", name)
 
 
+_LOOKED_UP = 16  # lists of users that are being written
 _BECAME = {(False, True): "added", (True, True): "replaced", (True, False): "removed"}
 
 

@@ -11,19 +11,22 @@ Root, and the user that the daemon runs as, always may. Where nothing is named, 
 
 from __future__ import annotations
 
+import functools
 import grp
 import os
 import pwd
 import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from ssa.errors import error, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 _PATIENCE = 1.0  # seconds: names can be looked up over a network
+_LASTS, _LASTS_UNKNOWN = 300.0, 10.0  # seconds that an answer counts, and that one counts which some names lack
 _MOST = 256  # entries
 _ENTRY = re.compile(r"\*|%?[^\s%*#,:][^,:\x00-\x1f\x7f]{0,255}")
 _BETWEEN = re.compile(r"[\n,]")
@@ -38,6 +41,7 @@ class Users:
         self._named = [entry for entry in entries if entry != "*" and not entry.removeprefix("%").isdecimal()]
         self._numbers: dict[str, int] = {}
         self._looked_up_for: object = None
+        self._again = 0.0  # on time.monotonic's clock: when the names are looked up anew in any case
 
     @classmethod
     def parse_untrusted(cls, text: str) -> Users:
@@ -53,7 +57,7 @@ class Users:
 
     def shown(self) -> tuple[str, ...]:
         """The entries; where there are none the user that may without one."""
-        return self.entries or (_name_of(os.geteuid()),)
+        return self.entries or (own_name(),)
 
     def unknown(self) -> tuple[str, ...]:
         """The names that this machine does not know: they stand for nobody."""
@@ -74,14 +78,21 @@ class Users:
         return f"{'%' * entry.startswith('%')}{self._numbers[entry]}"
 
     def is_stale(self) -> bool:
-        """Tell whether the machine's accounts have changed since the names were looked up."""
-        return bool(self._named) and tuple(map(_changed, _ACCOUNTS)) != self._looked_up_for
+        """Tell whether the names have to be looked up anew.
+
+        Accounts that are another machine's change without a sign here, and can be out of reach for a while.
+        """
+        if not self._named:
+            return False
+        return time.monotonic() > self._again or tuple(map(_changed, _ACCOUNTS)) != self._looked_up_for
 
     def look_up(self) -> None:
         """Look the names up. It may take a second: the accounts can be another machine's."""
         accounts = tuple(map(_changed, _ACCOUNTS))
-        self._numbers = _in_time(self._named)
+        found, answered = _in_time(self._named)
+        self._numbers = {name: self._numbers[name] for name in self._numbers.keys() - answered} | found
         self._looked_up_for = accounts
+        self._again = time.monotonic() + (_LASTS if len(found) == len(self._named) else _LASTS_UNKNOWN)
 
 
 def look_up(lists: Iterable[Users]) -> None:
@@ -105,29 +116,36 @@ def _changed(path: str) -> tuple[int, int]:
     return (status.st_ino, status.st_mtime_ns)
 
 
-def _name_of(uid: int) -> str:
-    return "root" if uid == 0 else _look_one_up(lambda: pwd.getpwuid(uid).pw_name) or str(uid)
-
-
-def _look_one_up(ask: Callable[[], str]) -> str:
+@functools.cache
+def own_name() -> str:
+    """The name of the user that the daemon runs as. Asked for at the start, as it may take long."""
+    uid = os.geteuid()
     try:
-        return ask()
+        return "root" if uid == 0 else pwd.getpwuid(uid).pw_name
     except KeyError:
-        return ""
+        return str(uid)
 
 
-def _in_time(names: list[str]) -> dict[str, int]:
-    """The numbers of those that are known. A thread asks: the daemon waits a moment for it, not for ever."""
+def _in_time(names: list[str]) -> tuple[dict[str, int], set[str]]:
+    """The numbers of those that are known, and which names had an answer at all.
+
+    A thread asks: it is waited for a moment, not for ever.
+    """
     found: dict[str, int] = {}
+    answered: set[str] = set()
 
     def look() -> None:
         for name in names:
             try:
                 found[name] = grp.getgrnam(name[1:]).gr_gid if name.startswith("%") else pwd.getpwnam(name).pw_uid
-            except (KeyError, OSError):
+            except KeyError:
+                pass
+            except OSError:
                 continue
+            answered.add(name)
 
     thread = threading.Thread(target=look, name="accounts", daemon=True)
     thread.start()
     thread.join(_PATIENCE)
-    return dict(found)
+    known = answered.copy()
+    return {name: found[name] for name in known & found.keys()}, known

@@ -227,8 +227,9 @@ class Closers:
             self._stirred.clear()
             time.sleep(_LINGERING)
             self._close_all_gathered()
-            while self._interrupt():
+            while self._interrupt():  # one that hangs in a user's own file system keeps nobody else's
                 time.sleep(_LINGERING)
+                self._close_all_gathered()
 
     def _interrupt(self) -> bool:
         """Interrupt who waits. Whether anybody is busy still."""

@@ -58,6 +58,8 @@ class Reloader:
             except (OSError, BadValue) as exc:
                 reason = exc.strerror if isinstance(exc, OSError) else exc
                 _log.error("not reloaded, all stays in force as it was %s", fields(file=self._config, reason=reason))
+            except Exception:  # noqa: BLE001 - the daemon goes on with what it has
+                _log.exception("not reloaded, by a fault of ssad's own")
             readiness.ready()
 
     async def _reload(self) -> None:

@@ -179,8 +179,11 @@ async def follow(
     """Have `renew` take what an application says about its listener's options later, until it hangs up."""
     while (packet := await _next_packet(connection, quota, application.uid)) is not None:
         try:
+            if packet.cut:
+                raise errors.error("OVERLOADED", "no room for all descriptors of the request")
             # The first descriptor is a pipe's end: that it is closed, as all of them, says that it was done.
-            await renew(wire.parse_untrusted(packet.data, wire.Listen), packet.descriptors[1:])
+            with quota.of(application.uid, len(packet.descriptors)):
+                await renew(wire.parse_untrusted(packet.data, wire.Listen), packet.descriptors[1:])
         except (wire.WireError, errors.SSAError) as exc:
             _log.warning("a listener is served as before %s", fields(pid=application.pid, reason=str(exc)))
         finally:

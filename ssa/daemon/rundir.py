@@ -189,13 +189,12 @@ def _holders(lock: int) -> Iterator[_Holder]:
 def _lock_info(process: Path, entry: Path, wanted: tuple[int, int]) -> bool | None:
     """Whether a descriptor that holds the lock can be written to (proc(5), fdinfo); None where it does not hold it."""
     try:
-        if _identity(entry.stat()) != wanted:
-            return None
         text = (process / "fdinfo" / entry.name).read_text()
+        rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        # Only then the file itself is looked at: others can be on a file system that hangs.
+        if "FLOCK" not in rows.get("lock", "") or _identity(entry.stat()) != wanted:
+            return None
     except OSError:
-        return None
-    rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    if "FLOCK" not in rows.get("lock", ""):
         return None
     return int(rows["flags"], 8) & os.O_ACCMODE != os.O_RDONLY
 

@@ -20,7 +20,7 @@ from ssa.daemon import log
 from ssa.daemon.anchors import Anchors
 from ssa.daemon.closing import CLOSERS, drop, hang_up
 from ssa.daemon.compliance import Made
-from ssa.daemon.errands import Errands, TooSlow, in_time
+from ssa.daemon.errands import Errands, in_time
 from ssa.daemon.quota import Crowd, Quota, for_user
 from ssa.daemon.registry import Listeners, LiveListener, LiveSocket, Registry, address
 from ssa.handshake.contexts import ContextCache
@@ -28,6 +28,7 @@ from ssa.handshake.sessions import SessionCache
 from ssa.handshake.tickets import TicketMemory
 from ssa.ktls.netns import Diags
 from ssa.ktls.probe import Capabilities, probe
+from ssa.logfmt import fields
 from ssa.policy.live import LivePolicy
 from ssa.policy.schema import BadValue, Policy
 from ssa.relay import Relays
@@ -243,8 +244,10 @@ class Service:
                     nursery.start_soon(self._look, stored)
             for_user(_NOBODYS, self.credentials.remind)
         if lists := self.credentials.stale_users():
-            with contextlib.suppress(TooSlow):  # then they are who they were
+            try:
                 await self._looks.run("accounts", lambda: look_up(lists), _PATIENCE)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, they are who they were
+                _log.warning("accounts cannot be looked up %s", fields(reason=str(exc)))
 
     async def _look(self, what: Folder | Stored) -> None:
         try:
@@ -263,6 +266,8 @@ class Service:
     async def _look_now(self) -> None:
         try:
             await self.fresh_credentials()
+        except Exception:  # noqa: BLE001 - of a task that nobody waits for
+            _log.exception("a fault of ssad's own, looking at the credentials")
         finally:
             self._looking = False
 

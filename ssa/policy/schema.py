@@ -312,7 +312,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_names,
         _narrow_alpn,
         "fewer",
-        "Application protocols to offer (ALPN), in order of preference; a program may narrow them. Empty: each its own.",
+        "Application protocols to offer (ALPN), in order of preference; programs may narrow them. Empty: each its own.",
         many=True,
         unmet=compliance.unmet_alpn,
     ),

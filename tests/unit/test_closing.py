@@ -89,3 +89,27 @@ def test_an_error_keeps_nothing_open(closers):
     fd = os.dup(0)
     trio.run(closers.close([-1, fd]).wait)
     assert not is_open(fd)
+
+
+def test_a_close_that_hangs_keeps_nobody_elses_connection(closers):
+    reading, writing = os.pipe()
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(3)
+
+    def stuck(fd):
+        os.read(fd, 1)
+        os.close(fd)
+
+    async def close():
+        work_for(1000)
+        hanging = closers.close([reading], stuck)
+        await trio.sleep(0.2)
+        work_for(1001)
+        closers.close_connection(ours.detach(), os.close)
+        assert await trio.to_thread.run_sync(theirs.recv, 1) == b""
+        os.write(writing, b"x")
+        await hanging.wait()
+
+    with theirs:
+        trio.run(close)
+    os.close(writing)

@@ -27,3 +27,24 @@ def test_numbers_need_no_look():
     listed = users.Users.parse_untrusted("1001, %60")
     assert not listed.is_stale()
     assert (listed.admit(1001, ()), listed.admit(1, (60,)), listed.admit(1, ())) == (True, True, False)
+
+
+def test_who_is_out_of_reach_stays_who_it_was(monkeypatch):
+    """An account service that does not answer, or not now, takes nobody's leave away; and it is asked again soon."""
+    answers = {"alice": SimpleNamespace(pw_uid=1001)}
+    monkeypatch.setattr(users.pwd, "getpwnam", answers.__getitem__)
+    listed = users.Users.parse_untrusted("alice\n")
+    listed.look_up()
+
+    def fail(_name):
+        raise OSError("out of reach")
+
+    monkeypatch.setattr(users.pwd, "getpwnam", fail)
+    listed.look_up()
+    assert listed.admit(1001, ())
+    now = users.time.monotonic()
+    monkeypatch.setattr(users.time, "monotonic", lambda: now + 11)
+    assert listed.is_stale()
+    monkeypatch.setattr(users.pwd, "getpwnam", {}.__getitem__)
+    listed.look_up()
+    assert not listed.admit(1001, ())  # it answers, and knows nobody of that name
