@@ -21,7 +21,7 @@ setup: .venv/ready ## Debian's packages, and .venv with the Python ones
 .venv/ready: pyproject.toml tools/debian-packages
 	tools/setup-debian
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[dev]' # a plain path: /ssa is no package
 	touch $@
 
 demo: setup ## what ssa is for, shown on real servers: here, and on a kernel with TLS if this one has none
@@ -47,8 +47,8 @@ AGAIN := pytest --quiet --repeat 500 --maxfail=1
 test-long: setup ## what takes too long for `make test`: the same tests 500 times under load, on all kernels
 	tools/kernel-build 7.2
 	tools/under-load 3 $(BIN)/$(AGAIN) $(ENDS)
-	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(CUTS)
-	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(CUTS)
+	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
+	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
