@@ -374,7 +374,7 @@ class Operations(pyfuse3.Operations):
         with self._reported(opened):
             if self._file(opened.inode).check:
                 begins = off == 0 and not opened.appends
-                await self._gather(opened, buf if begins else _more(opened.pending, buf))
+                await self._gather(opened, buf if begins else _more(opened, off, buf))
             else:
                 await self._store(opened, buf)
         return len(buf)
@@ -530,7 +530,15 @@ async def _joined(pieces: Iterator[bytes]) -> bytes:
     return b"".join(made)
 
 
-def _more(pending: bytes | None, data: bytes) -> bytes:
-    if pending is None:
+def _more(opened: _Open, off: int, data: bytes) -> bytes:
+    """What has come so far, and more of it. With O_APPEND the offset says nothing: it is the size of what is shown."""
+    so_far = opened.pending
+    if so_far is None:
         raise BadValue("the beginning of it was refused")
-    return pending + data
+    if off != len(so_far) and not opened.appends:
+        opened.pending, opened.dirty = None, False
+        raise BadValue(
+            f"a write at byte {off}, where {len(so_far)} bytes have come: a part of a value cannot be replaced, "
+            "expected the whole of it, from its beginning"
+        )
+    return so_far + data

@@ -380,9 +380,9 @@ def test_times_are_of_the_last_change(shell: Shell) -> None:
 
 def test_two_writers_each_give_a_whole_value(shell: Shell) -> None:
     one, two = (shell.open("policy/groups", os.O_WRONLY) for _ in range(2))
-    for off, a, b in ((0, b"x255", b"secp2"), (4, b"19\nsecp38", b"56r1\nx4"), (13, b"4r1\n", b"48\n")):
+    for off, a, b in ((0, b"x2551", b"secp2"), (5, b"9\nsecp3", b"56r1\nx4"), (12, b"84r1\n", b"48\n")):
         shell.call(shell.ops.write, one, off, a)
-        shell.call(shell.ops.write, two, off + bool(off), b)
+        shell.call(shell.ops.write, two, off, b)
     before = shell.view.policy.current
     shell.call(shell.ops.flush, one)
     assert shell.view.policy.current.groups == ("x25519", "secp384r1") != before.groups
@@ -552,10 +552,35 @@ def test_one_user_does_not_hold_more_than_its_share(shell: Shell, monkeypatch: p
 # --- writing again ---
 
 
-@pytest.mark.parametrize("off", [0, 8, 4096])
-def test_a_value_may_be_written_anywhere(shell: Shell, off: int) -> None:
-    shell.write("policy/min_version", b"TLSv1.3\n", off)
-    assert shell.cat("policy/min_version") == b"TLSv1.3\n"
+@pytest.mark.parametrize("off", [1, 7, 8, 4096])
+def test_a_part_of_a_value_is_not_replaced(shell: Shell, caplog: pytest.LogCaptureFixture, off: int) -> None:
+    """It stays refused, whatever follows, until a write begins anew."""
+    before = shell.view.policy.current
+    fh = shell.open("policy/groups", os.O_WRONLY)
+    for at in (off, off + 9, off):
+        with fails(errno.EINVAL):
+            shell.call(shell.ops.write, fh, at, b"secp256r1")
+        with fails(errno.EINVAL):
+            shell.call(shell.ops.flush, fh)
+    assert shell.view.policy.current is before
+    assert f"policy/groups: refused from uid 0 pid 42: a write at byte {off}, where 0 bytes have come" in caplog.text
+    shell.call(shell.ops.write, fh, 0, b"x448\n")
+    shell.call(shell.ops.flush, fh)
+    assert shell.view.policy.current.groups == ("x448",)
+
+
+@pytest.mark.parametrize("off", [3, 8, 500])
+def test_a_gap_or_an_overlap_spoils_what_has_come(shell: Shell, off: int) -> None:
+    before = shell.view.policy.current
+    fh = shell.open("policy/groups", os.O_WRONLY)
+    shell.call(shell.ops.write, fh, 0, b"x25519\n")
+    with fails(errno.EINVAL):
+        shell.call(shell.ops.write, fh, off, b"x448\n")
+    with fails(errno.EINVAL):  # where it would have fitted
+        shell.call(shell.ops.write, fh, 7, b"x448\n")
+    with fails(errno.EINVAL):
+        shell.call(shell.ops.flush, fh)
+    assert shell.view.policy.current is before
 
 
 @pytest.mark.parametrize("data", [b"TLSv1.1", b"\0", b"TLSv1.3\0", b"\xff", b"T", b"\n", b"TLSv1.3\n" * 513])
