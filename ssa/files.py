@@ -5,15 +5,19 @@ the daemon itself provides and could not answer while it waits for itself. So `f
 a thread, where a deadline can be kept. What they find is a `Trail`: each directory and link that the path led
 through, and the file at its end, as lstat(2) showed them. To look at a trail again, in its order, touches nothing but
 what was found good before. Where all of it lies on file systems of this machine, which answer at once, this is done
-on the event loop.
+on the event loop. What is mounted later may hide these: so the kernel is asked first for any change of the mounts, and
+after one a trail is looked at in a thread, where it finds out what it leads through now.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import select
 import stat
+import threading
 import time
 
 TYPE_CHECKING = False
@@ -41,17 +45,17 @@ class Trail:
 
     Attributes:
         end: where the last path led, without links in it; empty where nothing is there.
-        is_local: everything lies on file systems of this machine: `changed` does not wait.
     """
 
-    __slots__ = ("_avoid", "_followed", "_steps", "end", "is_local")
+    __slots__ = ("_avoid", "_followed", "_is_local", "_mounts", "_steps", "end")
 
     def __init__(self, avoid: str = "") -> None:
         self._avoid = avoid
         self._steps: dict[str, Signature] = {}
         self._followed = time.time_ns()
         self.end = ""
-        self.is_local = True
+        self._mounts = _mounts.changes()  # before any of them is read
+        self._is_local = True
 
     def follow(self, path: str | os.PathLike[str], *, listed: bool = False) -> os.stat_result | None:
         """Follow another path to its end: its lstat(2), or None where there is nothing.
@@ -93,7 +97,7 @@ class Trail:
         return os.lstat(at) if status is None or stat.S_ISLNK(status.st_mode) else status
 
     def _look(self, here: str, mounts: _Mounts) -> os.stat_result | None:
-        self.is_local = self.is_local and mounts.is_local(here)
+        self._is_local = self._is_local and mounts.is_local(here)
         try:
             status = os.lstat(here)
         except (FileNotFoundError, NotADirectoryError):
@@ -105,8 +109,21 @@ class Trail:
             self._steps[here] = _signature(status, whole=True)
         return status
 
+    def is_stale(self) -> bool:
+        """True where `changed` has to be asked, in a thread. Does not wait: only local file systems are asked."""
+        return not self._is_local or self._mounts != _mounts.changes() or self._differs()
+
     def changed(self) -> bool:
-        """True where what `follow` found is no longer there as it was. May wait unless `is_local`."""
+        """True where what `follow` found is no longer there as it was. May wait for ever."""
+        if self._mounts != (changes := _mounts.changes()):
+            mounts = _mounts.table(self._avoid)
+            if any(map(mounts.is_avoided, self._steps)):
+                return True
+            self._is_local = all(map(mounts.is_local, self._steps))
+            self._mounts = changes
+        return self._differs()
+
+    def _differs(self) -> bool:
         return any(_differs(path, before) for path, before in self._steps.items())
 
     @property
@@ -162,6 +179,42 @@ class _Mounts:
         while path not in self._types and path != "/":
             path = os.path.dirname(path)  # noqa: PTH120 - text
         return _LOCAL.fullmatch(self._types.get(path, "")) is not None
+
+
+class _Watch:
+    """Tells of changes of this process's mounts: poll(2) of their table says once that there was one (proc(5))."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._poll: select.poll | None = None
+        self._changes = 0
+        self._known: tuple[tuple[int, str], _Mounts] | None = None
+
+    def changes(self) -> int:
+        """A number that grows with each change; and each time where nobody can tell. Does not wait."""
+        with self._lock:
+            if self._poll is None or self._poll.poll(0):
+                self._changes += 1
+                self._open()
+            return self._changes
+
+    def _open(self) -> None:
+        if self._poll is None:
+            with contextlib.suppress(OSError):  # there are no descriptors left, say
+                descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+                self._poll = select.poll()
+                self._poll.register(descriptor, select.POLLPRI)
+
+    def table(self, avoid: str) -> _Mounts:
+        """The mounts of now, read once for all trails."""
+        key = self.changes(), avoid
+        known = self._known
+        if known is None or known[0] != key:
+            self._known = known = key, _Mounts(avoid)
+        return known[1]
+
+
+_mounts = _Watch()
 
 
 # --- reading: in a thread -----------------------------------------------------------------------------------------

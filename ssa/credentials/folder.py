@@ -54,7 +54,7 @@ class _Looked:
 
     def is_stale(self) -> bool:
         """True where it has to be looked at again. It asks no file system that may not answer: there it is True."""
-        return self._trail is None or not self._trail.is_local or self._trail.changed()
+        return self._trail is None or self._trail.is_stale()
 
     def reload(self) -> None:
         """Look again, if anything has changed. May wait for ever."""

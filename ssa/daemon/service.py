@@ -201,7 +201,7 @@ class Service:
         """Have the policy's trust store as its files are now; what is wrong with it, `trust_store` raises."""
         source = (policy or self.policy.current).trust_store
         known = self._stores.get(source)
-        if isinstance(known, trust.TrustStore) and known.is_local and not known.is_stale():
+        if isinstance(known, trust.TrustStore) and not known.is_stale():
             return
         with contextlib.suppress(errors.SSAError):
             await self._loaded(source)
@@ -224,7 +224,7 @@ class Service:
 
     def _load(self, source: str, known: trust.TrustStore | errors.SSAError | None) -> trust.TrustStore:
         """In a thread. Raises OSError, ValueError."""
-        if isinstance(known, trust.TrustStore) and not known.is_stale():
+        if isinstance(known, trust.TrustStore) and not known.changed():
             return known
         found = trust.TrustStore.load(source, self._mount)
         _log.info("trust store %s: %d trust anchors, %d skipped", source, len(found), len(found.skipped))

@@ -204,13 +204,15 @@ class TrustStore:
             raise ValueError(skipped[0] if skipped else f"{source}: no certificate in it")
         return cls(anchors, source, None, tuple(skipped))
 
-    @property
-    def is_local(self) -> bool:
-        """True where `is_stale` does not wait for any network or other process."""
-        return self.trail is None or self.trail.is_local
-
     def is_stale(self) -> bool:
-        """True where a file of it was changed, replaced or removed, or one came to its directory, since it was read."""
+        """True where `changed` has to be asked, in a thread. Does not wait for any network or other process."""
+        return self.trail is not None and self.trail.is_stale()
+
+    def changed(self) -> bool:
+        """True where a file of it was changed, replaced or removed, or one came to its directory, since it was read.
+
+        It may wait for a file system: call it in a thread.
+        """
         return self.trail is not None and self.trail.changed()
 
     def __len__(self) -> int:

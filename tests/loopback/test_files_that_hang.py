@@ -16,7 +16,7 @@ import pytest
 
 import ssa
 from ssa import wire
-from tests import peers
+from tests import needs, peers
 from tests.peers import Daemon
 
 SOON = 2.0  # seconds; an answer takes milliseconds
@@ -243,6 +243,100 @@ def test_one_credential_that_leads_astray(tmp_path, pki, use, where):
             assert daemon.get("credentials/good/status").startswith("in service until ")
             assert daemon.stop() == 0
     assert "Traceback" not in daemon.log
+
+
+@contextlib.contextmanager
+def mounted(source, target):
+    """What is mounted over a directory while the daemon runs."""
+    subprocess.run(["mount", "--bind", source, target], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", target], check=True)
+
+
+@contextlib.contextmanager
+def stopped(directory):
+    """The server of a file system does not answer at all: who looks at its root waits."""
+    found = subprocess.run(["pgrep", "-f", f"unreadable.py {directory}"], capture_output=True, check=True)
+    os.kill(int(found.stdout), signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(int(found.stdout), signal.SIGCONT)
+
+
+def answers_meanwhile(daemon):
+    """How long an application waits for an answer that is about no credential."""
+    began = time.monotonic()
+    assert daemon.get("policy/min_version")
+    return time.monotonic() - began
+
+
+def handshakes(server):
+    """Connect to a server of credentials, and say how long that takes."""
+    began = time.monotonic()
+    client = ssa.create_connection(("localhost", server.getsockname()[1]), timeout=15)
+    server.accept()[0].close()
+    client.close()
+    return time.monotonic() - began
+
+
+@needs.namespaces("--mount")
+@pytest.mark.parametrize("where", ["all", "one"])
+def test_the_own_file_system_is_mounted_over_credentials(tmp_path, pki, use, where):
+    """They are served as they were last, `status` says what is wrong, and it heals."""
+    folder = tmp_path / "credentials"
+    keep(folder / "good", pki.cert, pki.key)
+    over = folder if where == "all" else folder / "good"
+    with Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n') as daemon:
+        use(daemon)
+        with ssa.create_server(("127.0.0.1", 0)) as server:
+            handshakes(server)
+            with mounted(daemon.mount, over):
+                assert answers(daemon) < SOON
+                assert handshakes(server) < SOON
+                assert "the file system that ssad itself provides" in daemon.get("credentials/good/status")
+            assert handshakes(server) < SOON
+            assert daemon.get("credentials/good/status").startswith("in service until ")
+            assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log
+
+
+@needs.namespaces("--mount")
+def test_the_own_file_system_is_mounted_over_the_trust_store(tmp_path, pki, use):
+    (tmp_path / "anchors").mkdir()
+    shutil.copy(pki.ca, tmp_path / "anchors/ca.pem")
+    policy = f'[policy]\ntrust_store = "{tmp_path}/anchors"\ndata_path = "relay"\n'
+    with Daemon(tmp_path, policy=policy) as daemon, peers.openssl(pki, "-rev") as (port, _):
+        use(daemon)
+        assert connects(port)
+        with mounted(daemon.mount, tmp_path / "anchors"):
+            with pytest.raises(ssa.SSAError, match="the file system that ssad itself provides"):
+                ssa.create_connection(("localhost", port), timeout=10)
+            assert answers(daemon) < SOON
+        assert peers.settled(lambda: connects(port))
+        assert daemon.stop() == 0
+
+
+@needs.namespaces("--mount")
+def test_a_file_system_that_hangs_is_mounted_over_credentials(tmp_path, pki, use):
+    folder = tmp_path / "credentials"
+    keep(folder / "good", pki.cert, pki.key)
+    with Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n') as daemon:
+        use(daemon)
+        with ssa.create_server(("127.0.0.1", 0)) as server, hung(tmp_path / "hung") as page:
+            handshakes(server)
+            with mounted(page.parent, folder), stopped(page.parent):
+                began = time.monotonic()
+                trying = threading.Thread(target=handshakes, args=(server,))
+                trying.start()
+                while trying.is_alive():
+                    assert answers_meanwhile(daemon) < SOON
+                    time.sleep(0.05)
+                assert time.monotonic() - began > SOON  # it was looked at, for as long as that may take
+                assert handshakes(server) < SOON  # known by now
+                assert daemon.stop() == 0
 
 
 def test_an_applications_file_that_hangs_or_grows(ssad, tmp_path):

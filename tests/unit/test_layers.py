@@ -67,6 +67,7 @@ EDGES = {
     "ssa.ktls.install",
     "ssa.ktls.probe",
     "ssa.ktls.control",
+    "ssa.files",
     "ssa.ktls.tcp",
     "ssa.ktls.rekey",
     "ssa.ktls.diag",

@@ -144,7 +144,7 @@ def test_a_changed_file_is_noticed(tmp_path, two, how):
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(two[0].pem)
     loaded = trust.TrustStore.load(bundle)
-    assert not loaded.is_stale()
+    assert not loaded.changed()
     if how == "written":
         bundle.write_bytes(two[0].pem + two[1].pem)
     elif how == "replaced":
@@ -154,21 +154,21 @@ def test_a_changed_file_is_noticed(tmp_path, two, how):
         bundle.unlink()
     else:
         os.utime(bundle, ns=(1, 1))
-    assert loaded.is_stale()
+    assert loaded.changed()
 
 
 @pytest.mark.parametrize("how", ["added", "removed", "written"])
 def test_a_changed_directory_is_noticed(tmp_path, two, how):
     (tmp_path / "first.pem").write_bytes(two[0].pem)
     loaded = trust.TrustStore.load(tmp_path)
-    assert not loaded.is_stale()
+    assert not loaded.changed()
     if how == "added":
         (tmp_path / "second.pem").write_bytes(two[1].pem)
     elif how == "removed":
         (tmp_path / "first.pem").unlink()
     else:
         (tmp_path / "first.pem").write_bytes(two[0].pem + two[1].pem)
-    assert loaded.is_stale()
+    assert loaded.changed()
 
 
 def test_a_link_that_points_elsewhere_is_noticed(tmp_path, two):
@@ -177,10 +177,10 @@ def test_a_link_that_points_elsewhere_is_noticed(tmp_path, two):
     link = tmp_path / "link"
     link.symlink_to("a")
     loaded = trust.TrustStore.load(link)
-    assert not loaded.is_stale()
+    assert not loaded.changed()
     link.unlink()
     link.symlink_to("b")
-    assert loaded.is_stale()
+    assert loaded.changed()
 
 
 # --- the system's --------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_the_systems_store():
         pytest.skip("this system has no trust store")
     loaded = trust.TrustStore.load("system")
     assert len(loaded) > 50
-    assert not loaded.is_stale()
+    assert not loaded.changed()
     assert not accepts(loaded, root("Nobody"))
 
 
