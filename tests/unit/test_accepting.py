@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from ssa.daemon import closing
-from ssa.daemon.accepting import _Batch, _Listener
+from ssa.daemon.accepting import _ACCEPTORS, _Batch, _Listener
 from ssa.daemon.quota import Quota
 from tests.peers import settled
 
@@ -82,3 +82,27 @@ def test_it_goes_on_when_a_thread_could_not_be_started(listening, no_thread, cap
     assert caplog.messages.count("a connection could not be accepted: can't start new thread") == 1
     closing.close_descriptors([os.dup(listening.fileno())])  # its thread closes what had none
     assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_what_waits_for_a_thread_is_counted_and_closed(listening):
+    quota = Quota(1024, 64)
+    service = SimpleNamespace(room_for_ready=lambda _: 16, quota=quota)
+
+    async def main(connection):
+        limiter = _ACCEPTORS.mine()
+        for busy in range(16):
+            await limiter.acquire_on_behalf_of(busy)
+        listener = Served(service, APPLICATION, None, listening, connection, backlog=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept, nursery)
+            await trio.sleep(0.1)
+            assert quota.used(APPLICATION.uid) == 1
+            nursery.cancel_scope.cancel()
+        for busy in range(16):
+            limiter.release_on_behalf_of(busy)
+
+    with socket.create_connection(listening.getsockname()), socket.socket(socket.AF_UNIX) as connection:
+        before = len(os.listdir("/proc/self/fd"))
+        trio.run(main, connection)
+        assert quota.used(APPLICATION.uid) == 0
+        assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)
