@@ -615,7 +615,15 @@ class Endpoint(_socket):
         self._holders.count -= 1
         if self._holders.count:
             return False
+        self._turns.close_waiting()
         return self._holders.forks == _forks or not descriptors.is_held_elsewhere(self.fileno())
+
+    def _let_go(self) -> None:
+        """Close the descriptor: where another process may have the socket, not in the midst of a twin's send."""
+        if self._turns.in_processes and self.fileno() >= 0:
+            self._turns.close(_socket.detach(self))
+        else:
+            _socket._real_close(self)  # type: ignore[attr-defined]  # noqa: SLF001 - what socket.close() calls
 
     def detach(self) -> int:
         """As `socket.socket.detach`: the descriptor is the caller's, who ends the stream with `ssa.close`.

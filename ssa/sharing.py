@@ -4,6 +4,7 @@ Between our KeyUpdate and our next key no record may go out, and the kernel does
 lock does. A socket that was there before a fork(2) is sent on by several processes, which a lock of the kernel's
 keeps apart (fcntl(2), of the socket's inode): only such sockets pay for it, with two system calls for each send.
 A thread that is in the middle of a send while another one forks is not waited for.
+With any descriptor of the inode that a process closes, that lock is gone: so a twin's is closed between two turns.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ class Turns:
     in a process of one thread (`_thread._count()`), a send needs no turn at all: even a free lock asks for the time.
     """
 
-    __slots__ = ("__weakref__", "_depth", "_lock", "_sockets", "in_processes", "in_threads", "turn")
+    __slots__ = ("__weakref__", "_depth", "_lock", "_sockets", "_waiting", "in_processes", "in_threads", "turn")
 
     def __init__(self, *, shared: bool = False) -> None:
         """`shared`: other processes may have it already."""
         self._lock: Any = threading.RLock()  # a handler of a signal may send in the middle of a send
         self._depth = 0
         self._sockets: list[Any] = []  # references to the objects that share it
+        self._waiting: list[int] = []  # descriptors that are closed when no turn is under way
         self.turn: Any = self if shared else self._lock
         self.in_threads, self.in_processes = True, shared  # who could send beside us
         _all.add(self)
@@ -74,7 +76,37 @@ class Turns:
         self._depth -= 1
         if not self._depth:
             _unlock(self._descriptor())
+            self._close_all()
         self._lock.release()
+        if self._waiting:  # since then
+            self.close_waiting()
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor of the open file, at the end of the turn where one is under way. It waits for nobody.
+
+        With any descriptor of an inode that a process closes, the kernel drops the process's lock (fcntl(2)).
+        """
+        self._waiting.append(fd)
+        self.close_waiting()
+
+    def close_waiting(self) -> None:
+        """Close what waits for the end of a turn, if none is under way."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._depth:
+                    self._close_all()
+            finally:
+                self._lock.release()
+
+    def _close_all(self) -> None:
+        while self._waiting:
+            try:
+                os.close(self._waiting.pop())
+            except (OSError, IndexError):  # a reset, of which a sender need not hear; a signal's handler was faster
+                continue
+
+    def __del__(self) -> None:
+        self._close_all()
 
 
 class _Free:

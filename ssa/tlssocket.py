@@ -505,7 +505,7 @@ class TLSSocket(Endpoint):
                 with self._plain() as plain:
                     self._end_stream(plain, was_relayed=was_relayed, aborts=aborts)
         finally:
-            super()._real_close()  # type: ignore[misc] # typeshed does not know it
+            self._let_go()
 
     def _aborts(self) -> bool:
         """True where SO_LINGER makes this close(2) a reset."""

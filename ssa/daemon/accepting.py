@@ -22,6 +22,7 @@ from ssa.daemon import closing, datagrams, pipeline, requests, who
 from ssa.daemon.quota import Threads
 from ssa.daemon.serving import Serving
 from ssa.daemon.terms import agree
+from ssa.logfmt import fields
 
 if TYPE_CHECKING:
     from ssa.daemon.registry import Application
@@ -31,7 +32,7 @@ _log = logging.getLogger("ssa.daemon")
 
 _BATCH = 16  # connections accepted in one go, before others get their turn
 _MAX_BACKLOG = 4096
-_FOR_NOW = 0.05  # seconds
+_FOR_NOW, _FOR_LONG = 0.05, 1.0  # seconds
 
 
 async def run(
@@ -65,8 +66,13 @@ async def run(
             nursery.cancel_scope.cancel()
 
 
+def _listens(sock: socket.socket) -> bool:
+    """Whether a socket listens: shutdown(2) ends that, and it is ready from then on, with nothing to accept."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
 def _check(sock: socket.socket) -> None:
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) or sock.proto != socket.IPPROTO_TCP:
+    if not _listens(sock) or sock.proto != socket.IPPROTO_TCP:
         raise errors.error("NOT_LISTENING")
 
 
@@ -104,20 +110,25 @@ class _Listener:
         self._serving = Serving(self._service, self._application, terms, request.server_name)
 
     async def accept(self, nursery: trio.Nursery) -> None:
-        """Accept and serve until cancelled."""
-        failed = ""
+        """Accept and serve until cancelled, or until the socket listens no more: then the nursery is cancelled."""
+        failed, pause = None, _FOR_NOW
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             while not (room := self._room_for_more()):  # the next wait in TCP's queue
                 await self._taken()
             try:
                 accepted = await self._accept_some(room)
-                failed = ""
-            except OSError as exc:  # out of descriptors or memory, for now; or the connection is gone already
-                if failed != (failed := exc.strerror or ""):
-                    _log.warning("a connection could not be accepted: %s", failed)
-                await trio.sleep(_FOR_NOW)
+            except (OSError, RuntimeError) as exc:  # out of descriptors, memory, threads; or the connection has gone
+                if not _listens(self._socket):
+                    _log.info("a socket listens no more %s", fields(pid=self._application.pid))
+                    nursery.cancel_scope.cancel()
+                    return
+                if failed != (failed := getattr(exc, "errno", 0)):
+                    _log.warning("a connection could not be accepted: %s", exc)
+                await trio.sleep(pause)
+                pause = min(2 * pause, _FOR_LONG)
                 continue
+            failed, pause = None, _FOR_NOW
             for sock in accepted:
                 nursery.start_soon(self._serve, sock)
 
@@ -134,14 +145,15 @@ class _Listener:
 
     async def _accept_some(self, most: int) -> list[socket.socket]:
         """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
-        batch = _Batch(self._application, requests.twin(self._socket), most)
-        try:
-            await trio.to_thread.run_sync(batch.accept, abandon_on_cancel=True, limiter=_ACCEPTORS.mine())
-        except BaseException:
-            for sock in batch.abandon():
-                closing.drop(sock)
-            raise
-        return batch.accepted
+        with self._service.quota.of(self._application.uid):  # it may wait for a thread
+            batch = _Batch(self._application, requests.twin(self._socket), most)
+            try:
+                await trio.to_thread.run_sync(batch.accept, abandon_on_cancel=True, limiter=_ACCEPTORS.mine())
+            except BaseException:
+                for sock in batch.abandon():
+                    closing.drop(sock)
+                raise
+            return batch.accepted
 
     async def _serve(self, sock: socket.socket) -> None:
         try:
@@ -200,10 +212,14 @@ class _Batch:
         self._listener = listener
         self._most = most
         self._lock = threading.Lock()
-        self._abandoned = False
+        self._begun = self._abandoned = False
 
     def accept(self) -> None:
         """Accept those that are there, in a thread. Raises OSError where there is no first one."""
+        with self._lock:
+            if self._abandoned:
+                return
+            self._begun = True
         foreign = self._application.uid != os.geteuid()
         if foreign:
             _libc.setfsgid(self._application.gid)
@@ -233,8 +249,8 @@ class _Batch:
         raise BlockingIOError
 
     def abandon(self) -> list[socket.socket]:
-        """Nobody waits for more. Those that were accepted so far, which are the caller's."""
+        """Nobody waits for more. What the caller has to close: what was accepted, or a listener that no thread has."""
         with self._lock:
             self._abandoned = True
-            accepted, self.accepted = self.accepted, []
-            return accepted
+            left, self.accepted = self.accepted, []
+            return left if self._begun else [self._listener]

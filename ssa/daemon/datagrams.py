@@ -6,6 +6,7 @@ close_notify an end of file, and the end of this process a hang-up, which is ano
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import time
@@ -33,8 +34,6 @@ from ssa.ktls.diag import KernelState, SocketKey
 from ssa.logfmt import fields
 
 if TYPE_CHECKING:
-    import contextlib
-
     from ssa.daemon.service import Service
     from ssa.daemon.terms import Terms
     from ssa.dtls.port import Greet, Way
@@ -86,8 +85,8 @@ async def connect(
     context = service.contexts.datagrams("client", terms.policy, terms.credentials)
     judge = Judge(service, terms, hostname)
     port = _port(service, application, sock)
-    await port.start()
     try:
+        await port.start()
         engine = DatagramClient(context, sni_of(hostname), terms.policy.alpn, port.mtu(address))
         association = Association(port, address, engine, judge)
         with explaining(engine, terms.policy), deadline(terms.policy.handshake_timeout):
@@ -114,8 +113,8 @@ async def listen(  # noqa: PLR0913, PLR0917 - as `accepting.run`, which knows th
     await packet.close_files()
     backlog = max(1, min(request.backlog or 128, _MOST))
     door = _Listening(service, application, serving, _bound(sock), connection, backlog)
-    await door.port.start()
     try:
+        await door.port.start()
         if await requests.send(connection, wire.Reply()):
             with door.listed():
                 await requests.follow(connection, application, service.quota, door.renew)
@@ -129,10 +128,15 @@ async def gather(
     """Serve a bound UDP socket: all clients on one descriptor. Raises `ssa.SSAError`."""
     serving = await _serving(service, application, request, files)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    door = _Gathering(service, application, serving, _bound(sock), ours, service.sockets.watch(theirs))
-    await door.port.start()
-    door.port.start_soon(door.relay)
-    return requests.Handover(wire.Reply(), theirs)
+    try:
+        door = _Gathering(service, application, serving, _bound(sock), ours, service.sockets.watch(theirs))
+        await door.port.start()
+        door.port.start_soon(door.relay)
+        return requests.Handover(wire.Reply(), theirs)
+    except BaseException:
+        hang_up(ours)
+        drop(theirs)
+        raise
 
 
 # --- what the steps are made of -----------------------------------------------------------------------------------
@@ -182,8 +186,14 @@ def _port(service: Service, application: Application, sock: socket.socket, greet
         drop(sock)
         quota.give(uid, _PORT)
 
-    quota.take(uid, _PORT)
-    return Port(requests.twin(sock), close, greet)
+    with contextlib.ExitStack() as undo:
+        quota.take(uid, _PORT)
+        undo.callback(quota.give, uid, _PORT)
+        ours = requests.twin(sock)
+        undo.callback(drop, ours)
+        port = Port(ours, close, greet)
+        undo.pop_all()
+    return port
 
 
 def _hand_over(service: Service, application: Application, association: Association, judge: Judge) -> requests.Handover:

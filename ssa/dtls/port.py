@@ -91,9 +91,13 @@ class Port:
             sock.setsockopt(*_PKTINFO[sock.family], 1)
 
     async def start(self) -> None:
-        """Begin to read, in a task of its own, which works for the caller's user."""
+        """Begin to read, in a task of its own, which works for the caller's user. Who is cancelled here has no port."""
         trio.lowlevel.spawn_system_task(self._run, context=contextvars.copy_context())
-        await self._started.wait()
+        try:
+            await self._started.wait()
+        except BaseException:
+            self.close()
+            raise
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         """Do something as long as this port is there at most."""

@@ -522,6 +522,30 @@ def test_what_is_no_udp_socket(ssad):
     assert caught.value.errno == errno.EPROTONOSUPPORT
 
 
+SERVES = {"certificates": 1, "keys": 1}
+ASKS = {"gather": wire.Gather(**SERVES), "listen": wire.Listen(**SERVES), "connect": wire.Connect("localhost")}
+
+
+@pytest.mark.parametrize("asks", ASKS)
+def test_who_hangs_up_at_once_leaves_nothing(ssad, pki, asks):
+    before = ssad.descriptors()
+    ports = []
+    with socket.socket(socket.AF_INET, DGRAM) as silent, pki.cert.open() as certificate, pki.key.open() as key:
+        silent.bind(("127.0.0.1", 0))
+        files = [] if asks == "connect" else [certificate.fileno(), key.fileno()]
+        for _ in range(40):
+            with socket.socket(socket.AF_INET, DGRAM) as udp:
+                udp.bind(("127.0.0.1", 0))
+                ports.append(udp.getsockname()[1])
+                if asks == "connect":
+                    udp.connect(silent.getsockname())
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as application:
+                    application.connect(str(ssad.run_dir / "ssad.sock"))
+                    socket.send_fds(application, [wire.pack(ASKS[asks])], [udp.fileno(), *files])
+    assert wait_for(lambda: ssad.descriptors() <= before), (before, ssad.descriptors())
+    assert wait_for(lambda: all(map(is_free, ports)))
+
+
 def test_the_command_line_lists_it(ssad, pair):
     shown = subprocess.run(
         [sys.executable, "-m", "ssa.cli.main", "ls"], capture_output=True, text=True, check=True

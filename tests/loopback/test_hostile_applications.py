@@ -128,6 +128,43 @@ def test_a_unix_socket_with_such_a_one_in_its_queue(ssad):
             assert served(ssad)
 
 
+def processor_time(daemon):
+    """Seconds of a processor that a daemon has used up."""
+    times = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_listening_sockets_that_listen_no_more(ssad, pki):
+    before = ssad.descriptors()
+    with contextlib.ExitStack() as held:
+        applications = []
+        for _ in range(40):
+            tcp = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+            applications.append(held.enter_context(connection(ssad)))
+            with pki.cert.open() as certificate, pki.key.open() as key:
+                passed = [tcp.fileno(), certificate.fileno(), key.fileno()]
+                socket.send_fds(applications[-1], [wire.pack(wire.Listen(certificates=1, keys=1))], passed)
+            assert wire.parse_untrusted(applications[-1].recv(65536), wire.Reply).reason is None
+            tcp.shutdown(socket.SHUT_RDWR)
+        for application in applications:
+            assert application.recv(1) == b""  # as when the daemon ends
+        used = processor_time(ssad)
+        time.sleep(1)
+        assert processor_time(ssad) - used < 0.1
+        assert peers.settled(lambda: ssad.descriptors() <= before)
+
+
+def test_a_listener_of_the_library_that_is_shut_down(ssad, pki, monkeypatch):
+    for name, value in ssad.environment.items():
+        monkeypatch.setenv(name, value)
+    with ssa.create_server(("127.0.0.1", 0), certificate=str(pki.cert), private_key=str(pki.key)) as server:
+        server.settimeout(5)
+        server._aside.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(OSError) as caught:
+            server.accept()
+        assert not isinstance(caught.value, TimeoutError)
+
+
 TOGGLER = """
 import fcntl, os, sys
 flags = fcntl.fcntl(0, fcntl.F_GETFL) & ~os.O_NONBLOCK

@@ -1,5 +1,6 @@
 """One sender at a time: threads, signal handlers, processes that come of a fork(2). On the kernel itself."""
 
+import fcntl
 import gc
 import os
 import socket
@@ -8,6 +9,10 @@ import time
 
 import pytest
 
+import ssa
+from ssa import wire
+from ssa.endpoint import FRESH, LIVE
+from ssa.settings import Settings
 from ssa.sharing import Turns
 
 
@@ -112,3 +117,82 @@ def test_it_keeps_no_socket_alive(ours):
     turns.share(anew=False)
     with turns.turn:
         pass
+
+
+# --- closing one of several descriptors, which drops the kernel's lock of the whole process (fcntl(2)) ----------------
+
+
+def is_free_elsewhere(sock):
+    """Whether another process would get its turn now."""
+
+    def child():
+        try:
+            fcntl.lockf(sock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os._exit(1)
+
+    return os.waitpid(in_a_child(child), 0)[1] == 0
+
+
+@pytest.fixture
+def twins(ours):
+    """Two TLS sockets of one open file, which another process has too."""
+    one = ssa.TLSSocket.adopt(os.dup(ours.fileno()), socket.AF_INET, Settings(), LIVE, wire.Reply(rekeyable=1))
+    with one, one.dup() as other:
+        assert is_free_elsewhere(one)  # a fork
+        yield one, other
+        one._phase = other._phase = FRESH  # there is no TLS in this kernel, and no end of it to tell
+
+
+def test_a_thread_closes_a_twin_while_another_sends(twins):
+    one, other = twins
+    fd = other.fileno()
+    with one._turns.turn:
+        thread = threading.Thread(target=other.close)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()  # it waits for nobody
+        assert other.fileno() == -1
+        assert not is_free_elsewhere(one)
+    assert is_free_elsewhere(one)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_handler_of_a_signal_closes_a_twin_while_its_thread_sends(twins):
+    one, other = twins
+    fd = other.fileno()
+    with one._turns.turn:
+        other.close()
+        assert not is_free_elsewhere(one)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_twin_is_closed_at_once_where_nobody_sends(twins):
+    _, other = twins
+    fd = other.fileno()
+    other.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_closing_many_while_many_send_leaves_nothing(twins):
+    one, _ = twins
+    before = len(os.listdir("/proc/self/fd"))
+    ended = threading.Event()
+
+    def send():
+        while not ended.is_set():
+            with one._turns.turn:
+                pass
+
+    threads = [threading.Thread(target=send) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(300):
+        one.dup().close()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert len(os.listdir("/proc/self/fd")) == before
