@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 
 import pytest
 
-
-def _has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
+from tests.peers import has_ipv6
 
 
 def may_unshare(*kinds: str) -> bool:
@@ -21,7 +14,7 @@ def may_unshare(*kinds: str) -> bool:
     return subprocess.run(["unshare", *kinds, "true"], stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
-ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 on its loopback")
+ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 on its loopback")
 
 
 def namespaces(*kinds: str) -> pytest.MarkDecorator:

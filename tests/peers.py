@@ -84,6 +84,15 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+def has_ipv6() -> bool:
+    """Whether the loopback has IPv6."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 def listens(port: int) -> bool:
     """Whether some socket of this network namespace listens on the port: asked without a connection."""
     wanted = f":{port:04X} "
@@ -152,7 +161,7 @@ http {{
   access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;
   uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
   server {{
-    listen 127.0.0.1:{port} ssl; listen [::1]:{port} ssl;
+    listen 127.0.0.1:{port} ssl; {also}
     ssl_certificate {cert}; ssl_certificate_key {key};
     {extra}
     location / {{ root {directory}; }}
@@ -168,7 +177,10 @@ def nginx(pki: PKI, directory: Path, extra: str = ""):
     port = free_port()
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "nginx.conf"
-    configuration.write_text(NGINX.format(directory=directory, port=port, cert=pki.cert, key=pki.key, extra=extra))
+    also = f"listen [::1]:{port} ssl;" if has_ipv6() else ""
+    configuration.write_text(
+        NGINX.format(directory=directory, port=port, also=also, cert=pki.cert, key=pki.key, extra=extra)
+    )
     command = (shutil.which("nginx") or "/usr/sbin/nginx", "-e", directory / "error.log", "-c", configuration)
     with program(*command, "-g", "user root;" if os.geteuid() == 0 else "", port=port):
         yield port

@@ -295,7 +295,7 @@ def test_trust_anchors_by_the_thousand(ssad):
     with contextlib.ExitStack() as files, connection(ssad) as application:
         fds = [files.enter_context(open(os.memfd_create("anchors"), "wb", buffering=0)) for _ in range(2)]
         fds[0].write(b"".join(many))
-        fds[1].write(one * 200)
+        fds[1].write(one * 400)
         took = []
         for count, reason in ((1, None), (1, None), (2, "BAD_VALUE")):
             began = time.monotonic()

@@ -45,7 +45,8 @@ def start_and_fail(daemon, *arguments, **environment):
 @contextlib.contextmanager
 def as_nobody(code, *arguments, pass_fds=()):
     """A program of another user's, from when it has said something."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    python = getattr(sys, "_base_executable", sys.executable)  # the environment may lie where only root can read
+    command = [python, "-c", code, *map(str, arguments)]
     quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process = subprocess.Popen(command, user=NOBODY, group=NOBODY, extra_groups=[], pass_fds=pass_fds, **quiet)
     try:
