@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_EPOLL_CTL_ADD, _EPOLL_CTL_DEL = 1, 2
+_EPOLL_CTL_ADD, _EPOLL_CTL_DEL, _EPOLL_CTL_MOD = 1, 2, 3
 # struct epoll_event: packed on x86-64 only (include/uapi/linux/eventpoll.h)
 _EVENT = struct.Struct("=IQ" if os.uname().machine == "x86_64" else "@IQ")
 
@@ -39,11 +39,23 @@ def swap(fd: int, other: int, *, watched: bool = True) -> int:
             _epoll_ctl(epoll, _EPOLL_CTL_DEL, fd, None)
         os.dup2(other, fd, inheritable=os.get_inheritable(fd))
         for epoll, event in registered:
-            _epoll_ctl(epoll, _EPOLL_CTL_ADD, fd, event)
+            _register(epoll, fd, event)
     except BaseException:
         os.close(aside)
         raise
     return aside
+
+
+def _register(epoll: int, fd: int, event: bytes) -> None:
+    """Have an epoll set watch a descriptor.
+
+    It can have an entry for that file on that number already, from a time before the number was another file's:
+    trio leaves those of what it does not wait for.
+    """
+    try:
+        _epoll_ctl(epoll, _EPOLL_CTL_ADD, fd, event)
+    except FileExistsError:
+        _epoll_ctl(epoll, _EPOLL_CTL_MOD, fd, event)
 
 
 def _registrations(fd: int) -> Iterator[tuple[int, bytes]]:

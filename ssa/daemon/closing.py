@@ -16,6 +16,7 @@ import contextlib
 import itertools
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -36,6 +37,7 @@ _MOST = 64  # threads of a user, for each of the two kinds
 _SPARE = 8  # threads that are kept for what comes next
 _SOON = 0.001  # seconds: a close that does not wait is done by then
 _LINGERING = 0.05  # seconds: one that takes so long waits
+_ROOMY = 1024  # descriptors: with fewer none is kept for a moment
 _TOGETHER = 4  # connections to us that are closed by one job: to wake a thread costs more than a close
 _INTERRUPT = signal.SIGRTMIN
 
@@ -118,6 +120,7 @@ class Closers:
         self._later: dict[tuple[int, Callable[[int], None]], list[int]] = {}  # by user
         self._stirred = threading.Event()
         self._watching = False
+        self._together = _TOGETHER if resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= _ROOMY else 1
 
     def end_lingering(self) -> None:
         """From now on interrupt closes that linger. To be called in the main thread, as signals are its own."""
@@ -153,7 +156,7 @@ class Closers:
         with self._lock:
             gathered = self._later.setdefault(key, [])
             gathered.append(fd)
-            if self._watching and len(gathered) < _TOGETHER:
+            if self._watching and len(gathered) < self._together:
                 gathered = []
             else:
                 del self._later[key]

@@ -116,3 +116,18 @@ def test_a_borrowed_descriptor_keeps_its_flags_and_its_owner(two, default, block
         socket.setdefaulttimeout(None)
     assert os.get_blocking(ready.fileno()) is blocking
     assert ready.fileno() >= 0
+
+
+def test_an_entry_from_before_is_taken_over():
+    """An event loop may leave its entry for a file in the epoll set when the number becomes another file's."""
+    one, other = socket.socketpair()
+    third, fourth = socket.socketpair()
+    with one, other, third, fourth, select.epoll() as loop:
+        number = one.fileno()
+        loop.register(number, select.EPOLLIN)
+        aside = descriptors.swap(number, third.fileno(), watched=False)  # the entry of the first file stays
+        loop.register(number, select.EPOLLIN)
+        os.close(descriptors.swap(number, aside))
+        os.close(aside)
+        other.send(b"x")
+        assert loop.poll(1) == [(number, select.EPOLLIN)]
