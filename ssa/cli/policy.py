@@ -26,10 +26,14 @@ def describe(setting: Setting[Any], text: str) -> dict[str, Any]:
         "name": setting.name,
         "value": _value(setting, text),
         "default": _value(setting, setting.default),
-        "is_default": setting.parse(text) == setting.parse(setting.default),
+        "is_default": _is_default(setting, text),
         "stricter": setting.stricter,
         "doc": setting.doc,
     }
+
+
+def _is_default(setting: Setting[Any], text: str) -> bool:
+    return bool(setting.parse(text) == setting.parse(setting.default))
 
 
 def _value(setting: Setting[Any], text: str) -> str | list[str]:
@@ -37,7 +41,7 @@ def _value(setting: Setting[Any], text: str) -> str | list[str]:
 
 
 def _entry(setting: Setting[Any], text: str) -> tuple[str, tuple[str, ...]]:
-    default = "" if describe(setting, text)["is_default"] else "  (not the default)"
+    default = "" if _is_default(setting, text) else "  (not the default)"
     value = (" ".join(text.splitlines()) or "(empty)") + default
     return setting.name, (value, f"{setting.doc} Stricter: {setting.stricter}.")
 
@@ -55,14 +59,14 @@ def _list(options: argparse.Namespace) -> int:
 def _get(options: argparse.Namespace) -> int:
     asked = [setting_untrusted(name) for name in options.names]
     tree = FileSystem()
-    texts = [tree.read(f"policy/{setting.name}").removesuffix("\n") for setting in asked]
+    read = [(setting, tree.read(f"policy/{setting.name}").removesuffix("\n")) for setting in asked]
     if options.json:
-        found = [describe(setting, text) for setting, text in zip(asked, texts, strict=True)]
+        found = [describe(setting, text) for setting, text in read]
         output.print_json(found if len(found) > 1 else found[0])
     elif len(asked) > 1:
-        output.print_entries([_entry(setting, text) for setting, text in zip(asked, texts, strict=True)])
+        output.print_entries([_entry(setting, text) for setting, text in read])
     else:
-        for line in texts[0].splitlines():
+        for line in read[0][1].splitlines():
             output.print_line(line)
     return 0
 
@@ -92,7 +96,8 @@ def _reset(options: argparse.Namespace) -> int:
     named = [setting_untrusted(name) for name in options.names]
     tree = FileSystem()
     before = _known(tree)
-    left = [setting for setting in named or map(SETTINGS.get, before) if setting and _differs(setting, before)]
+    asked = named or [SETTINGS[name] for name in before]
+    left = [it for it in asked if it.name not in before or not _is_default(it, before[it.name])]
     while left:
         refused = [(setting, failure) for setting in left if (failure := _failure(tree, setting, setting.default))]
         if len(refused) == len(left):
@@ -107,10 +112,6 @@ def _reset(options: argparse.Namespace) -> int:
     else:
         output.print_line("nothing to change: the defaults are in force")
     return 0
-
-
-def _differs(setting: Setting[Any], texts: dict[str, str]) -> bool:
-    return setting.name not in texts or setting.parse(texts[setting.name]) != setting.parse(setting.default)
 
 
 def _failure(tree: FileSystem, setting: Setting[Any], text: str) -> Failure | None:

@@ -67,8 +67,30 @@ class Application:
     settled: bool = False
 
 
+class _AskedFor:
+    """What an application has asked for: who it was."""
+
+    __slots__ = ()
+    application: Application
+
+    @property
+    def pid(self) -> int:
+        """The process that asked for it; others may hold it by now."""
+        return self.application.pid
+
+    @property
+    def uid(self) -> int:
+        """Its user."""
+        return self.application.uid
+
+    @property
+    def exe(self) -> str:
+        """Its program."""
+        return self.application.exe
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveSocket:
+class LiveSocket(_AskedFor):
     """What is remembered of one TLS socket; what the kernel knows better is asked of the kernel.
 
     It is made to be small, as there can be thousands: texts that repeat are shared, certificates too.
@@ -99,21 +121,6 @@ class LiveSocket:
     credential: str = ""  # their name
     took: float = 0  # seconds of the handshake
     session_age: float = 0  # seconds since the peer of a session that was resumed had proved itself
-
-    @property
-    def pid(self) -> int:
-        """The process that asked for the socket; others may hold it by now."""
-        return self.application.pid
-
-    @property
-    def uid(self) -> int:
-        """Its user."""
-        return self.application.uid
-
-    @property
-    def exe(self) -> str:
-        """Its program."""
-        return self.application.exe
 
     @property
     def local(self) -> str:
@@ -215,7 +222,7 @@ def _own_word(live: LiveSocket) -> KernelState | OSError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveListener:
+class LiveListener(_AskedFor):
     """One socket that listens: it is asked each time with what it serves."""
 
     id: int
@@ -225,21 +232,6 @@ class LiveListener:
     protocol: str
     opened: float  # seconds since the epoch
     offers: Callable[[], tuple[Iterable[str], Iterable[str]]] = field(repr=False)  # credentials' names, ALPN
-
-    @property
-    def pid(self) -> int:
-        """The process that asked for it."""
-        return self.application.pid
-
-    @property
-    def uid(self) -> int:
-        """Its user."""
-        return self.application.uid
-
-    @property
-    def exe(self) -> str:
-        """Its program."""
-        return self.application.exe
 
     def credentials(self) -> tuple[str, ...]:
         """The names of the credentials that it serves with now."""
