@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import ssa
 from bench.measure import Row, Samples, cpu_seconds, elapsed, interleaved, memory
 from bench.world import HOST, World, beside
-from ssa import paths, wire
+from ssa.protocol import paths, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable

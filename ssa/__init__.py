@@ -5,6 +5,7 @@
 gives a plain descriptor: the daemon has made the handshake and judged the server, the kernel does the records.
 """
 
+from ssa._version import __version__ as __version__
 from ssa.errors import (
     CertificateError,
     ConnectRefused,
@@ -14,7 +15,9 @@ from ssa.errors import (
     PolicyError,
     SSAError,
 )
-from ssa.options import (
+from ssa.library.api import close, connect_tls, create_connection, create_server, recv, send, socket, upgrade
+from ssa.library.tlssocket import TLSSocket
+from ssa.protocol.options import (
     AF_HOSTNAME,
     IPPROTO_TLS,
     TLS_ALPN,
@@ -37,10 +40,6 @@ from ssa.options import (
     TLS_VERSION_MAX,
     TLS_VERSION_MIN,
 )
-from ssa.sockets import close, connect_tls, create_connection, create_server, recv, send, socket, upgrade
-from ssa.tlssocket import TLSSocket
-
-__version__ = "0.1.0"
 
 
 def inject_into_ssl() -> None:

@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import trio
 
-from ssa.endpoint import looked_up
 from ssa.ktls.control import aborts
-from ssa.sockets import create_server, upgradable
-from ssa.tlssocket import TLSSocket
+from ssa.library.api import create_server, upgradable
+from ssa.library.endpoint import looked_up
+from ssa.library.tlssocket import TLSSocket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from ssa.sockets import Blob
+    from ssa.library.api import Blob
 
 __all__ = ["TLSListener", "TLSStream", "from_stdlib_socket", "open_listeners", "open_stream", "serve"]
 

@@ -22,12 +22,13 @@ import time
 from typing import TYPE_CHECKING
 
 import ssa
-from ssa import client, relayed
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import printable
 from ssa.cli.verb import Verb
-from ssa.descriptors import Borrowed
+from ssa.library import connection as client
+from ssa.library import relay_end as relayed
+from ssa.library.fdswap import Borrowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ssa import __version__, paths
+from ssa._version import __version__
 from ssa.cli import output
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
@@ -23,6 +23,7 @@ from ssa.cli.output import Column
 from ssa.cli.verb import Verb
 from ssa.policy import files
 from ssa.policy.schema import SETTINGS, Policy
+from ssa.protocol import paths
 
 if TYPE_CHECKING:
     import argparse
@@ -144,7 +145,7 @@ def _fuse() -> Iterator[Finding]:
 
 
 def _daemon() -> Iterator[Finding]:
-    from ssa.client import Daemon
+    from ssa.library.connection import Daemon
 
     path = Path(paths.socket_path())
     try:

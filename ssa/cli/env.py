@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssa import paths
 from ssa.cli import output
 from ssa.cli.failure import Failure
 from ssa.cli.verb import Verb
+from ssa.protocol import paths
 
 if TYPE_CHECKING:
     import argparse

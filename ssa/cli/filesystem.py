@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssa import paths
 from ssa.cli.failure import Failure
+from ssa.protocol import paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from ssa import __version__
+from ssa._version import __version__
 from ssa.cli.failure import Failure, explain
 from ssa.policy.parsers import BadValue
 

@@ -6,13 +6,13 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssa import paths
 from ssa.cli import output
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.verb import Verb
 from ssa.directories import make_directory
 from ssa.policy.schema import SETTINGS, BadValue, Policy, Setting, setting_untrusted
+from ssa.protocol import paths
 
 if TYPE_CHECKING:
     import argparse

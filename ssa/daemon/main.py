@@ -17,17 +17,21 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa import __version__, paths
+from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import closing, listener, log, readiness, signals
+from ssa.daemon import log, signals
+from ssa.daemon import sd_notify as readiness
+from ssa.daemon import server as listener
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
-from ssa.daemon.service import Service
 from ssa.ktls.probe import probe
 from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import BadValue
+from ssa.protocol import paths
+from ssa.worker import closing
+from ssa.worker.service import Service
 
 if TYPE_CHECKING:
     import socket

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Iterator, Sequence
 
-    from ssa.daemon.turns import Turn
     from ssa.ktls.diag import Diag, SocketKey
     from ssa.ktls.rekey import TrafficSecrets
     from ssa.policy.schema import Policy
     from ssa.relay import Relay
+    from ssa.worker.turns import Turn
 
 _log = logging.getLogger("ssa.daemon")
 

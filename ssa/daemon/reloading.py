@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa.daemon import readiness
+from ssa.daemon import sd_notify as readiness
 from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import SETTINGS, BadValue
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ssa.credentials import Folder
-    from ssa.daemon.service import Service
     from ssa.policy.schema import Policy
+    from ssa.worker.service import Service
 
 _log = logging.getLogger("ssa.daemon")
 

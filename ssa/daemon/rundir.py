@@ -16,10 +16,10 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ssa import paths
 from ssa.directories import make_directory
 from ssa.errors import printable
 from ssa.logfmt import fields
+from ssa.protocol import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ import struct
 from dataclasses import replace
 
 from ssa.daemon.registry import Application
-from ssa.daemon.requests import UCRED
+from ssa.worker.ipc import UCRED
 
 _SO_PEERGROUPS, _SO_PEERPIDFD = 59, 77  # include/uapi/asm-generic/socket.h; the second since Linux 6.5
 _BUFFER = 1024  # bytes that getsockopt of the socket module gives at most

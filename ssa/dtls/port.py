@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa import addresses, errors
+from ssa import errors
 from ssa.dtls import records
 from ssa.handshake.engine import Step
 from ssa.ktls.control import RECORD_LIMITS
 from ssa.logfmt import fields
+from ssa.protocol import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ssa import errors
-from ssa.ktls.constants import ALERT, CLIENT_HELLO, HANDSHAKE
+from ssa.tls import ALERT, CLIENT_HELLO, HANDSHAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -34,15 +34,15 @@ from ssa.handshake import records
 from ssa.handshake.hello import ClientHello, largest_untrusted, parse_untrusted
 from ssa.handshake.refusal import step_of
 from ssa.handshake.secrets import Role, Secrets, TrafficKeys, tls12_keys, tls13_keys
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
+from ssa.tls import ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
 from ssa.trust import Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ssa.handshake.sessions import Session
+    from ssa.handshake.session_cache import Session
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
 

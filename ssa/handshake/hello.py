@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssa.ktls.constants import CLIENT_HELLO
 from ssa.suites import TLSVersion
+from ssa.tls import CLIENT_HELLO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

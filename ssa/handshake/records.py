@@ -8,8 +8,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from ssa import errors
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, HANDSHAKE
 from ssa.suites import AEAD, AES_CCM_128, AES_GCM_128, AES_GCM_256, CHACHA20_POLY1305
+from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,9 +18,9 @@ import trio
 from ssa.errors import alert_name, error
 from ssa.handshake import records
 from ssa.handshake.driver import BATCH, POLL, wait_readable
-from ssa.ktls.constants import ALERT, HANDSHAKE, NEW_SESSION_TICKET
 from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
+from ssa.tls import ALERT, HANDSHAKE, NEW_SESSION_TICKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable

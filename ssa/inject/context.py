@@ -9,13 +9,14 @@ import ssl
 import time
 import warnings
 
-from ssa import client, wire
 from ssa.errors import SSAError
 from ssa.inject import locations
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
 from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
 from ssa.inject.standard import CContext, Context
-from ssa.settings import File, Settings
+from ssa.library import connection as client
+from ssa.library.settings import File, Settings
+from ssa.protocol import wire
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
 
 TYPE_CHECKING = False

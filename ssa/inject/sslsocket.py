@@ -7,20 +7,20 @@ from __future__ import annotations
 import errno
 import ssl
 
-from ssa.endpoint import FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.inject.context import SSLContext
 from ssa.inject.failures import Absent, Fixed, as_ssl, error
-from ssa.options import (
+from ssa.library.endpoint import FAILED, FRESH, LISTENING, LIVE, PLAIN
+from ssa.library.settings import File
+from ssa.library.tlssocket import TLSSocket
+from ssa.protocol.options import (
     IPPROTO_TLS,
     TLS_CHOSEN_CIPHER,
     TLS_PEER_CERTIFICATE_CHAIN,
     TLS_RESUMED_SESSION,
     TLS_VERSION_CONN,
 )
-from ssa.options import TLS_ALPN as _ALPN
-from ssa.settings import File
+from ssa.protocol.options import TLS_ALPN as _ALPN
 from ssa.suites import SUITES
-from ssa.tlssocket import TLSSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

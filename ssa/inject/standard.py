@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from ssa.endpoint import Endpoint
 from ssa.inject.failures import error
+from ssa.library.endpoint import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

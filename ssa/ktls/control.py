@@ -15,8 +15,6 @@ import sys
 
 from ssa.errors import ALERT_NUMBERS
 from ssa.ktls.constants import (
-    ALERT,
-    APPLICATION_DATA,
     SOL_TLS,
     TCP_CLOSE,
     TCP_SYN_SENT,
@@ -25,7 +23,8 @@ from ssa.ktls.constants import (
     TLS_SET_RECORD_TYPE,
     TLS_TX,
 )
-from ssa.ktls.posthandshake import CLOSE_NOTIFY, FATAL, NO_RENEGOTIATION, WARNING
+from ssa.ktls.post_handshake import CLOSE_NOTIFY, FATAL, NO_RENEGOTIATION, WARNING
+from ssa.tls import ALERT, APPLICATION_DATA
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

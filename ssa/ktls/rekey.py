@@ -20,22 +20,12 @@ from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.ktls import control
-from ssa.ktls.constants import (
-    APPLICATION_DATA,
-    HANDSHAKE,
-    KEY_UPDATE,
-    NEW_SESSION_TICKET,
-    SOL_TLS,
-    TCP_CLOSE_WAIT,
-    TCP_ESTABLISHED,
-    TLS_RX,
-    TLS_SET_RECORD_TYPE,
-    TLS_TX,
-)
+from ssa.ktls.constants import SOL_TLS, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TLS_RX, TLS_SET_RECORD_TYPE, TLS_TX
 from ssa.ktls.crypto_info import HEADER, CryptoInfo
 from ssa.ktls.key_schedule import next_secret, traffic_key
-from ssa.ktls.posthandshake import messages_untrusted, violation
+from ssa.ktls.post_handshake import messages_untrusted, violation
 from ssa.suites import TLSVersion
+from ssa.tls import APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, NEW_SESSION_TICKET
 
 if TYPE_CHECKING:
     from ssa.suites import Suite

@@ -11,10 +11,10 @@ from OpenSSL import SSL
 
 import ssa
 from ssa.handshake.secrets import Secrets, application_secrets
-from ssa.ktls.constants import APPLICATION_DATA, HANDSHAKE
 from ssa.ktls.key_schedule import key_block, next_secret, traffic_key
 from ssa.ktls.rekey import key_update
 from ssa.suites import BY_OPENSSL_NAME, TLSVersion
+from ssa.tls import APPLICATION_DATA, HANDSHAKE
 
 TAG = 16
 

@@ -14,11 +14,12 @@ import time
 import pytest
 
 import ssa
-from ssa import client, stream
 from ssa.ktls import control
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, HANDSHAKE
 from ssa.ktls.rekey import key_update
+from ssa.library import connection as client
+from ssa.library import control_records as stream
 from ssa.suites import TLSVersion
+from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests import peers
 from tests.interop import raw as peer
 

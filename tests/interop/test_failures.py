@@ -16,9 +16,9 @@ import pytest
 
 import ssa
 from ssa.errors import ALERT_NUMBERS
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
 from ssa.ktls.rekey import key_update
 from ssa.suites import TLSVersion
+from ssa.tls import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE
 from tests.interop import raw as peer
 
 TLS12, TLS13 = TLSVersion

@@ -7,9 +7,9 @@ import time
 import pytest
 
 import ssa
-from ssa.ktls.constants import HANDSHAKE
 from ssa.ktls.rekey import key_update
 from ssa.suites import TLSVersion
+from ssa.tls import HANDSHAKE
 from tests import peers
 from tests.interop import raw as peer
 

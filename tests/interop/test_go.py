@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ssa import stream
 from ssa.ktls import control
+from ssa.library import control_records as stream
 from ssa.suites import SUITES, TLSVersion
 from tests.interop.talk import accept, connect, listen, read_all
 

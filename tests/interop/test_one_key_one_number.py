@@ -12,13 +12,15 @@ import time
 
 import pytest
 
-from ssa import client, stream, wire
 from ssa.handshake import records
 from ssa.ktls import control
-from ssa.ktls.constants import APPLICATION_DATA, HANDSHAKE
 from ssa.ktls.key_schedule import next_secret, traffic_key
 from ssa.ktls.rekey import key_update
+from ssa.library import connection as client
+from ssa.library import control_records as stream
+from ssa.protocol import wire
 from ssa.suites import TLSVersion
+from ssa.tls import APPLICATION_DATA, HANDSHAKE
 from tests.interop import raw as peer
 
 TLS13 = TLSVersion.TLSv1_3

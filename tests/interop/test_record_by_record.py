@@ -9,8 +9,8 @@ import time
 import pytest
 
 import ssa
-from ssa.ktls.constants import ALERT, APPLICATION_DATA, HANDSHAKE
 from ssa.suites import TLSVersion
+from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests.interop import raw as peer
 
 TICKET = b"\x04\0\0\x14" + b"\0\0\1\0" + b"\0\0\0\1" + b"\1\1" + b"\0\6ticket" + b"\0\0"

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from ssa.ktls.constants import APPLICATION_DATA, HANDSHAKE
 from ssa.suites import TLSVersion
+from ssa.tls import APPLICATION_DATA, HANDSHAKE
 from tests.interop import raw as peer
 
 TLS13 = TLSVersion.TLSv1_3

@@ -14,7 +14,7 @@ import trio
 
 import ssa
 import ssa.trio
-from ssa.descriptors import Borrowed
+from ssa.library.fdswap import Borrowed
 from tests import peers
 
 ABORT = struct.pack("ii", 1, 0)

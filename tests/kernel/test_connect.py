@@ -10,11 +10,11 @@ import threading
 import pytest
 
 import ssa
-from ssa.client import Daemon
 from ssa.ktls.constants import SOL_TLS, TLS_RX, TLS_TX
 from ssa.ktls.crypto_info import parse_header
+from ssa.library.connection import Daemon
+from ssa.protocol.wire import Connect
 from ssa.suites import AEADS, SUITES, TLSVersion
-from ssa.wire import Connect
 from tests import peers
 
 SIZE = 64 * 1024 * 1024

@@ -17,8 +17,9 @@ import weakref
 import pytest
 
 import ssa
-from ssa.descriptors import Borrowed
-from ssa.ktls.constants import ALERT, HANDSHAKE, SOL_TLS, TLS_SET_RECORD_TYPE
+from ssa.ktls.constants import SOL_TLS, TLS_SET_RECORD_TYPE
+from ssa.library.fdswap import Borrowed
+from ssa.tls import ALERT, HANDSHAKE
 from tests import peers
 
 IPPROTO = ssa.IPPROTO_TLS

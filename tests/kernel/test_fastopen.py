@@ -11,7 +11,7 @@ import pytest
 
 import ssa
 from bench.measure import cpu_seconds
-from ssa import wire
+from ssa.protocol import wire
 from tests import peers
 
 TCP_FASTOPEN_CONNECT = 30  # include/uapi/linux/tcp.h
@@ -67,7 +67,7 @@ def test_the_first_flight_opens_the_connection(either, pki, cookie, timeout):
         sock.setsockopt(ssa.IPPROTO_TLS, ssa.TLS_REMOTE_HOSTNAME, b"localhost")
         sock.settimeout(timeout)
         if timeout == 0:
-            assert sock.connect_ex(("127.0.0.1", port)) == ssa.client.errno.EINPROGRESS
+            assert sock.connect_ex(("127.0.0.1", port)) == ssa.library.connection.errno.EINPROGRESS
             assert peers.settled(lambda: sock.connect_ex(("127.0.0.1", port)) in (0, 106))
             sock.settimeout(10)
         else:
@@ -136,7 +136,7 @@ def test_a_host_that_does_not_answer(either, pki, cookie, role):
         if role == "client":
             reply = asked(either, request, sock)
         else:
-            with certificate, key, ssa.client.Daemon(time.monotonic() + 20) as daemon:
+            with certificate, key, ssa.library.connection.Daemon(time.monotonic() + 20) as daemon:
                 request.certificates = request.keys = 1
                 with pytest.raises(ssa.SSAError) as caught:
                     daemon.ask_for_tls(request, sock, [certificate.fileno(), key.fileno()])

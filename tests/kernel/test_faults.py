@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import ssa
-from ssa import errors, wire
+from ssa import errors
 from ssa.ktls.constants import TCP_ULP
+from ssa.protocol import wire
 from tests import peers
 
 

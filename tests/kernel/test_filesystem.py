@@ -12,9 +12,9 @@ import time
 import pytest
 
 import ssa
-from ssa.client import Daemon
+from ssa.library.connection import Daemon
 from ssa.policy.schema import SETTINGS
-from ssa.wire import Connect
+from ssa.protocol.wire import Connect
 from tests import peers
 
 

@@ -11,9 +11,10 @@ import time
 import pytest
 
 import ssa
-from ssa.descriptors import Borrowed
-from ssa.flags import AS_TCP, FLAGS, NOT_RECEIVED, NUMBERS, OPTIONS, SENT
-from ssa.ktls.constants import HANDSHAKE, SOL_TLS, TLS_SET_RECORD_TYPE
+from ssa.ktls.constants import SOL_TLS, TLS_SET_RECORD_TYPE
+from ssa.library.fdswap import Borrowed
+from ssa.library.flags import AS_TCP, FLAGS, NOT_RECEIVED, NUMBERS, OPTIONS, SENT
+from ssa.tls import HANDSHAKE
 
 TICKET = b"\x04\x00\x00\x0c" + bytes(12)
 

@@ -15,8 +15,8 @@ from OpenSSL import SSL
 
 import ssa
 from ssa.handshake import records
-from ssa.ktls.constants import CLIENT_HELLO, HANDSHAKE
 from ssa.suites import TLSVersion
+from ssa.tls import CLIENT_HELLO, HANDSHAKE
 from tests import peers
 from tests.interop import raw
 

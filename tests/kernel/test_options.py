@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import ssa
-from ssa.options import ALWAYS, CONNECTED, FILES, FLAG, NAMES, NEVER, NUMBER, OPTIONS, TEXT
+from ssa.protocol.options import ALWAYS, CONNECTED, FILES, FLAG, NAMES, NEVER, NUMBER, OPTIONS, TEXT
 from ssa.suites import SUITES
 from tests import peers
 from tests.peers import PKI
@@ -307,7 +307,7 @@ def own_daemon(capabilities, tmp_path, pki, monkeypatch):
 
 
 def test_a_daemon_that_does_not_answer(own_daemon, monkeypatch):
-    monkeypatch.setattr(ssa.endpoint, "_LOCAL", 0.2)
+    monkeypatch.setattr(ssa.library.endpoint, "_LOCAL", 0.2)
     with ssa.socket() as sock:
         own_daemon.process.send_signal(signal.SIGSTOP)
         try:

@@ -14,16 +14,7 @@ import pytest
 
 from ssa import errors
 from ssa.handshake import records
-from ssa.ktls.constants import (
-    ALERT,
-    APPLICATION_DATA,
-    HANDSHAKE,
-    SOL_TLS,
-    TLS_GET_RECORD_TYPE,
-    TLS_RX,
-    TLS_SET_RECORD_TYPE,
-    TLS_TX,
-)
+from ssa.ktls.constants import SOL_TLS, TLS_GET_RECORD_TYPE, TLS_RX, TLS_SET_RECORD_TYPE, TLS_TX
 from ssa.ktls.control import records_sent
 from ssa.ktls.crypto_info import CryptoInfo, parse, size
 from ssa.ktls.install import attach, install
@@ -38,6 +29,7 @@ from ssa.ktls.rekey import (
     parse_key_update_untrusted,
 )
 from ssa.suites import AES_GCM_128, BY_OPENSSL_NAME, SUITES, TLSVersion
+from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests import peers
 
 TLS13 = [suite for suite in SUITES.values() if suite.version is TLSVersion.TLSv1_3]

@@ -318,7 +318,8 @@ def test_our_server_and_our_client(serving):
 
 def test_a_forged_ticket_is_no_harm(ssad, pki):
     """Whoever has the descriptor can hand in what they like; the next handshake is a whole one, and well."""
-    from ssa import client, wire
+    from ssa.library import connection as client
+    from ssa.protocol import wire
 
     forged = (
         b"\x04" + (4 + 4 + 1 + 2 + 3 + 2).to_bytes(3, "big") + bytes(2) + b"\x0e\x10" + bytes(4) + b"\0\0\x03abc\0\0"

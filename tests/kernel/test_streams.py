@@ -12,10 +12,11 @@ import time
 import pytest
 
 import ssa
-from ssa import errors, wire
+from ssa import errors
 from ssa.ktls.constants import SOL_TLS, TLS_TX
 from ssa.ktls.crypto_info import CryptoInfo
 from ssa.ktls.key_schedule import TrafficKey
+from ssa.protocol import wire
 from ssa.suites import AEADS, TLSVersion
 from tests import peers
 

@@ -22,8 +22,9 @@ import time
 import pytest
 
 import ssa
-from ssa.descriptors import Borrowed
-from ssa.ktls.constants import HANDSHAKE, SOL_TLS, TLS_SET_RECORD_TYPE
+from ssa.ktls.constants import SOL_TLS, TLS_SET_RECORD_TYPE
+from ssa.library.fdswap import Borrowed
+from ssa.tls import HANDSHAKE
 from tests import peers
 
 IPPROTO = ssa.IPPROTO_TLS

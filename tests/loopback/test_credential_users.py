@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import ssa
-import ssa.dgramsocket  # before another user, who may not read it here, would
+import ssa.library.dtlssocket  # before another user, who may not read it here, would
 from tests import peers
 from tests.peers import Daemon, as_user, settled
 

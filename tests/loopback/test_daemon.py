@@ -13,8 +13,8 @@ import time
 import pytest
 
 import ssa
-from ssa import wire
 from ssa.ktls.probe import probe
+from ssa.protocol import wire
 from tests import peers
 from tests.peers import Daemon
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ssa import eyeballs
+from ssa.library import eyeballs
 from tests import needs
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

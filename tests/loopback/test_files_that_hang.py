@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ssa
-from ssa import wire
+from ssa.protocol import wire
 from tests import needs, peers
 from tests.peers import Daemon
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 import ssa
-from ssa import wire
-from ssa.ktls.constants import ALERT, HANDSHAKE
+from ssa.protocol import wire
 from ssa.suites import TLSVersion
+from ssa.tls import ALERT, HANDSHAKE
 from tests import peers
 from tests.interop.raw import Raw, context
 from tests.peers import Daemon

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 import ssa
-from ssa import errors, wire
+from ssa import errors
+from ssa.protocol import wire
 from tests import peers
 from tests.peers import Daemon
 from tests.unit import trust_factory

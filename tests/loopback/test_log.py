@@ -14,7 +14,7 @@ import time
 import pytest
 
 import ssa
-from ssa import wire
+from ssa.protocol import wire
 from tests import peers
 from tests.peers import Daemon, settled
 

@@ -14,8 +14,8 @@ from dataclasses import replace
 import pytest
 
 import ssa
-from ssa import wire
 from ssa.daemon import who
+from ssa.protocol import wire
 from tests import peers
 from tests.peers import Daemon, settled
 

@@ -9,8 +9,8 @@ import time
 import pytest
 import trio
 
-from ssa.daemon.closing import Closers
 from ssa.daemon.quota import work_for
+from ssa.worker.closing import Closers
 
 
 def lingering():

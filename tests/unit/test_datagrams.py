@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssa import addresses, trust
+from ssa import trust
 from ssa.credentials import pair_untrusted
 from ssa.dtls import records
 from ssa.dtls.cookies import Cookies
@@ -16,6 +16,7 @@ from ssa.errors import CertificateError, HandshakeError, PolicyError
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.engine import Step
 from ssa.policy.schema import Policy
+from ssa.protocol import addresses
 
 PORTS = st.integers(0, 65535)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ssa
-from ssa.flags import FLAGS, NOT_RECEIVED, NUMBERS, OPTIONS, SENT, refuse
+from ssa.library.flags import FLAGS, NOT_RECEIVED, NUMBERS, OPTIONS, SENT, refuse
 
 DOCUMENT = Path(ssa.__file__).parents[1] / "docs" / "options.md"
 

@@ -8,7 +8,7 @@ import trustme
 from OpenSSL import SSL
 
 from ssa.relay.channel import Channel, Workspace
-from ssa.relay.relay import Relay
+from ssa.relay.connection import Relay
 from ssa.suites import BY_OPENSSL_NAME
 
 

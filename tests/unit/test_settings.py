@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import ssa
-from ssa import wire
 from ssa.errors import SSAError
-from ssa.options import FILES, NUMBERS, OPTIONS
-from ssa.settings import File, Settings, upgrade_role
+from ssa.library.settings import File, Settings, upgrade_role
+from ssa.protocol import wire
+from ssa.protocol.options import FILES, NUMBERS, OPTIONS
 
 PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 DOCUMENT = (Path(ssa.__file__).parents[1] / "docs" / "options.md").read_text()

@@ -10,10 +10,10 @@ import time
 import pytest
 
 import ssa
-from ssa import wire
-from ssa.endpoint import FRESH, LIVE
-from ssa.settings import Settings
-from ssa.sharing import Turns
+from ssa.library.endpoint import FRESH, LIVE
+from ssa.library.settings import Settings
+from ssa.library.sharing import Turns
+from ssa.protocol import wire
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssa import errors, wire
-from ssa.options import OPTIONS
+from ssa import errors
+from ssa.protocol import wire
+from ssa.protocol.options import OPTIONS
 
 names = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=255)
 texts = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=300)

@@ -1,0 +1,314 @@
+"""Sessions of servers, kept to be resumed: to whom one is offered again, for how long, and how often. Pure.
+
+Theory of operation. A session stands for a verdict: who offers it takes the server for who it was when it last proved
+itself by its certificate. So it is offered only where nothing that this verdict hung on can differ: see `Server`; the
+chain is judged anew by whoever takes the session, under the policy of that moment. The server's address does not
+count, as the verdict is on the name: a server behind several addresses shares its ticket keys, and one that does not
+declines.
+
+`session_ttl` counts from the proof, not from the latest ticket: a session that was resumed is no younger for it. The
+server's lifetime of a ticket counts from the ticket.
+
+Each session is handed out once (RFC 8446 appendix C.4). With TLS 1.2, where there is nothing to gain by that, it is
+put back after the handshake; so in both versions one that fails is gone.
+
+TLS 1.3's tickets come when they come. Those of a bare descriptor are there at once (`ssa.handshake.tickets`). For
+others the engine waits, one of a few and not for long, until the application's library has read them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cryptography.hazmat.bindings._rust import _openssl
+
+from ssa import errors
+from ssa.suites import TLSVersion
+from ssa.tls import NEW_SESSION_TICKET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from OpenSSL import SSL
+
+    from ssa.handshake.engine import ClientEngine
+    from ssa.trust import TrustStore
+
+_ffi, _lib = _openssl.ffi, _openssl.lib
+
+_SERVERS = 256
+_EACH = 4  # sessions of a server: one for each of a few connections at once
+_ENGINES = 64  # that wait for tickets
+_WAIT = 20  # seconds: a client asks, a server answers, and the tickets are before the answer
+_LONGEST_TICKET = 8 * 1024  # bytes: one can have a chain of certificates in it
+_LONGEST_LIFE = 7 * 24 * 3600  # seconds (RFC 8446 section 4.6.1)
+
+
+class Server(NamedTuple):
+    """To whom a session may be offered again."""
+
+    uid: int  # whose application asks: no user learns by resumption whom another one visits
+    hostname: str
+    port: int
+    context: SSL.Context  # versions, suites, groups, our own certificate; OpenSSL demands it too
+    alpn: tuple[str, ...]
+    anchors: TrustStore | None  # the application's own
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """A session, and the chain by which the server proved itself."""
+
+    native: SSL.Session = field(repr=False)
+    chain: tuple[bytes, ...] = field(repr=False)
+    proven: float  # when that was, by the cache's clock
+    expires: float
+
+
+def _boot_time() -> float:
+    """Goes on while the machine sleeps, and nobody can set it back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SessionCache:
+    """The sessions of all servers, those used last, and the engines that wait for tickets."""
+
+    def __init__(self, clock: Callable[[], float] = _boot_time) -> None:
+        self.clock = clock
+        self._servers: OrderedDict[Server, list[Session]] = OrderedDict()
+        self._waiting: OrderedDict[int, tuple[float, Harvest]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._servers.values()))
+
+    def resume(self, server: Server, ttl: int, trusts: Callable[[tuple[bytes, ...]], bool]) -> Resumption:
+        """For a handshake with a server: the session to offer, if there is one whose chain is still trusted.
+
+        `ttl` is for how long, in seconds, a session may be resumed; 0: none is offered, and none will be kept.
+        """
+        return Resumption(self, server, ttl, self._take(server, ttl, trusts) if ttl else None)
+
+    def _take(self, server: Server, ttl: int, trusts: Callable[[tuple[bytes, ...]], bool]) -> Session | None:
+        shelf = self._servers.get(server)
+        if shelf is None:
+            return None
+        now = self.clock()
+        shelf[:] = [session for session in shelf if session.expires > now]
+        for session in reversed(shelf.copy()):
+            if now - session.proven < ttl:
+                shelf.remove(session)
+                if trusts(session.chain):
+                    return session
+        return None
+
+    def keep(self, server: Server, session: Session) -> None:
+        """Put a session on the server's shelf; the oldest makes room."""
+        shelf = self._servers.setdefault(server, [])
+        shelf.append(session)
+        del shelf[:-_EACH]
+        self._servers.move_to_end(server)
+        while self._servers and (len(self._servers) > _SERVERS or self._is_over(next(iter(self._servers)))):
+            self._servers.popitem(last=False)
+
+    def _is_over(self, server: Server) -> bool:
+        now = self.clock()
+        return all(session.expires <= now for session in self._servers[server])
+
+    def forget(self, server: Server) -> None:
+        """Drop what there is of a server: it has declined a session, or the handshake failed."""
+        self._servers.pop(server, None)
+
+    def wait(self, number: int, harvest: Harvest) -> None:
+        """Let an engine wait for the tickets of a live socket."""
+        now = self.clock()
+        self._waiting[number] = now + _WAIT, harvest
+        while len(self._waiting) > _ENGINES or next(iter(self._waiting.values()))[0] <= now:
+            self._waiting.popitem(last=False)
+
+    def tickets_untrusted(self, number: int, messages: bytes) -> bool:
+        """Tickets of a live socket, as its application read them; whether somebody waited for them."""
+        end, harvest = self._waiting.get(number, (0, None))
+        if harvest is None or end <= self.clock():
+            self._waiting.pop(number, None)
+            return False
+        if harvest.reap_untrusted(messages) >= _EACH:
+            del self._waiting[number]
+        return True
+
+
+class Proof(NamedTuple):
+    """How the server proved itself, and for how long that counts."""
+
+    chain: tuple[bytes, ...]
+    proven: float
+    expires: float
+
+
+class Harvest:
+    """Makes sessions of the tickets of one connection."""
+
+    def __init__(self, cache: SessionCache, server: Server, engine: ClientEngine, proof: Proof) -> None:
+        self._cache = cache
+        self._server = server
+        self._engine = engine
+        self._proof = proof
+        self._reaped = 0
+        self._latest: Any = None
+
+    def reap_untrusted(self, messages: bytes) -> int:
+        """Keep the sessions of NewSessionTicket messages; how many it has been so far."""
+        for message in split_tickets_untrusted(messages)[: _EACH - self._reaped]:
+            self._reaped += 1
+            self.keep(self._engine.resumable_by_untrusted(message))
+        return self._reaped
+
+    def glean(self, connection: SSL.Connection) -> SSL.Session | None:
+        """The session, if it is one more to `keep`, that OpenSSL has made of the latest ticket.
+
+        For where OpenSSL goes on with the connection itself: in that thread.
+        """
+        if self._reaped >= _EACH or _lib.SSL_get_session(connection._ssl) == self._latest:  # noqa: SLF001 - by far cheaper
+            return None
+        if (native := connection.get_session()) is None:
+            return None
+        self._reaped += 1
+        self._latest = native._session  # noqa: SLF001
+        return native
+
+    def keep(self, native: SSL.Session | None) -> None:
+        """Keep a session, if the server lets us."""
+        lifetime = 0 if native is None else self._lifetime(native)
+        if native is None or not lifetime:
+            return
+        expires = min(self._proof.expires, self._cache.clock() + lifetime)
+        self._cache.keep(self._server, Session(native, self._proof.chain, self._proof.proven, expires))
+
+    def _lifetime(self, native: SSL.Session) -> int:
+        """For how many seconds the server lets us resume; 0: it does not."""
+        told = facts(encoded(native))
+        if not told.identifier:
+            return 0
+        if not told.lifetime and self._engine.version is TLSVersion.TLSv1_2:  # it leaves that to us (RFC 5077, 3.3)
+            return _LONGEST_LIFE
+        return min(told.lifetime, _LONGEST_LIFE)
+
+
+class Resumption:
+    """One handshake's business with sessions. A block in which it fails drops those of its server."""
+
+    def __init__(self, cache: SessionCache, server: Server, ttl: int, session: Session | None) -> None:
+        self.server = server
+        self.session = session  # to be offered
+        self.tickets = b""  # NewSessionTicket messages that came at once
+        self._cache = cache
+        self._ttl = ttl
+
+    @property
+    def age(self) -> float:
+        """Seconds since the server of the session that is offered had proved itself."""
+        return 0 if self.session is None else self._cache.clock() - self.session.proven
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.session is not None and isinstance(exc, errors.SSAError):
+            self._cache.forget(self.server)
+
+    def harvest(self, chain: tuple[bytes, ...], engine: ClientEngine) -> Harvest | None:
+        """What makes sessions of the connection's tickets, after the handshake; None where none is kept.
+
+        `chain` is what was judged.
+        """
+        if self.session is not None and not engine.resumed:
+            self._cache.forget(self.server)
+        if not self._ttl:
+            return None
+        proven = self.session.proven if self.session is not None and engine.resumed else self._cache.clock()
+        return Harvest(self._cache, self.server, engine, Proof(chain, proven, proven + self._ttl))
+
+    def keep(self, number: int, chain: tuple[bytes, ...], engine: ClientEngine) -> None:
+        """After the handshake for the live socket of that number: keep its sessions, or wait for their tickets.
+
+        `chain` is what was judged.
+        """
+        harvest = self.harvest(chain, engine)
+        if harvest is None:
+            return
+        if engine.version is TLSVersion.TLSv1_2:
+            harvest.keep(engine.resumable())
+        elif self.tickets:
+            harvest.reap_untrusted(self.tickets)
+        else:
+            self._cache.wait(number, harvest)
+
+
+# --- what servers send --------------------------------------------------------------------------------------------
+
+
+def split_tickets_untrusted(messages: bytes) -> list[bytes]:
+    """The NewSessionTicket messages in this; none where there is anything else, or one is too long."""
+    tickets = []
+    at = 0
+    while at < len(messages):
+        end = at + 4 + int.from_bytes(messages[at + 1 : at + 4], "big")
+        if messages[at] != NEW_SESSION_TICKET or end > len(messages) or end - at > _LONGEST_TICKET:
+            return []
+        tickets.append(messages[at:end])
+        at = end
+    return tickets
+
+
+def encoded(native: SSL.Session) -> bytes:
+    """A session in OpenSSL's ASN.1 form."""
+    session = native._session  # noqa: SLF001 - pyOpenSSL does not bind it
+    length = _lib.i2d_SSL_SESSION(session, _ffi.NULL)
+    buffer = _ffi.new("unsigned char[]", length)
+    _lib.i2d_SSL_SESSION(session, _ffi.new("unsigned char **", buffer))
+    return bytes(_ffi.buffer(buffer, length))
+
+
+class Facts(NamedTuple):
+    """What OpenSSL tells of a session in its ASN.1 form only."""
+
+    identifier: bytes  # empty where the session can't be resumed
+    lifetime: int  # seconds: the server's word; 0: it has given none
+
+
+def facts(der: bytes) -> Facts:
+    """Read OpenSSL's SSL_SESSION structure (ssl/ssl_asn1.c)."""
+    _, body, _ = _element(der)
+    identifier, lifetime = b"", 0
+    for index, (tag, value) in enumerate(_elements(body)):
+        if index == _SESSION_ID:
+            identifier = value
+        elif tag == _LIFETIME:
+            lifetime = int.from_bytes(_element(value)[1], "big")
+    return Facts(identifier, lifetime)
+
+
+_SESSION_ID = 3  # behind version, TLS version and cipher
+_LIFETIME = 0xA9  # tlsext_tick_lifetime_hint [9] EXPLICIT
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while data:
+        tag, value, data = _element(data)
+        found.append((tag, value))
+    return found
+
+
+def _element(data: bytes) -> tuple[int, bytes, bytes]:
+    """The first element of DER: its tag, its value, and what is behind it."""
+    length, at = data[1], 2
+    if length & 0x80:
+        at += length & 0x7F
+        length = int.from_bytes(data[2:at], "big")
+    return data[0], data[at : at + length], data[at + length :]

@@ -1,0 +1,149 @@
+"""What a record means that is no data, behind the handshake: one table for TLS 1.2 and 1.3. No I/O here.
+
+    record                              TLS 1.3                            TLS 1.2
+    alert: close_notify                 the end of the peer's stream       the end of the peer's stream
+    alert: user_canceled                passed over                        passed over, if a warning
+    alert: no_renegotiation             the peer's failure                 handshake_failure: nobody had asked
+    another alert, level warning        the peer's failure                 passed over
+    another alert, level fatal          the peer's failure                 the peer's failure
+    another alert, another level        the peer's failure                 illegal_parameter
+    alert of another length than 2      decode_error                       decode_error
+    handshake: NewSessionTicket         a client keeps it                  unexpected_message
+    handshake: KeyUpdate                the key for reading changes        unexpected_message
+    handshake: HelloRequest             unexpected_message                 a client passes over it
+    handshake: ClientHello              unexpected_message                 a server answers no_renegotiation
+    any other handshake message         unexpected_message                 unexpected_message
+    empty handshake or alert record     unexpected_message                 unexpected_message
+    any other type                      unexpected_message                 unexpected_message
+
+Where an alert's name stands, that is what the peer is sent, once, and then the connection has failed in both
+directions; "the peer's failure" is the same without an alert, as the peer has sent one (RFC 8446 sections 5, 5.1, 6
+and 6.2; RFC 5246 sections 7.2.2 and 7.4.1.1). More than `MOST_WARNINGS` alerts in a row that are passed over are
+unexpected_message.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from ssa.errors import alert_name
+from ssa.tls import ALERT, CLIENT_HELLO, HELLO_REQUEST, KEY_UPDATE, NEW_SESSION_TICKET
+
+WARNING, FATAL = 1, 2
+CLOSE_NOTIFY, _USER_CANCELED, NO_RENEGOTIATION = 0, 90, 100
+
+MOST_WARNINGS = 4  # in a row, as OpenSSL takes
+
+# Lengths, in bytes, as OpenSSL bounds them: a ticket of 64 KiB and as many extensions.
+_LONGEST = {NEW_SESSION_TICKET: 131338, KEY_UPDATE: 1, HELLO_REQUEST: 0, CLIENT_HELLO: 131396}
+
+_HEADER = 4  # bytes of a handshake message: its type and length
+
+
+class Broken(OSError):
+    """The connection has failed: neither direction can be used any more.
+
+    Attributes:
+        alert: what the peer has to be told (RFC 8446's name); None where the peer has sent an alert itself.
+    """
+
+    def __init__(self, number: int, words: str, alert: str | None) -> None:
+        super().__init__(number, words)
+        self.alert = alert
+
+
+def violation(words: str, alert: str = "unexpected_message") -> Broken:
+    """The peer broke the protocol: EPROTO."""
+    return Broken(errno.EPROTO, f"the peer broke the TLS protocol: {words}", alert)
+
+
+# What the kernel says of a record that it cannot take, and what the peer is told then. The first record of a
+# connection that is plain text instead looks to the kernel like one that is too long.
+_UNREADABLE = {
+    errno.EBADMSG: ("bad_record_mac", "a record was forged or damaged on its way: it does not decrypt"),
+    errno.EMSGSIZE: ("record_overflow", "a record is longer than TLS allows, or is none"),
+    errno.EINVAL: ("decode_error", "a record has the version of no TLS"),
+}
+
+
+def unreadable(number: int | None) -> Broken | None:
+    """What an error of a read means that the kernel gives once; None where it is another error than that."""
+    if number is None or number not in _UNREADABLE:
+        return None
+    alert, words = _UNREADABLE[number]
+    return Broken(number, words, alert)
+
+
+def is_close_notify_untrusted(kind: int, content: bytes) -> bool:
+    """True where a record says that the peer's stream ends here."""
+    return kind == ALERT and len(content) == 2 and content[1] == CLOSE_NOTIFY
+
+
+def pass_over_untrusted(content: bytes, *, modern: bool) -> None:
+    """Judge an alert that is no close_notify: this returns where the stream goes on behind it. Raises `Broken`."""
+    if len(content) != 2:
+        raise violation(_EMPTY) if not content else violation(f"an alert of {len(content)} bytes", "decode_error")
+    level, number = content
+    if number == _USER_CANCELED and (modern or level == WARNING):
+        return
+    if not modern and level not in (WARNING, FATAL):
+        raise violation(f"an alert of level {level}", "illegal_parameter")
+    if not modern and level == WARNING:
+        if number == NO_RENEGOTIATION:
+            raise violation("no_renegotiation, and nobody had asked for it", "handshake_failure")
+        return
+    raise Broken(errno.EPROTO, f"the peer ended the connection with the alert {alert_name(number)}", None)
+
+
+_EMPTY = "an empty record that is no data"
+
+
+def messages_untrusted(begun: bytes, content: bytes, *, modern: bool, server: bool | None) -> tuple[list[bytes], bytes]:
+    """The handshake messages that are complete with this record, and the beginning of one that is not.
+
+    `begun` is such a beginning, from the records before. `server` is our role; None where it is not known, which
+    forbids less. Raises `Broken` for what no stream has, as soon as it can be told.
+    """
+    if not content:
+        raise violation(_EMPTY)
+    data = begun + content
+    messages: list[bytes] = []
+    while data:
+        if messages and messages[-1][0] == KEY_UPDATE:
+            raise violation("something behind a KeyUpdate in its record (RFC 8446 section 5.1)")
+        end = _HEADER + _length_untrusted(data[:_HEADER], modern=modern, server=server)
+        if len(data) < max(end, _HEADER):
+            break
+        if data[0] == KEY_UPDATE:
+            _check_update_untrusted(data[_HEADER:end])
+        messages.append(data[:end])
+        data = data[end:]
+    return messages, data
+
+
+# Who takes a message after the handshake, by (TLS 1.3, type): True: servers, False: clients, None: both.
+_TAKERS = {
+    (True, NEW_SESSION_TICKET): False,
+    (True, KEY_UPDATE): None,
+    (False, HELLO_REQUEST): False,
+    (False, CLIENT_HELLO): True,
+}
+
+
+def _length_untrusted(header: bytes, *, modern: bool, server: bool | None) -> int:
+    """The length of the message that begins so, or the least that it can have. Raises `Broken`."""
+    kind = header[0]
+    if (modern, kind) not in _TAKERS or (server is not None and _TAKERS[modern, kind] is (not server)):
+        raise violation(f"a handshake message of type {kind} that no stream has")
+    length = int.from_bytes(header[1:].ljust(3, b"\0"), "big")
+    if length > _LONGEST[kind]:
+        alert = "decode_error" if _LONGEST[kind] <= 1 else "illegal_parameter"
+        raise violation(f"a handshake message of type {kind} and {length} bytes", alert)
+    return length
+
+
+def _check_update_untrusted(body: bytes) -> None:
+    if not body:
+        raise violation("a KeyUpdate without a word", "decode_error")
+    if body not in (b"\0", b"\1"):
+        raise violation(f"a KeyUpdate that asks for {body[0]}", "illegal_parameter")

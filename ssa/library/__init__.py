@@ -1,0 +1,1 @@
+"""What runs in an application: the socket API, and the life of its sockets."""

@@ -1,0 +1,246 @@
+"""The application's side of a request: blocking, small, and all that talks to the daemon."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+
+from ssa import errors
+from ssa.protocol import paths, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+_GRACE = 0.5  # seconds for the daemon to say that time is up; one that is stopped never will
+
+
+class Daemon:
+    """A connection to ssad. Made before the TCP connection, so that its absence is told at once."""
+
+    def __init__(self, deadline: float | None = None) -> None:
+        """Connect to the daemon of the run directory, until a time on `time.monotonic`'s clock.
+
+        Raises ConnectionRefusedError where none runs, TimeoutError where it does not answer.
+        """
+        self._deadline = deadline
+        path = paths.socket_path()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(None)  # the daemon keeps the deadline, whatever setdefaulttimeout() says
+        if deadline is not None:
+            # Not settimeout(): a full queue gives a non-blocking connect() EAGAIN at once (unix(7)).
+            left = max(deadline - time.monotonic(), 0.001)
+            interval = struct.pack("ll", int(left), int(left % 1 * 1e6))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+        try:
+            self._socket.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError) as exc:
+            self._socket.close()
+            raise ConnectionRefusedError(
+                errno.ECONNREFUSED,
+                f"no ssad listens at {path}; start it with `ssad` (as root); for your own "
+                'daemon: `ssad --user`, then eval "$(ssa env)"',
+            ) from exc
+        except BlockingIOError as exc:
+            self._socket.close()
+            raise TimeoutError(errno.ETIMEDOUT, f"the ssad at {path} takes no request in time") from exc
+        except OSError:
+            self._socket.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._socket.close()
+
+    def fileno(self) -> int:
+        """The descriptor of the connection."""
+        return self._socket.fileno()
+
+    def ask(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> wire.Reply:
+        """Have a request answered. Raises `ssa.SSAError` for what went wrong.
+
+        The daemon keeps a handshake's deadline; this waits for its word, and a little longer than that.
+        """
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
+        self.tell(request, sock, files)
+        try:
+            data = self._socket.recv(wire.MAX_REPLY)
+        except TimeoutError as exc:
+            raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+        return reply_of(data)
+
+    def ask_for_socket(
+        self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
+    ) -> tuple[wire.Reply, int]:
+        """As `ask`, of what is answered with a descriptor: that too, which is the caller's."""
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
+        self.tell(request, sock, files)
+        reply, fds = reply_with_sockets(self._socket, always=True)
+        return reply, fds[0]
+
+    def ask_for_tls(
+        self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
+    ) -> tuple[wire.Reply, list[int]]:
+        """As `ask`, of a handshake: where it is relayed the end of the pair comes too, and is the caller's."""
+        if self._deadline is not None:
+            self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
+        self.tell(request, sock, files)
+        return reply_with_sockets(self._socket)
+
+    def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
+        """Send a request, without waiting for its answer.
+
+        Raises ConnectionError where the daemon has gone, the `ssa.SSAError` that it said where it has hung up.
+        """
+        descriptors = [*([] if sock is None else [sock.fileno()]), *files]
+        try:
+            socket.send_fds(self._socket, [wire.pack(request)], descriptors)
+        except BrokenPipeError:
+            if last_words := self._socket.recv(wire.MAX_REPLY, socket.MSG_DONTWAIT):
+                reply_of(last_words)
+            raise
+
+    def start(self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()) -> None:
+        """Send a request, and let this connection not be writable until it is answered."""
+        self.tell(request, sock, files)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as small as there are
+        self._socket.send(wire.pack(wire.Plug(bytes(_PLUG))))
+
+
+_PLUG = 2048  # bytes: more than a quarter of the smallest send buffer, see unix_writable() of net/unix/af_unix.c
+
+
+def reply_with_sockets(
+    connection: socket.socket, flags: int = 0, *, always: bool = False
+) -> tuple[wire.Reply, list[int]]:
+    """The next reply, and the descriptors that come with it; `always` one, or where the reply is of a relayed socket.
+
+    Raises as `reply_of`, and what recvmsg does.
+    """
+    try:
+        # Not socket.recv_fds(), which takes flags and ignores them.
+        packet, ancillary, told, _ = connection.recvmsg(wire.MAX_REPLY, ROOM, flags | socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError as exc:  # not the daemon's word on the peer, which is one too
+        raise TimeoutError(errno.ETIMEDOUT, "the ssad that was asked does not answer; is it stopped?") from exc
+    fds = descriptors_of(ancillary)
+    check_room(fds, told)
+    try:
+        reply = reply_of(packet)
+        if (always or reply.relayed) and not fds:
+            raise errors.error("DAEMON_FAULT", "its reply lacks the descriptor")
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+    return reply, fds
+
+
+ROOM = socket.CMSG_SPACE(2 * 4)  # bytes: for two descriptors
+
+
+def descriptors_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors in what recvmsg(2) gives beside a packet."""
+    return [fd for _, _, value in ancillary for (fd,) in struct.iter_unpack("=i", value)]
+
+
+def check_room(fds: list[int], flags: int) -> None:
+    """Raise OSError EMFILE where recvmsg(2) had no numbers for all descriptors of a packet: the connection is lost."""
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def reply_of(data: bytes) -> wire.Reply:
+    """The reply in a packet of the daemon's. Raises the `ssa.SSAError` that it is, or that it deserves."""
+    if not data:
+        raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
+    try:
+        reply = wire.parse_untrusted(data, wire.Reply)
+    except wire.WireError as exc:
+        raise errors.error("DAEMON_FAULT", f"its reply: {exc}") from exc
+    if reply.reason is None:
+        return reply
+    if reply.reason not in errors.REASONS:
+        raise errors.error("DAEMON_FAULT", f"its reply has the unknown reason {reply.reason}: {reply.detail}")
+    raise errors.error(reply.reason, reply.detail or "", reply.alert)
+
+
+# --- of a socket's life after its handshake -------------------------------------------------------------------------
+
+_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+
+
+def serve_handshake(sock: socket.socket) -> tuple[bool, bool]:
+    """Have the daemon take the handshake messages that are next in the socket, and follow the peer's KeyUpdates.
+
+    Whether the peer wants a KeyUpdate of ours before the next data that is sent; and whether a message goes on in a
+    record that has not come yet. Raises `ssa.SSAError`: NO_REKEY where this kernel can't change keys, and
+    PROTOCOL_VIOLATION with the alert that the peer has to be sent; what caused it stays where it is.
+    """
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        reply = daemon.ask(wire.Rekey(receiving=1), sock)
+    return bool(reply.sending), bool(reply.unfinished)
+
+
+def change_sending_key(sock: socket.socket) -> bool:
+    """Have the daemon send a KeyUpdate, and change the key for writing; False where the send buffer has no room.
+
+    Raises `ssa.SSAError` NO_REKEY, BrokenPipeError where the connection has ended.
+    """
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        try:
+            daemon.ask(wire.Rekey(sending=1), sock)
+        except errors.SSAError as exc:
+            if exc.errno == errno.EPIPE:
+                raise BrokenPipeError(errno.EPIPE, exc.strerror) from None
+            if exc.reason != "WOULD_BLOCK":
+                raise
+            return False
+    return True
+
+
+def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
+    """Give the daemon session tickets to resume with. Without one they are lost, and no worse."""
+    try:
+        with Daemon(time.monotonic()) as daemon:
+            daemon.tell(wire.Ticket(messages), sock)
+    except OSError:
+        return
+
+
+def end_later(sock: socket.socket, *, abort: bool = False) -> bool:
+    """Have the daemon end the stream in order once the send buffer has room; False where no daemon takes it on.
+
+    With `abort` the daemon lets go of a stream that it was asked to end before.
+    """
+    try:
+        with Daemon(time.monotonic()) as daemon:
+            daemon.tell(wire.Close(1 if abort else None), sock)
+    except OSError:
+        return False
+    return True
+
+
+def describe(sock: socket.socket) -> wire.Reply:
+    """All that the daemon knows about a TLS socket. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        return daemon.ask(wire.Describe(), sock)
+
+
+def describe_relayed(sock: socket.socket) -> tuple[wire.Reply, list[int]]:
+    """The same of a relayed one, with a descriptor of its TCP socket, while there is one."""
+    with Daemon(time.monotonic() + _LOCAL) as daemon:
+        return daemon.ask_for_tls(wire.Describe(), sock)

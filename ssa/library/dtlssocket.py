@@ -1,0 +1,422 @@
+"""A DTLS socket in the words of the socket API: `ssa.TLSSocket`, and what differs where datagrams do.
+
+Theory of operation. The daemon does the records, and keeps the UDP socket. The descriptor's number is one end of a
+SOCK_SEQPACKET pair from the handshake on: each packet is a datagram's content, so that read, write, poll and a second
+process mean what they mean on a UDP socket. The UDP socket waits `_aside`, for what is asked of it by name: addresses,
+options. What tells the ends of a session apart:
+
+    the peer's close_notify      end of file: the daemon has ended its writing, and stays
+    the session was cut          end of file and a hang-up: the daemon, or its end, has gone
+
+A server has two ways. After `listen`, `accept` gives a socket for each client. Without, `recvfrom` and `sendto` on the
+bound socket serve all of them: then each packet on the pair has its client's address before it
+(`ssa.protocol.addresses`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+
+from ssa.library import connection as client
+from ssa.library import fdswap as descriptors
+from ssa.library.endpoint import FAILED, FRESH, GATHERING, LISTENING, LIVE, milliseconds_left
+from ssa.library.tlssocket import TLSSocket
+from ssa.protocol import addresses, wire
+from ssa.protocol.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
+
+    from typing_extensions import Buffer
+
+    from ssa.library.settings import Settings
+
+_socket = socket.socket
+
+_DTLS_1_2 = 0xFEFD
+_TWINS: dict[Any, int] = {_DTLS_1_2: 0x0303, b"DTLSv1.2": 0x0303, "DTLSv1.2": 0x0303}
+_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_CUT = "the session was cut: it failed, or the ssad that served it has gone"
+
+
+class DTLSSocket(TLSSocket):
+    """A TLS socket over datagrams: made by `ssa.socket(type=SOCK_DGRAM)` or `ssa.create_server(type=SOCK_DGRAM)`.
+
+    What `send` is given arrives as one `recv`, or not at all; nothing is repeated or put in order. An empty `recv` is
+    the peer's close_notify. A datagram that is longer than the path takes is refused with EMSGSIZE.
+    """
+
+    __slots__ = ("_largest", "_peer", "_peers")
+
+    _below = (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    _control = None
+
+    def __init__(
+        self,
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_DGRAM,  # noqa: A002 - as socket.socket has it
+        proto: int = IPPROTO_TLS,
+        fileno: int | None = None,
+    ) -> None:
+        """As `TLSSocket`."""
+        super().__init__(family, type, proto, fileno)
+
+    def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
+        super()._begin(settings, phase, info)
+        self._largest = (info and info.largest) or 2**14  # bytes of a datagram
+        self._peer: Any = None
+        self._peers: set[bytes] = set()  # clients, of a socket that serves all of them
+
+    def _found_phase(self) -> int:
+        if self.family == socket.AF_UNIX and self.type == socket.SOCK_SEQPACKET:
+            return LISTENING if _socket.getpeername(self) else LIVE  # the daemon's socket has a name, a pair none
+        if self.family not in (socket.AF_INET, socket.AF_INET6) or self.type != socket.SOCK_DGRAM:
+            raise OSError(errno.EPROTONOSUPPORT, "the descriptor is not a UDP socket")
+        return FRESH
+
+    # --- connecting ---------------------------------------------------------------------------------------------
+
+    def _is_connectable(self) -> bool:
+        return self._phase in (FRESH, FAILED) and self.fileno() >= 0  # a UDP socket has no connection to be ended
+
+    def _connect_to_one(
+        self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
+    ) -> None:
+        """An address whose host says that nobody is there is passed over for the next one."""
+        failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        for address in addresses:
+            try:
+                _socket.connect(self, address)
+                self._phase = FAILED  # unless all goes well
+                request.timeout_ms = milliseconds_left(deadline)
+                self._go_on_with(*daemon.ask_for_socket(request, self, self._settings.descriptors()))
+            except ConnectionRefusedError as exc:
+                failure = exc.with_traceback(None)
+            except OSError:
+                self._fail_closed()
+                raise
+            else:
+                return
+        self._fail_closed()
+        try:
+            raise failure
+        finally:
+            del failure  # see `ssa.library.endpoint.afresh`
+
+    def _fall_back(self) -> None:
+        self._phase = FAILED
+        self._fail_closed()
+        if self._before is not None:
+            self._settings = self._before
+
+    def _fail_closed(self) -> None:
+        """Nothing may be written to the descriptor now, which would be plain text."""
+        if self._phase == FAILED:
+            descriptors.disconnect(self.fileno())
+
+    def _go_on_with(self, reply: wire.Reply, fd: int) -> None:
+        """Live on the descriptor that came with a reply."""
+        try:
+            if self._aside is None:
+                self._put_aside(fd)
+            else:  # the connection to the daemon is there now
+                os.set_blocking(fd, self.gettimeout() is None)
+                os.close(descriptors.swap(self.fileno(), fd))
+        finally:
+            os.close(fd)
+        self._largest = reply.largest or self._largest
+        self._info, self._phase, self._error = reply, LIVE, ""
+
+    def _finish(self) -> bool:
+        try:
+            with self._plain() as plain:
+                reply, fds = client.reply_with_sockets(plain, socket.MSG_DONTWAIT, always=True)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            self._take_back()
+            self._failure = self._failed(exc.with_traceback(None))
+            self._fall_back()
+        else:
+            self._go_on_with(reply, fds[0])
+        return True
+
+    def upgrade(self, *, server_side: bool) -> NoReturn:
+        """There is no DTLS that begins in the midst of plain datagrams: EOPNOTSUPP."""
+        del server_side
+        raise OSError(errno.EOPNOTSUPP, "TLS_UPGRADE is for streams")
+
+    # --- serving ------------------------------------------------------------------------------------------------
+
+    def listen(self, backlog: int = 128, /) -> None:
+        """Have the daemon make sessions with whoever comes: what `accept` gives is ready.
+
+        Raises `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
+        """
+        if self._phase == LISTENING:
+            return
+        if self._phase != FRESH:
+            raise self._unfit(errno.EINVAL, "the socket cannot listen")
+        self._bind_somewhere()
+        self._backlog = max(1, backlog)
+        try:
+            with self._served(self) as queue:
+                self._put_aside(queue.fileno())
+        except OSError as exc:
+            raise self._failed(exc) from None
+        self._phase = LISTENING
+
+    def _bind_somewhere(self) -> None:
+        if not _socket.getsockname(self)[1]:
+            _socket.bind(self, ("", 0))
+
+    def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> DTLSSocket:
+        del tcp  # of a stream there is one
+        family = self.family if self._aside is not None else addresses.family_of(reply.peer or b"")  # else: AF_UNIX
+        sock = type(self).adopt(fd, family, self._settings, LIVE, reply)
+        if socket.getdefaulttimeout() is None and self.gettimeout():
+            sock.setblocking(True)
+        return sock
+
+    def _gather(self) -> None:
+        """Have all clients served on this descriptor."""
+        if not _socket.getsockname(self)[1]:
+            raise OSError(errno.ENOTCONN, "the socket is neither connected nor bound")
+        request = wire.Gather(**self._settings.request())
+        try:
+            with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+                _, fd = daemon.ask_for_socket(request, self, self._settings.descriptors())
+        except OSError as exc:
+            raise self._failed(exc) from None
+        try:
+            self._put_aside(fd)
+        finally:
+            os.close(fd)
+        self._phase = GATHERING
+
+    # --- options ------------------------------------------------------------------------------------------------
+
+    def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None) -> None:
+        """As `TLSSocket.setsockopt`; a version can be named as DTLS's too."""
+        if (
+            level == IPPROTO_TLS
+            and optname in (TLS_VERSION_MIN, TLS_VERSION_MAX)
+            and isinstance(value, (int, str, bytes))
+        ):
+            value = _TWINS.get(value, value)
+        super().setsockopt(level, optname, value, optlen)
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
+        """As `TLSSocket.getsockopt`; the version in use is 0xFEFD, DTLSv1.2."""
+        if (level, optname) == (IPPROTO_TLS, TLS_VERSION_CONN):
+            self._settle()
+            if self._phase == LIVE:
+                return b"DTLSv1.2" if buflen else _DTLS_1_2
+        return super().getsockopt(level, optname, buflen)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """The next datagram, or as much of it as fits; empty when the peer has ended the session.
+
+        Raises ConnectionAbortedError when the session was cut.
+        """
+        return self.recvfrom(bufsize, flags)[0]
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """As `recv`, and who sent it. On a socket that is bound, and not connected, all clients are served."""
+        buffer = bytearray(bufsize)
+        size, _, address = self._receive([buffer], flags)
+        return bytes(memoryview(buffer)[:size]), address
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """As `recv`, into a buffer."""
+        return self.recvfrom_into(buffer, nbytes, flags)[0]
+
+    def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """As `recvfrom`, into a buffer."""
+        view = memoryview(buffer).cast("B")
+        size, _, address = self._receive([view[: nbytes or len(view)]], flags)
+        return size, address
+
+    def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
+        """As `recvfrom`. There is never ancillary data; MSG_TRUNC tells that the datagram was longer."""
+        del ancbufsize
+        buffer = bytearray(bufsize)
+        size, found, address = self._receive([buffer], flags)
+        return bytes(memoryview(buffer)[:size]), [], found, address
+
+    def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[Any], int, Any]:
+        """As `recvmsg`, into buffers."""
+        del ancbufsize
+        size, found, address = self._receive(list(buffers), flags)
+        return size, [], found, address
+
+    def _receive(self, buffers: list[Any], flags: int) -> tuple[int, int, Any]:
+        """A datagram's size, the flags that recvmsg(2) tells, and who sent it."""
+        if self._phase == FRESH and self.fileno() >= 0:
+            self._gather()
+        if self._phase == GATHERING:
+            return self._receive_of_any(buffers, flags)
+        if self._phase:
+            self._check_live()
+        size, _, found, _ = self._reading(buffers, flags)
+        if not size and not self._read_ended:
+            self._end()
+        return size, found & ~socket.MSG_EOR, self.getpeername()
+
+    def _receive_of_any(self, buffers: list[Any], flags: int) -> tuple[int, int, Any]:
+        prefix = bytearray(addresses.SIZE)
+        while True:
+            size, _, found, _ = self._reading([prefix, *buffers], flags)
+            if size < addresses.SIZE:
+                if not self._read_ended:
+                    self._end()
+                return 0, 0, None
+            kind, address = addresses.unpacked(bytes(prefix))
+            if kind == addresses.DATA:
+                self._peers.add(bytes(prefix))
+                return size - addresses.SIZE, found & ~socket.MSG_EOR, address
+            self._peers.discard(addresses.packed(address))
+            if flags & socket.MSG_PEEK:
+                _socket.recv(self, 1)
+
+    def _reading(self, buffers: list[Any], flags: int) -> tuple[int, list[Any], int, Any]:
+        try:
+            return _socket.recvmsg_into(self, buffers, 0, flags)
+        except ConnectionResetError:
+            raise self._failed(ConnectionAbortedError(errno.ECONNABORTED, _CUT)) from None
+
+    def _end(self) -> None:
+        """Nothing more comes: by the peer's close_notify, or as the session was cut. Raises ConnectionAbortedError."""
+        poll = select.poll()
+        poll.register(self.fileno(), 0)
+        if poll.poll(0) and not self._write_ended:  # a hang-up
+            raise self._failed(ConnectionAbortedError(errno.ECONNABORTED, _CUT))
+        self._read_ended = True
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def send(self, data: Buffer, flags: int = 0, /) -> int:
+        """Send one datagram. Raises OSError: EMSGSIZE where the path takes less, EINVAL for an empty one."""
+        return self.sendmsg([data], (), flags)
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """As `send`: a datagram goes as a whole, or not at all."""
+        self.sendmsg([data], (), flags)
+
+    def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
+        """As `send`; to a client, on a socket that serves all of them: ENOTCONN where there is no session with it."""
+        *flags, address = flags_and_address
+        return self.sendmsg([data], (), flags[0] if flags else 0, address)
+
+    def sendmsg(
+        self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
+    ) -> int:
+        """As `sendto`, from several buffers. Ancillary data is of no use here: EINVAL."""
+        if list(ancdata):
+            raise OSError(errno.EINVAL, "there is no ancillary data for DTLS")
+        parts = [memoryview(buffer).cast("B") for buffer in buffers]
+        prefix = self._addressed(address)
+        size = sum(map(len, parts))
+        if not size:
+            raise OSError(errno.EINVAL, "DTLS carries no empty datagrams")
+        if size > self._largest:
+            raise OSError(errno.EMSGSIZE, f"a datagram of {size} bytes, where the path takes {self._largest}")
+        return _socket.sendmsg(self, [prefix, *parts], (), flags) - len(prefix)
+
+    def _addressed(self, address: Any) -> bytes:
+        """What goes before a datagram's content."""
+        if self._phase == FRESH and address is not None and self.fileno() >= 0:
+            self._gather()
+        if self._phase == GATHERING:
+            if address is None:
+                raise OSError(errno.EDESTADDRREQ, "the socket serves many clients: sendto() says which")
+            prefix = self._looked_up(address)
+            if prefix not in self._peers:
+                raise OSError(errno.ENOTCONN, f"there is no session with {address[0]} port {address[1]}")
+            return prefix
+        if self._phase:
+            self._check_live()
+        if address is not None and self._looked_up(address) != addresses.packed(self.getpeername()):
+            raise OSError(errno.EISCONN, "the socket is connected to another address")
+        return b""
+
+    def _looked_up(self, address: Any) -> bytes:
+        try:
+            return addresses.packed(address)
+        except OSError:
+            host, port, *_ = address
+            return addresses.packed(socket.getaddrinfo(host, port, self.family, socket.SOCK_DGRAM)[0][4])
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> NoReturn:
+        """Files are for streams: ValueError, as of a UDP socket."""
+        del file, offset, count
+        raise ValueError("only SOCK_STREAM type sockets are supported")
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def shutdown(self, how: int, /) -> None:
+        """As `socket.socket.shutdown`: what ends our writing ends the session (RFC 5246 section 7.2.1)."""
+        self._settle()
+        if self._phase not in (LIVE, LISTENING, GATHERING):
+            self._tcp(_socket.shutdown)(how)
+            return
+        if how in (socket.SHUT_WR, socket.SHUT_RDWR):
+            self._write_ended = True
+        if how in (socket.SHUT_RD, socket.SHUT_RDWR):
+            self._read_ended = True
+        _socket.shutdown(self, how)
+
+    def _real_close(self) -> None:  # the daemon says close_notify when the last who holds the descriptor has closed it
+        try:
+            if self._aside is not None:
+                self._aside.close()
+                self._aside = None
+        finally:
+            _socket._real_close(self)  # type: ignore[attr-defined]  # noqa: SLF001 - what socket.close() calls
+
+    def dup(self) -> DTLSSocket:
+        """As `TLSSocket.dup`."""
+        twin = super().dup()
+        twin._peers = self._peers  # noqa: SLF001 - it is one of ours
+        return twin
+
+    def detach(self) -> int:
+        """As `socket.socket.detach`: the descriptor is a SOCK_SEQPACKET socket, a packet for each datagram."""
+        if self._phase == LIVE and self._aside is not None:
+            self._aside.close()
+            self._aside = None
+        return super().detach()
+
+    # --- what the UDP socket knows --------------------------------------------------------------------------------
+
+    def getpeername(self) -> Any:
+        """As `socket.socket.getpeername`."""
+        self._settle()
+        if self._phase != LIVE:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        if self._peer is None:
+            self._peer = self._told_address("peer") if self._aside is None else self._aside.getpeername()
+        return self._peer
+
+    def getsockname(self) -> Any:
+        """As `socket.socket.getsockname`."""
+        return self._told_address("local") if self._phase == LIVE and self._aside is None else super().getsockname()
+
+    def _told_address(self, which: str) -> Any:
+        """An address of a session that has no UDP socket of its own here."""
+        if self._info is None or getattr(self._info, which) is None:
+            self._info = client.describe(self)
+        return addresses.unpacked(getattr(self._info, which))[1]
+
+    def __repr__(self) -> str:
+        return _socket.__repr__(self).replace("ssa.library.dtlssocket.", "ssa.", 1)

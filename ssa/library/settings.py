@@ -1,0 +1,201 @@
+"""What a socket was told by its options: from the values of `setsockopt` to the attributes of a request.
+
+Certificates and keys are kept as descriptors: of the file that a path names, opened here, so that the daemon reads
+nothing that the application could not read itself; or of memory that holds the PEM text. A key that a path names is
+never read in the application.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ssa.errors import SSAError, error
+from ssa.protocol.options import FILES, FLAG, NAMES, NUMBER, TEXT, VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ssa.protocol.options import Option
+
+VERSIONS = {b"TLSv1.2": 0x0303, b"TLSv1.3": 0x0304}
+_MAX_NUMBER = 2**32 - 1
+_MAX_FILES = 16  # of one option
+_MAX_NAMES = 64  # so that a request with the longest of them is a message still
+
+
+class File:
+    """A file that is passed on. Closed when nobody refers to it any more; several sockets can."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, value: bytes) -> None:
+        """Raises `ssa.SSAError` BAD_VALUE, or OSError where a path cannot be opened."""
+        self.fd = -1
+        if b"-----BEGIN " in value:
+            self.fd = os.memfd_create("ssa-option", os.MFD_CLOEXEC)
+            os.write(self.fd, value)
+        elif b"\n" in value:
+            raise error("BAD_VALUE", "neither PEM nor a path")
+        else:
+            self.fd = os.open(value, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+
+    @classmethod
+    def of(cls, value: bytes | str | os.PathLike[str]) -> File:
+        """The same for a value in one of the ways in which Python has one. OSError names the path."""
+        data = os.fsencode(value)
+        try:
+            return cls(data)
+        except SSAError:
+            raise
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, os.fsdecode(data)) from exc
+
+    def read(self) -> bytes:
+        """What is in it."""
+        return os.pread(self.fd, os.fstat(self.fd).st_size, 0)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Settings:
+    """The options of one socket. Immutable: `having` makes another."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: dict[str, Any] | None = None) -> None:
+        self._values = values or {}
+
+    @classmethod
+    def of(cls, before: Settings | None = None, **values: Any) -> Settings:
+        """Those before, and values as a program's arguments have them: files as PEM or paths, one or several."""
+        given = {field: value for field, value in values.items() if value is not None}
+        for field in _FILE_FIELDS:
+            if field in given:
+                blobs = given[field] if isinstance(given[field], (list, tuple)) else [given[field]]
+                given[field] = tuple(File.of(blob) for blob in blobs)
+        return (before or cls()).having(**given)
+
+    def get(self, field: str) -> Any:
+        """A value as it was set; None if it was not."""
+        return self._values.get(field)
+
+    def having(self, **values: Any) -> Settings:
+        """The same with some values replaced; None takes one away."""
+        merged = {**self._values, **values}
+        return Settings({field: value for field, value in merged.items() if value is not None})
+
+    def told(self, option: Option, value: Any) -> Settings:
+        """The same after `setsockopt`. Raises `ssa.SSAError` BAD_VALUE, TypeError, or OSError for a path."""
+        parsed = _PARSERS[option.form](option, value)
+        if option.form in (NAMES, FILES):
+            parsed = self._longer(option, parsed) if parsed else None
+        return self.having(**{option.field: parsed})
+
+    def _longer(self, option: Option, more: tuple[Any, ...]) -> tuple[Any, ...]:
+        values: tuple[Any, ...] = (*self._values.get(option.field, ()), *more)
+        longest = _MAX_FILES if option.form == FILES else _MAX_NAMES
+        if len(values) > longest:
+            raise error("BAD_VALUE", f"{option.name}: more than {longest}")
+        return values
+
+    def request(self) -> dict[str, Any]:
+        """The attributes of a request: files as their numbers."""
+        return {field: len(value) if field in _FILE_FIELDS else value for field, value in self._values.items()}
+
+    def descriptors(self) -> list[int]:
+        """The files, in the order in which they are passed."""
+        return [file.fd for field in _FILE_FIELDS for file in self._values.get(field, ())]
+
+
+_FILE_FIELDS = ("trusted", "certificates", "keys")
+
+
+def upgrade_role(option: Option, value: Any) -> int:
+    """The value of TLS_UPGRADE. Raises `ssa.SSAError` BAD_VALUE."""
+    role = _number(option, value)
+    if role not in (1, 2):
+        raise error("BAD_VALUE", f"{option.name} is 1 (client) or 2 (server), not {role}")
+    return role
+
+
+def _text(option: Option, value: Any) -> str:
+    try:
+        text = _bytes(option, value).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise error("BAD_VALUE", f"{option.name}: not UTF-8") from exc
+    if option.field in ("hostname", "server_name"):
+        from ssa.names import normalise  # late: few programs set one
+
+        try:
+            return str(normalise(text))
+        except ValueError as exc:
+            raise error("BAD_VALUE", f"{option.name}: {exc}") from exc
+    return text
+
+
+def _bytes(option: Option, value: Any) -> bytes:
+    if isinstance(value, str):
+        value = value.encode("utf-8")
+    if isinstance(value, int) or value is None:
+        raise error("BAD_VALUE", f"{option.name} takes bytes, not {value!r}")
+    data = bytes(value).removesuffix(b"\0")
+    if b"\0" in data:
+        raise error("BAD_VALUE", f"{option.name}: a NUL in the middle")
+    return data
+
+
+def _number(option: Option, value: Any) -> int:
+    if isinstance(value, (bytes, bytearray, memoryview)) and len(value) == 4:
+        value = int.from_bytes(value, "little" if memoryview(b"\1\0").cast("H")[0] == 1 else "big")  # as C has an int
+    if not isinstance(value, int):
+        raise error("BAD_VALUE", f"{option.name} takes an int, not {value!r}")
+    if not 0 <= value <= _MAX_NUMBER:
+        raise error("BAD_VALUE", f"{option.name}: {value} is out of range")
+    return value
+
+
+def _flag(option: Option, value: Any) -> int:
+    number = _number(option, value)
+    if number > 1:
+        raise error("BAD_VALUE", f"{option.name} is 0 or 1, not {number}")
+    return number
+
+
+def _version(option: Option, value: Any) -> int:
+    if isinstance(value, (str, bytes, bytearray, memoryview)) and len(value) != 4:
+        name = _bytes(option, value)
+        if name not in VERSIONS:
+            raise error("BAD_VALUE", f"{option.name}: {name!r} is no version, expected TLSv1.2 or TLSv1.3")
+        return VERSIONS[name]
+    number = _number(option, value)
+    if number not in VERSIONS.values():
+        raise error("BAD_VALUE", f"{option.name}: {number:#06x} is no version, expected 0x0303 (1.2) or 0x0304 (1.3)")
+    return number
+
+
+def _names(option: Option, value: Any) -> tuple[str, ...]:
+    data = _bytes(option, value)
+    names = [name.strip() for name in data.split(b",")] if data.strip() else []
+    for name in names:
+        if not name.isascii() or not 1 <= len(name) <= 255:
+            raise error("BAD_VALUE", f"{option.name}: {name!r} is no name: 1 to 255 ASCII characters")
+    return tuple(name.decode("ascii") for name in names)
+
+
+def _files(option: Option, value: Any) -> tuple[File, ...]:
+    data = _bytes(option, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return (File.of(data),) if data else ()
+
+
+_PARSERS: dict[str, Callable[[Option, Any], Any]] = {
+    TEXT: _text,
+    NUMBER: _number,
+    FLAG: _flag,
+    NAMES: _names,
+    FILES: _files,
+    VERSION: _version,
+}

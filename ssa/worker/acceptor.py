@@ -1,0 +1,259 @@
+"""Serves a listening socket in its application's place: accepts, makes the handshakes, and hands over what is done.
+
+An application whose `accept` had to make a handshake would wait behind its slowest client, and its `poll` would be
+told of connections that are none yet. So the daemon does what the kernel does for TCP: it keeps the connections that
+are being made apart from those that are ready, and only these can be accepted. The application's descriptor is its
+end of the connection to us, which is readable when there is one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors
+from ssa.daemon import who
+from ssa.daemon.quota import Threads
+from ssa.logfmt import fields
+from ssa.protocol import wire
+from ssa.worker import closing, datagrams, pipeline
+from ssa.worker import ipc as requests
+from ssa.worker.server_context import Serving
+from ssa.worker.terms import agree
+
+if TYPE_CHECKING:
+    from ssa.daemon.registry import Application
+    from ssa.worker.service import Service
+
+_log = logging.getLogger("ssa.daemon")
+
+_BATCH = 16  # connections accepted in one go, before others get their turn
+_MAX_BACKLOG = 4096
+_FOR_NOW, _FOR_LONG = 0.05, 1.0  # seconds
+
+
+async def run(
+    service: Service,
+    application: Application,
+    request: wire.Listen,
+    packet: requests.Packet,
+    connection: socket.socket,
+) -> None:
+    """Serve until the application closes its end. The caller closes the packet.
+
+    Raises `ssa.SSAError` for what is wrong with the request.
+    """
+    sock = packet.take_socket()
+    application = who.settled(application)
+    if sock.type == socket.SOCK_DGRAM:
+        await datagrams.listen(service, application, request, packet, sock, connection)
+        return
+    _check(sock)
+    terms = await agree(service, request, packet.descriptors)
+    await service.fresh_credentials()
+    serving = Serving(service, application, terms, request.server_name)
+    await packet.close_files()
+    listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
+    if not await requests.send(connection, wire.Reply()):
+        return
+    with service.listed(application, sock.getsockname(), listener.serving, "TLS"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept, nursery)
+            await requests.follow(connection, application, service.quota, listener.renew)
+            nursery.cancel_scope.cancel()
+
+
+def _listens(sock: socket.socket) -> bool:
+    """Whether a socket listens: shutdown(2) ends that, and it is ready from then on, with nothing to accept."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+def _check(sock: socket.socket) -> None:
+    if not _listens(sock) or sock.proto != socket.IPPROTO_TCP:
+        raise errors.error("NOT_LISTENING")
+
+
+class _Listener:
+    """One listening socket."""
+
+    def __init__(  # noqa: PLR0913 - what it is made of
+        self,
+        service: Service,
+        application: Application,
+        serving: Serving,
+        sock: socket.socket,
+        connection: socket.socket,
+        *,
+        backlog: int | None,
+    ) -> None:
+        self._service = service
+        self._application = application
+        self._serving = serving
+        self._socket = sock
+        self._connection = connection
+        self._backlog = max(1, min(backlog or 128, _MAX_BACKLOG))
+        self._ready = 0  # connections that the application has not taken
+        self._room = trio.Event()
+        self._delivering = trio.Lock()
+
+    def serving(self) -> Serving:
+        """What it is served with now."""
+        return self._serving
+
+    async def renew(self, request: wire.Listen, files: list[int]) -> None:
+        """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
+        terms = await agree(self._service, request, files)
+        await self._service.fresh_credentials()
+        self._serving = Serving(self._service, self._application, terms, request.server_name)
+
+    async def accept(self, nursery: trio.Nursery) -> None:
+        """Accept and serve until cancelled, or until the socket listens no more: then the nursery is cancelled."""
+        failed, pause = None, _FOR_NOW
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            while not (room := self._room_for_more()):  # the next wait in TCP's queue
+                await self._taken()
+            try:
+                accepted = await self._accept_some(room)
+            except (OSError, RuntimeError) as exc:  # out of descriptors, memory, threads; or the connection has gone
+                if not _listens(self._socket):
+                    _log.info("a socket listens no more %s", fields(pid=self._application.pid))
+                    nursery.cancel_scope.cancel()
+                    return
+                if failed != (failed := getattr(exc, "errno", 0)):
+                    _log.warning("a connection could not be accepted: %s", exc)
+                await trio.sleep(pause)
+                pause = min(2 * pause, _FOR_LONG)
+                continue
+            failed, pause = None, _FOR_NOW
+            for sock in accepted:
+                nursery.start_soon(self._serve, sock)
+
+    def _room_for_more(self) -> int:
+        """How many connections may be accepted now."""
+        user = self._service.room_for_ready(self._application.uid)
+        return max(0, min(_BATCH, self._backlog - self._ready, user))
+
+    async def _taken(self) -> None:
+        """Wait until the application takes a connection of this listener; or a moment: it may be another's."""
+        self._room = trio.Event()
+        with trio.move_on_after(_FOR_NOW):
+            await self._room.wait()
+
+    async def _accept_some(self, most: int) -> list[socket.socket]:
+        """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
+        with self._service.quota.of(self._application.uid):  # it may wait for a thread
+            batch = _Batch(self._application, requests.twin(self._socket), most)
+            try:
+                await trio.to_thread.run_sync(batch.accept, abandon_on_cancel=True, limiter=_ACCEPTORS.mine())
+            except BaseException:
+                for sock in batch.abandon():
+                    closing.drop(sock)
+                raise
+            return batch.accepted
+
+    async def _serve(self, sock: socket.socket) -> None:
+        try:
+            with self._service.quota.of(self._application.uid):
+                await self._serve_in_place(sock)
+        except errors.SSAError as exc:
+            self._service.count_failure(exc)
+            requests.log_refusal(self._application, exc, request="listener")
+        except OSError as exc:
+            _log.debug("listener of pid %d: its application went away: %s", self._application.pid, exc.strerror)
+        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
+            _log.exception("a fault of ssad's own, serving the listener of pid %d", self._application.pid)
+        finally:
+            closing.drop(sock)  # it has the listener's options, SO_LINGER too
+
+    async def _serve_in_place(self, sock: socket.socket) -> None:
+        reply = None
+        with self._service.crowd.place(self._application.uid):
+            reply = await pipeline.serve(self._service, self._application, self._serving, sock)
+        if isinstance(reply, requests.Handover):
+            with reply:
+                await self._deliver(reply.reply, *reply.passed, sock)
+        elif reply is not None:
+            await self._deliver(reply, sock)
+
+    async def _deliver(self, reply: wire.Reply, *passed: socket.socket) -> None:
+        """Hand over what is read and written; of a relayed connection the TCP socket behind it."""
+        uid, ready = self._application.uid, self._service.ready
+        self._ready += 1
+        ready[uid] += 1
+        try:
+            async with self._delivering:
+                await requests.send(self._connection, reply, *passed)
+        finally:
+            self._ready -= 1
+            ready[uid] -= 1
+            self._room.set()
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+_ACCEPTORS = Threads(16)
+
+
+class _Batch:
+    """Connections that a thread accepts, in the name of the application's user: its firewall rules and accounts hold.
+
+    The owner that netfilter and sock_diag see is the file system uid of who accepts, which is a thread's own.
+    """
+
+    def __init__(self, application: Application, listener: socket.socket, most: int) -> None:
+        """The listener is taken over."""
+        self.accepted: list[socket.socket] = []
+        self._application = application
+        self._listener = listener
+        self._most = most
+        self._lock = threading.Lock()
+        self._begun = self._abandoned = False
+
+    def accept(self) -> None:
+        """Accept those that are there, in a thread. Raises OSError where there is no first one."""
+        with self._lock:
+            if self._abandoned:
+                return
+            self._begun = True
+        foreign = self._application.uid != os.geteuid()
+        if foreign:
+            _libc.setfsgid(self._application.gid)
+            _libc.setfsuid(self._application.uid)
+        try:
+            with self._listener:
+                while len(self.accepted) < self._most:
+                    # For each call anew: the flag belongs to the open file, which the application has too.
+                    os.set_blocking(self._listener.fileno(), False)
+                    self._keep(self._listener.accept()[0])
+        except BlockingIOError:
+            return
+        except OSError:
+            if not self.accepted:
+                raise
+        finally:
+            if foreign:
+                _libc.setfsuid(os.geteuid())
+                _libc.setfsgid(os.getegid())
+
+    def _keep(self, sock: socket.socket) -> None:
+        with self._lock:
+            if not self._abandoned:
+                self.accepted.append(sock)
+                return
+        sock.close()
+        raise BlockingIOError
+
+    def abandon(self) -> list[socket.socket]:
+        """Nobody waits for more. What the caller has to close: what was accepted, or a listener that no thread has."""
+        with self._lock:
+            self._abandoned = True
+            left, self.accepted = self.accepted, []
+            return left if self._begun else [self._listener]

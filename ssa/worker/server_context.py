@@ -1,0 +1,139 @@
+"""What a server serves: its terms, and the certificate for each name."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+from ssa import errors
+from ssa.credentials import choose
+from ssa.worker.terms import hostname_untrusted
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+    from ssa.credentials import Credential
+    from ssa.daemon.registry import Application
+    from ssa.handshake.engine import Engine
+    from ssa.ktls.probe import Capabilities
+    from ssa.policy.schema import Policy
+    from ssa.worker.service import Service
+    from ssa.worker.terms import Terms
+
+_log = logging.getLogger("ssa.daemon")
+
+_REMEMBERED = 1024  # names
+_SHOWN = 5  # credentials in an error
+
+
+class Presented(NamedTuple):
+    """A server's own certificates, DER, and the name of the credential that they are of."""
+
+    credential: str
+    chain: tuple[bytes, ...]
+
+
+NOTHING = Presented("", ())
+
+
+class Serving:
+    """The terms of a server, kept up to date with the policy and with the administrator's certificates."""
+
+    def __init__(self, service: Service, application: Application, terms: Terms, only: str | None) -> None:
+        """`only` is the one name that is served. Raises `ssa.SSAError` where there is nothing to serve with."""
+        self._service = service
+        self._application = application
+        self._terms = terms
+        self.only = None if only is None else hostname_untrusted(only)
+        self._contexts: dict[str | None, SSL.Context] = {}
+        self._offered: WeakKeyDictionary[SSL.Context, tuple[Credential, ...]] = WeakKeyDictionary()
+        self._made_for: tuple[object, ...] = ()
+        self.context(None)
+        for credential in terms.credentials:
+            if wrong := credential.lifetime():
+                _log.warning("credential %s, an application's own: its certificate %s", credential.name, wrong)
+
+    def terms(self) -> Terms:
+        """The terms under the policy of this moment. Raises `ssa.PolicyError` where that denies them by now."""
+        self._terms = self._terms.under(self._service.policy.current)
+        return self._terms
+
+    def context(self, name: str | None) -> SSL.Context:
+        """What to go on with when a client asks for a name, or for none.
+
+        Raises `ssa.SSAError` NOT_SERVED for another name than the only one, NO_CREDENTIALS; CREDENTIAL_DENIED where
+        there are the administrator's only, and the user may serve with none of them.
+        """
+        terms = self.terms()
+        kernel = self._protector()
+        credentials = terms.credentials or self._administrators()
+        made_for = (terms.policy, kernel, credentials)
+        if self._made_for != made_for or len(self._contexts) >= _REMEMBERED:
+            self._contexts.clear()
+            self._made_for = made_for
+        if (context := self._contexts.get(name)) is None:
+            # A client that proves who it is has to do so each time: a session would keep the verdict.
+            ttl = 0 if terms.ask_certificate else terms.policy.session_ttl
+            chosen = self._chosen(credentials, name)
+            context = self._contexts[name] = self._make(terms.policy, chosen, ttl)
+            self._offered[context] = chosen
+        return context
+
+    def presented(self, engine: Engine) -> Presented:
+        """What a server has presented in a handshake: nothing where a session was resumed."""
+        if engine.resumed:
+            return NOTHING
+        offered = self._offered.get(engine.context, ())
+        own = engine.own_certificate if len(offered) > 1 else None  # there is one for each kind of key
+        found = next((credential for credential in offered if own in {None, credential.chain[0]}), None)
+        return NOTHING if found is None else Presented(found.name, found.chain)
+
+    def offers(self) -> tuple[list[str], tuple[str, ...]]:
+        """The names of the credentials that it may present now, and its application protocols."""
+        user = self._application
+        usable, _ = self._service.credentials.usable(user.uid, (user.gid, *user.groups))
+        credentials = self._terms.credentials or usable
+        chosen = credentials if self.only is None else choose(credentials, self.only)
+        return [credential.name for credential in chosen], self._terms.policy.alpn
+
+    def _administrators(self) -> tuple[Credential, ...]:
+        """The administrator's credentials that the application's user may serve with now."""
+        user = self._application
+        usable, denied = self._service.credentials.usable(user.uid, (user.gid, *user.groups))
+        if denied and not usable:
+            raise errors.error(
+                "CREDENTIAL_DENIED",
+                f"uid {user.uid} is not among the users of {', '.join(denied[:_SHOWN])}; have the administrator write "
+                f"the user's name or a %group to /ssa/credentials/{denied[0]}/users, or to the file users beside the "
+                "certificate, or bring one (TLS_CERTIFICATE_CHAIN and TLS_PRIVATE_KEY)",
+            )
+        return usable
+
+    def _protector(self) -> Capabilities | None:
+        """What the contexts depend on, besides the policy and the certificates."""
+        return self._service.kernel_tls(self._terms.policy)
+
+    def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
+        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl, self.only)
+
+    def _chosen(self, credentials: tuple[Credential, ...], name: str | None) -> tuple[Credential, ...]:
+        if not credentials:
+            raise errors.error(
+                "NO_CREDENTIALS",
+                "bring one (TLS_CERTIFICATE_CHAIN and TLS_PRIVATE_KEY), or have the administrator put one in "
+                "/ssa/credentials",
+            )
+        if self.only is not None and name is not None and name.lower().rstrip(".") != self.only:
+            raise errors.error("NOT_SERVED", errors.printable(name, 80))
+        return choose(credentials, name or self.only)
+
+
+class DatagramServing(Serving):
+    """The same for DTLS, whose records are never the kernel's."""
+
+    def _protector(self) -> None:
+        return None
+
+    def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
+        return self._service.contexts.datagrams("server", policy, credentials, ttl, self.only)

@@ -1,0 +1,143 @@
+"""What a request comes down to: the policy as it narrows it, and the certificates that the application brought."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import stat
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors, trust
+from ssa.credentials import Credential, pair_untrusted
+from ssa.daemon.quota import Threads, user
+from ssa.names import normalise
+from ssa.policy.resolve import Narrowing, narrow
+from ssa.suites import TLSVersion
+from ssa.worker.anchors import MAX_BYTES
+
+if TYPE_CHECKING:
+    from ssa.policy.schema import Policy
+    from ssa.protocol.wire import Request
+    from ssa.worker.anchors import Anchors
+    from ssa.worker.service import Service
+
+_MAX_FILE = 256 * 1024  # bytes of a certificate's file, or a key's
+_MAX_FILES = 16  # of each kind
+_PATIENCE = 5  # seconds: a file can be of the application's own file system, and never give a byte
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What both sides have agreed on before a handshake: never looser than the policy."""
+
+    wish: Narrowing
+    base: Policy  # that was in force
+    policy: Policy  # what is left of it
+    anchors: trust.TrustStore | None  # that the peer has to satisfy besides the administrator's
+    credentials: tuple[Credential, ...]  # that the application brought
+    ask_certificate: bool  # a client has to present one
+    strict: bool = False  # certificates have to keep to RFC 5280 strictly
+
+    def under(self, base: Policy) -> Terms:
+        """The same wishes under another policy: a listener lives longer than one. Raises `ssa.PolicyError`."""
+        return self if base is self.base else replace(self, base=base, policy=narrow(base, self.wish))
+
+
+async def agree(service: Service, request: Request, descriptors: list[int], *, complete: bool = True) -> Terms:
+    """The terms for a request, whose files are `descriptors`.
+
+    `complete` is False while options are being set one by one: a certificate may be without its key then.
+
+    Raises `ssa.SSAError`: POLICY_DENIED where it asks for more than the policy allows, BAD_VALUE, KEY_MISMATCH.
+    """
+    wish, base = _narrowing_untrusted(request), service.policy.current
+    policy = narrow(base, wish)
+    brought = await _files_untrusted(service, request, descriptors, complete=complete)
+    asks, strict = bool(request.peer_auth), bool(request.strict)
+    return Terms(wish, base, policy, brought.anchors, brought.credentials, ask_certificate=asks, strict=strict)
+
+
+def hostname_untrusted(text: str) -> str:
+    """A request's host name in its canonical form. Raises `ssa.SSAError` BAD_VALUE."""
+    try:
+        return str(normalise(text))
+    except ValueError as exc:
+        raise errors.error("BAD_VALUE", f"host name: {exc}") from exc
+
+
+def _narrowing_untrusted(request: Request) -> Narrowing:
+    timeout = None if request.timeout_ms is None else max(request.timeout_ms, 1) / 1000
+    return Narrowing(
+        alpn=request.alpn,
+        handshake_timeout=timeout,
+        session_ttl=request.session_ttl,
+        min_version=_version_untrusted(request.version_min),
+        max_version=_version_untrusted(request.version_max),
+        disabled=request.disabled or (),
+    )
+
+
+def _version_untrusted(number: int | None) -> TLSVersion | None:
+    if number is None:
+        return None
+    try:
+        return TLSVersion(number)
+    except ValueError:
+        raise errors.error("BAD_VALUE", f"{number:#06x} is no TLS version: 0x0303 is 1.2, 0x0304 is 1.3") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Brought:
+    """What is in an application's files."""
+
+    anchors: trust.TrustStore | None = None
+    credentials: tuple[Credential, ...] = ()
+
+
+async def _files_untrusted(service: Service, request: Request, descriptors: list[int], *, complete: bool) -> _Brought:
+    counts = (request.trusted, request.certificates or 0, request.keys or 0)
+    announced = [count or 0 for count in counts]
+    if sum(announced) != len(descriptors) or max(announced) > _MAX_FILES:
+        raise errors.error("NO_DESCRIPTOR", f"{len(descriptors)} files where {sum(announced)} were announced")
+    if not descriptors:
+        return _Brought(None if request.trusted is None else service.anchors.get_untrusted(user(), ()))
+    with trio.move_on_after(_PATIENCE):
+        read = functools.partial(_read_all, service.anchors, user(), counts, descriptors.copy(), complete=complete)
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_READERS.mine())
+    raise errors.error("BAD_VALUE", f"a file cannot be read within {_PATIENCE} seconds")
+
+
+_READERS = Threads(16)
+
+
+def _read_all(
+    anchors: Anchors, uid: int, counts: tuple[int | None, int, int], descriptors: list[int], *, complete: bool
+) -> _Brought:
+    """In a thread, as it can take long. Nothing is opened here: what the application has opened it may read."""
+    trusted, certificates, _ = counts
+    files = iter(descriptors)
+    texts = [_read(fd, MAX_BYTES) for fd in itertools.islice(files, trusted or 0)]
+    store = anchors.get_untrusted(uid, texts) if trusted is not None else None
+    chains = [_read(fd, _MAX_FILE) for fd in itertools.islice(files, certificates)]
+    keys = [_read(fd, _MAX_FILE) for fd in files]
+    return _Brought(store, pair_untrusted(chains, keys, complete=complete) if chains or keys else ())
+
+
+def _read(fd: int, most: int) -> bytes:
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise errors.error("BAD_VALUE", "a certificate or key has to be in a regular file")
+        data = b""
+        while len(data) <= most and (more := os.pread(fd, most + 1 - len(data), len(data))):
+            data += more
+    except OSError as exc:
+        if isinstance(exc, errors.SSAError):
+            raise
+        raise errors.error("BAD_VALUE", f"a file cannot be read: {exc.strerror}") from exc
+    if len(data) > most:
+        raise errors.error("BAD_VALUE", f"a file is longer than {most >> 10} KiB")
+    return data

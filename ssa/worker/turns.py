@@ -1,0 +1,73 @@
+"""Calls that must not happen at once, and that an application can make last for ever."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ssa import errors
+from ssa.worker import ipc as requests
+from ssa.worker.closing import drop
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from ssa.daemon.quota import Threads
+
+_T = TypeVar("_T")
+
+
+class Turn:
+    """Runs one call at a time in a thread; the next begins when the one before has returned.
+
+    A call that has begun goes on when nobody waits for it any more. One that has not begun by then never does.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        """The calls take the threads of whoever asks."""
+        self._threads = threads
+        self._one = trio.CapacityLimiter(1)
+
+    async def run(self, call: Callable[[socket.socket], _T], sock: socket.socket) -> _T:
+        """The call's result; it has a descriptor of its own. Raises what it does, and `ssa.SSAError` OVERLOADED."""
+        own, both = requests.twin(sock), _Both(self._one, self._threads.mine())
+
+        def run() -> _T:
+            with own:  # closed here, as that can last too
+                return call(own)
+
+        try:
+            # trio gives a limiter's place back when the thread has ended, not when nobody waits for it any more.
+            return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=both)  # type: ignore[arg-type] # trio takes anything with the two methods
+        except RuntimeError as exc:
+            drop(own)
+            raise errors.error("OVERLOADED", f"no thread can be started: {exc}") from exc
+        finally:
+            if not both.taken:
+                drop(own)
+
+
+class _Both:
+    """A place of each of two limiters, in this order, for one thread."""
+
+    def __init__(self, *limiters: trio.CapacityLimiter) -> None:
+        self._limiters = limiters
+        self.taken = False
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """As of `trio.CapacityLimiter`."""
+        first, second = self._limiters
+        await first.acquire_on_behalf_of(borrower)
+        try:
+            await second.acquire_on_behalf_of(borrower)
+        except BaseException:
+            first.release_on_behalf_of(borrower)
+            raise
+        self.taken = True
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """As of `trio.CapacityLimiter`."""
+        for limiter in self._limiters:
+            limiter.release_on_behalf_of(borrower)

@@ -1,0 +1,108 @@
+"""Accepting in threads: where there is none, and where nobody waits for it any more. On real sockets."""
+
+import os
+import socket
+import threading
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from ssa.daemon.quota import Quota
+from ssa.worker import closing
+from ssa.worker.acceptor import _ACCEPTORS, _Batch, _Listener
+from tests.peers import settled
+
+APPLICATION = SimpleNamespace(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid())
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+def test_a_listener_that_no_thread_has_is_closed_by_who_abandons_it(listening):
+    twin = listening.dup()
+    batch = _Batch(APPLICATION, twin, 1)
+    assert batch.abandon() == [twin]
+    with socket.create_connection(listening.getsockname()):
+        batch.accept()  # too late
+        assert batch.accepted == []
+        assert twin.fileno() >= 0  # it is the caller's
+    twin.close()
+
+
+def test_a_listener_that_a_thread_has_is_closed_there(listening):
+    twin = listening.dup()
+    batch = _Batch(APPLICATION, twin, 1)
+    with socket.create_connection(listening.getsockname()):
+        batch.accept()
+    assert twin.fileno() < 0
+    (accepted,) = batch.abandon()
+    accepted.close()
+
+
+class Served(_Listener):
+    """One that only notes what was accepted."""
+
+    async def _serve(self, sock):
+        sock.close()
+        self.done.set()
+
+
+@pytest.fixture
+def no_thread(monkeypatch):
+    """No thread can be started: there is no memory for its stack. The size that there is memory for."""
+    monkeypatch.setattr(trio._core._thread_cache.THREAD_CACHE, "_idle_workers", {})
+    before = threading.stack_size(2**46)
+    yield before
+    threading.stack_size(before)
+
+
+def test_it_goes_on_when_a_thread_could_not_be_started(listening, no_thread, caplog):
+    async def main(connection):
+        quota = Quota(1024, 64)
+        service = SimpleNamespace(room_for_ready=lambda _: 16, quota=quota)
+        listener = Served(service, APPLICATION, None, listening, connection, backlog=1)
+        listener.done = trio.Event()
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listener.accept, nursery)
+                await trio.sleep(0.2)
+                assert not listener.done.is_set()
+                threading.stack_size(no_thread)
+                await listener.done.wait()
+                nursery.cancel_scope.cancel()
+        return quota.used(APPLICATION.uid)
+
+    before = len(os.listdir("/proc/self/fd"))
+    with socket.create_connection(listening.getsockname()), socket.socket(socket.AF_UNIX) as connection:
+        assert trio.run(main, connection) == 0
+    assert caplog.messages.count("a connection could not be accepted: can't start new thread") == 1
+    closing.close_descriptors([os.dup(listening.fileno())])  # its thread closes what had none
+    assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_what_waits_for_a_thread_is_counted_and_closed(listening):
+    quota = Quota(1024, 64)
+    service = SimpleNamespace(room_for_ready=lambda _: 16, quota=quota)
+
+    async def main(connection):
+        limiter = _ACCEPTORS.mine()
+        for busy in range(16):
+            await limiter.acquire_on_behalf_of(busy)
+        listener = Served(service, APPLICATION, None, listening, connection, backlog=1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.accept, nursery)
+            await trio.sleep(0.1)
+            assert quota.used(APPLICATION.uid) == 1
+            nursery.cancel_scope.cancel()
+        for busy in range(16):
+            limiter.release_on_behalf_of(busy)
+
+    with socket.create_connection(listening.getsockname()), socket.socket(socket.AF_UNIX) as connection:
+        before = len(os.listdir("/proc/self/fd"))
+        trio.run(main, connection)
+        assert quota.used(APPLICATION.uid) == 0
+        assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)
