@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ssa import tls
+
 
 class TLSVersion(IntEnum):
     """A protocol version, by its number on the wire (RFC 8446, section 4.1.2)."""
 
-    TLSv1_2 = 0x0303
-    TLSv1_3 = 0x0304
+    TLSv1_2 = tls.TLS_1_2
+    TLSv1_3 = tls.TLS_1_3
 
     @property
     def label(self) -> str:

@@ -26,8 +26,7 @@ from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import printable
 from ssa.cli.verb import Verb
-from ssa.library import connection as client
-from ssa.library import relay_end as relayed
+from ssa.library import connection, relay_end
 from ssa.library.fdswap import Borrowed
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ class _Sender(threading.Thread):
             heard = self.heard
             time.sleep(_SILENCE)
         with self._sending, Borrowed(self._fd) as sock:  # `finish` keeps the lock, and the descriptor is closed
-            relayed.shutdown(sock)
+            relay_end.shutdown(sock)
 
     def finish(self) -> bool:
         """Close the connection. False if the peer has not taken all that there was for it.
@@ -178,7 +177,7 @@ def _about(fd: int) -> str:
 def _socket_id(fd: int) -> int | None:
     """The socket's number, as the daemon has it."""
     with Borrowed(fd) as sock:
-        return client.describe(sock).socket_id
+        return connection.describe(sock).socket_id
 
 
 # --- arguments ----------------------------------------------------------------------------------------------------

@@ -145,11 +145,11 @@ def _fuse() -> Iterator[Finding]:
 
 
 def _daemon() -> Iterator[Finding]:
-    from ssa.library.connection import Daemon
+    from ssa.library.connection import DaemonConnection
 
     path = Path(paths.socket_path())
     try:
-        Daemon().__exit__(None, None, None)
+        DaemonConnection().__exit__(None, None, None)
     except ConnectionRefusedError:
         advice = 'start it: `ssad` as root; without root: `ssad --user`, then eval "$(ssa env)"'
         yield Finding("daemon", LACKS, f"none listens at {path}", advice)

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ssa import errors
-from ssa.tls import ALERT, CLIENT_HELLO, HANDSHAKE
+from ssa.tls import ALERT, CLIENT_HELLO, DTLS_1_2, HANDSHAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _RECORD = struct.Struct(">BHHHIH")
 HEADER = _RECORD.size
 _MESSAGE = HEADER + 12  # where a handshake message's body begins
-_DTLS_1_2 = 0xFEFD
 _FATAL = 2
 _LATE = 0x8000  # in the sequence number's upper part: behind all that a handshake has sent
 
@@ -55,7 +54,7 @@ def first_untrusted(datagram: bytes, most: int) -> bytes:
 def plain_alert(alert: str) -> bytes:
     """A fatal alert, where no key is in use yet."""
     content = bytes([_FATAL, errors.ALERT_NUMBERS[alert]])
-    return _RECORD.pack(ALERT, _DTLS_1_2, 0, _LATE, 0, len(content)) + content
+    return _RECORD.pack(ALERT, DTLS_1_2, 0, _LATE, 0, len(content)) + content
 
 
 def hello_untrusted(datagram: bytes) -> bytes:

@@ -15,6 +15,7 @@ from ssa import errors
 from ssa.handshake.engine import give_cookie, select_protocol, serve_name, take_cookie
 from ssa.policy.schema import POST_QUANTUM
 from ssa.suites import Suite, TLSVersion
+from ssa.tls import DTLS_1_2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,6 @@ _lib = _openssl.lib
 _OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 _METHODS: dict[Role, int] = {"client": SSL.TLS_CLIENT_METHOD, "server": SSL.TLS_SERVER_METHOD}
 _DATAGRAM_METHODS: dict[Role, int] = {"client": SSL.DTLS_CLIENT_METHOD, "server": SSL.DTLS_SERVER_METHOD}
-_DTLS_1_2 = 0xFEFD
 _CACHED = 256  # contexts; a policy's narrowings are few, the certificates of a server can be many
 
 
@@ -230,8 +230,8 @@ def _bare_context(offer: _Offer) -> SSL.Context:
         context.set_max_proto_version(offer.versions[-1])
         return context
     context = SSL.Context(_DATAGRAM_METHODS[offer.role])
-    context.set_min_proto_version(_DTLS_1_2)
-    context.set_max_proto_version(_DTLS_1_2)
+    context.set_min_proto_version(DTLS_1_2)
+    context.set_max_proto_version(DTLS_1_2)
     context.set_options(SSL.OP_NO_QUERY_MTU)  # a memory BIO knows none
     if offer.role == "server":
         context.set_cookie_generate_callback(give_cookie)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import time
 import warnings
 
 from ssa.errors import SSAError
@@ -14,10 +13,11 @@ from ssa.inject import locations
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
 from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
 from ssa.inject.standard import CContext, Context
-from ssa.library import connection as client
-from ssa.library.settings import File, Settings
+from ssa.library import connection, deadlines
+from ssa.library.option_values import File, Settings
 from ssa.protocol import wire
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
+from ssa.tls import is_protocol_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class SSLContext(_Base):
     def _check(settings: Settings) -> None:
         """Have ssad look at files. Raises what it says of them."""
         try:
-            with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+            with connection.DaemonConnection(deadlines.local()) as daemon:
                 daemon.ask(wire.Check(**settings.request()), files=settings.descriptors())
         except OSError as exc:
             raise as_ssl(exc) from None
@@ -305,7 +305,7 @@ class SSLContext(_Base):
 
     def set_alpn_protocols(self, alpn_protocols: list[str]) -> None:
         """As of `ssl.SSLContext`."""
-        if any(not name.isascii() or not 1 <= len(name) <= 255 for name in alpn_protocols):
+        if not all(map(is_protocol_name, alpn_protocols)):
             raise ssl.SSLError("ALPN protocols must be 1 to 255 in length")
         self._alpn = tuple(alpn_protocols) or None
 
@@ -420,7 +420,6 @@ def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
 
 
 _MAX_PAIRS = 8  # certificates with their keys
-_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 _ANY_VERSION = (ssl.TLSVersion.MINIMUM_SUPPORTED, ssl.TLSVersion.MAXIMUM_SUPPORTED)
 _PROTOCOLS = {getattr(ssl, f"PROTOCOL_{name}"): (ssl.TLSVersion[name],) * 2 for name in ("TLSv1", "TLSv1_1", "TLSv1_2")}

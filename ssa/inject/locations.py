@@ -10,8 +10,7 @@ import sys
 
 from ssa import pem
 from ssa.inject.failures import error, log_once
-from ssa.library.settings import File
-from ssa.library.values import der_certificates
+from ssa.library.option_values import File, der_certificates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

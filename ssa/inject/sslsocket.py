@@ -10,7 +10,7 @@ import ssl
 from ssa.inject.context import SSLContext
 from ssa.inject.failures import Absent, Fixed, as_ssl, error
 from ssa.library.endpoint import FAILED, FRESH, LISTENING, LIVE, PLAIN
-from ssa.library.settings import File
+from ssa.library.option_values import File
 from ssa.library.tlssocket import TLSSocket
 from ssa.protocol.options import (
     IPPROTO_TLS,

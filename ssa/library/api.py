@@ -9,17 +9,18 @@ import time
 from ssa.ktls import control
 from ssa.ktls.constants import SO_COOKIE
 from ssa.ktls.post_handshake import Broken, unreadable
-from ssa.library import eyeballs
-from ssa.library import relay_end as relayed
-from ssa.library.connection import Daemon
+from ssa.library import eyeballs, relay_end
+from ssa.library.connection import DaemonConnection
 from ssa.library.control_records import fail
-from ssa.library.endpoint import LIVE, PLAIN, looked_up, milliseconds_left
+from ssa.library.deadlines import milliseconds_left
+from ssa.library.endpoint import LIVE, PLAIN, looked_up
 from ssa.library.fdswap import Borrowed
-from ssa.library.settings import Settings
+from ssa.library.option_values import Settings
 from ssa.library.sharing import Turns
 from ssa.library.tlssocket import TLSSocket
 from ssa.protocol.options import IPPROTO_TLS
 from ssa.protocol.wire import Connect
+from ssa.tls import is_protocol_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def connect_tls(
     deadline = _deadline(timeout)
     protocols = None if alpn is None else _protocols(alpn)
     with (
-        Daemon(deadline) as daemon,
+        DaemonConnection(deadline) as daemon,
         eyeballs.connect(looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
     ):
         _, passed = daemon.ask_for_tls(Connect(host, protocols, milliseconds_left(deadline)), sock)
@@ -105,7 +106,7 @@ def _protocols(alpn: Sequence[str]) -> tuple[str, ...]:
     if isinstance(alpn, str):
         raise TypeError(f"alpn has to be a list of protocol names, as [{alpn!r}]")
     for name in alpn:
-        if not name.isascii() or not 1 <= len(name) <= 255:
+        if not is_protocol_name(name):
             raise ValueError(f"alpn: {name!r} is no protocol name: 1 to 255 ASCII characters (RFC 7301)")
     return tuple(alpn)
 
@@ -145,7 +146,7 @@ def create_connection(  # noqa: PLR0913 - as socket.create_connection, and what 
         alpn=None if alpn is None else _protocols(alpn), certificates=certificate, keys=private_key, trusted=trusted
     )
     with (
-        Daemon(deadline) as daemon,
+        DaemonConnection(deadline) as daemon,
         eyeballs.connect(looked_up(host), port, deadline=deadline, source_address=source_address) as sock,
     ):
         request = Connect(
@@ -306,7 +307,7 @@ def recv(fd: int, size: int) -> bytes:
         state = _state(fd)
         state.check(sock)
         try:
-            return relayed.recv(sock, size, state.asked)
+            return relay_end.recv(sock, size, state.asked)
         except Broken as exc:
             raise state.fail(sock, exc) from None
 
@@ -342,9 +343,9 @@ def _send_part(fd: int, state: _Bare, data: bytes | memoryview) -> int:
         if state.answer_due or state.budget < 0:
             state.budget = _renew_key(fd, state, sock)
         try:
-            sent = relayed.send(sock, data)
+            sent = relay_end.send(sock, data)
         except OSError as exc:
-            broken = None if relayed.is_relayed(sock) else unreadable(exc.errno)
+            broken = None if relay_end.is_relayed(sock) else unreadable(exc.errno)
             raise exc if broken is None else state.fail(sock, broken) from None
         state.budget -= 1 + (sent >> 10)
         return sent
@@ -353,7 +354,7 @@ def _send_part(fd: int, state: _Bare, data: bytes | memoryview) -> int:
 def _renew_key(fd: int, state: _Bare, sock: stdlib.socket) -> int:
     answer, state.answer_due = state.answer_due, False  # before, as another thread may read of the next one meanwhile
     try:
-        return relayed.renew_key(sock, None if os.get_blocking(fd) else 0, answer=answer)
+        return relay_end.renew_key(sock, None if os.get_blocking(fd) else 0, answer=answer)
     except OSError:
         state.answer_due |= answer
         raise
@@ -373,7 +374,7 @@ def close(fd: int) -> None:
             if state.has_failed(sock):
                 control.end(sock, control.say_nothing)
             else:
-                relayed.end(sock)
+                relay_end.end(sock)
     finally:
         _bare.pop(fd, None)
         os.close(fd)

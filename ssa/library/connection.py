@@ -9,6 +9,7 @@ import struct
 import time
 
 from ssa import errors
+from ssa.library import deadlines
 from ssa.protocol import paths, wire
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _GRACE = 0.5  # seconds for the daemon to say that time is up; one that is stopped never will
 
 
-class Daemon:
+class DaemonConnection:
     """A connection to ssad. Made before the TCP connection, so that its absence is told at once."""
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -180,8 +181,6 @@ def reply_of(data: bytes) -> wire.Reply:
 
 # --- of a socket's life after its handshake -------------------------------------------------------------------------
 
-_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
-
 
 def serve_handshake(sock: socket.socket) -> tuple[bool, bool]:
     """Have the daemon take the handshake messages that are next in the socket, and follow the peer's KeyUpdates.
@@ -190,7 +189,7 @@ def serve_handshake(sock: socket.socket) -> tuple[bool, bool]:
     record that has not come yet. Raises `ssa.SSAError`: NO_REKEY where this kernel can't change keys, and
     PROTOCOL_VIOLATION with the alert that the peer has to be sent; what caused it stays where it is.
     """
-    with Daemon(time.monotonic() + _LOCAL) as daemon:
+    with DaemonConnection(deadlines.local()) as daemon:
         reply = daemon.ask(wire.Rekey(receiving=1), sock)
     return bool(reply.sending), bool(reply.unfinished)
 
@@ -200,7 +199,7 @@ def change_sending_key(sock: socket.socket) -> bool:
 
     Raises `ssa.SSAError` NO_REKEY, BrokenPipeError where the connection has ended.
     """
-    with Daemon(time.monotonic() + _LOCAL) as daemon:
+    with DaemonConnection(deadlines.local()) as daemon:
         try:
             daemon.ask(wire.Rekey(sending=1), sock)
         except errors.SSAError as exc:
@@ -215,7 +214,7 @@ def change_sending_key(sock: socket.socket) -> bool:
 def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
     """Give the daemon session tickets to resume with. Without one they are lost, and no worse."""
     try:
-        with Daemon(time.monotonic()) as daemon:
+        with DaemonConnection(time.monotonic()) as daemon:
             daemon.tell(wire.Ticket(messages), sock)
     except OSError:
         return
@@ -227,7 +226,7 @@ def end_later(sock: socket.socket, *, abort: bool = False) -> bool:
     With `abort` the daemon lets go of a stream that it was asked to end before.
     """
     try:
-        with Daemon(time.monotonic()) as daemon:
+        with DaemonConnection(time.monotonic()) as daemon:
             daemon.tell(wire.Close(1 if abort else None), sock)
     except OSError:
         return False
@@ -236,11 +235,11 @@ def end_later(sock: socket.socket, *, abort: bool = False) -> bool:
 
 def describe(sock: socket.socket) -> wire.Reply:
     """All that the daemon knows about a TLS socket. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
-    with Daemon(time.monotonic() + _LOCAL) as daemon:
+    with DaemonConnection(deadlines.local()) as daemon:
         return daemon.ask(wire.Describe(), sock)
 
 
 def describe_relayed(sock: socket.socket) -> tuple[wire.Reply, list[int]]:
     """The same of a relayed one, with a descriptor of its TCP socket, while there is one."""
-    with Daemon(time.monotonic() + _LOCAL) as daemon:
+    with DaemonConnection(deadlines.local()) as daemon:
         return daemon.ask_for_tls(wire.Describe(), sock)

@@ -40,8 +40,8 @@ from ssa.ktls.post_handshake import (
     unreadable,
     violation,
 )
-from ssa.library import connection as client
-from ssa.tls import ALERT, APPLICATION_DATA, CLIENT_HELLO, HANDSHAKE, KEY_UPDATE, NEW_SESSION_TICKET
+from ssa.library import connection
+from ssa.tls import ALERT, APPLICATION_DATA, CLIENT_HELLO, HANDSHAKE, KEY_UPDATE, NEW_SESSION_TICKET, TLS_1_3
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,10 +74,7 @@ def serve_control_untrusted(sock: socket.socket, *, server: bool | None = None, 
 
 
 def _is_modern(sock: socket.socket) -> bool:
-    return control.version(sock) == _TLS13
-
-
-_TLS13 = 0x0304
+    return control.version(sock) == TLS_1_3
 
 
 def _take(sock: socket.socket, content: bytes) -> None:
@@ -113,7 +110,7 @@ def _serve_handshake_untrusted(sock: socket.socket, content: bytes, *, server: b
 
 def _ask_daemon(sock: socket.socket) -> str:
     try:
-        answer, unfinished = client.serve_handshake(sock)
+        answer, unfinished = connection.serve_handshake(sock)
     except errors.SSAError as exc:
         if exc.reason == "PROTOCOL_VIOLATION":
             raise violation(exc.detail, exc.alert or "unexpected_message") from None
@@ -134,7 +131,7 @@ def _serve_untrusted(sock: socket.socket, content: bytes, messages: list[bytes],
         _begun[cookie] = rest
     tickets = b"".join(message for message in messages if message[0] == NEW_SESSION_TICKET)
     if tickets:
-        client.hand_in_ticket(sock, tickets)
+        connection.hand_in_ticket(sock, tickets)
     if any(message[0] == CLIENT_HELLO for message in messages):
         control.refuse_renegotiation(sock)
     return MORE if rest else GO_ON
@@ -272,7 +269,7 @@ def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool, rekey
         return STRIDE
     deadline = None if not timeout else time.monotonic() + timeout
     try:
-        while not client.change_sending_key(sock):
+        while not connection.change_sending_key(sock):
             _wait_for_room(sock, timeout, deadline)
     except errors.SSAError as exc:
         return _served_on(left, exc, answer=answer)

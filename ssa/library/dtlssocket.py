@@ -19,14 +19,13 @@ import errno
 import os
 import select
 import socket
-import time
 
-from ssa.library import connection as client
-from ssa.library import fdswap as descriptors
-from ssa.library.endpoint import FAILED, FRESH, GATHERING, LISTENING, LIVE, milliseconds_left
+from ssa.library import connection, deadlines, fdswap
+from ssa.library.endpoint import FAILED, FRESH, GATHERING, LISTENING, LIVE
 from ssa.library.tlssocket import TLSSocket
 from ssa.protocol import addresses, wire
 from ssa.protocol.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
+from ssa.tls import DTLS_1_2, TLS_1_2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,13 +34,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from ssa.library.settings import Settings
+    from ssa.library.option_values import Settings
 
 _socket = socket.socket
 
-_DTLS_1_2 = 0xFEFD
-_TWINS: dict[Any, int] = {_DTLS_1_2: 0x0303, b"DTLSv1.2": 0x0303, "DTLSv1.2": 0x0303}
-_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
+_TWINS: dict[Any, int] = {DTLS_1_2: TLS_1_2, b"DTLSv1.2": TLS_1_2, "DTLSv1.2": TLS_1_2}
 _CUT = "the session was cut: it failed, or the ssad that served it has gone"
 
 
@@ -86,7 +83,7 @@ class DTLSSocket(TLSSocket):
         return self._phase in (FRESH, FAILED) and self.fileno() >= 0  # a UDP socket has no connection to be ended
 
     def _connect_to_one(
-        self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
+        self, daemon: connection.DaemonConnection, request: wire.Connect, addresses: list[Any], deadline: float | None
     ) -> None:
         """An address whose host says that nobody is there is passed over for the next one."""
         failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
@@ -94,7 +91,7 @@ class DTLSSocket(TLSSocket):
             try:
                 _socket.connect(self, address)
                 self._phase = FAILED  # unless all goes well
-                request.timeout_ms = milliseconds_left(deadline)
+                request.timeout_ms = deadlines.milliseconds_left(deadline)
                 self._go_on_with(*daemon.ask_for_socket(request, self, self._settings.descriptors()))
             except ConnectionRefusedError as exc:
                 failure = exc.with_traceback(None)
@@ -118,7 +115,7 @@ class DTLSSocket(TLSSocket):
     def _fail_closed(self) -> None:
         """Nothing may be written to the descriptor now, which would be plain text."""
         if self._phase == FAILED:
-            descriptors.disconnect(self.fileno())
+            fdswap.disconnect(self.fileno())
 
     def _go_on_with(self, reply: wire.Reply, fd: int) -> None:
         """Live on the descriptor that came with a reply."""
@@ -127,7 +124,7 @@ class DTLSSocket(TLSSocket):
                 self._put_aside(fd)
             else:  # the connection to the daemon is there now
                 os.set_blocking(fd, self.gettimeout() is None)
-                os.close(descriptors.swap(self.fileno(), fd))
+                os.close(fdswap.swap(self.fileno(), fd))
         finally:
             os.close(fd)
         self._largest = reply.largest or self._largest
@@ -136,7 +133,7 @@ class DTLSSocket(TLSSocket):
     def _finish(self) -> bool:
         try:
             with self._plain() as plain:
-                reply, fds = client.reply_with_sockets(plain, socket.MSG_DONTWAIT, always=True)
+                reply, fds = connection.reply_with_sockets(plain, socket.MSG_DONTWAIT, always=True)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -190,7 +187,7 @@ class DTLSSocket(TLSSocket):
             raise OSError(errno.ENOTCONN, "the socket is neither connected nor bound")
         request = wire.Gather(**self._settings.request())
         try:
-            with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+            with connection.DaemonConnection(deadlines.local()) as daemon:
                 _, fd = daemon.ask_for_socket(request, self, self._settings.descriptors())
         except OSError as exc:
             raise self._failed(exc) from None
@@ -217,7 +214,7 @@ class DTLSSocket(TLSSocket):
         if (level, optname) == (IPPROTO_TLS, TLS_VERSION_CONN):
             self._settle()
             if self._phase == LIVE:
-                return b"DTLSv1.2" if buflen else _DTLS_1_2
+                return b"DTLSv1.2" if buflen else DTLS_1_2
         return super().getsockopt(level, optname, buflen)
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -415,7 +412,7 @@ class DTLSSocket(TLSSocket):
     def _told_address(self, which: str) -> Any:
         """An address of a session that has no UDP socket of its own here."""
         if self._info is None or getattr(self._info, which) is None:
-            self._info = client.describe(self)
+            self._info = connection.describe(self)
         return addresses.unpacked(getattr(self._info, which))[1]
 
     def __repr__(self) -> str:

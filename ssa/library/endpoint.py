@@ -22,12 +22,9 @@ import time
 from ssa import errors
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE, TCP_ULP
-from ssa.library import connection as client
-from ssa.library import fdswap as descriptors
-from ssa.library import sharing
+from ssa.library import connection, deadlines, fdswap, sharing
 from ssa.library.flags import SO_PEEK_OFF
-from ssa.library.settings import Settings, upgrade_role
-from ssa.library.values import option_of, shown
+from ssa.library.option_values import Settings, option_of, shown, upgrade_role
 from ssa.protocol import wire
 from ssa.protocol.options import AF_HOSTNAME, CONNECTED, IPPROTO_TLS
 
@@ -175,7 +172,7 @@ class Endpoint(_socket):
         """The descriptor is the application's end of a pair: the rest of it is with the daemon."""
         try:
             with self._plain() as plain:
-                self._info, passed = client.describe_relayed(plain)
+                self._info, passed = connection.describe_relayed(plain)
         except errors.SSAError as exc:
             raise OSError(errno.EPROTONOSUPPORT, f"the descriptor is not a TLS socket: {exc}") from None
         if not passed:
@@ -217,12 +214,12 @@ class Endpoint(_socket):
         if not self._is_connectable():
             number = errno.EINVAL if self._phase == FAILED else errno.EISCONN  # which retry loops take for success
             raise self._unfit(number, "the socket cannot connect")
-        timeout, deadline = self.gettimeout(), deadline_of(self)
+        timeout, deadline = self.gettimeout(), deadlines.of(self)
         hostname, self._before = "", self._settings
         try:
             hostname, addresses = self._look_up(address)
             request = wire.Connect(hostname, control=self._control, **self._wishes())
-            with client.Daemon(soon(timeout, deadline)) as daemon:
+            with connection.DaemonConnection(deadlines.to_be_taken(timeout, deadline)) as daemon:
                 if timeout == 0:
                     self._start_connecting(daemon, request, addresses[0])
                 self._connect_to_one(daemon, request, addresses, deadline)
@@ -236,11 +233,11 @@ class Endpoint(_socket):
         return self._phase == FRESH and self.fileno() >= 0
 
     def _connect_to_one(
-        self, daemon: client.Daemon, request: wire.Connect, addresses: list[Any], deadline: float | None
+        self, daemon: connection.DaemonConnection, request: wire.Connect, addresses: list[Any], deadline: float | None
     ) -> None:
         self._connect_tcp(addresses, deadline)
         self._phase = FAILED  # unless all goes well
-        request.timeout_ms = milliseconds_left(deadline)
+        request.timeout_ms = deadlines.milliseconds_left(deadline)
         self._go_live(*daemon.ask_for_tls(request, self, self._settings.descriptors()))
 
     def connect_ex(self, address: Any) -> int:
@@ -306,7 +303,9 @@ class Endpoint(_socket):
                 plain.shutdown(socket.SHUT_RDWR)
         self._phase, self._settings = FRESH, self._before
 
-    def _start_connecting(self, daemon: client.Daemon, request: wire.Message, address: Any | None) -> NoReturn:
+    def _start_connecting(
+        self, daemon: connection.DaemonConnection, request: wire.Message, address: Any | None
+    ) -> NoReturn:
         """Begin, and leave the rest to the daemon; its connection is what the descriptor is meanwhile."""
         if address is not None:
             started = super().connect_ex(address)
@@ -335,7 +334,7 @@ class Endpoint(_socket):
         """Whether what was under way is done; then the descriptor is the TCP socket again, or what is in its place."""
         try:
             with self._plain() as plain:
-                reply, passed = client.reply_with_sockets(plain, socket.MSG_DONTWAIT)
+                reply, passed = connection.reply_with_sockets(plain, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError as exc:
@@ -351,7 +350,7 @@ class Endpoint(_socket):
     def _put_aside(self, other: int) -> None:
         """Let the descriptor's number be another open file, in the same mode."""
         os.set_blocking(other, self.gettimeout() is None)
-        fd = descriptors.swap(self.fileno(), other, watched=self._watched)
+        fd = fdswap.swap(self.fileno(), other, watched=self._watched)
         self._aside = _socket(self.family, self.type, self.proto, fileno=fd)
 
     def _take_back(self) -> None:
@@ -359,7 +358,7 @@ class Endpoint(_socket):
         if self._aside is None:
             raise RuntimeError("there is no socket to take back")
         os.set_blocking(self._aside.fileno(), self.gettimeout() is None)  # it may have changed meanwhile
-        os.close(descriptors.swap(self.fileno(), self._aside.fileno(), watched=self._watched))
+        os.close(fdswap.swap(self.fileno(), self._aside.fileno(), watched=self._watched))
         self._aside.close()
         self._aside = None
 
@@ -373,7 +372,7 @@ class Endpoint(_socket):
                 self._put_aside(end)
             else:
                 os.set_blocking(end, self.gettimeout() is None)
-                os.close(descriptors.swap(self.fileno(), end, watched=self._watched))
+                os.close(fdswap.swap(self.fileno(), end, watched=self._watched))
             os.close(end)
             if self._aside is not None:
                 self._relay_with(self._aside)
@@ -393,10 +392,10 @@ class Endpoint(_socket):
             return
         if self._phase != PLAIN:
             raise self._unfit(errno.EISCONN if self._phase == LIVE else errno.ENOTCONN, "there is nothing to upgrade")
-        timeout, deadline = self.gettimeout(), deadline_of(self)
-        request = self._upgrade_request(server_side=server_side, timeout_ms=milliseconds_left(deadline))
+        timeout, deadline = self.gettimeout(), deadlines.of(self)
+        request = self._upgrade_request(server_side=server_side, timeout_ms=deadlines.milliseconds_left(deadline))
         try:
-            with client.Daemon(soon(timeout, deadline)) as daemon:
+            with connection.DaemonConnection(deadlines.to_be_taken(timeout, deadline)) as daemon:
                 self._phase = FAILED  # unless all goes well
                 if timeout == 0:
                     self._start_connecting(daemon, request, None)
@@ -433,9 +432,9 @@ class Endpoint(_socket):
             raise self._failed(exc) from None
         self._phase = LISTENING
 
-    def _served(self, listener: _socket) -> client.Daemon:
+    def _served(self, listener: _socket) -> connection.DaemonConnection:
         """Have a listening TCP socket served: the connection on which what is ready comes."""
-        daemon = client.Daemon(time.monotonic() + _LOCAL)
+        daemon = connection.DaemonConnection(deadlines.local())
         try:
             daemon.ask(wire.Listen(self._backlog, **self._settings.request()), listener, self._settings.descriptors())
         except BaseException:
@@ -452,7 +451,7 @@ class Endpoint(_socket):
         try:
             with self._served(self._aside) as queue:
                 os.set_blocking(queue.fileno(), self.gettimeout() is None)
-                os.close(descriptors.swap(self.fileno(), queue.fileno()))
+                os.close(fdswap.swap(self.fileno(), queue.fileno()))
         except OSError as exc:
             if self.gettimeout() == 0:
                 # Of what accept(2) says, this is what event loops take a rest at before they try again: the
@@ -470,15 +469,15 @@ class Endpoint(_socket):
         if self._phase != LISTENING:
             raise self._unfit(errno.EINVAL, "the socket does not listen")
         while True:
-            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, client.ROOM, socket.MSG_CMSG_CLOEXEC)
+            packet, ancillary, flags, _ = super().recvmsg(wire.MAX_REPLY, connection.ROOM, socket.MSG_CMSG_CLOEXEC)
             if not packet:
                 if self._read_ended:
                     raise OSError(errno.EINVAL, "the socket does not listen any more")
                 self._serve_again()
                 continue
-            fds = client.descriptors_of(ancillary)
-            client.check_room(fds, flags)
-            reply = client.reply_of(packet)
+            fds = connection.descriptors_of(ancillary)
+            connection.check_room(fds, flags)
+            reply = connection.reply_of(packet)
             if fds:
                 sock = self._accepted(*fds, reply=reply)
                 return sock, _peer_of(sock, reply)
@@ -554,7 +553,7 @@ class Endpoint(_socket):
         if self._phase == LISTENING and self._aside is None:
             raise OSError(errno.EOPNOTSUPP, f"{option.name} is set by who made this listener")
         told = self._settings.told(option, value)
-        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+        with connection.DaemonConnection(deadlines.local()) as daemon:
             daemon.ask(wire.Check(**told.request()), files=told.descriptors())
         self._settings = told
         if self._phase == LISTENING:
@@ -583,7 +582,7 @@ class Endpoint(_socket):
                     socket.send_fds(plain, [packet], [theirs, *self._settings.descriptors()])
             finally:
                 os.close(theirs)
-            _wait_for_end(done, _LOCAL)
+            _wait_for_end(done, deadlines.LOCAL)
         except ConnectionError:  # that daemon has gone, and another one has just agreed
             self._serve_again()
         finally:
@@ -607,11 +606,11 @@ class Endpoint(_socket):
     def _told(self, field: str) -> Any:
         """What the daemon has said of the live socket, or says now: it may come from elsewhere, and chains are long."""
         if self._info is None or getattr(self._info, field) is None:
-            self._info = client.describe(self)
+            self._info = connection.describe(self)
         return getattr(self._info, field)
 
     def _policy_says(self, field: str) -> Any:
-        with client.Daemon(time.monotonic() + _LOCAL) as daemon:
+        with connection.DaemonConnection(deadlines.local()) as daemon:
             reply = daemon.ask(wire.Check(**self._settings.request()), files=self._settings.descriptors())
         return getattr(reply, field)
 
@@ -623,7 +622,7 @@ class Endpoint(_socket):
         if self._holders.count:
             return False
         self._turns.close_waiting()
-        return self._holders.forks == _forks or not descriptors.is_held_elsewhere(self.fileno())
+        return self._holders.forks == _forks or not fdswap.is_held_elsewhere(self.fileno())
 
     def _let_go(self) -> None:
         """Close the descriptor: where another process may have the socket, not in the midst of a twin's send."""
@@ -697,17 +696,17 @@ class Endpoint(_socket):
         bound: Callable[..., _T] = method.__get__(sock)
         return bound
 
-    def _plain(self) -> descriptors.Borrowed:
+    def _plain(self) -> fdswap.Borrowed:
         """The descriptor as the functions below take it: they must not come back here, nor wait for a timeout."""
         if self.fileno() < 0:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        return descriptors.Borrowed(self.fileno())
+        return fdswap.Borrowed(self.fileno())
 
     def _wait_for_handshake(self) -> None:
         """Where one was begun without waiting, and the socket is to wait by now. Raises TimeoutError."""
         if self._phase != CONNECTING or self.fileno() < 0 or self.gettimeout() == 0:
             return
-        if not wait(self, select.POLLIN, deadline_of(self)):
+        if not deadlines.wait(self, select.POLLIN, deadlines.of(self)):
             raise TimeoutError("timed out")
 
     def _check_live(self) -> None:
@@ -723,7 +722,6 @@ class Endpoint(_socket):
 
 
 _ENDLESS = 2**62  # records: whoever has the keys looks after them
-_LOCAL = 5  # seconds for what the daemon does at once, and waits for nobody
 _REST = 0.05  # seconds: less than event loops rest
 _OF_CALLS = frozenset(
     (socket.SOL_SOCKET, name) for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO, socket.SO_RCVLOWAT)
@@ -787,25 +785,6 @@ def _peer_of(sock: Endpoint, reply: wire.Reply) -> Any:
         return (host, int(port)) if sock.family == socket.AF_INET else (host, int(port), 0, 0)
 
 
-def wait(sock: _socket, events: int, deadline: float | None) -> bool:
-    """Wait for a descriptor until a time on `time.monotonic`'s clock."""
-    poll = select.poll()
-    poll.register(sock.fileno(), events)
-    left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-    return bool(poll.poll(left))
-
-
-def deadline_of(sock: _socket) -> float | None:
-    """When the socket's timeout will be over, on `time.monotonic`'s clock; None where it has none, or does not wait."""
-    timeout = sock.gettimeout()
-    return time.monotonic() + timeout if timeout else None
-
-
-def soon(timeout: float | None, deadline: float | None) -> float | None:
-    """Until when to wait for the daemon to take a connection: a non-blocking socket has no deadline of its own."""
-    return time.monotonic() + _LOCAL if timeout == 0 else deadline
-
-
 def looked_up(host: str) -> bytes:
     """The name to ask the resolver for. Given a str, `socket` would convert it by the rules of 2003: another name."""
     if not isinstance(host, str):
@@ -818,10 +797,3 @@ def looked_up(host: str) -> bytes:
         except ValueError as exc:
             raise errors.error("BAD_VALUE", str(exc)) from None
     return host.encode("ascii")
-
-
-def milliseconds_left(deadline: float | None) -> int | None:
-    """What is left until a time on `time.monotonic`'s clock, as a request says it."""
-    if deadline is None:
-        return None
-    return max(1, min(round((deadline - time.monotonic()) * 1000), 2**32 - 1))

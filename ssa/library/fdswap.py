@@ -2,7 +2,7 @@
 
 A descriptor whose connect(2) is under way must not look ready before the handshake is done, and one that listens
 not before a connection can be accepted. So for that time its number is the connection to the daemon, whose readiness
-says just that (`Daemon.ask` and `ssa.protocol.wire.Plug`), and the TCP socket waits aside.
+says just that (`DaemonConnection.ask` and `ssa.protocol.wire.Plug`), and the TCP socket waits aside.
 
 select(2) and poll(2) name the number at each call and notice nothing. An epoll set holds the open file, not the
 number, and would lose it: so its entry is made again for the file that is there now, as it was. Which sets there are,

@@ -14,8 +14,7 @@ import time
 
 from ssa import errors
 from ssa.ktls import control
-from ssa.library import connection as client
-from ssa.library import control_records as stream
+from ssa.library import connection, control_records
 from ssa.protocol import wire
 
 TYPE_CHECKING = False
@@ -38,9 +37,9 @@ def is_relayed(sock: socket.socket) -> bool:
 
 
 def recv(sock: socket.socket, size: int, asked: Callable[[], None]) -> bytes:
-    """As `stream.recv`, of a descriptor of either kind."""
+    """As `control_records.recv`, of a descriptor of either kind."""
     if not is_relayed(sock):
-        return stream.recv(sock, size, asked)
+        return control_records.recv(sock, size, asked)
     try:
         data = sock.recv(size)
     except ConnectionResetError:  # what the other end's death is where it left something unread
@@ -51,8 +50,8 @@ def recv(sock: socket.socket, size: int, asked: Callable[[], None]) -> bytes:
 
 
 def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool) -> int:
-    """As `stream.renew_key`, of a descriptor of either kind: the daemon's keys are the daemon's business."""
-    return _LOOK_AGAIN if is_relayed(sock) else stream.renew_key(sock, timeout, answer=answer)
+    """As `control_records.renew_key`, of a descriptor of either kind: the daemon's keys are the daemon's business."""
+    return _LOOK_AGAIN if is_relayed(sock) else control_records.renew_key(sock, timeout, answer=answer)
 
 
 _LOOK_AGAIN = 2**20  # records: the number can be of another socket by then
@@ -102,10 +101,10 @@ def abort(sock: socket.socket) -> None:
     Without a daemon the socket is nobody else's.
     """
     if not is_relayed(sock):
-        client.end_later(sock, abort=True)
+        connection.end_later(sock, abort=True)
         return
     try:
-        with client.Daemon(time.monotonic() + _ROOM) as daemon:
+        with connection.DaemonConnection(time.monotonic() + _ROOM) as daemon:
             daemon.ask(wire.Close(1), sock)
     except OSError as exc:
         if exc.errno not in _GONE:
@@ -120,7 +119,7 @@ def say_goodbye(sock: socket.socket) -> None:
     try:
         control.end_writing(sock, 0)
     except BlockingIOError:
-        if not client.end_later(sock):
+        if not connection.end_later(sock):
             control.end_writing(sock)
 
 
@@ -147,7 +146,7 @@ def write_failure(sock: socket.socket) -> OSError:
 
 def _ended(sock: socket.socket) -> str | OSError:
     try:
-        return client.describe(sock).ended or _TRUNCATED
+        return connection.describe(sock).ended or _TRUNCATED
     except OSError as exc:
         return ConnectionAbortedError(errno.ECONNABORTED, f"the ssad that relayed the connection has gone: {exc}")
 
@@ -156,7 +155,7 @@ def _failure(ended: str) -> OSError:
     if ended in errors.ALERT_NUMBERS or ended.startswith("alert_"):
         return OSError(errno.EPROTO, f"the peer ended the connection with the alert {ended}")
     if ended == _TRUNCATED:
-        return stream.truncated()
+        return control_records.truncated()
     number = getattr(errno, ended, errno.EIO)
     return OSError(number, _WORDS.get(ended) or os.strerror(number))
 
@@ -165,7 +164,7 @@ def end_writing(sock: socket.socket) -> None:
     """Have the daemon send close_notify behind the last byte. Without a daemon there is no peer either."""
     try:
         sock.shutdown(socket.SHUT_WR)
-        with client.Daemon(time.monotonic() + _ROOM) as daemon:
+        with connection.DaemonConnection(time.monotonic() + _ROOM) as daemon:
             daemon.ask(wire.Close(), sock)
     except OSError as exc:
         if exc.errno not in _GONE:

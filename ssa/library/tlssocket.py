@@ -25,9 +25,8 @@ from _thread import _count
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE
 from ssa.ktls.post_handshake import Broken, unreadable, violation
-from ssa.library import control_records as stream
-from ssa.library import relay_end as relayed
-from ssa.library.endpoint import BROKEN, LISTENING, LIVE, Endpoint, afresh, deadline_of, wait
+from ssa.library import control_records, deadlines, relay_end
+from ssa.library.endpoint import BROKEN, LISTENING, LIVE, Endpoint, afresh
 from ssa.library.flags import NOT_RECEIVED, NOT_SENT, refuse
 
 TYPE_CHECKING = False
@@ -151,15 +150,15 @@ class TLSSocket(Endpoint):
 
     def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
         """Serve what the read stumbled over, and read again; `nothing` at the end of the stream. Raises OSError."""
-        deadline = deadline_of(self)
-        patience, served, rounds = stream.Patience(), stream.GO_ON, 0
+        deadline = deadlines.of(self)
+        patience, served, rounds = control_records.Patience(), control_records.GO_ON, 0
         while exc.errno == errno.EIO:
-            served = self._serve_control(patience, unfinished=served == stream.MORE)
-            if served == stream.END:
+            served = self._serve_control(patience, unfinished=served == control_records.MORE)
+            if served == control_records.END:
                 return nothing
             rounds += 1
             self._wait_to_read_on(deadline, rounds, served)
-            if served == stream.MORE:
+            if served == control_records.MORE:
                 continue
             try:
                 got = read()
@@ -190,27 +189,30 @@ class TLSSocket(Endpoint):
     def _wait_to_read_on(self, deadline: float | None, rounds: int, served: str) -> None:
         """Wait for what comes behind a record that was served, where a plain read would not do it as it has to."""
         if deadline is not None:
-            if time.monotonic() >= deadline or not wait(self, select.POLLIN, deadline):
+            if time.monotonic() >= deadline or not deadlines.wait(self, select.POLLIN, deadline):
                 raise TimeoutError("timed out")
-        elif self.gettimeout() is None:
-            if served == stream.MORE:
-                wait(self, select.POLLIN, None)
-        elif rounds >= _ROUNDS or (served == stream.MORE and not wait(self, select.POLLIN, time.monotonic())):
+            return
+        if self.gettimeout() is None:
+            if served == control_records.MORE:
+                deadlines.wait(self, select.POLLIN, None)
+        elif rounds >= _ROUNDS or (
+            served == control_records.MORE and not deadlines.wait(self, select.POLLIN, time.monotonic())
+        ):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    def _serve_control(self, patience: stream.Patience, *, unfinished: bool) -> str:
+    def _serve_control(self, patience: control_records.Patience, *, unfinished: bool) -> str:
         """Serve the record that the read stumbled over: a word of `ssa.library.control_records`. Raises OSError."""
         try:
             with self._plain() as plain:
-                served = stream.serve_control_untrusted(plain, server=self._is_server(), unfinished=unfinished)
+                served = control_records.serve_control_untrusted(plain, server=self._is_server(), unfinished=unfinished)
             patience.tried_by(served)
         except Broken as exc:
             raise self._break(exc) from None
         except BlockingIOError:  # another reader was faster; or no more has come of what goes on
-            return stream.MORE if unfinished else stream.GO_ON
+            return control_records.MORE if unfinished else control_records.GO_ON
         except OSError as exc:
             raise self._failed(exc) from None
-        if served == stream.ANSWER:
+        if served == control_records.ANSWER:
             self._answer_due, self._budget = True, -1
         return served
 
@@ -223,7 +225,7 @@ class TLSSocket(Endpoint):
         if self._holders.broken is None:
             self._holders.broken = OSError(broken.errno, broken.strerror)
             with self._plain() as plain:
-                stream.fail(plain, broken)
+                control_records.fail(plain, broken)
         self._end_writing()
         self._phase = BROKEN
         return self._failed(OSError(broken.errno, broken.strerror))
@@ -233,7 +235,7 @@ class TLSSocket(Endpoint):
         if not size or flags or (not self.gettimeout() and not self._is_control_next()):
             return
         with self._plain() as plain:
-            if stream.look_behind_untrusted(plain) == stream.ANSWER:
+            if control_records.look_behind_untrusted(plain) == control_records.ANSWER:
                 self._answer_due, self._budget = True, -1
 
     def _is_control_next(self) -> bool:
@@ -253,12 +255,12 @@ class TLSSocket(Endpoint):
             return True
         with self._plain() as plain:
             if not self._relayed:
-                if stream.is_cut_untrusted(plain):
+                if control_records.is_cut_untrusted(plain):
                     if control.tcp_state(plain) == TCP_CLOSE:  # a reset, as a rule
                         self._end_writing()
-                    raise self._failed(stream.truncated())
+                    raise self._failed(control_records.truncated())
                 return False
-            relayed.check_end(plain, self._relay_failed)
+            relay_end.check_end(plain, self._relay_failed)
         self._read_ended = True
         return True
 
@@ -329,10 +331,10 @@ class TLSSocket(Endpoint):
         self._budget -= 1 + (size >> 10)
 
     def _send_all_parts(self, view: memoryview, flags: int) -> None:
-        deadline = deadline_of(self)
+        deadline = deadlines.of(self)
         with self._turns.turn:
             while view:
-                if deadline is not None and not wait(self, select.POLLOUT, deadline):
+                if deadline is not None and not deadlines.wait(self, select.POLLOUT, deadline):
                     raise TimeoutError("timed out")
                 view = view[self.send(view[:_PART], flags) :]
 
@@ -407,7 +409,7 @@ class TLSSocket(Endpoint):
         """
         timeout = self.gettimeout()
         while True:
-            if timeout and not wait(self, select.POLLOUT, deadline_of(self)):
+            if timeout and not deadlines.wait(self, select.POLLOUT, deadlines.of(self)):
                 raise TimeoutError("timed out")
             with self._turns.turn:
                 if self._budget < 0:
@@ -421,7 +423,7 @@ class TLSSocket(Endpoint):
             if sent >= 0:
                 self._budget -= 1 + (sent >> 10)
                 return sent
-            wait(self, select.POLLOUT, deadline_of(self))
+            deadlines.wait(self, select.POLLOUT, deadlines.of(self))
 
     def _send_what_is_read(self, file: Any, offset: int, count: int | None) -> int:
         if self.gettimeout() == 0:
@@ -440,7 +442,7 @@ class TLSSocket(Endpoint):
             self._end_writing()
             if self._relayed:
                 with self._plain() as plain:
-                    return self._relay_failed(relayed.write_failure(plain))
+                    return self._relay_failed(relay_end.write_failure(plain))
         elif not self._relayed and exc.errno in (errno.EBADMSG, errno.EMSGSIZE):  # what came, and nobody has read yet
             return self._break(unreadable(exc.errno) or violation(os.strerror(exc.errno)))
         return exc
@@ -469,7 +471,9 @@ class TLSSocket(Endpoint):
         answer, self._answer_due = self._answer_due, False  # before: another may read of the next one meanwhile
         try:
             with self._plain() as plain:
-                self._budget = stream.renew_key(plain, self.gettimeout(), answer=answer, rekeyable=self._rekeyable)
+                self._budget = control_records.renew_key(
+                    plain, self.gettimeout(), answer=answer, rekeyable=self._rekeyable
+                )
         except OSError as exc:
             self._answer_due |= answer
             raise self._failed(self._cannot_write(exc)) from None
@@ -489,7 +493,7 @@ class TLSSocket(Endpoint):
             return
         if how in (socket.SHUT_WR, socket.SHUT_RDWR) and not self._write_ended:
             with self._plain() as plain:
-                (relayed.end_writing if self._relayed else relayed.say_goodbye)(plain)
+                (relay_end.end_writing if self._relayed else relay_end.say_goodbye)(plain)
             self._end_writing()
         if how in (socket.SHUT_RD, socket.SHUT_RDWR):
             self._read_ended = True
@@ -519,11 +523,11 @@ class TLSSocket(Endpoint):
         """Tell the peer that the stream ends, as its last holder closes it. Of an abort the kernel tells by itself."""
         if aborts:
             if self._write_ended and not was_relayed:  # the daemon may be at it still
-                relayed.abort(plain)
+                relay_end.abort(plain)
         elif not was_relayed:
-            control.end(plain, relayed.say_goodbye if self._holders.broken is None else control.say_nothing)
+            control.end(plain, relay_end.say_goodbye if self._holders.broken is None else control.say_nothing)
         elif not self._write_ended:
-            relayed.end_writing(plain)
+            relay_end.end_writing(plain)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("ssa.library.tlssocket.", "ssa.", 1)

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
+from ssa.tls import is_protocol_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -213,7 +214,7 @@ def parse_alpn_untrusted(text: str) -> tuple[str, ...]:
     """Application protocols; the list may be empty."""
     tokens = tokens_untrusted(text)
     for token in tokens:
-        if len(token) > 255:
+        if not is_protocol_name(token):
             raise BadValue(f"{quoted(token)} has {len(token)} bytes, a protocol's name has 1 to 255 (RFC 7301)")
     return tokens
 

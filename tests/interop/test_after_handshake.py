@@ -16,8 +16,7 @@ import pytest
 import ssa
 from ssa.ktls import control
 from ssa.ktls.rekey import key_update
-from ssa.library import connection as client
-from ssa.library import control_records as stream
+from ssa.library import connection, control_records
 from ssa.suites import TLSVersion
 from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests import peers
@@ -175,7 +174,7 @@ def test_an_update_that_hides_while_no_ssad_runs(capabilities, pki, tmp_path, mo
 def low_limit(monkeypatch):
     """A key of ours serves for 64 records."""
     monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
-    monkeypatch.setattr(stream, "STRIDE", 16)
+    monkeypatch.setattr(control_records, "STRIDE", 16)
 
 
 def expired():
@@ -364,27 +363,27 @@ def block(fd):
 
 def ask_again_and_again(sock):
     with contextlib.suppress(OSError):
-        client.change_sending_key(sock)
+        connection.change_sending_key(sock)
 
 
 def change_until_it_is_noticed(sock):
     for _ in range(10):
-        client.change_sending_key(sock)
+        connection.change_sending_key(sock)
 
 
 def test_an_update_asked_for_where_there_is_none(ssad, pki, capabilities):
     """Another reader was faster, or the application lies: nothing happens, and nothing is logged as a fault."""
     with peer.connected(pki, TLS13) as (ours, raw):
         if capabilities.rekey:
-            assert client.serve_handshake(ours) == (False, False)
+            assert connection.serve_handshake(ours) == (False, False)
             raw.sock.close()
-            assert client.serve_handshake(ours) == (False, False)
+            assert connection.serve_handshake(ours) == (False, False)
             with pytest.raises(BrokenPipeError):
                 change_until_it_is_noticed(ours)
         else:
-            assert client.serve_handshake(ours) == (False, False)
+            assert connection.serve_handshake(ours) == (False, False)
             with no_rekey():
-                client.change_sending_key(ours)
+                connection.change_sending_key(ours)
     assert "fault of ssad" not in ssad.log
 
 

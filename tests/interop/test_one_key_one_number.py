@@ -16,8 +16,8 @@ from ssa.handshake import records
 from ssa.ktls import control
 from ssa.ktls.key_schedule import next_secret, traffic_key
 from ssa.ktls.rekey import key_update
-from ssa.library import connection as client
-from ssa.library import control_records as stream
+from ssa.library import control_records
+from ssa.library.connection import DaemonConnection, change_sending_key, serve_handshake
 from ssa.protocol import wire
 from ssa.suites import TLSVersion
 from ssa.tls import APPLICATION_DATA, HANDSHAKE
@@ -81,7 +81,7 @@ def connection(ssad, capabilities, pki):
 def low_limit(monkeypatch):
     """A key of ours serves for 64 records."""
     monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
-    monkeypatch.setattr(stream, "STRIDE", 16)
+    monkeypatch.setattr(control_records, "STRIDE", 16)
 
 
 def together(number, do):
@@ -103,7 +103,7 @@ def together(number, do):
 def test_several_ask_at_once(connection):
     ours, tap = connection
     for number in range(10):
-        together(4, lambda _: client.change_sending_key(ours))
+        together(4, lambda _: change_sending_key(ours))
         ours.sendall(b"%d" % number)
     ours.close()
     assert tap.judged() == (b"0123456789", 40)
@@ -113,9 +113,9 @@ def test_who_gives_up_and_asks_again(connection):
     ours, tap = connection
     for number in range(10):
         for _ in range(3):
-            with client.Daemon(time.monotonic() + 5) as daemon:
+            with DaemonConnection(time.monotonic() + 5) as daemon:
                 daemon.tell(wire.Rekey(sending=1), ours)
-        client.change_sending_key(ours)
+        change_sending_key(ours)
         ours.sendall(b"%d" % number)
     ours.close()
     content, updates = tap.judged()
@@ -134,7 +134,7 @@ def test_several_ask_behind_a_send_that_is_blocked(ssad, capabilities, pki, gone
         sender.start()
         time.sleep(0.3)
         for _ in range(3):
-            daemon = asking.enter_context(client.Daemon(time.monotonic() + 60))
+            daemon = asking.enter_context(DaemonConnection(time.monotonic() + 60))
             daemon.tell(wire.Rekey(sending=1), ours)
             time.sleep(0.1)
         if gone:
@@ -142,7 +142,7 @@ def test_several_ask_behind_a_send_that_is_blocked(ssad, capabilities, pki, gone
             time.sleep(0.1)
         tap = Tap(raw)
         sender.join(60)
-        client.change_sending_key(ours)
+        change_sending_key(ours)
         ours.sendall(b"behind")
         ours.close()
         content, updates = tap.judged()
@@ -228,11 +228,11 @@ def test_a_change_that_fails_half_way_ends_the_connection(connection):
     """Its secret cannot be known any more: nothing is sent under whatever key is in use."""
     ours, tap = connection
     ours.sendall(b"before")
-    client.change_sending_key(ours)
+    change_sending_key(ours)
     ours.shutdown(socket.SHUT_WR)
     for _ in range(3):
         with pytest.raises(OSError):
-            client.change_sending_key(ours)
+            change_sending_key(ours)
     assert tap.judged() == (b"before", 1)
 
 
@@ -244,5 +244,5 @@ def test_readers_ask_at_once(ssad, capabilities, pki):
         for number in range(20):
             raw.send(raw.key_update(), raw.seal(b"%03d" % number))
             time.sleep(0.02)
-            together(4, lambda _: client.serve_handshake(ours))
+            together(4, lambda _: serve_handshake(ours))
             assert ours.recv(3) == b"%03d" % number

@@ -12,7 +12,7 @@ import pytest
 import ssa
 from ssa.ktls.constants import SOL_TLS, TLS_RX, TLS_TX
 from ssa.ktls.crypto_info import parse_header
-from ssa.library.connection import Daemon
+from ssa.library.connection import DaemonConnection
 from ssa.protocol.wire import Connect
 from ssa.suites import AEADS, SUITES, TLSVersion
 from tests import peers
@@ -207,7 +207,7 @@ def test_an_internationalised_name(ssad, pki):
     with (
         peers.openssl(pki, "-rev", "-quiet", cert=cert) as (port, _),
         socket.create_connection(("localhost", port)) as sock,
-        Daemon() as daemon,
+        DaemonConnection() as daemon,
     ):
         reply = daemon.ask(Connect("Bücher.example"), sock)
         assert reply.peer_identity == "xn--bcher-kva.example"

@@ -136,7 +136,7 @@ def test_a_host_that_does_not_answer(either, pki, cookie, role):
         if role == "client":
             reply = asked(either, request, sock)
         else:
-            with certificate, key, ssa.library.connection.Daemon(time.monotonic() + 20) as daemon:
+            with certificate, key, ssa.library.connection.DaemonConnection(time.monotonic() + 20) as daemon:
                 request.certificates = request.keys = 1
                 with pytest.raises(ssa.SSAError) as caught:
                     daemon.ask_for_tls(request, sock, [certificate.fileno(), key.fileno()])

@@ -12,7 +12,7 @@ import time
 import pytest
 
 import ssa
-from ssa.library.connection import Daemon
+from ssa.library.connection import DaemonConnection
 from ssa.policy.schema import SETTINGS
 from ssa.protocol.wire import Connect
 from tests import peers
@@ -267,7 +267,7 @@ def test_a_socket_that_is_bound_to_a_device(ssad, server):
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         sock.connect(("127.0.0.1", server))
-        with Daemon() as daemon:
+        with DaemonConnection() as daemon:
             number = daemon.ask(Connect("localhost"), sock).socket_id
         assert ssad.get(f"sockets/{number}/tx") == "sw\n"
 

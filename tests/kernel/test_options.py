@@ -307,7 +307,7 @@ def own_daemon(capabilities, tmp_path, pki, monkeypatch):
 
 
 def test_a_daemon_that_does_not_answer(own_daemon, monkeypatch):
-    monkeypatch.setattr(ssa.library.endpoint, "_LOCAL", 0.2)
+    monkeypatch.setattr(ssa.library.deadlines, "LOCAL", 0.2)
     with ssa.socket() as sock:
         own_daemon.process.send_signal(signal.SIGSTOP)
         try:

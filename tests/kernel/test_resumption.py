@@ -318,14 +318,17 @@ def test_our_server_and_our_client(serving):
 
 def test_a_forged_ticket_is_no_harm(ssad, pki):
     """Whoever has the descriptor can hand in what they like; the next handshake is a whole one, and well."""
-    from ssa.library import connection as client
+    from ssa.library import connection
     from ssa.protocol import wire
 
     forged = (
         b"\x04" + (4 + 4 + 1 + 2 + 3 + 2).to_bytes(3, "big") + bytes(2) + b"\x0e\x10" + bytes(4) + b"\0\0\x03abc\0\0"
     )
     with peers.openssl(pki, "-rev", "-quiet", *TLS13, "-num_tickets", 0) as (port, _):
-        with ssa.create_connection(("localhost", port), timeout=10) as sock, client.Daemon(None) as daemon:
+        with (
+            ssa.create_connection(("localhost", port), timeout=10) as sock,
+            connection.DaemonConnection(None) as daemon,
+        ):
             for ticket in (b"", b"junk", forged[:9], forged, b"\x04\0\0\0"):
                 daemon.tell(wire.Ticket(ticket), sock)
             daemon.ask(wire.Describe(), sock)

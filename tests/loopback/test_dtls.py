@@ -505,7 +505,7 @@ def test_nobody_answers(ssad):
 
 
 def test_what_is_no_udp_socket(ssad):
-    with ssa.library.connection.Daemon() as daemon, socket.socket(socket.AF_UNIX, DGRAM) as other:
+    with ssa.library.connection.DaemonConnection() as daemon, socket.socket(socket.AF_UNIX, DGRAM) as other:
         for request in (wire.Connect("localhost"), wire.Gather(), wire.Listen(1)):
             with pytest.raises(ssa.SSAError) as caught:
                 daemon.ask(request, other)
@@ -1049,7 +1049,7 @@ def busy(daemon, seconds=0.5):
 def test_who_has_the_udp_socket_still_cannot_make_the_daemon_spin(ssad, server):
     with socket.socket(socket.AF_INET, DGRAM) as udp:
         udp.connect(server.getsockname())
-        with ssa.library.connection.Daemon() as daemon:
+        with ssa.library.connection.DaemonConnection() as daemon:
             _, fd = daemon.ask_for_socket(wire.Connect("localhost"), udp)
         with ssa.socket(type=DGRAM, fileno=fd) as sock, server.accept()[0] as accepted:
             sock.send(b"x")

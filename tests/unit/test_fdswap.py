@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from ssa.library import fdswap as descriptors
+from ssa.library import fdswap
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def two():
 
 def test_the_number_is_the_other_file(two):
     (ready, _), (quiet, far) = two
-    aside = descriptors.swap(quiet.fileno(), ready.fileno())
+    aside = fdswap.swap(quiet.fileno(), ready.fileno())
     try:
         assert quiet.recv(1) == b"x"
         os.write(aside, b"from aside")
@@ -35,7 +35,7 @@ def test_the_number_is_the_other_file(two):
 def test_what_is_inherited_stays_so(two, inheritable):
     (ready, _), (quiet, _) = two
     os.set_inheritable(quiet.fileno(), inheritable)
-    os.close(descriptors.swap(quiet.fileno(), ready.fileno()))
+    os.close(fdswap.swap(quiet.fileno(), ready.fileno()))
     assert os.get_inheritable(quiet.fileno()) is inheritable
 
 
@@ -46,9 +46,9 @@ def test_an_epoll_set_watches_the_file_that_is_there_now(two, flags):
         epoll.register(quiet, select.EPOLLIN | flags)
         another.register(quiet, select.EPOLLIN)
         assert epoll.poll(0) == []
-        aside = descriptors.swap(quiet.fileno(), ready.fileno())
+        aside = fdswap.swap(quiet.fileno(), ready.fileno())
         assert epoll.poll(1) == another.poll(1) == [(quiet.fileno(), select.EPOLLIN)]
-        os.close(descriptors.swap(quiet.fileno(), aside))
+        os.close(fdswap.swap(quiet.fileno(), aside))
         os.close(aside)
         assert epoll.poll(0) == another.poll(0) == []
 
@@ -57,7 +57,7 @@ def test_what_is_not_watched_costs_no_look(two, monkeypatch):
     (ready, _), (quiet, _) = two
     looked = []
     monkeypatch.setattr(os, "listdir", lambda path: looked.append(path) or [])
-    os.close(descriptors.swap(quiet.fileno(), ready.fileno(), watched=False))
+    os.close(fdswap.swap(quiet.fileno(), ready.fileno(), watched=False))
     assert (quiet.recv(1), looked) == (b"x", [])
 
 
@@ -68,7 +68,7 @@ def test_a_look_asks_of_what_is_no_file_only(two, monkeypatch):
     monkeypatch.setattr(os, "readlink", lambda path: asked.append(path) or readlink(path))
     (ready, _), (quiet, _) = two
     with select.epoll() as epoll:
-        os.close(descriptors.swap(quiet.fileno(), ready.fileno()))
+        os.close(fdswap.swap(quiet.fileno(), ready.fileno()))
         assert f"/proc/self/fd/{epoll.fileno()}" in asked
         assert f"/proc/self/fd/{ready.fileno()}" not in asked
 
@@ -77,7 +77,7 @@ def test_other_entries_of_an_epoll_set_stay(two):
     (ready, _), (quiet, _) = two
     with select.epoll() as epoll:
         epoll.register(ready, select.EPOLLIN)
-        os.close(descriptors.swap(quiet.fileno(), ready.fileno()))
+        os.close(fdswap.swap(quiet.fileno(), ready.fileno()))
         assert epoll.poll(1) == [(ready.fileno(), select.EPOLLIN)]
 
 
@@ -85,21 +85,21 @@ def test_a_failed_swap_leaves_no_descriptor(two):
     _, (quiet, _) = two
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError):
-        descriptors.swap(quiet.fileno(), 10_000)
+        fdswap.swap(quiet.fileno(), 10_000)
     assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_held_elsewhere(two):
     (ready, _), _ = two
-    assert not descriptors.is_held_elsewhere(ready.fileno())
+    assert not fdswap.is_held_elsewhere(ready.fileno())
     twin = os.dup(ready.fileno())
-    assert descriptors.is_held_elsewhere(ready.fileno())
+    assert fdswap.is_held_elsewhere(ready.fileno())
     os.close(twin)
-    assert not descriptors.is_held_elsewhere(ready.fileno())
+    assert not fdswap.is_held_elsewhere(ready.fileno())
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=ready.fileno()) as process:
-        assert descriptors.is_held_elsewhere(ready.fileno())
+        assert fdswap.is_held_elsewhere(ready.fileno())
         process.stdin.close()
-    assert not descriptors.is_held_elsewhere(ready.fileno())
+    assert not fdswap.is_held_elsewhere(ready.fileno())
 
 
 @pytest.mark.parametrize("default", [None, 5])
@@ -109,7 +109,7 @@ def test_a_borrowed_descriptor_keeps_its_flags_and_its_owner(two, default, block
     os.set_blocking(ready.fileno(), blocking)
     socket.setdefaulttimeout(default)
     try:
-        with descriptors.Borrowed(ready.fileno()) as borrowed:
+        with fdswap.Borrowed(ready.fileno()) as borrowed:
             assert borrowed.gettimeout() is None
             assert borrowed.recv(1, socket.MSG_DONTWAIT) == b"x"
     finally:
@@ -125,9 +125,9 @@ def test_an_entry_from_before_is_taken_over():
     with one, other, third, fourth, select.epoll() as loop:
         number = one.fileno()
         loop.register(number, select.EPOLLIN)
-        aside = descriptors.swap(number, third.fileno(), watched=False)  # the entry of the first file stays
+        aside = fdswap.swap(number, third.fileno(), watched=False)  # the entry of the first file stays
         loop.register(number, select.EPOLLIN)
-        os.close(descriptors.swap(number, aside))
+        os.close(fdswap.swap(number, aside))
         os.close(aside)
         other.send(b"x")
         assert loop.poll(1) == [(number, select.EPOLLIN)]

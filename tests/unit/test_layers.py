@@ -13,7 +13,8 @@ ROOT = Path(ssa.__file__).parent
 
 # Lowest first; what stands in one row may not import another of the same row.
 LAYERS = [
-    ["ssa._version", "ssa.tls", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem"],
+    ["ssa.tls"],
+    ["ssa._version", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem"],
     ["ssa.protocol", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.library", "ssa.credentials"],
     ["ssa.handshake", "ssa.configfs"],
@@ -28,6 +29,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Where input and output may happen. Everywhere else there are values in and values out.
 EDGES = {
     "ssa.library.connection",
+    "ssa.library.deadlines",
     "ssa.protocol.addresses",
     "ssa.library.fdswap",
     "ssa.library.dtlssocket",

@@ -11,7 +11,7 @@ import pytest
 
 import ssa
 from ssa.library.endpoint import FRESH, LIVE
-from ssa.library.settings import Settings
+from ssa.library.option_values import Settings
 from ssa.library.sharing import Turns
 from ssa.protocol import wire
 

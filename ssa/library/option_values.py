@@ -7,19 +7,22 @@ never read in the application.
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 
 from ssa.errors import SSAError, error
-from ssa.protocol.options import FILES, FLAG, NAMES, NUMBER, TEXT, VERSION
+from ssa.protocol.options import FILES, FLAG, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
+from ssa.tls import TLS_1_2, TLS_1_3, is_protocol_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from ssa.protocol.options import Option
 
-VERSIONS = {b"TLSv1.2": 0x0303, b"TLSv1.3": 0x0304}
+VERSIONS = {b"TLSv1.2": TLS_1_2, b"TLSv1.3": TLS_1_3}
 _MAX_NUMBER = 2**32 - 1
 _MAX_FILES = 16  # of one option
 _MAX_NAMES = 64  # so that a request with the longest of them is a message still
@@ -181,7 +184,7 @@ def _names(option: Option, value: Any) -> tuple[str, ...]:
     data = _bytes(option, value)
     names = [name.strip() for name in data.split(b",")] if data.strip() else []
     for name in names:
-        if not name.isascii() or not 1 <= len(name) <= 255:
+        if not name.isascii() or not is_protocol_name(name.decode()):
             raise error("BAD_VALUE", f"{option.name}: {name!r} is no name: 1 to 255 ASCII characters")
     return tuple(name.decode("ascii") for name in names)
 
@@ -198,4 +201,75 @@ _PARSERS: dict[str, Callable[[Option, Any], Any]] = {
     NAMES: _names,
     FILES: _files,
     VERSION: _version,
+}
+
+
+# --- what getsockopt gives ---
+
+
+def option_of(number: int, to: str) -> Option:
+    """The row of an option that can be set or read. Raises OSError ENOPROTOOPT."""
+    option = OPTIONS.get(number)
+    if option is None:
+        raise OSError(errno.ENOPROTOOPT, f"{number} is no option of level IPPROTO_TLS")
+    if (to == "set" and not option.settable) or (to == "read" and option.readable == NEVER):
+        raise OSError(errno.ENOPROTOOPT, f"{option.name} cannot be {to}")
+    return option
+
+
+def shown(option: Option, value: Any, buflen: int) -> Any:
+    """A value as getsockopt gives it."""
+    if option.form == VERSION and buflen:
+        return _fitting(option, {number: name for name, number in VERSIONS.items()}[_version_number(value)], buflen)
+    value = _FORMS[option.form](value)
+    if not buflen:
+        return value
+    return _fitting(option, value if isinstance(value, bytes) else _c_int(value), buflen)
+
+
+def _c_int(value: int) -> bytes:
+    """A number as C has it; the number of a socket can outgrow four bytes."""
+    return value.to_bytes(4 if value < 2**32 else 8, sys.byteorder)
+
+
+def _fitting(option: Option, value: bytes, buflen: int) -> bytes:
+    if len(value) > buflen:
+        raise OSError(errno.ENOBUFS, f"{option.name} is {len(value)} bytes long")
+    return value
+
+
+def _version_number(value: int | str) -> int:
+    return VERSIONS[value.encode()] if isinstance(value, str) else value
+
+
+def _shown_files(value: bytes | tuple[File, ...] | None) -> bytes:
+    if isinstance(value, bytes):
+        return b"".join(_pem(der) for der in der_certificates(value))
+    return b"".join(file.read() for file in value or ())
+
+
+def der_certificates(ders: bytes) -> Iterator[bytes]:
+    """Certificates that lie one behind the other: each says how long it is."""
+    while ders:
+        octets = ders[1] & 0x7F if ders[1] & 0x80 else 0
+        end = 2 + octets + (int.from_bytes(ders[2 : 2 + octets], "big") if octets else ders[1])
+        yield ders[:end]
+        ders = ders[end:]
+
+
+def _pem(der: bytes) -> bytes:
+    import base64  # late: few programs ask
+
+    text = base64.b64encode(der)
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return b"\n".join([b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----", b""])
+
+
+_FORMS: dict[str, Callable[[Any], Any]] = {
+    TEXT: lambda value: (value or "").encode(),
+    NUMBER: lambda value: value or 0,
+    FLAG: lambda value: value or 0,
+    NAMES: lambda value: ",".join(value or ()).encode(),
+    FILES: _shown_files,
+    VERSION: _version_number,
 }

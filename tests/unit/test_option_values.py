@@ -9,7 +9,7 @@ import pytest
 
 import ssa
 from ssa.errors import SSAError
-from ssa.library.settings import File, Settings, upgrade_role
+from ssa.library.option_values import File, Settings, upgrade_role
 from ssa.protocol import wire
 from ssa.protocol.options import FILES, NUMBERS, OPTIONS
 

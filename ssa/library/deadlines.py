@@ -1,0 +1,49 @@
+"""Deadlines: times on `time.monotonic`'s clock, None where a call may take as long as it takes."""
+
+from __future__ import annotations
+
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+LOCAL = 5.0  # seconds for a request that the daemon answers at once: it waits for no peer
+_MOST_MILLISECONDS = 2**32 - 1  # what a request has room for
+
+
+def local() -> float:
+    """The deadline of a request that the daemon answers at once."""
+    return time.monotonic() + LOCAL
+
+
+def of(sock: socket.socket) -> float | None:
+    """When the socket's timeout is over. None where it has no timeout, and where it does not wait at all."""
+    timeout = sock.gettimeout()
+    return time.monotonic() + timeout if timeout else None
+
+
+def to_be_taken(timeout: float | None, deadline: float | None) -> float | None:
+    """When the daemon has to have taken a request: a non-blocking socket (timeout 0) has no deadline of its own."""
+    return local() if timeout == 0 else deadline
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    """Seconds until a deadline, at least 0."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def milliseconds_left(deadline: float | None) -> int | None:
+    """Milliseconds until a deadline, at least 1, as a request has them."""
+    if deadline is None:
+        return None
+    return max(1, min(round((deadline - time.monotonic()) * 1000), _MOST_MILLISECONDS))
+
+
+def wait(sock: socket.socket, events: int, deadline: float | None) -> bool:
+    """Wait for a descriptor (poll(2)). False when the deadline came first."""
+    poll = select.poll()
+    poll.register(sock.fileno(), events)
+    left = seconds_left(deadline)
+    return bool(poll.poll(None if left is None else left * 1000))
