@@ -54,6 +54,8 @@ EDGES = {
     "ssa.ktls.diag",
     "ssa.ktls.netns",
     "ssa.configfs.operations",
+    "ssa.configfs.attributes",
+    "ssa.configfs.values",
     "ssa.configfs.mount",
 }
 IO_MODULES = {"socket", "trio", "pyfuse3", "subprocess", "select"}
