@@ -46,19 +46,19 @@ class Block:
         return self.label.endswith("PRIVATE KEY")
 
 
+def encoded(certificates: Iterable[bytes]) -> bytes:
+    """Certificates, given in DER, as PEM: one block each."""
+    return b"".join(map(encoded_block, certificates))
+
+
+def encoded_block(der: bytes, label: str = "CERTIFICATE") -> bytes:
+    """One block of this label, in lines of 64 characters (RFC 7468, section 2)."""
+    text = binascii.b2a_base64(der, newline=False)
+    rows = b"".join(text[start : start + 64] + b"\n" for start in range(0, len(text), 64))
+    return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label.encode(), rows, label.encode())
+
+
 def blocks(text: bytes) -> Iterator[Block]:
     """The blocks of a file that have an end, in the order of the file."""
     for found in _BLOCK.finditer(text):
         yield Block(found[1].decode("ascii"), found[2], found[0])
-
-
-def certificates(ders: Iterable[bytes]) -> bytes:
-    """Certificates, given in DER, as PEM."""
-    return b"".join(map(encoded, ders))
-
-
-def encoded(der: bytes, label: str = "CERTIFICATE") -> bytes:
-    """A block of this label, with lines of 64 characters (RFC 7468, section 3)."""
-    text = binascii.b2a_base64(der, newline=False)
-    rows = b"".join(text[start : start + 64] + b"\n" for start in range(0, len(text), 64))
-    return b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label.encode(), rows, label.encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from ssa.pem import certificates
+from ssa.pem import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +51,6 @@ def moment(seconds: float) -> bytes:
     return line(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
 
 
-def pem(ders: Iterable[bytes]) -> bytes:
+def pem(certificates: Iterable[bytes]) -> bytes:
     """Certificates, given in DER, as PEM; an empty line if there are none."""
-    return certificates(ders) or b"\n"
+    return encoded(certificates) or b"\n"

@@ -8,7 +8,7 @@ from ssa.configfs import render
 from ssa.configfs.members import Counters, Named, Numbered
 from ssa.configfs.nodes import Collection, Directory, File
 from ssa.configfs.sockets import LISTENER_FILES, SOCKET_FILES, SocketMembers, most_rows, owner, rows
-from ssa.ktls.probe import KERNEL_FACTS
+from ssa.ktls import probe
 from ssa.pem import MAX_PEM
 from ssa.policy.schema import SETTINGS
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ssa.configfs.view import Credential, View
-    from ssa.ktls.probe import KernelFact
 
 
 def build(view: View) -> Directory:
@@ -26,7 +25,7 @@ def build(view: View) -> Directory:
         "The root.",
         (
             _fixed_file("version", "The version of ssa.", lambda view: render.line(view.version)),
-            Directory("kernel", "What this kernel can do.", tuple(map(_kernel_file, KERNEL_FACTS))),
+            Directory("kernel", "What this kernel can do.", tuple(map(_kernel_file, probe.FACTS))),
             Directory("policy", "The policy in force.", tuple(map(_policy_file, SETTINGS))),
             _credentials(view),
             Collection(
@@ -66,7 +65,7 @@ def _fixed_file(name: str, doc: str, read: Callable[[View], bytes]) -> File[View
     return File(name, doc, read, changed=lambda view: int(view.started * 1e9))
 
 
-def _kernel_file(fact: KernelFact) -> File[View]:
+def _kernel_file(fact: probe.Fact) -> File[View]:
     return _fixed_file(fact.name, fact.doc, lambda view: render.lines(view.kernel.get(fact.name, "").splitlines()))
 
 

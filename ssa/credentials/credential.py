@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from ssa import pem
 from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
 from ssa.errors import SSAError, error
 from ssa.names import is_dns_name, normalise
+from ssa.pem import encoded, encoded_block
 from ssa.trust import der
 from ssa.trust.certificate import Certificate, load_untrusted
 from ssa.trust.extensions import AlternativeNames
@@ -137,7 +137,7 @@ def combine(
     return Credential(
         name=name or leaf.name,
         chain=chain,
-        certificate_pem=pem.certificates(chain),
+        certificate_pem=encoded(chain),
         key_pem=key_pem,
         hostnames=presented_untrusted(chain) if hostnames is None else hostnames,
         kind="rsa-pss" if leaf.has_pss_key else next(kind for cls, kind in _KINDS.items() if isinstance(key, cls)),
@@ -153,7 +153,7 @@ def _pss_pem(leaf: Certificate, key: PrivateKey) -> bytes:
     """A key for RSASSA-PSS only, as its certificate says (RFC 4055): the parser of keys drops that."""
     numbers = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     parts = der.encoded(der.INTEGER, b"\0") + leaf.key_algorithm + der.encoded(der.OCTET_STRING, numbers)
-    return pem.encoded(der.encoded(der.SEQUENCE, parts), "PRIVATE KEY")
+    return encoded_block(der.encoded(der.SEQUENCE, parts), "PRIVATE KEY")
 
 
 def _check_period_untrusted(chain: tuple[bytes, ...]) -> None:

@@ -40,29 +40,29 @@ class Capabilities:
 
     def describe(self) -> dict[str, str]:
         """The content of the files under /ssa/kernel, by name."""
-        return {fact.name: fact.show(self) for fact in KERNEL_FACTS}
+        return {fact.name: fact.show(self) for fact in FACTS}
 
 
 def _ciphers(kernel: Capabilities) -> str:
     return "\n".join(f"{version.label} {AEADS[cipher].name}" for version, cipher in sorted(kernel.algorithms))
 
 
-class KernelFact(NamedTuple):
-    """One file under /ssa/kernel."""
+class Fact(NamedTuple):
+    """A file under /ssa/kernel."""
 
     name: str
     doc: str  # one line for the manual
     show: Callable[[Capabilities], str]
 
 
-KERNEL_FACTS = (
-    KernelFact(
+FACTS = (
+    Fact(
         "tls",
         "yes if this kernel does TLS; else no: and the reason.",
         lambda kernel: "yes" if kernel.tls else f"no: {kernel.reason}",
     ),
-    KernelFact("ciphers", "The record ciphers that this kernel can do, one a line.", _ciphers),
-    KernelFact(
+    Fact("ciphers", "The record ciphers that this kernel can do, one a line.", _ciphers),
+    Fact(
         "rekey",
         "yes if this kernel can change the keys of a connection (TLS 1.3 KeyUpdate), else no.",
         lambda kernel: "yes" if kernel.rekey else "no",

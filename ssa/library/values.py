@@ -55,7 +55,7 @@ def _files(value: bytes | tuple[File, ...] | None) -> bytes:
     if isinstance(value, bytes):
         from ssa import pem  # late: few programs ask
 
-        return pem.certificates(der_certificates(value))
+        return pem.encoded(der_certificates(value))
     return b"".join(file.read() for file in value or ())
 
 

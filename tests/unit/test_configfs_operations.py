@@ -27,7 +27,7 @@ from ssa.configfs.root import build
 from ssa.configfs.sockets import LISTENER_FILES, SOCKET_FILES
 from ssa.configfs.tree import ROOT, Tree
 from ssa.credentials import CredentialStore
-from ssa.ktls.probe import KERNEL_FACTS
+from ssa.ktls import probe
 from ssa.policy.schema import SETTINGS
 from tests.unit import trust_factory
 
@@ -147,7 +147,7 @@ def test_what_is_there(shell: Shell) -> None:
     ]
     assert shell.ls("credentials") == []
     assert shell.ls("policy") == list(SETTINGS)
-    assert shell.ls("kernel") == [fact.name for fact in KERNEL_FACTS]
+    assert shell.ls("kernel") == [fact.name for fact in probe.FACTS]
     assert shell.ls("sockets") == ["1", "2", "3"]
     assert shell.ls("stats") == ["handshakes", "failures"]
     assert shell.ls("sockets/2") == [file.name for file in SOCKET_FILES]

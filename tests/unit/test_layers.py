@@ -13,7 +13,17 @@ ROOT = Path(ssa.__file__).parent
 
 # Lowest first; what stands in one row may not import another of the same row.
 LAYERS = [
-    ["ssa._version", "ssa.tls", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem"],
+    [
+        "ssa._version",
+        "ssa.tls",
+        "ssa.errors",
+        "ssa.suites",
+        "ssa.directories",
+        "ssa.names",
+        "ssa.files",
+        "ssa.pem",
+        "ssa.intime",
+    ],
     ["ssa.protocol", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.library", "ssa.credentials"],
     ["ssa.handshake", "ssa.configfs"],
