@@ -1,19 +1,19 @@
-"""`ssa doctor`: what this machine has, what it lacks, and what to do about it.
+"""`ssa doctor`: say what this machine has, what it lacks, and what to do about it.
 
-Each check of `CHECKS` asks one thing of the machine, needs neither root nor a daemon, and gives its findings as values.
+Each check of `CHECKS` looks at one thing, needs neither root nor a daemon, and gives its findings as values.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import shutil
 import sys
-import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ssa._version import __version__
 from ssa.cli import output
@@ -21,6 +21,7 @@ from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import Column
 from ssa.cli.verb import Verb
+from ssa.intime import TooSlow, in_time
 from ssa.policy import files
 from ssa.policy.schema import SETTINGS, Policy
 from ssa.protocol import paths
@@ -29,18 +30,16 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
 
-_T = TypeVar("_T")
-
 OK, NOTE, LACKS = "ok", "note", "lacks"
 _PATIENCE = 3.0  # seconds; a daemon that has not answered by then is stuck
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found.
+    """The outcome of a check.
 
     Attributes:
-        status: ``ok``; ``note`` for what one can do without; ``lacks`` for what is essential.
+        status: ``ok``; ``note`` if ssa works without it; ``lacks`` if it is essential.
         advice: what to do about it, one line.
     """
 
@@ -95,14 +94,14 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _module() -> str:
-    """How the kernel comes by its TLS."""
+    """Say where the kernel has its TLS from: built in, or a module."""
     if _on_disk("modules.builtin"):
         return "built in"
     return "module tls loaded" if Path("/sys/module/tls").exists() else "built in or loaded"
 
 
 def _on_disk(index: str) -> bool:
-    """Whether an index of the running kernel's modules has the one for TLS."""
+    """True if an index of the running kernel's modules names the one for TLS."""
     try:
         return "/net/tls/tls.ko" in Path("/lib/modules", platform.release(), index).read_text()
     except OSError:
@@ -154,96 +153,96 @@ def _daemon() -> Iterator[Finding]:
         advice = 'start it: `ssad` as root; without root: `ssad --user`, then eval "$(ssa env)"'
         yield Finding("daemon", LACKS, f"none listens at {path}", advice)
     except OSError as failure:
-        yield Finding("daemon", LACKS, f"{path}: {failure.strerror}", "it may be another user's: set SSA_RUN_DIR")
+        yield Finding(
+            "daemon",
+            LACKS,
+            f"{path}: {failure.strerror}",
+            "it may be another user's daemon: set SSA_RUN_DIR to the run directory of yours",
+        )
     else:
         yield Finding("daemon", OK, f"listens at {path}")
 
 
 def _mount() -> Iterator[Finding]:
-    yield from _in_time(
-        _mounted,
-        Finding(
-            "file system",
-            LACKS,
-            f"{paths.mounted()} does not answer",
-            "the daemon is stuck: see its log, and start it again",
-        ),
-    )
+    stuck = f"the daemon does not answer at {paths.mounted()}"
+    yield from _asked(_mounted, Finding("file system", LACKS, stuck, "it is stuck: see its log, start it again"))
 
 
-def _mounted() -> Finding:
+def _mounted() -> Iterator[Finding]:
     try:
         tree = FileSystem()
     except Failure as failure:
         detail, _, advice = str(failure).partition(": ")
-        return Finding("file system", LACKS, detail, advice)
+        yield Finding("file system", LACKS, detail, advice)
+        return
     if tree.version != __version__:
-        return Finding(
-            "file system", NOTE, f"{tree.root} is of ssad {tree.version}, this is {__version__}", "start ssad again"
-        )
-    return Finding("file system", OK, f"{tree.root}, TLS sockets: {tree.count()}")
+        detail = f"{tree.root} is of ssad {tree.version}, this is {__version__}"
+        yield Finding("file system", NOTE, detail, "start ssad again")
+    else:
+        yield Finding("file system", OK, f"{tree.root}, TLS sockets: {tree.count()}")
+
+
+# These have no finding without a daemon: `_daemon` and `_mount` have reported that.
 
 
 def _data_path() -> Iterator[Finding]:
-    """Whether the policy in force asks the kernel for what it lacks; nothing to say without a daemon."""
-    yield from (finding for finding in _in_time(_asked_of_the_kernel, None) if finding is not None)
+    yield from _asked(_path_in_force)
 
 
-def _asked_of_the_kernel() -> Finding | None:
-    try:
+def _path_in_force() -> Iterator[Finding]:
+    """Compare the data path of the policy in force with what the kernel can do."""
+    with contextlib.suppress(Failure, OSError):
         tree = FileSystem()
         wanted, has = (tree.read(name).strip() for name in ("policy/data_path", "kernel/tls"))
-    except (Failure, OSError):
-        return None  # the check before says so
-    if wanted != "ktls" or has == "yes":
-        return Finding("data path", OK, wanted)
-    return Finding(
-        "data path",
-        LACKS,
-        f"the policy in force says ktls, and this kernel has none ({has}): every connection is refused",
-        "`ssa policy set data_path ktls-or-relay`, or a kernel with TLS",
-    )
+        if wanted != "ktls" or has == "yes":
+            yield Finding("data path", OK, wanted)
+        else:
+            detail = f"the policy in force says ktls, and this kernel has none ({has}): every connection is refused"
+            advice = "`ssa policy set data_path ktls-or-relay`, or boot a kernel with TLS"
+            yield Finding("data path", LACKS, detail, advice)
 
 
 def _policy() -> Iterator[Finding]:
-    """Which policy is in force, and from which file; nothing to say without a daemon."""
-    yield from (finding for finding in _in_time(_policy_in_force, None) if finding is not None)
+    yield from _asked(_policy_in_force)
 
 
-def _policy_in_force() -> Finding | None:
+def _policy_in_force() -> Iterator[Finding]:
+    """Say which file the policy in force is from, and what has been changed since."""
     try:
         texts = FileSystem().policy()
     except (Failure, OSError):
-        return None  # the check before says so
+        return
     path = paths.told(paths.run_dir(), paths.CONFIG_LINK) or paths.policy_file()
     try:
         read, source = files.find(path)
     except (OSError, ValueError) as failure:
-        return Finding("policy", NOTE, f"the one in force is of an earlier state of its file: {explain(failure)}")
+        detail = f"the one in force is from an earlier state of its file: {explain(failure)}"
+        yield Finding("policy", NOTE, detail, "correct the file: ssad does not start with it as it is")
+        return
     detail = f"from {source}" if source else f"the defaults, as {path} is not there"
     changed = [name for name, text in texts.items() if name in SETTINGS and text != read.text(name)]
-    if not changed:
-        return Finding("policy", OK, detail)
-    advice = "`ssa policy save` keeps what is in force for the next start; SIGHUP to ssad goes back to the file"
-    return Finding("policy", NOTE, f"{detail}; not as there: {', '.join(sorted(changed))}", advice)
+    if changed:
+        advice = "`ssa policy save` keeps what is in force for the next start; SIGHUP to ssad goes back to the file"
+        yield Finding("policy", NOTE, f"{detail}; changed since: {', '.join(sorted(changed))}", advice)
+    else:
+        yield Finding("policy", OK, detail)
 
 
 def _credentials() -> Iterator[Finding]:
-    """Who may serve with each credential, and what is wrong with it; nothing to say without a daemon."""
-    nothing: list[Finding] = []
-    for findings in _in_time(_told_of_credentials, nothing):
-        yield from findings
+    yield from _asked(_credentials_in_force)
 
 
-def _told_of_credentials() -> list[Finding]:
+def _credentials_in_force() -> Iterator[Finding]:
+    """Say who may serve with each credential, and what is wrong with it."""
     try:
         tree = FileSystem()
         names = os.listdir(tree.root / "credentials")
-        told = {name: tree.read(f"credentials/{name}/status").strip() for name in names}
-        users = {name: tree.read(f"credentials/{name}/users").splitlines() for name in names}
     except (Failure, OSError):
-        return []  # the check before says so
-    return [_of_credential(name, told[name], users[name]) for name in names]
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # it may have been removed meanwhile
+            status = tree.read(f"credentials/{name}/status").strip()
+            yield _of_credential(name, status, tree.read(f"credentials/{name}/users").splitlines())
 
 
 def _of_credential(name: str, status: str, users: list[str]) -> Finding:
@@ -261,7 +260,7 @@ def _of_credential(name: str, status: str, users: list[str]) -> Finding:
     return Finding("credential", NOTE if notes else OK, detail, "; ".join(notes))
 
 
-# What to do about a status, the first that fits.
+# Advice for a status; the first row that fits counts.
 _STATUS_ADVICE = (
     (re.compile(r"expire[sd] on"), "renew it"),
     (re.compile(r"waits for"), "write the file that it waits for"),
@@ -269,13 +268,12 @@ _STATUS_ADVICE = (
 )
 
 
-def _in_time(ask: Callable[[], _T], otherwise: _T) -> Iterator[_T]:
-    """Ask in a thread that may be left behind: a file system whose daemon is stuck answers never."""
-    answers: list[_T] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
-    yield answers[0] if answers else otherwise
+def _asked(check: Callable[[], Iterable[Finding]], *late: Finding) -> Iterable[Finding]:
+    """The findings of a check, or `late` if it takes too long: a file system whose daemon is stuck never answers."""
+    try:
+        return in_time(lambda: [*check()], _PATIENCE)
+    except TooSlow:
+        return late
 
 
 # --- policy and trust ---------------------------------------------------------------------------------------------
@@ -294,14 +292,19 @@ def _config() -> Iterator[Finding]:
         yield _unreadable("policy file", failure, advice)
     else:
         yield Finding("policy file", OK, f"{path}" if path.exists() else f"{path} is not there: the defaults hold")
-    stuck = Finding("trust store", LACKS, f"{policy.trust_store} does not answer", "is it on a network?")
-    yield from _in_time(lambda: _trust(policy.trust_store), stuck)
+    stuck = Finding(
+        "trust store",
+        LACKS,
+        f"{policy.trust_store} does not answer",
+        "see whether it is on a network file system that is down",
+    )
+    yield from _asked(lambda: _trust(policy.trust_store), stuck)
 
 
-_NAMED = 8  # anchors that could not be used
+_NAMED = 8  # trust anchors that are named, of those that could not be used
 
 
-def _trust(source: str) -> Finding:
+def _trust(source: str) -> Iterator[Finding]:
     from ssa.trust import TrustStore
 
     try:
@@ -309,14 +312,15 @@ def _trust(source: str) -> Finding:
     except (OSError, ValueError) as failure:
         system = source == "system"
         advice = "apt-get install ca-certificates" if system else "correct trust_store in the policy's file"
-        return _unreadable("trust store", failure, advice)
+        yield _unreadable("trust store", failure, advice)
+        return
     named = "; ".join(store.skipped[:_NAMED])
     skipped = f"; {len(store.skipped)} could not be used: {named}" if store.skipped else ""
-    return Finding("trust store", NOTE if skipped else OK, f"{store.source}, trust anchors: {len(store)}{skipped}")
+    yield Finding("trust store", NOTE if skipped else OK, f"{store.source}, trust anchors: {len(store)}{skipped}")
 
 
 def _unreadable(check: str, failure: Exception, advice: str) -> Finding:
-    """A file that cannot be used; one that is only not for our eyes is for the daemon's, maybe."""
+    """The finding for a file that cannot be used. Without root, one that we may not read may be fine for the daemon."""
     if isinstance(failure, PermissionError) and os.geteuid() != 0:
         return Finding(check, NOTE, explain(failure), "run `ssa doctor` as the user that ssad runs as")
     return Finding(check, LACKS, explain(failure), advice)
@@ -338,15 +342,16 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
 
 
 def examine() -> list[Finding]:
-    """All findings. A check that breaks is a finding, too."""
+    """All findings. A check that raises is a finding, too."""
     return [finding for check in CHECKS for finding in _carefully(check)]
 
 
 def _carefully(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
-    except Exception as failure:  # noqa: BLE001 - whatever is wrong with this machine, the other checks are of use
-        yield Finding(check.__name__.strip("_"), LACKS, f"could not be checked: {explain(failure)}", "report this")
+    except Exception as failure:  # noqa: BLE001 - the other checks go on
+        detail = f"could not be checked: {explain(failure)}"
+        yield Finding(check.__name__.strip("_"), LACKS, detail, "report this as a bug of ssa, with the detail")
 
 
 def _run(options: argparse.Namespace) -> int:

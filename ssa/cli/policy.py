@@ -11,6 +11,7 @@ from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.verb import Verb
 from ssa.directories import make_directory
+from ssa.intime import in_time
 from ssa.policy.schema import SETTINGS, BadValue, Policy, Setting, setting_untrusted
 from ssa.protocol import paths
 
@@ -130,7 +131,7 @@ def _put(tree: FileSystem, setting: Setting[Any], text: str) -> None:
 
 
 def _refusal(tree: FileSystem, name: str, text: str, failure: OSError) -> str:
-    """Why the daemon did not take a value: the error it gives has no words, so they are found out again here."""
+    """Say why the daemon refused a value. The file system gives an errno only, so the value is judged again here."""
     if failure.errno in (errno.EACCES, errno.EPERM):
         return f"{name}: only the user that ssad runs as may change the policy (root, or with --user that user)"
     if failure.errno != errno.EINVAL:
@@ -142,8 +143,7 @@ def _reason(tree: FileSystem, name: str, text: str) -> str:
     try:
         changed = Policy.default().replace_many(_known(tree)).replace(name, text)
         if name == "trust_store":
-            from ssa.daemon.errands import in_time  # late: these load trio, and the cryptography
-            from ssa.trust import TrustStore
+            from ssa.trust import TrustStore  # late: it loads the cryptography
 
             in_time(lambda: TrustStore.load(changed.trust_store, paths.mounted()), _PATIENCE)
     except BadValue as bad:

@@ -21,7 +21,8 @@ import pyfuse3
 import trio
 
 from ssa.configfs.operations import Operations
-from ssa.configfs.tree import Tree, build
+from ssa.configfs.root import build
+from ssa.configfs.tree import Tree
 from ssa.directories import make_directory
 
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from ssa.pem import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,11 +52,5 @@ def moment(seconds: float) -> bytes:
 
 
 def pem(certificates: Iterable[bytes]) -> bytes:
-    """Certificates in DER as PEM (RFC 7468), as openssl reads it; none at all is an empty line."""
-    return b"".join(map(_pem, certificates)) or b"\n"
-
-
-def _pem(der: bytes) -> bytes:
-    text = base64.b64encode(der)
-    rows = b"".join(text[start : start + 64] + b"\n" for start in range(0, len(text), 64))
-    return b"-----BEGIN CERTIFICATE-----\n" + rows + b"-----END CERTIFICATE-----\n"
+    """Certificates, given in DER, as PEM; an empty line if there are none."""
+    return encoded(certificates) or b"\n"

@@ -1,8 +1,8 @@
-"""What the file system shows, as the daemon provides it: the only thing that it knows of the daemon."""
+"""What the daemon provides to the file system: these protocols are all that the file system knows of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from ssa.policy.schema import Policy
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
 class KernelState(Protocol):
-    """What the kernel says of a socket, asked now."""
+    """The kernel's answer about a socket."""
 
     @property
     def version(self) -> str:
@@ -24,11 +27,11 @@ class KernelState(Protocol):
 
     @property
     def tx(self) -> str:
-        """Who encrypts, as sw."""
+        """Who encrypts what is sent, as sw."""
 
     @property
     def rx(self) -> str:
-        """Who decrypts."""
+        """Who decrypts what is received, as sw."""
 
     @property
     def bytes_sent(self) -> int:
@@ -40,15 +43,43 @@ class KernelState(Protocol):
 
     @property
     def state(self) -> str:
-        """How the connection stands: open, or who has ended it."""
+        """The state of the connection: open, or who has ended it."""
 
 
-class Socket(Protocol):
-    """One live TLS socket. Properties, so that a frozen class will do."""
+class Asked(Protocol):
+    """What is known of a TLS socket and of a listener alike. Properties, so that a frozen class will do."""
 
     @property
     def id(self) -> int:
-        """Its number and the name of its directory: never used twice."""
+        """Its number, which is the name of its directory. No number is used twice."""
+
+    @property
+    def hostname(self) -> str:
+        """The server's name. A client asked for it (SNI); a listener serves no other; empty for any name."""
+
+    @property
+    def local(self) -> str:
+        """Our address and port."""
+
+    @property
+    def pid(self) -> int:
+        """The process that asked for it."""
+
+    @property
+    def uid(self) -> int:
+        """The user that asked for it."""
+
+    @property
+    def exe(self) -> str:
+        """The path of the program that asked for it."""
+
+    @property
+    def opened(self) -> float:
+        """Since when it is there, in seconds since 1970. A socket is there when its handshake is done."""
+
+
+class Socket(Asked, Protocol):
+    """One live TLS socket."""
 
     @property
     def chain(self) -> Sequence[bytes]:
@@ -64,124 +95,59 @@ class Socket(Protocol):
 
     @property
     def credential(self) -> str:
-        """The name of the credential that these are of."""
-
-    @property
-    def hostname(self) -> str:
-        """The name that was asked for: by us of a server, or by a client of us."""
+        """The name of the credential that the presented certificates are from."""
 
     @property
     def role(self) -> str:
-        """Client or server."""
+        """``client`` or ``server``: which side we are."""
 
     @property
     def group(self) -> str:
-        """The key exchange's group."""
+        """The group of the key exchange."""
 
     @property
     def alpn(self) -> str:
-        """The application protocol agreed on, or nothing."""
+        """The application protocol agreed on, or an empty text."""
 
     @property
     def resumed(self) -> bool:
-        """Whether a session was resumed."""
+        """True if a session was resumed."""
 
     @property
     def data_path(self) -> str:
-        """The one in use: ktls or relay."""
-
-    @property
-    def local(self) -> str:
-        """Our address and port."""
+        """The data path in use: ktls or relay."""
 
     @property
     def remote(self) -> str:
         """The peer's address and port."""
 
     @property
-    def pid(self) -> int:
-        """The process that asked."""
-
-    @property
-    def uid(self) -> int:
-        """The user that asked."""
-
-    @property
-    def exe(self) -> str:
-        """The path of the program that asked."""
-
-    @property
     def profile(self) -> str:
-        """The profile that matched, or nothing."""
+        """The profile that matched, or an empty text."""
 
     @property
     def verdicts(self) -> Sequence[str]:
-        """What each validator said."""
-
-    @property
-    def opened(self) -> float:
-        """When the handshake was done, in seconds since 1970."""
+        """The answers of the validators, one text each."""
 
     def kernel(self) -> KernelState:
         """Ask the kernel now; raises OSError."""
 
     def unmet(self, policy: Policy) -> Sequence[str]:
-        """Which settings of a policy this connection does not meet, and how; none if it would be made under it."""
+        """The settings of a policy that this connection does not meet, with the reasons.
+
+        Empty if the connection would be made under that policy.
+        """
 
     def end(self) -> None:
-        """End the connection, as the administrator's word; raises OSError."""
+        """End the connection, because the administrator says so; raises OSError."""
 
 
-class Sockets(Protocol):
-    """The live sockets."""
-
-    def ids(self) -> Sequence[int]:
-        """The numbers of the sockets that are alive."""
-
-    def get(self, number: int, /) -> Socket | None:
-        """A socket by its number, or None if it is gone."""
-
-    def all(self) -> Sequence[Socket]:
-        """The sockets that are alive, in order of their making."""
-
-    def ask(self, sockets: Sequence[Any], /) -> Sequence[KernelState | OSError]:
-        """What the kernel says of several sockets, asked at once."""
-
-
-class Listener(Protocol):
+class Listener(Asked, Protocol):
     """One socket that listens."""
-
-    @property
-    def id(self) -> int:
-        """Its number: never used twice, nor a socket's."""
-
-    @property
-    def local(self) -> str:
-        """Its address and port."""
-
-    @property
-    def hostname(self) -> str:
-        """The one name that is served, or nothing."""
 
     @property
     def protocol(self) -> str:
         """TLS or DTLS."""
-
-    @property
-    def pid(self) -> int:
-        """The process that asked."""
-
-    @property
-    def uid(self) -> int:
-        """The user that asked."""
-
-    @property
-    def exe(self) -> str:
-        """The path of the program that asked."""
-
-    @property
-    def opened(self) -> float:
-        """Since when, in seconds since 1970."""
 
     def credentials(self) -> Sequence[str]:
         """The names of the credentials that it is served with now."""
@@ -190,21 +156,28 @@ class Listener(Protocol):
         """The application protocols that it agrees to now."""
 
 
-class Listeners(Protocol):
-    """The listening sockets."""
+class Live(Protocol[T_co]):
+    """Sockets or listeners that are alive, by number."""
 
     def ids(self) -> Sequence[int]:
         """Their numbers."""
 
-    def get(self, number: int, /) -> Listener | None:
-        """A listener by its number, or None if it is gone."""
+    def get(self, number: int, /) -> T_co | None:
+        """The one of that number, or None if it is gone."""
 
-    def all(self) -> Sequence[Listener]:
-        """All of them, in order of their making."""
+    def all(self) -> Sequence[T_co]:
+        """All of them, the oldest first."""
+
+
+class Sockets(Live[Socket], Protocol):
+    """The live sockets."""
+
+    def ask(self, sockets: Sequence[Any], /) -> Sequence[KernelState | OSError]:
+        """The kernel's answers about several sockets, asked at once."""
 
 
 class Users(Protocol):
-    """Who may serve with a credential."""
+    """The users who may serve with a credential."""
 
     def shown(self) -> Sequence[str]:
         """The entries: a user's name or number, %group, or *."""
@@ -215,18 +188,18 @@ class Credential(Protocol):
 
     @property
     def certificate(self) -> bytes:
-        """The chain, PEM; nothing if there is none."""
+        """The chain, PEM; empty if there is none."""
 
     @property
     def hostnames(self) -> Sequence[str]:
         """The names that it serves for."""
 
     def changed(self, file: str, /) -> int:
-        """When the content of one of its files last changed, in nanoseconds since 1970; 0: there never was any."""
+        """The time when one of its files last changed, in nanoseconds since 1970; 0 if it never had content."""
 
     @property
     def status(self) -> str:
-        """What is to be said of it, in words."""
+        """Its state, in words."""
 
     def check_certificate(self, text: str, /) -> None:
         """Refuse the beginning of a text that cannot become a chain."""
@@ -248,16 +221,16 @@ class Credential(Protocol):
 
     @property
     def users(self) -> Users:
-        """Who may serve with it."""
+        """The users who may serve with it."""
 
     def check_users(self, text: str, /) -> None:
         """Refuse the beginning of a text that cannot become a list of users."""
 
     def look_up_users(self, text: str, /) -> None:
-        """Refuse it too where this machine does not know a name. In a thread, as it may take a second."""
+        """Refuse a list with a name that this machine does not know. Call it in a thread: it may take a second."""
 
     def set_users(self, text: str, /) -> None:
-        """Replace who may serve with it."""
+        """Replace the users who may serve with it."""
 
 
 class Credentials(Protocol):
@@ -270,14 +243,14 @@ class Credentials(Protocol):
         """The credential of a name, or None if there is none."""
 
     def create(self, name: str, /) -> None:
-        """Make an empty one; raises ValueError or OSError."""
+        """Make an empty credential; raises ValueError or OSError."""
 
     def remove(self, name: str, /) -> None:
-        """Take one away; raises OSError."""
+        """Take a credential away; raises OSError."""
 
 
 class View(Protocol):
-    """All of it."""
+    """All that the file system shows."""
 
     @property
     def version(self) -> str:
@@ -285,7 +258,7 @@ class View(Protocol):
 
     @property
     def started(self) -> float:
-        """Since when the daemon runs, in seconds since 1970."""
+        """The time when the daemon started, in seconds since 1970."""
 
     @property
     def policy(self) -> LivePolicy:
@@ -293,28 +266,28 @@ class View(Protocol):
 
     @property
     def kernel(self) -> Mapping[str, str]:
-        """What this kernel can do: the rows of `tree.KERNEL_FILES`."""
+        """What this kernel can do: a text for each row of `ssa.ktls.probe.FACTS`, by name."""
 
     @property
     def sockets(self) -> Sockets:
         """The live sockets."""
 
     @property
-    def listeners(self) -> Listeners:
+    def listeners(self) -> Live[Listener]:
         """The listening sockets."""
 
     @property
     def credentials(self) -> Credentials:
-        """What this machine's servers prove their names with."""
+        """The certificates and keys of this machine's servers."""
 
     async def prepare(self, policy: Policy) -> None:
-        """Do what may take long before a policy can be put in force; raises `BadValue`."""
+        """Do the work that a new policy needs before it can be in force and that may take long; raises `BadValue`."""
 
     async def fresh_credentials(self) -> None:
-        """Look at the credentials' files again."""
+        """Read the credentials' files again where they have changed."""
 
     async def fresh_trust(self) -> None:
-        """Look at the trust store's files again."""
+        """Read the trust store's files again where they have changed."""
 
     def stats(self) -> Mapping[str, int]:
         """The daemon's counters, by name."""

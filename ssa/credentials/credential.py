@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import re
-import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
 from ssa.errors import SSAError, error
 from ssa.names import is_dns_name, normalise
+from ssa.pem import encoded, encoded_block
 from ssa.trust import der
 from ssa.trust.certificate import Certificate, load_untrusted
 from ssa.trust.extensions import AlternativeNames
@@ -107,8 +106,8 @@ def pair_untrusted(certificates: Sequence[bytes], keys: Sequence[bytes], *, comp
     Raises:
         SSAError: BAD_VALUE, KEY_MISMATCH, NO_CREDENTIALS.
     """
-    chains = [parse_chain_untrusted(pem) for pem in certificates]
-    private = [parse_key_untrusted(pem) for pem in keys]
+    chains = [parse_chain_untrusted(text) for text in certificates]
+    private = [parse_key_untrusted(text) for text in keys]
     owners = [[key for key in private if belongs(chain, key)] for chain in chains]
     bare = [chain for chain, found in zip(chains, owners, strict=True) if not found]
     spare = [key for key in private if not any(key in found for found in owners)]
@@ -138,7 +137,7 @@ def combine(
     return Credential(
         name=name or leaf.name,
         chain=chain,
-        certificate_pem=pem(chain),
+        certificate_pem=encoded(chain),
         key_pem=key_pem,
         hostnames=presented_untrusted(chain) if hostnames is None else hostnames,
         kind="rsa-pss" if leaf.has_pss_key else next(kind for cls, kind in _KINDS.items() if isinstance(key, cls)),
@@ -154,8 +153,7 @@ def _pss_pem(leaf: Certificate, key: PrivateKey) -> bytes:
     """A key for RSASSA-PSS only, as its certificate says (RFC 4055): the parser of keys drops that."""
     numbers = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     parts = der.encoded(der.INTEGER, b"\0") + leaf.key_algorithm + der.encoded(der.OCTET_STRING, numbers)
-    rows = base64.encodebytes(der.encoded(der.SEQUENCE, parts))
-    return b"-----BEGIN PRIVATE KEY-----\n" + rows + b"-----END PRIVATE KEY-----\n"
+    return encoded_block(der.encoded(der.SEQUENCE, parts), "PRIVATE KEY")
 
 
 def _check_period_untrusted(chain: tuple[bytes, ...]) -> None:
@@ -163,11 +161,6 @@ def _check_period_untrusted(chain: tuple[bytes, ...]) -> None:
         _ = leaf_untrusted(chain).valid
     except SSAError as failure:
         raise error("BAD_VALUE", failure.detail) from None
-
-
-def pem(chain: Iterable[bytes]) -> bytes:
-    """Certificates, DER, as PEM."""
-    return b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in chain)
 
 
 def leaf_untrusted(chain: Sequence[bytes]) -> Certificate:

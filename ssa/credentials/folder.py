@@ -22,10 +22,11 @@ import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from ssa.credentials.credential import combine, is_name, parse_hostnames_untrusted
-from ssa.credentials.pem import MAX_PEM, parse_chain_untrusted, parse_key_untrusted
+from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
 from ssa.credentials.users import Users
 from ssa.errors import SSAError, error, printable
 from ssa.files import Trail, list_directory, read_regular, settled
+from ssa.pem import MAX_PEM
 from ssa.policy.schema import BadValue
 
 if TYPE_CHECKING:

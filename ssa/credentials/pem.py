@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-MAX_PEM = 256 << 10  # bytes
 MAX_CHAIN = 100 << 10  # bytes: what OpenSSL takes of a peer (SSL_CTX_set_max_cert_list(3))
 _MAX_RSA_BITS = 8192  # one signature takes 25 ms then, and eight times that with twice as many
 _CURVES = {"secp256r1", "secp384r1", "secp521r1"}  # that TLS 1.3 signs with
@@ -73,15 +72,15 @@ def _check_so_far_untrusted(text: bytes, parse: Callable[[bytes], object], wante
     blocks = [*pem.blocks(text)]
     in_preamble = pem.BEGIN not in text and len(text) >= _BUFFER
     in_block = text.count(pem.BEGIN) > len(blocks)
-    before_it = bool(blocks) and not any(map(wanted, blocks)) and len(text) <= MAX_PEM
+    before_it = bool(blocks) and not any(map(wanted, blocks)) and len(text) <= pem.MAX_PEM
     if not (in_preamble or in_block or before_it):
         parse(text)
 
 
 def _blocks_untrusted(text: bytes, what: str) -> list[pem.Block]:
     """The blocks of a file, whatever is around them."""
-    if len(text) > MAX_PEM:
-        raise _bad(f"{what}: {len(text)} bytes are too long, the limit is {MAX_PEM >> 10} KiB")
+    if len(text) > pem.MAX_PEM:
+        raise _bad(f"{what}: {len(text)} bytes are too long, the limit is {pem.MAX_PEM >> 10} KiB")
     blocks = [*pem.blocks(text)]
     if text.count(pem.BEGIN) > len(blocks):
         raise _bad(f"{what}: a PEM block in it is cut short")

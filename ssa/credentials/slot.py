@@ -13,10 +13,10 @@ from ssa.credentials.credential import (
     belongs,
     combine,
     parse_hostnames_untrusted,
-    pem,
     presented_untrusted,
 )
 from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
+from ssa.pem import encoded
 
 if TYPE_CHECKING:
     from ssa.credentials.credential import Credential
@@ -43,7 +43,7 @@ class Slot:
     @property
     def certificate(self) -> bytes:
         """The chain in service as PEM, or the one that waits while none is."""
-        return self.serving.certificate_pem if self.serving else pem(self.chain)
+        return self.serving.certificate_pem if self.serving else encoded(self.chain)
 
     @property
     def hostnames(self) -> tuple[str, ...]:

@@ -11,16 +11,17 @@ Root, and the user that the daemon runs as, always may. Where nothing is named, 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import grp
 import os
 import pwd
 import re
-import threading
 import time
 from typing import TYPE_CHECKING
 
 from ssa.errors import error, printable
+from ssa.intime import TooSlow, in_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,7 +90,7 @@ class Users:
     def look_up(self) -> None:
         """Look the names up. It may take a second: the accounts can be another machine's."""
         accounts = tuple(map(_changed, _ACCOUNTS))
-        found, answered = _in_time(self._named)
+        found, answered = _numbers_in_time(self._named)
         self._numbers = {name: self._numbers[name] for name in self._numbers.keys() - answered} | found
         self._looked_up_for = accounts
         self._again = time.monotonic() + (_LASTS if len(found) == len(self._named) else _LASTS_UNKNOWN)
@@ -126,10 +127,10 @@ def own_name() -> str:
         return str(uid)
 
 
-def _in_time(names: list[str]) -> tuple[dict[str, int], set[str]]:
-    """The numbers of those that are known, and which names had an answer at all.
+def _numbers_in_time(names: list[str]) -> tuple[dict[str, int], set[str]]:
+    """The numbers of those names that the machine knows, and the set of names that there was an answer about.
 
-    A thread asks: it is waited for a moment, not for ever.
+    A thread asks, and is waited for no longer than `_PATIENCE`.
     """
     found: dict[str, int] = {}
     answered: set[str] = set()
@@ -144,8 +145,7 @@ def _in_time(names: list[str]) -> tuple[dict[str, int], set[str]]:
                 continue
             answered.add(name)
 
-    thread = threading.Thread(target=look, name="accounts", daemon=True)
-    thread.start()
-    thread.join(_PATIENCE)
+    with contextlib.suppress(TooSlow):
+        in_time(look, _PATIENCE)
     known = answered.copy()
     return {name: found[name] for name in known & found.keys()}, known

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import trio
 
-from ssa.daemon import signals
+from ssa.intime import TooSlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,14 +14,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST = 64  # threads, that wait perhaps for ever
-
-
-class TooSlow(TimeoutError):
-    """The work was not done in time. Its thread goes on."""
-
-
-def _words(patience: float) -> str:
-    return f"no answer within {patience:g} seconds"
 
 
 class _Errand:
@@ -56,7 +47,7 @@ class Errands:
             return cast("T", errand.result)
         if (hanging := self._under_way.get(key)) is not None:
             hanging.late = True
-        raise TooSlow(_words(patience))
+        raise TooSlow(patience)
 
     async def _idle(self, key: object, patience: float) -> None:
         """Wait for what was begun before: it may have looked before something changed."""
@@ -64,7 +55,7 @@ class Errands:
         if errand is None:
             return
         if errand.late:
-            raise TooSlow(_words(patience))
+            raise TooSlow(patience)
         await errand.done.wait()
 
     def _start(self, key: object, work: Callable[[], object]) -> _Errand:
@@ -82,28 +73,3 @@ class Errands:
         finally:
             del self._under_way[key]
             errand.done.set()
-
-
-def in_time(work: Callable[[], T], seconds: float) -> T:
-    """The result of `work`, done in a thread and waited for here: for where there is no event loop yet.
-
-    Raises as `Errands.run`.
-    """
-    found: list[T] = []
-    failures: list[Exception] = []
-
-    def do() -> None:
-        signals.keep_back()  # of this thread, which may last: they are for the others
-        try:
-            found.append(work())
-        except Exception as failure:  # noqa: BLE001 - it is for who asked
-            failures.append(failure)
-
-    thread = threading.Thread(target=do, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failures:
-        raise failures[0]
-    if not found:
-        raise TooSlow(_words(seconds))
-    return found[0]

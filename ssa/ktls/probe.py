@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ssa import errors
 from ssa.ktls.constants import SOL_TLS, TLS_TX
@@ -17,7 +17,7 @@ from ssa.ktls.key_schedule import TrafficKey
 from ssa.suites import AEAD, AEADS, Suite, TLSVersion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,35 @@ class Capabilities:
         return (suite.version, suite.aead.kernel) in self.algorithms
 
     def describe(self) -> dict[str, str]:
-        """As the files under /ssa/kernel show it."""
-        algorithms = sorted(self.algorithms)
-        return {
-            "tls": "yes" if self.tls else f"no: {self.reason}",
-            "ciphers": "\n".join(f"{version.label} {AEADS[kernel].name}" for version, kernel in algorithms),
-            "rekey": "yes" if self.rekey else "no",
-        }
+        """The content of the files under /ssa/kernel, by name."""
+        return {fact.name: fact.show(self) for fact in FACTS}
+
+
+def _ciphers(kernel: Capabilities) -> str:
+    return "\n".join(f"{version.label} {AEADS[cipher].name}" for version, cipher in sorted(kernel.algorithms))
+
+
+class Fact(NamedTuple):
+    """A file under /ssa/kernel."""
+
+    name: str
+    doc: str  # one line for the manual
+    show: Callable[[Capabilities], str]
+
+
+FACTS = (
+    Fact(
+        "tls",
+        "yes if this kernel does TLS; else no: and the reason.",
+        lambda kernel: "yes" if kernel.tls else f"no: {kernel.reason}",
+    ),
+    Fact("ciphers", "The record ciphers that this kernel can do, one a line.", _ciphers),
+    Fact(
+        "rekey",
+        "yes if this kernel can change the keys of a connection (TLS 1.3 KeyUpdate), else no.",
+        lambda kernel: "yes" if kernel.rekey else "no",
+    ),
+)
 
 
 def probe() -> Capabilities:

@@ -244,7 +244,9 @@ def _version_number(value: int | str) -> int:
 
 def _shown_files(value: bytes | tuple[File, ...] | None) -> bytes:
     if isinstance(value, bytes):
-        return b"".join(_pem(der) for der in der_certificates(value))
+        from ssa import pem  # late: few programs ask
+
+        return pem.encoded(der_certificates(value))
     return b"".join(file.read() for file in value or ())
 
 
@@ -255,14 +257,6 @@ def der_certificates(ders: bytes) -> Iterator[bytes]:
         end = 2 + octets + (int.from_bytes(ders[2 : 2 + octets], "big") if octets else ders[1])
         yield ders[:end]
         ders = ders[end:]
-
-
-def _pem(der: bytes) -> bytes:
-    import base64  # late: few programs ask
-
-    text = base64.b64encode(der)
-    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
-    return b"\n".join([b"-----BEGIN CERTIFICATE-----", *lines, b"-----END CERTIFICATE-----", b""])
 
 
 _FORMS: dict[str, Callable[[Any], Any]] = {

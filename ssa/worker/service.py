@@ -19,12 +19,13 @@ from ssa.credentials.folder import Stored
 from ssa.credentials.users import look_up
 from ssa.daemon import log
 from ssa.daemon.compliance import Made
-from ssa.daemon.errands import Errands, in_time
+from ssa.daemon.errands import Errands
 from ssa.daemon.quota import Crowd, Quota, for_user
 from ssa.daemon.registry import Listeners, LiveListener, LiveSocket, Registry, address
 from ssa.handshake.contexts import ContextCache
 from ssa.handshake.session_cache import SessionCache
 from ssa.handshake.tickets import TicketMemory
+from ssa.intime import in_time
 from ssa.ktls.netns import Diags
 from ssa.ktls.probe import Capabilities, probe
 from ssa.logfmt import fields

@@ -405,7 +405,7 @@ def test_which_policy_is_in_force_is_said(tmp_path):
         assert f"from {daemon.config}" in shown
         daemon.set("alpn", "h2")
         shown = subprocess.run(doctor, env=environment, capture_output=True, text=True, check=False).stdout
-        assert "not as there: alpn" in shown
+        assert "changed since: alpn" in shown
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "device", "socket", "endless"])

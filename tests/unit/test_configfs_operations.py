@@ -21,9 +21,13 @@ import trio
 from pyfuse3 import FUSEError
 
 from ssa.configfs import render
+from ssa.configfs.nodes import Collection, File, Node
 from ssa.configfs.operations import Operations
-from ssa.configfs.tree import KERNEL_FILES, LISTENER_FILES, ROOT, SOCKET_FILES, Collection, File, Node, Tree, build
+from ssa.configfs.root import build
+from ssa.configfs.sockets import LISTENER_FILES, SOCKET_FILES
+from ssa.configfs.tree import ROOT, Tree
 from ssa.credentials import CredentialStore
+from ssa.ktls import probe
 from ssa.policy.schema import SETTINGS
 from tests.unit import trust_factory
 
@@ -143,7 +147,7 @@ def test_what_is_there(shell: Shell) -> None:
     ]
     assert shell.ls("credentials") == []
     assert shell.ls("policy") == list(SETTINGS)
-    assert shell.ls("kernel") == list(KERNEL_FILES)
+    assert shell.ls("kernel") == [fact.name for fact in probe.FACTS]
     assert shell.ls("sockets") == ["1", "2", "3"]
     assert shell.ls("stats") == ["handshakes", "failures"]
     assert shell.ls("sockets/2") == [file.name for file in SOCKET_FILES]
@@ -528,7 +532,7 @@ def test_one_user_has_few_long_files_made_at_once(shell: Shell) -> None:
 
 
 def test_one_user_does_not_hold_more_than_its_share(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssa.configfs.operations._MOST_HELD", 600)
+    monkeypatch.setattr("ssa.configfs.handles._MOST_HELD", 600)
     nobody = SimpleNamespace(uid=65534, pid=44)
 
     def opened(context: object) -> int:
@@ -545,8 +549,8 @@ def test_one_user_does_not_hold_more_than_its_share(shell: Shell, monkeypatch: p
         listing = shell.call(shell.ops.opendir, ROOT, nobody)
         shell.call(shell.ops.releasedir, listing)
     shell.call(shell.ops.release, opened(nobody))
-    assert not shell.ops._held[65534]
-    assert not shell.ops._readers.keys() - {(shell.inode("policy/ciphers"), ROOT_USER.pid)}
+    assert not shell.ops._held._bytes[65534]
+    assert not shell.ops._attributes._readers.keys() - {(shell.inode("policy/ciphers"), ROOT_USER.pid)}
 
 
 # --- writing again ---

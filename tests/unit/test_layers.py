@@ -14,7 +14,7 @@ ROOT = Path(ssa.__file__).parent
 # Lowest first; what stands in one row may not import another of the same row.
 LAYERS = [
     ["ssa.tls"],
-    ["ssa._version", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem"],
+    ["ssa._version", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem", "ssa.intime"],
     ["ssa.protocol", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.library", "ssa.credentials"],
     ["ssa.handshake", "ssa.configfs"],
@@ -56,6 +56,8 @@ EDGES = {
     "ssa.ktls.diag",
     "ssa.ktls.netns",
     "ssa.configfs.operations",
+    "ssa.configfs.attributes",
+    "ssa.configfs.values",
     "ssa.configfs.mount",
 }
 IO_MODULES = {"socket", "trio", "pyfuse3", "subprocess", "select"}
