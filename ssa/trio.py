@@ -27,7 +27,7 @@ import trio
 
 from ssa.ktls.control import aborts
 from ssa.library.api import create_server, upgradable
-from ssa.library.endpoint import looked_up
+from ssa.library.connecting import looked_up
 from ssa.library.tlssocket import TLSSocket
 
 if TYPE_CHECKING:
@@ -234,6 +234,9 @@ class TLSListener(trio.abc.Listener[TLSStream]):
     """A listening `ssa.TLSSocket`: what `accept` gives is ready, and never waits behind a slow client."""
 
     def __init__(self, sock: TLSSocket) -> None:
+        """Take over a listening TLSSocket, and make it non-blocking. Raises TypeError for another kind of socket."""
+        if not isinstance(sock, TLSSocket):
+            raise TypeError(f"a TLSListener is made of an ssa.TLSSocket, not of a {type(sock).__name__}")
         sock.setblocking(False)
         self.socket = sock
 

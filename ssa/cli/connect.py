@@ -26,7 +26,7 @@ from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.output import printable
 from ssa.cli.verb import Verb
-from ssa.library import connection, relay_end
+from ssa.library import connection, datapath
 from ssa.library.fdswap import Borrowed
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class _Sender(threading.Thread):
             heard = self.heard
             time.sleep(_SILENCE)
         with self._sending, Borrowed(self._fd) as sock:  # `finish` keeps the lock, and the descriptor is closed
-            relay_end.shutdown(sock)
+            datapath.shutdown(sock)
 
     def finish(self) -> bool:
         """Close the connection. False if the peer has not taken all that there was for it.

@@ -9,8 +9,8 @@ import ssl
 
 from ssa.inject.context import SSLContext
 from ssa.inject.failures import Absent, Fixed, as_ssl, error
-from ssa.library.endpoint import FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.library.option_values import File
+from ssa.library.phases import BORROWED, FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.library.tlssocket import TLSSocket
 from ssa.protocol.options import (
     IPPROTO_TLS,
@@ -87,7 +87,7 @@ class SSLSocket(TLSSocket):
     def _sslobj(self) -> SSLSocket | None:
         """The TLS of the socket, by the name that `ssl` has for it: httpcore and ftplib's test server ask for it."""
         over = self._read_ended and self._write_ended
-        return None if over or self._phase in (FRESH, LISTENING, FAILED) else self
+        return None if over or self._phase in (FRESH, LISTENING, BORROWED, FAILED) else self
 
     @property
     def context(self) -> SSLContext:
@@ -110,10 +110,10 @@ class SSLSocket(TLSSocket):
         """As of `ssa.TLSSocket`."""
         return super().dup()._like(self)
 
-    def _check_live(self) -> None:
+    def _check_live(self) -> int:
         if self._phase == PLAIN:
             self.do_handshake()  # reading and writing make the handshake where none was made before
-        super()._check_live()
+        return super()._check_live()
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl has it
         """As of `ssl.SSLSocket`; nothing where it is done. On a non-blocking socket: SSLWantWriteError until it is."""

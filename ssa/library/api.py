@@ -8,14 +8,15 @@ import time
 
 from ssa.ktls import control
 from ssa.ktls.constants import SO_COOKIE
-from ssa.ktls.post_handshake import Broken, unreadable
-from ssa.library import eyeballs, relay_end
+from ssa.ktls.post_handshake import Broken
+from ssa.library import datapath, eyeballs
+from ssa.library.connecting import looked_up
 from ssa.library.connection import DaemonConnection
 from ssa.library.control_records import fail
 from ssa.library.deadlines import milliseconds_left
-from ssa.library.endpoint import LIVE, PLAIN, looked_up
 from ssa.library.fdswap import Borrowed
 from ssa.library.option_values import Settings
+from ssa.library.phases import LIVE, PLAIN
 from ssa.library.sharing import Turns
 from ssa.library.tlssocket import TLSSocket
 from ssa.protocol.options import IPPROTO_TLS
@@ -46,7 +47,8 @@ def socket(
     if type & stdlib.SOCK_DGRAM:  # a bit that SOCK_STREAM has not
         from ssa.library.dtlssocket import DTLSSocket  # late: few programs use datagrams
 
-        return DTLSSocket(family, type, proto, fileno)
+        # Typed as what nearly all programs ask for.
+        return DTLSSocket(family, type, proto, fileno)  # type: ignore[return-value] # as the line above says
     return TLSSocket(family, type, proto, fileno)
 
 
@@ -307,7 +309,7 @@ def recv(fd: int, size: int) -> bytes:
         state = _state(fd)
         state.check(sock)
         try:
-            return relay_end.recv(sock, size, state.asked)
+            return datapath.of(sock).recv(sock, size, state.asked)
         except Broken as exc:
             raise state.fail(sock, exc) from None
 
@@ -340,21 +342,29 @@ def send(fd: int, data: bytes) -> int:
 def _send_part(fd: int, state: _Bare, data: bytes | memoryview) -> int:
     with state.turns.turn, Borrowed(fd) as sock:
         state.check(sock)
-        if state.answer_due or state.budget < 0:
-            state.budget = _renew_key(fd, state, sock)
+        if state.answer_due or state.sendable < 0:
+            state.sendable = _renew_key(fd, state, sock)
         try:
-            sent = relay_end.send(sock, data)
+            sent = sock.send(data, stdlib.MSG_NOSIGNAL)
         except OSError as exc:
-            broken = None if relay_end.is_relayed(sock) else unreadable(exc.errno)
-            raise exc if broken is None else state.fail(sock, broken) from None
-        state.budget -= 1 + (sent >> 10)
+            raise _cannot_send(state, sock, exc) from None
+        state.sendable -= 1 + (sent >> 10)
         return sent
+
+
+def _cannot_send(state: _Bare, sock: stdlib.socket, exc: OSError) -> OSError:
+    """The error to raise for one of send(2)'s."""
+    path = datapath.of(sock)
+    if isinstance(exc, (BrokenPipeError, ConnectionResetError)):
+        return path.why_closed(sock, exc)
+    broken = path.unreadable(exc.errno)
+    return exc if broken is None else state.fail(sock, broken)
 
 
 def _renew_key(fd: int, state: _Bare, sock: stdlib.socket) -> int:
     answer, state.answer_due = state.answer_due, False  # before, as another thread may read of the next one meanwhile
     try:
-        return relay_end.renew_key(sock, None if os.get_blocking(fd) else 0, answer=answer)
+        return datapath.of(sock).renew_key(sock, None if os.get_blocking(fd) else 0, answer=answer)
     except OSError:
         state.answer_due |= answer
         raise
@@ -371,10 +381,11 @@ def close(fd: int) -> None:
     state = _state(fd)
     try:
         with Borrowed(fd) as sock:
-            if state.has_failed(sock):
-                control.end(sock, control.say_nothing)
+            path, failed = datapath.of(sock), state.has_failed(sock)
+            if not failed and control.aborts(sock):
+                path.abort(sock)
             else:
-                relay_end.end(sock)
+                path.end(sock, has_failed=failed)
     finally:
         _bare.pop(fd, None)
         os.close(fd)
@@ -390,11 +401,11 @@ class _Bare:
     KeyUpdate, that was not due. A failure counts for its own socket only.
     """
 
-    __slots__ = ("__weakref__", "_failure", "_fd", "answer_due", "budget", "turns")
+    __slots__ = ("__weakref__", "_failure", "_fd", "answer_due", "sendable", "turns")
 
     def __init__(self, fd: int, *, shared: bool) -> None:
         self._fd = fd
-        self.budget = -1  # what may be sent before a look at the key, see `stream.STRIDE`; below 0: now
+        self.sendable = -1  # what may be sent before the next look at the key, in `key_lifetime.STRIDE`'s unit
         self.answer_due = False  # the peer waits for a KeyUpdate
         self._failure: tuple[bytes, OSError] | None = None  # of which socket, and what
         self.turns = Turns(shared=shared)

@@ -26,11 +26,10 @@ import errno
 import os
 import select
 import socket
-import time
 
 from ssa import errors
 from ssa.ktls import control
-from ssa.ktls.constants import SO_COOKIE, TCP_CLOSING, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK, TCP_TIME_WAIT
+from ssa.ktls.constants import SO_COOKIE
 from ssa.ktls.post_handshake import (
     MOST_WARNINGS,
     Broken,
@@ -68,12 +67,13 @@ def serve_control_untrusted(sock: socket.socket, *, server: bool | None = None, 
         return _serve_handshake_untrusted(sock, content, server=server)
     if kind != ALERT:
         raise violation(f"a record of type {kind} that no stream has")
-    pass_over_untrusted(content, modern=_is_modern(sock))
+    pass_over_untrusted(content, modern=is_modern(sock))
     _take(sock, content)
     return PASSED
 
 
-def _is_modern(sock: socket.socket) -> bool:
+def is_modern(sock: socket.socket) -> bool:
+    """True where the socket speaks TLS 1.3."""
     return control.version(sock) == TLS_1_3
 
 
@@ -85,7 +85,7 @@ def _take(sock: socket.socket, content: bytes) -> None:
 
 def _serve_handshake_untrusted(sock: socket.socket, content: bytes, *, server: bool | None) -> str:
     """Serve what is whole; what changes a key, or has to be remembered until the next record, the daemon serves."""
-    modern = _is_modern(sock)
+    modern = is_modern(sock)
     begun = _begun.get(_cookie(sock), b"") if _begun else b""
     try:
         messages, rest = messages_untrusted(begun, content, modern=modern, server=server)
@@ -243,59 +243,3 @@ class Patience:
         self._passed = self._passed + 1 if served == PASSED else 0
         if self._passed > MOST_WARNINGS:
             raise violation("alert after alert, and no end")
-
-
-# --- how long a key serves ------------------------------------------------------------------------------------------
-
-STRIDE = 2**10  # what may be sent before a look at what is due: so many records, or KiB of data, which are more
-
-
-def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool, rekeyable: bool = True) -> int:
-    """Send a KeyUpdate if one is due: the peer waits for an `answer`, or the key has served for long enough.
-
-    Where keys can change (`rekeyable`), a request of the peer's that nobody has read yet is looked for too: who only
-    sends would never find it. Nobody else may be sending meanwhile. How much may be sent before this has to be called
-    again, in the unit of `STRIDE`. `timeout` is that of the socket.
-
-    Raises OSError: EKEYEXPIRED where the keys cannot change and this one has served its time, BlockingIOError and
-    TimeoutError where there is no room to send, BrokenPipeError where writing has ended, by whoever holds the socket,
-    and what keeps an answer from being given.
-    """
-    if control.tcp_state(sock) in _WRITING_ENDED:
-        raise BrokenPipeError(errno.EPIPE, "the stream has been ended: nothing can be sent any more")
-    left = control.records_left(sock)
-    answer = answer or (rekeyable and _is_modern(sock) and look_behind_untrusted(sock) == ANSWER)
-    if not answer and left > 2 * STRIDE:
-        return STRIDE
-    deadline = None if not timeout else time.monotonic() + timeout
-    try:
-        while not connection.change_sending_key(sock):
-            _wait_for_room(sock, timeout, deadline)
-    except errors.SSAError as exc:
-        return _served_on(left, exc, answer=answer)
-    except ConnectionRefusedError as exc:  # there is no ssad
-        return _served_on(left, exc, answer=answer)
-    return min(STRIDE, control.records_left(sock) // 2)
-
-
-def _served_on(left: int, exc: OSError, *, answer: bool) -> int:
-    """The key cannot change. Some records more may be sent under it, if the peer demands nothing else."""
-    if answer:
-        raise exc
-    if left <= 0:
-        raise OSError(errno.EKEYEXPIRED, _WORN.format(exc.strerror)) from None
-    return left // 2
-
-
-_WRITING_ENDED = frozenset({TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT, TCP_LAST_ACK, TCP_CLOSING})
-
-_WORN = "the key has protected as many records as it may (RFC 8446 section 5.5), and cannot be changed: {}"
-
-
-def _wait_for_room(sock: socket.socket, timeout: float | None, deadline: float | None) -> None:
-    if timeout == 0:
-        raise BlockingIOError(errno.EAGAIN, "there is no room for the KeyUpdate that is due")
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-        raise TimeoutError("timed out")

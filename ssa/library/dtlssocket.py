@@ -2,7 +2,7 @@
 
 Theory of operation. The daemon does the records, and keeps the UDP socket. The descriptor's number is one end of a
 SOCK_SEQPACKET pair from the handshake on: each packet is a datagram's content, so that read, write, poll and a second
-process mean what they mean on a UDP socket. The UDP socket waits `_aside`, for what is asked of it by name: addresses,
+process mean what they mean on a UDP socket. The UDP socket waits `_held`, for what is asked of it by name: addresses,
 options. What tells the ends of a session apart:
 
     the peer's close_notify      end of file: the daemon has ended its writing, and stays
@@ -21,16 +21,29 @@ import select
 import socket
 
 from ssa.library import connection, deadlines, fdswap
-from ssa.library.endpoint import FAILED, FRESH, GATHERING, LISTENING, LIVE
-from ssa.library.tlssocket import TLSSocket
+from ssa.library.endpoint import Endpoint
+from ssa.library.phases import (
+    BORROWED,
+    DATAGRAMS,
+    FAILED,
+    FRESH,
+    GATHERING,
+    LISTEN,
+    LISTENING,
+    LIVE,
+    REFUSALS,
+    SERVE_ALL,
+    TRANSFER,
+    UPGRADE,
+)
 from ssa.protocol import addresses, wire
 from ssa.protocol.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
 from ssa.tls import DTLS_1_2, TLS_1_2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any, NoReturn
+    from collections.abc import Iterable, Sequence
+    from typing import Any, NoReturn, Self
 
     from typing_extensions import Buffer
 
@@ -42,8 +55,8 @@ _TWINS: dict[Any, int] = {DTLS_1_2: TLS_1_2, b"DTLSv1.2": TLS_1_2, "DTLSv1.2": T
 _CUT = "the session was cut: it failed, or the ssad that served it has gone"
 
 
-class DTLSSocket(TLSSocket):
-    """A TLS socket over datagrams: made by `ssa.socket(type=SOCK_DGRAM)` or `ssa.create_server(type=SOCK_DGRAM)`.
+class DTLSSocket(Endpoint):
+    """A DTLS socket: made by `ssa.socket(type=SOCK_DGRAM)` or `ssa.create_server(type=SOCK_DGRAM)`.
 
     What `send` is given arrives as one `recv`, or not at all; nothing is repeated or put in order. An empty `recv` is
     the peer's close_notify. A datagram that is longer than the path takes is refused with EMSGSIZE.
@@ -52,7 +65,9 @@ class DTLSSocket(TLSSocket):
     __slots__ = ("_largest", "_peer", "_peers")
 
     _below = (socket.SOCK_DGRAM, socket.IPPROTO_UDP)
+    _calls = DATAGRAMS
     _control = None
+    _always_passed = True
 
     def __init__(
         self,
@@ -72,15 +87,12 @@ class DTLSSocket(TLSSocket):
 
     def _found_phase(self) -> int:
         if self.family == socket.AF_UNIX and self.type == socket.SOCK_SEQPACKET:
-            return LISTENING if _socket.getpeername(self) else LIVE  # the daemon's socket has a name, a pair none
+            return BORROWED if _socket.getpeername(self) else LIVE  # the daemon's socket has a name, a pair none
         if self.family not in (socket.AF_INET, socket.AF_INET6) or self.type != socket.SOCK_DGRAM:
             raise OSError(errno.EPROTONOSUPPORT, "the descriptor is not a UDP socket")
         return FRESH
 
     # --- connecting ---------------------------------------------------------------------------------------------
-
-    def _is_connectable(self) -> bool:
-        return self._phase in (FRESH, FAILED) and self.fileno() >= 0  # a UDP socket has no connection to be ended
 
     def _connect_to_one(
         self, daemon: connection.DaemonConnection, request: wire.Connect, addresses: list[Any], deadline: float | None
@@ -92,7 +104,8 @@ class DTLSSocket(TLSSocket):
                 _socket.connect(self, address)
                 self._phase = FAILED  # unless all goes well
                 request.timeout_ms = deadlines.milliseconds_left(deadline)
-                self._go_on_with(*daemon.ask_for_socket(request, self, self._settings.descriptors()))
+                reply, end = daemon.ask_for_socket(request, self, self._settings.descriptors())
+                self._go_live(reply, [end])
             except ConnectionRefusedError as exc:
                 failure = exc.with_traceback(None)
             except OSError:
@@ -104,7 +117,7 @@ class DTLSSocket(TLSSocket):
         try:
             raise failure
         finally:
-            del failure  # see `ssa.library.endpoint.afresh`
+            del failure  # see `ssa.library.held.afresh`
 
     def _fall_back(self) -> None:
         self._phase = FAILED
@@ -117,37 +130,15 @@ class DTLSSocket(TLSSocket):
         if self._phase == FAILED:
             fdswap.disconnect(self.fileno())
 
-    def _go_on_with(self, reply: wire.Reply, fd: int) -> None:
-        """Live on the descriptor that came with a reply."""
-        try:
-            if self._aside is None:
-                self._put_aside(fd)
-            else:  # the connection to the daemon is there now
-                os.set_blocking(fd, self.gettimeout() is None)
-                os.close(fdswap.swap(self.fileno(), fd))
-        finally:
-            os.close(fd)
+    def _go_live(self, reply: wire.Reply, passed: Sequence[int]) -> None:
+        super()._go_live(reply, passed)
         self._largest = reply.largest or self._largest
-        self._info, self._phase, self._error = reply, LIVE, ""
-
-    def _finish(self) -> bool:
-        try:
-            with self._plain() as plain:
-                reply, fds = connection.reply_with_sockets(plain, socket.MSG_DONTWAIT, always=True)
-        except BlockingIOError:
-            return False
-        except OSError as exc:
-            self._take_back()
-            self._failure = self._failed(exc.with_traceback(None))
-            self._fall_back()
-        else:
-            self._go_on_with(reply, fds[0])
-        return True
 
     def upgrade(self, *, server_side: bool) -> NoReturn:
-        """There is no DTLS that begins in the midst of plain datagrams: EOPNOTSUPP."""
+        """Raises OSError EOPNOTSUPP: DTLS does not begin in the midst of plain datagrams."""
         del server_side
-        raise OSError(errno.EOPNOTSUPP, "TLS_UPGRADE is for streams")
+        self._check_open()
+        raise OSError(self._calls[self._phase][UPGRADE], "TLS_UPGRADE is for streams")
 
     # --- serving ------------------------------------------------------------------------------------------------
 
@@ -156,15 +147,14 @@ class DTLSSocket(TLSSocket):
 
         Raises `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
         """
+        self._check(LISTEN)
         if self._phase == LISTENING:
             return
-        if self._phase != FRESH:
-            raise self._unfit(errno.EINVAL, "the socket cannot listen")
         self._bind_somewhere()
         self._backlog = max(1, backlog)
         try:
             with self._served(self) as queue:
-                self._put_aside(queue.fileno())
+                self._hold(queue.fileno())
         except OSError as exc:
             raise self._failed(exc) from None
         self._phase = LISTENING
@@ -173,13 +163,10 @@ class DTLSSocket(TLSSocket):
         if not _socket.getsockname(self)[1]:
             _socket.bind(self, ("", 0))
 
-    def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> DTLSSocket:
+    def _accepted(self, fd: int, tcp: int | None = None, *, reply: wire.Reply) -> Self:
         del tcp  # of a stream there is one
-        family = self.family if self._aside is not None else addresses.family_of(reply.peer or b"")  # else: AF_UNIX
-        sock = type(self).adopt(fd, family, self._settings, LIVE, reply)
-        if socket.getdefaulttimeout() is None and self.gettimeout():
-            sock.setblocking(True)
-        return sock
+        family = self.family if self._held is not None else addresses.family_of(reply.peer or b"")  # else: AF_UNIX
+        return self.adopt(fd, family, self._settings, LIVE, reply)
 
     def _gather(self) -> None:
         """Have all clients served on this descriptor."""
@@ -192,7 +179,7 @@ class DTLSSocket(TLSSocket):
         except OSError as exc:
             raise self._failed(exc) from None
         try:
-            self._put_aside(fd)
+            self._hold(fd)
         finally:
             os.close(fd)
         self._phase = GATHERING
@@ -259,12 +246,10 @@ class DTLSSocket(TLSSocket):
 
     def _receive(self, buffers: list[Any], flags: int) -> tuple[int, int, Any]:
         """A datagram's size, the flags that recvmsg(2) tells, and who sent it."""
-        if self._phase == FRESH and self.fileno() >= 0:
+        if self._phase and self._check_live() == SERVE_ALL:
             self._gather()
         if self._phase == GATHERING:
             return self._receive_of_any(buffers, flags)
-        if self._phase:
-            self._check_live()
         size, _, found, _ = self._reading(buffers, flags)
         if not size and not self._read_ended:
             self._end()
@@ -332,7 +317,9 @@ class DTLSSocket(TLSSocket):
 
     def _addressed(self, address: Any) -> bytes:
         """What goes before a datagram's content."""
-        if self._phase == FRESH and address is not None and self.fileno() >= 0:
+        if self._phase and self._check_live() == SERVE_ALL:
+            if address is None:
+                raise self._refusal(errno.ENOTCONN, REFUSALS[TRANSFER])
             self._gather()
         if self._phase == GATHERING:
             if address is None:
@@ -341,8 +328,6 @@ class DTLSSocket(TLSSocket):
             if prefix not in self._peers:
                 raise OSError(errno.ENOTCONN, f"there is no session with {address[0]} port {address[1]}")
             return prefix
-        if self._phase:
-            self._check_live()
         if address is not None and self._looked_up(address) != addresses.packed(self.getpeername()):
             raise OSError(errno.EISCONN, "the socket is connected to another address")
         return b""
@@ -364,8 +349,8 @@ class DTLSSocket(TLSSocket):
     def shutdown(self, how: int, /) -> None:
         """As `socket.socket.shutdown`: what ends our writing ends the session (RFC 5246 section 7.2.1)."""
         self._settle()
-        if self._phase not in (LIVE, LISTENING, GATHERING):
-            self._tcp(_socket.shutdown)(how)
+        if self._phase not in (LIVE, LISTENING, BORROWED, GATHERING):
+            self._transport(_socket.shutdown)(how)
             return
         if how in (socket.SHUT_WR, socket.SHUT_RDWR):
             self._write_ended = True
@@ -375,24 +360,15 @@ class DTLSSocket(TLSSocket):
 
     def _real_close(self) -> None:  # the daemon says close_notify when the last who holds the descriptor has closed it
         try:
-            if self._aside is not None:
-                self._aside.close()
-                self._aside = None
+            self._release()
         finally:
             _socket._real_close(self)  # type: ignore[attr-defined]  # noqa: SLF001 - what socket.close() calls
 
-    def dup(self) -> DTLSSocket:
-        """As `TLSSocket.dup`."""
+    def dup(self) -> Self:
+        """A second object and descriptor for the socket. The session ends when the last of them is closed."""
         twin = super().dup()
         twin._peers = self._peers  # noqa: SLF001 - it is one of ours
         return twin
-
-    def detach(self) -> int:
-        """As `socket.socket.detach`: the descriptor is a SOCK_SEQPACKET socket, a packet for each datagram."""
-        if self._phase == LIVE and self._aside is not None:
-            self._aside.close()
-            self._aside = None
-        return super().detach()
 
     # --- what the UDP socket knows --------------------------------------------------------------------------------
 
@@ -402,12 +378,12 @@ class DTLSSocket(TLSSocket):
         if self._phase != LIVE:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         if self._peer is None:
-            self._peer = self._told_address("peer") if self._aside is None else self._aside.getpeername()
+            self._peer = self._told_address("peer") if self._held is None else self._held.getpeername()
         return self._peer
 
     def getsockname(self) -> Any:
         """As `socket.socket.getsockname`."""
-        return self._told_address("local") if self._phase == LIVE and self._aside is None else super().getsockname()
+        return self._told_address("local") if self._phase == LIVE and self._held is None else super().getsockname()
 
     def _told_address(self, which: str) -> Any:
         """An address of a session that has no UDP socket of its own here."""

@@ -16,6 +16,8 @@ import threading
 import time
 from weakref import WeakSet, ref
 
+from ssa.library.fdswap import is_held_elsewhere
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -120,6 +122,27 @@ class _Free:
 
 
 _FREE = _Free()
+
+_forks = 0  # how often this process, or one that it comes from, has forked: a socket that is older may be shared
+
+
+class OpenFile:
+    """What the socket objects of this process that share one open file know of it together."""
+
+    __slots__ = ("broken", "count", "forks", "write_ended")
+
+    def __init__(self) -> None:
+        self.count = 1  # the objects
+        self.broken: OSError | None = None  # why the connection can be used no more, in either direction
+        self.write_ended = False
+        self.forks = _forks
+
+    def is_last(self, fd: int) -> bool:
+        """Note that one object is closed. True where nobody else holds the open file, as far as can be known."""
+        self.count -= 1
+        return not self.count and (self.forks == _forks or not is_held_elsewhere(fd))
+
+
 _all: WeakSet[Turns] = WeakSet()
 
 
@@ -148,6 +171,8 @@ def _unlock(fd: int) -> None:
 
 
 def _share_all(*, anew: bool) -> None:
+    global _forks  # noqa: PLW0603 - it is of the process
+    _forks += 1
     for turns in tuple(_all):
         turns.share(anew=anew)
 

@@ -16,7 +16,7 @@ import pytest
 import ssa
 from ssa.ktls import control
 from ssa.ktls.rekey import key_update
-from ssa.library import connection, control_records
+from ssa.library import connection, key_lifetime
 from ssa.suites import TLSVersion
 from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests import peers
@@ -174,7 +174,7 @@ def test_an_update_that_hides_while_no_ssad_runs(capabilities, pki, tmp_path, mo
 def low_limit(monkeypatch):
     """A key of ours serves for 64 records."""
     monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
-    monkeypatch.setattr(control_records, "STRIDE", 16)
+    monkeypatch.setattr(key_lifetime, "STRIDE", 16)
 
 
 def expired():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ssa.ktls import control
-from ssa.library import control_records
+from ssa.library import key_lifetime
 from ssa.suites import SUITES, TLSVersion
 from tests.interop.talk import accept, connect, listen, read_all
 
@@ -145,7 +145,7 @@ def test_go_follows_our_updates(ssad, go_server, capabilities, monkeypatch):
     """Our keys change on the way; Go sends back what it read."""
     server, port = go_server
     monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
-    monkeypatch.setattr(control_records, "STRIDE", 8)
+    monkeypatch.setattr(key_lifetime, "STRIDE", 8)
     before = int(ssad.get("stats/key_updates"))
     content = b"".join(b"%05d" % number for number in range(200))
     with connect(port, "TLS_AES_128_GCM_SHA256") as sock:

@@ -16,7 +16,7 @@ from ssa.handshake import records
 from ssa.ktls import control
 from ssa.ktls.key_schedule import next_secret, traffic_key
 from ssa.ktls.rekey import key_update
-from ssa.library import control_records
+from ssa.library import key_lifetime
 from ssa.library.connection import DaemonConnection, change_sending_key, serve_handshake
 from ssa.protocol import wire
 from ssa.suites import TLSVersion
@@ -81,7 +81,7 @@ def connection(ssad, capabilities, pki):
 def low_limit(monkeypatch):
     """A key of ours serves for 64 records."""
     monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
-    monkeypatch.setattr(control_records, "STRIDE", 16)
+    monkeypatch.setattr(key_lifetime, "STRIDE", 16)
 
 
 def together(number, do):

@@ -160,7 +160,7 @@ def test_a_listener_of_the_library_that_is_shut_down(ssad, pki, monkeypatch):
         monkeypatch.setenv(name, value)
     with ssa.create_server(("127.0.0.1", 0), certificate=str(pki.cert), private_key=str(pki.key)) as server:
         server.settimeout(5)
-        server._aside.shutdown(socket.SHUT_RDWR)
+        server._held.shutdown(socket.SHUT_RDWR)
         with pytest.raises(OSError) as caught:
             server.accept()
         assert not isinstance(caught.value, TimeoutError)
@@ -179,7 +179,7 @@ def test_a_listener_that_is_made_to_block(ssad, pki, monkeypatch):
     for name, value in ssad.environment.items():
         monkeypatch.setenv(name, value)
     with ssa.create_server(("127.0.0.1", 0), certificate=str(pki.cert), private_key=str(pki.key)) as server:
-        tcp = server._aside.dup()
+        tcp = server._held.dup()
         address = server.getsockname()
         toggler = subprocess.Popen([sys.executable, "-c", TOGGLER], stdin=tcp, stdout=subprocess.PIPE)
         try:
@@ -228,7 +228,7 @@ def test_a_relayed_socket_that_is_made_to_wait(pki, monkeypatch):
         mine = held.enter_context(ssa.create_connection(("localhost", port), timeout=10))
         mine.sendall(b"abc\n")
         assert mine.recv(4) == b"cba\n"
-        sender = threading.Thread(target=send_quietly, args=(mine._aside, memory))
+        sender = threading.Thread(target=send_quietly, args=(mine._held, memory))
         sender.start()
         assert somebody_touched_it() == b"asked\n"  # with the socket locked, in tcp_sendmsg
         mine.sendall(b"abc\n")

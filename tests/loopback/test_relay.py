@@ -383,7 +383,7 @@ def test_a_forged_record(ssad, pki):
 def test_an_alert_is_named(ssad, pki):
     """A server that finds our record forged says so: made by the application, which has the TCP socket too."""
     with peers.openssl(pki, "-quiet") as (port, _), client(port) as sock:
-        sock._aside.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        sock._held.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
         with pytest.raises(OSError, match="bad_record_mac") as caught:
             sock.recv(100)
         assert caught.value.errno == errno.EPROTO

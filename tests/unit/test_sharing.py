@@ -10,8 +10,8 @@ import time
 import pytest
 
 import ssa
-from ssa.library.endpoint import FRESH, LIVE
 from ssa.library.option_values import Settings
+from ssa.library.phases import FRESH, LIVE
 from ssa.library.sharing import Turns
 from ssa.protocol import wire
 
