@@ -154,7 +154,7 @@ _TABLE = (
         U32,
         "1: the library serves records that are no data itself, so the daemon does not wait for session tickets",
     ),
-    Attribute(516, "backlog", U32, "how many connections may be ready and not yet accepted: 1 to 4096, absent: 128"),
+    Attribute(516, "backlog", U32, "how many connections may be ready and not accepted: 1 to 4096; 0 or absent: 128"),
     Attribute(517, "receiving", U32, "1: take the handshake messages that are next in the socket"),
     Attribute(
         518,
@@ -175,6 +175,7 @@ _TABLE = (
     Attribute(523, "largest", U32, "of datagrams: how many bytes one can carry"),
     Attribute(524, "peer", BYTES, "of datagrams: the peer's [address](#addresses-of-datagrams)"),
     Attribute(525, "local", BYTES, "of datagrams: the own [address](#addresses-of-datagrams)"),
+    Attribute(526, "errno", U32, "with a reason: its errno, by this machine's numbers"),
     Attribute(530, "relayed", U32, "1: the descriptor that comes with this reply is what is read and written"),
     Attribute(
         531,

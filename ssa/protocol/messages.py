@@ -196,6 +196,7 @@ class Reply(Message):
         "cipher",
         "detail",
         "ended",
+        "errno",
         "largest",
         "local",
         "peer",
@@ -241,6 +242,7 @@ class Reply(Message):
         reason: str | None = None,
         detail: str | None = None,
         alert: str | None = None,
+        errno: int | None = None,
     ) -> None:
         self.socket_id = socket_id
         self.version = version
@@ -265,6 +267,7 @@ class Reply(Message):
         self.reason = reason
         self.detail = detail
         self.alert = alert
+        self.errno = errno
 
 
 class Kind:
