@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     _M = TypeVar("_M", bound="Message")
 
 __all__ = [
+    "MAX_AHEAD",
     "MAX_MESSAGE",
     "MAX_REPLY",
     "REQUESTS",
@@ -63,6 +64,7 @@ __all__ = [
     "parse_untrusted",
 ]
 
+MAX_AHEAD = 32 * 1024  # bytes that a program may have read ahead: more than any ClientHello has
 MAX_MESSAGE = 64 * 1024  # bytes of a request, and more than a usual reply has
 MAX_REPLY = 128 * 1024  # bytes: the longest thing in one is a certificate chain, for which OpenSSL allows 100 KiB
 

@@ -1,17 +1,18 @@
 """ssad and a library that is not `ssa.library`: raw packets, written from docs/library.md and the vectors alone."""
 
-import array
 import contextlib
 import errno
 import os
+import re
 import select
 import socket
-import struct
+import ssl
 
 import pytest
 
 from tests import peers
 from tests.peers import Daemon, settled
+from tests.raw_requests import CHECK, CLOSE, CONNECT, DESCRIBE, HOST, PLUG, answer, ask, connected, message, number
 
 POLICY = '[policy]\ntrust_store = "{}"\ndata_path = "relay"\n'
 
@@ -21,59 +22,6 @@ def ssad(tmp_path_factory, pki):
     with Daemon(tmp_path_factory.mktemp("ssad"), policy=POLICY.format(pki.ca)) as daemon:
         yield daemon
         assert "Traceback" not in daemon.log
-
-
-def connected(ssad):
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sock.settimeout(10)
-    sock.connect(str(ssad.run_dir / "ssad.sock"))
-    return sock
-
-
-def attribute(number, value):
-    value = struct.pack("=I", value) if isinstance(value, int) else value
-    return struct.pack("=HHI", number, 0, len(value)) + value
-
-
-def message(kind, *attributes, magic=b"SSA1"):
-    body = b"".join(attribute(*one) for one in attributes)
-    return struct.pack("=4sHHI", magic, kind, len(attributes), 12 + len(body)) + body
-
-
-def read(packet):
-    """A reply's attributes."""
-    magic, kind, count, length = struct.unpack_from("=4sHHI", packet)
-    assert (magic, kind, length) == (b"SSA1", 2, len(packet))
-    found, at = {}, 12
-    for _ in range(count):
-        number, _, size = struct.unpack_from("=HHI", packet, at)
-        found[number] = packet[at + 8 : at + 8 + size]
-        at += 8 + size
-    return found
-
-
-def answer(connection):
-    """A reply's attributes, and the descriptors that came with it."""
-    packet, ancillary, flags, _ = connection.recvmsg(2**17, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
-    assert not flags & socket.MSG_CTRUNC
-    fds = array.array("i")
-    for _, _, data in ancillary:
-        fds.frombytes(data)
-    return read(packet), list(fds)
-
-
-def ask(ssad, packet, *fds):
-    with connected(ssad) as connection:
-        socket.send_fds(connection, [packet], fds)
-        return answer(connection)
-
-
-def number(found, type_):
-    return struct.unpack("=I", found[type_])[0] if type_ in found else None
-
-
-HOST = (85, b"localhost")
-CONNECT, ACCEPT, LISTEN, CHECK, DESCRIBE, CLOSE, PLUG = 1, 3, 4, 5, 6, 11, 9
 
 
 @contextlib.contextmanager
@@ -113,6 +61,37 @@ def test_a_client_reads_writes_and_ends(ssad, pki):
         for fd in fds:
             os.close(fd)
         assert described[531] == b"close_notify"
+
+
+def test_the_chain_comes_with_the_reply_where_it_was_asked_for(ssad, pki):
+    chain = b"".join(
+        map(ssl.PEM_cert_to_DER_cert, re.findall(r"-----BEGIN.*?END CERT.*?-----", pki.cert.read_text(), re.DOTALL))
+    )
+    with peers.python_server(pki, echo) as port:
+        for options, expected in ((), None), ([(527, 1)], chain), ([(527, 0)], None):
+            with tls_client(ssad, port, *options) as (_, found):
+                assert found.get(95) == expected
+
+
+def test_the_relay_is_refused_where_the_policy_is_ktls(ssad, pki):
+    ssad.set("data_path", "ktls")
+    try:
+        found, _ = ask(ssad, message(CHECK, (528, 1)))
+    finally:
+        ssad.set("data_path", "relay")
+    assert (found[513], number(found, 526)) == (b"POLICY_DENIED", errno.EACCES)
+    assert found[100] == b"data_path: relay asked for, the policy allows ktls"
+    assert 513 not in ask(ssad, message(CHECK, (528, 1)))[0]
+
+
+def test_the_log_says_that_a_program_asked_for_the_relay(tmp_path, pki):
+    with (
+        Daemon(tmp_path, policy=POLICY.format(pki.ca).replace('"relay"', '"ktls-or-relay"')) as daemon,
+        peers.python_server(pki, echo) as port,
+        tls_client(daemon, port, (528, 1)) as (_, found),
+    ):
+        assert number(found, 530) == 1
+        assert "data path: relay, as a program asked for it" in daemon.log
 
 
 def test_a_connect_under_way_is_not_writable(ssad, pki):
