@@ -232,6 +232,13 @@ REASONS: dict[str, Reason] = {
     ),
     # The request, or the descriptor that came with it.
     "BAD_REQUEST": Reason(_S, errno.EINVAL, None, "caller", "request is malformed"),
+    "VERSION_MISMATCH": Reason(
+        _S,
+        errno.EPROTONOSUPPORT,
+        None,
+        "system",
+        "the program's ssa library and ssad are of different versions: update the older one, and restart what runs",
+    ),
     "BAD_VALUE": Reason(_S, errno.EINVAL, None, "caller", "value is not valid"),
     "BAD_CREDENTIALS": Reason(_S, errno.EINVAL, "internal_error", "caller", "certificate or key cannot be used"),
     "KEY_MISMATCH": Reason(_S, errno.EINVAL, None, "caller", "private key does not belong to the certificate"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors
+from ssa._version import __version__
 from ssa.daemon import who
 from ssa.daemon.quota import work_for
 from ssa.logfmt import fields
@@ -149,6 +150,8 @@ def _parse_untrusted(packet: requests.Packet) -> wire.Message:
         raise errors.error("BAD_REQUEST", "message too long")
     try:
         return wire.parse_untrusted(packet.data, *wire.REQUESTS)
+    except wire.OtherVersion as exc:
+        raise errors.error("VERSION_MISMATCH", f"{exc}, where ssad {__version__} speaks {wire.SPOKEN}") from exc
     except wire.WireError as exc:
         raise errors.error("BAD_REQUEST", str(exc)) from exc
 
@@ -201,4 +204,4 @@ _ON_DATAGRAMS: dict[type[wire.Message], _OnASocket] = {
 
 def refusal(exc: errors.SSAError) -> wire.Reply:
     """The reply that an error is."""
-    return wire.Reply(reason=exc.reason, detail=exc.detail, alert=exc.alert)
+    return wire.Reply(reason=exc.reason, detail=exc.detail, alert=exc.alert, errno=exc.errno)

@@ -37,9 +37,11 @@ class RecordReader:
     A peer that always has more to send gets its turn once in each round of the event loop, and not for ever.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, ahead: bytes = b"") -> None:
+        """`ahead` comes before what is in the socket: the application has read it already."""
         self._socket = sock
-        self._partial = b""  # the beginning of the next record, consumed already
+        self._partial = ahead  # consumed already: what was read ahead, or the beginning of the next record
+        self._whole = bool(ahead)  # there may be a whole record in it
         self._records = self._bytes = 0  # consumed so far
         self._looks = 0  # since this task waited
 
@@ -51,6 +53,9 @@ class RecordReader:
         while True:
             self._refuse_endless()
             await self._take_turns()
+            if self._whole and (ahead := records.split_untrusted(self._partial, BATCH)[0]):
+                return ahead
+            self._whole = False
             data = self._partial + await self._peek_bytes()
             found, rest = records.split_untrusted(data, BATCH)
             if found:
@@ -63,9 +68,17 @@ class RecordReader:
         """Take these records, the first of what was peeked at, out of the socket."""
         count = sum(map(len, found))
         self._discard(count - len(self._partial))
-        self._partial = b""
+        self._partial = self._partial[count:]
         self._records += len(found)
         self._bytes += count
+
+    def check_nothing_is_left(self) -> None:
+        """Raise `ssa.HandshakeError` where something of `ahead` is behind the handshake: the kernel could not read it.
+
+        No client sends it: it cannot have the keys before our answer.
+        """
+        if self._partial:
+            raise errors.error("PROTOCOL_VIOLATION", f"{len(self._partial)} bytes behind the handshake were read ahead")
 
     def _refuse_endless(self) -> None:
         if self._records >= MAX_RECORDS or self._bytes >= MAX_BYTES:
@@ -145,9 +158,12 @@ async def start(engine: Engine, sock: socket.socket) -> None:
     await send(sock, engine.start())
 
 
-async def run(engine: Engine, sock: socket.socket, judge: Judge) -> None:
-    """Handshake to the end, behind `start`. What `judge` raises is raised here, after the peer has been told."""
-    reader = RecordReader(sock)
+async def run(engine: Engine, sock: socket.socket, judge: Judge, ahead: bytes = b"") -> None:
+    """Handshake to the end, behind `start`. What `judge` raises is raised here, after the peer has been told.
+
+    `ahead` is what the application has read of the peer's already.
+    """
+    reader = RecordReader(sock, ahead)
     while engine.step is not Step.DONE:
         try:
             found = await reader.peek()
@@ -162,6 +178,7 @@ async def run(engine: Engine, sock: socket.socket, judge: Judge) -> None:
         if engine.step is Step.JUDGE:
             answer = _judge(engine, sock, judge)
         await send(sock, answer)
+    reader.check_nothing_is_left()
 
 
 async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> bytes:

@@ -9,6 +9,7 @@ import struct
 import time
 
 from ssa import errors
+from ssa._version import __version__
 from ssa.library import deadlines
 from ssa.protocol import paths, wire
 
@@ -170,13 +171,27 @@ def reply_of(data: bytes) -> wire.Reply:
         raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
     try:
         reply = wire.parse_untrusted(data, wire.Reply)
+    except wire.OtherVersion as exc:
+        words = f"ssad answers with {exc}, where this library, {__version__}, speaks {wire.SPOKEN}"
+        raise errors.error("VERSION_MISMATCH", words) from exc
     except wire.WireError as exc:
         raise errors.error("DAEMON_FAULT", f"its reply: {exc}") from exc
     if reply.reason is None:
         return reply
     if reply.reason not in errors.REASONS:
-        raise errors.error("DAEMON_FAULT", f"its reply has the unknown reason {reply.reason}: {reply.detail}")
-    raise errors.error(reply.reason, reply.detail or "", reply.alert)
+        raise _unknown(reply.reason, reply)
+    detail = reply.detail or ""
+    if reply.reason == "VERSION_MISMATCH":
+        detail += f"; this library is {__version__}"
+    raise errors.error(reply.reason, detail, reply.alert)
+
+
+def _unknown(reason: str, reply: wire.Reply) -> errors.SSAError:
+    """The error for a reason that a later daemon has: with that daemon's errno and words."""
+    words = f"its reply has a reason that this library, {__version__}, does not know: {reason}: {reply.detail}"
+    failure = errors.error("DAEMON_FAULT", words)
+    failure.errno = reply.errno or failure.errno
+    return failure
 
 
 # --- of a socket's life after its handshake -------------------------------------------------------------------------

@@ -154,7 +154,7 @@ _TABLE = (
         U32,
         "1: the library serves records that are no data itself, so the daemon does not wait for session tickets",
     ),
-    Attribute(516, "backlog", U32, "how many connections may be ready and not yet accepted: 1 to 4096, absent: 128"),
+    Attribute(516, "backlog", U32, "how many connections may be ready and not accepted: 1 to 4096; 0 or absent: 128"),
     Attribute(517, "receiving", U32, "1: take the handshake messages that are next in the socket"),
     Attribute(
         518,
@@ -175,6 +175,21 @@ _TABLE = (
     Attribute(523, "largest", U32, "of datagrams: how many bytes one can carry"),
     Attribute(524, "peer", BYTES, "of datagrams: the peer's [address](#addresses-of-datagrams)"),
     Attribute(525, "local", BYTES, "of datagrams: the own [address](#addresses-of-datagrams)"),
+    Attribute(526, "errno", U32, "with a reason: its errno, by this machine's numbers"),
+    Attribute(527, "with_chain", U32, "1: the reply about the TLS socket has `TLS_PEER_CERTIFICATE_CHAIN`"),
+    Attribute(
+        528,
+        "relay",
+        U32,
+        "1: relay, please: for a program whose reads know nothing of TLS's records. Refused (POLICY_DENIED) where the "
+        "policy's data_path is ktls",
+    ),
+    Attribute(
+        529,
+        "ahead",
+        BYTES,
+        "what the program has read from the socket already: the client's first bytes of TLS, at most 32768",
+    ),
     Attribute(530, "relayed", U32, "1: the descriptor that comes with this reply is what is read and written"),
     Attribute(
         531,

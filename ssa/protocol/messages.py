@@ -45,6 +45,7 @@ class Request(Message):
         "hostname",
         "keys",
         "peer_auth",
+        "relay",
         "server_name",
         "session_ttl",
         "strict",
@@ -53,6 +54,7 @@ class Request(Message):
         "upgrade",
         "version_max",
         "version_min",
+        "with_chain",
     )
 
     def __init__(  # noqa: PLR0913 - one for each attribute
@@ -73,6 +75,8 @@ class Request(Message):
         upgrade: int | None = None,
         control: int | None = None,
         strict: int | None = None,
+        relay: int | None = None,
+        with_chain: int | None = None,
     ) -> None:
         self.hostname = hostname
         self.server_name = server_name
@@ -89,6 +93,8 @@ class Request(Message):
         self.upgrade = upgrade
         self.control = control
         self.strict = strict
+        self.relay = relay
+        self.with_chain = with_chain
 
 
 class Connect(Request):
@@ -103,9 +109,16 @@ class Connect(Request):
 
 
 class Accept(Request):
-    """Make the handshake as a server on the connected socket that comes with this message."""
+    """Make the handshake as a server on the connected socket that comes with this message.
 
-    __slots__ = ()
+    The client's first bytes can be `ahead`, where the program has read them already.
+    """
+
+    __slots__ = ("ahead",)
+
+    def __init__(self, ahead: bytes | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.ahead = ahead
 
 
 class Listen(Request):
@@ -196,6 +209,7 @@ class Reply(Message):
         "cipher",
         "detail",
         "ended",
+        "errno",
         "largest",
         "local",
         "peer",
@@ -241,6 +255,7 @@ class Reply(Message):
         reason: str | None = None,
         detail: str | None = None,
         alert: str | None = None,
+        errno: int | None = None,
     ) -> None:
         self.socket_id = socket_id
         self.version = version
@@ -265,6 +280,7 @@ class Reply(Message):
         self.reason = reason
         self.detail = detail
         self.alert = alert
+        self.errno = errno
 
 
 class Kind:

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     _M = TypeVar("_M", bound="Message")
 
 __all__ = [
+    "MAX_AHEAD",
     "MAX_MESSAGE",
     "MAX_REPLY",
     "REQUESTS",
+    "SPOKEN",
     "Accept",
     "Check",
     "Close",
@@ -51,6 +53,7 @@ __all__ = [
     "Gather",
     "Listen",
     "Message",
+    "OtherVersion",
     "Plug",
     "Rekey",
     "Reply",
@@ -61,17 +64,28 @@ __all__ = [
     "parse_untrusted",
 ]
 
+MAX_AHEAD = 32 * 1024  # bytes that a program may have read ahead: more than any ClientHello has
 MAX_MESSAGE = 64 * 1024  # bytes of a request, and more than a usual reply has
 MAX_REPLY = 128 * 1024  # bytes: the longest thing in one is a certificate chain, for which OpenSSL allows 100 KiB
 
 _HEADER = struct.Struct("=4sHHI")
 _ATTRIBUTE = struct.Struct("=HHI")
-_MAGIC = b"SSA1"
+_FAMILY, _VERSION = b"SSA", b"1"
+_MAGIC = _FAMILY + _VERSION
+_NUMBERS = {attribute.number for attribute in ATTRIBUTES.values()}
+_LATEST = max(_NUMBERS)
 _BY_NUMBER: dict[int, type[Message]] = {kind.number: message for message, kind in KINDS.items()}
+
+# What this version has, for the words of `OtherVersion`.
+SPOKEN = f"{_MAGIC.decode()} with kinds up to {max(_BY_NUMBER)} and attributes up to {_LATEST}"
 
 
 class WireError(ValueError):
-    """The bytes are no message of this language. The one exception that the parsers here raise."""
+    """The bytes are no message of this language. The parsers here raise this, and nothing else."""
+
+
+class OtherVersion(WireError):
+    """The message is of another version of this language, or has something that a later one has added to it."""
 
 
 def pack(message: Message) -> bytes:
@@ -109,11 +123,10 @@ def parse_untrusted(data: bytes, *kinds: type[_M]) -> _M:
 
 
 def _attributes_untrusted(data: bytes) -> tuple[type[Message], dict[int, bytes]]:
-    magic, kind, count, length = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
-        raise WireError("not a message of this protocol")
+    _check_version_untrusted(data[: len(_MAGIC)])
+    _, kind, count, length = _HEADER.unpack_from(data)
     if kind not in _BY_NUMBER:
-        raise WireError(f"message of the unknown kind {kind}")
+        raise OtherVersion(f"a message of kind {kind}")
     if length != len(data):
         raise WireError(f"message says {length} bytes and has {len(data)}")
     values: dict[int, bytes] = {}
@@ -130,13 +143,23 @@ def _attributes_untrusted(data: bytes) -> tuple[type[Message], dict[int, bytes]]
     return _BY_NUMBER[kind], values
 
 
+def _check_version_untrusted(magic: bytes) -> None:
+    if magic == _MAGIC:
+        return
+    if magic.startswith(_FAMILY) and len(magic) == len(_MAGIC):
+        raise OtherVersion(f"a message of version {magic.decode('latin-1')!a}")
+    raise WireError("not a message of this language")
+
+
 def _fields_untrusted(values: dict[int, bytes], kind: type[Message]) -> dict[str, Any]:
     parsed: dict[str, Any] = {}
     for field in FIELDS[kind]:
         attribute = ATTRIBUTES[field]
         if attribute.number in values:
             parsed[field] = attribute.form.unpack_untrusted(values.pop(attribute.number))
-    if values:
-        # Unknown means newer: to ignore it could be to ignore a restriction.
-        raise WireError(f"unknown attributes {sorted(values)}")
+    if values and kind is not Reply:  # a reply restricts nothing: what a later daemon tells besides is passed over
+        later = sorted(number for number in values if number not in _NUMBERS)
+        if later:  # to ignore it could be to ignore a restriction
+            raise OtherVersion(f"a message with the attributes {later}")
+        raise WireError(f"a {KINDS[kind].name} has no attributes {sorted(values)}")
     return parsed

@@ -11,8 +11,13 @@ if TYPE_CHECKING:
     from ssa.suites import Suite
 
 
-def reason_for(data_path: str, kernel: Capabilities) -> str:
-    """Why every connection under this setting goes by the relay; empty where the kernel is to be asked."""
+def reason_for(data_path: str, kernel: Capabilities, *, asked: bool = False) -> str:
+    """Why every connection under this setting goes by the relay; empty where the kernel is to be asked.
+
+    `asked`: the program asked for the relay, which the policy allows.
+    """
+    if asked:
+        return "a program asked for it"
     if data_path == "relay":
         return "the policy's data_path says so"
     return kernel.reason and f"this kernel has no TLS: {kernel.reason}"

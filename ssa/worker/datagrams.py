@@ -209,7 +209,7 @@ def _hand_over(service: Service, application: Application, association: Associat
     queue = Queue(ours)
     association.deliver_to(queue, queue.end)
     association.port.start_soon(_relay, service, live, ours)
-    return requests.Handover(description(live), theirs)
+    return requests.Handover(description(live, whole=judge.with_chain), theirs)
 
 
 async def _relay(service: Service, live: LiveAssociation, ours: socket.socket) -> None:

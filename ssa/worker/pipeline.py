@@ -37,7 +37,7 @@ from ssa.worker.closing import drop
 from ssa.worker.ipc import Handover, twin
 from ssa.worker.post_handshake import description
 from ssa.worker.server_context import NOTHING, Serving
-from ssa.worker.terms import agree, hostname_untrusted
+from ssa.worker.terms import agree, ahead_untrusted, hostname_untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from ssa.handshake.session_cache import Harvest, Resumption
     from ssa.ktls.diag import Diag
     from ssa.ktls.probe import Capabilities
-    from ssa.policy.schema import Policy
     from ssa.relay import Relay
     from ssa.trust import Verified
     from ssa.worker.service import Service
@@ -70,7 +69,7 @@ async def connect(
     with deadline(terms.policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
         connection = await _connected(service, sock)
     kernel = service.kernel_tls(terms.policy)
-    relayed = "" if connection.deferred else _attach(sock, terms.policy, kernel)
+    relayed = "" if connection.deferred else _attach(sock, terms, kernel)
     _refuse_plaintext(sock, request)
     context = service.contexts.client(terms.policy, kernel, terms.credentials)
     judge = Judge(service, terms, hostname)
@@ -85,7 +84,7 @@ async def connect(
             await driver.start(engine, sock)
             if connection.deferred:  # until now: that was the data that it waited for
                 await _open(sock)
-                relayed = _attach(sock, terms.policy, kernel)
+                relayed = _attach(sock, terms, kernel)
             await driver.run(engine, sock, judge)
             judge.session_age = resumption.age if engine.resumed else 0
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
@@ -95,7 +94,7 @@ async def connect(
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
         resumption.keep(live.id, live.chain, engine)
-    return description(live)
+    return description(live, whole=terms.with_chain)
 
 
 async def accept(
@@ -105,12 +104,15 @@ async def accept(
     terms = await agree(service, request, files)
     await service.fresh_credentials()
     serving = Serving(service, application, terms, request.server_name)
-    _refuse_plaintext(sock, request)
-    return await serve(service, application, serving, sock)
+    ahead = ahead_untrusted(request)
+    _refuse_plaintext(sock, request, ahead)
+    return await serve(service, application, serving, sock, ahead)
 
 
-async def serve(service: Service, application: Application, serving: Serving, sock: socket.socket) -> Reply | Handover:
-    """The same for one connection of a listener. Raises `ssa.SSAError`."""
+async def serve(
+    service: Service, application: Application, serving: Serving, sock: socket.socket, ahead: bytes = b""
+) -> Reply | Handover:
+    """The same for one connection of a listener. `ahead` was read from it already. Raises `ssa.SSAError`."""
     terms = serving.terms()
     await service.fresh_credentials()
     if terms.ask_certificate:
@@ -119,7 +121,7 @@ async def serve(service: Service, application: Application, serving: Serving, so
     with deadline(terms.policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
         connection = await _connected(service, sock, speaks_first=False)
     kernel = service.kernel_tls(terms.policy)
-    relayed = _attach(sock, terms.policy, kernel)
+    relayed = _attach(sock, terms, kernel)
     context = _first_context(serving, sock)
     engine = ServerEngine(context, serving.context, terms.policy.alpn, terms.ask_certificate)
     judge = Judge(service, terms, None)
@@ -128,7 +130,7 @@ async def serve(service: Service, application: Application, serving: Serving, so
             explaining(engine, terms.policy, partial(withheld, terms.policy, kernel)),
             deadline(terms.policy.handshake_timeout, began),
         ):
-            await driver.run(engine, sock, judge)
+            await driver.run(engine, sock, judge, ahead)
         judge.presented = serving.presented(engine)
         largest, path = engine.largest, terms.policy.data_path
         if relayed := relayed or reason_for_suite(engine.suite, kernel) or reason_for_limit(largest, path, kernel):
@@ -138,7 +140,7 @@ async def serve(service: Service, application: Application, serving: Serving, so
             limit(sock, largest)
         install(sock, keys.tx, keys.rx)
         live = _register(service, application, engine, judge, connection, secrets=_next_secrets(engine, kernel))
-    return description(live)
+    return description(live, whole=terms.with_chain)
 
 
 def _first_context(serving: Serving, sock: socket.socket) -> SSL.Context:
@@ -172,16 +174,17 @@ class _Connection:
     deferred: bool = False  # our first flight is what will open it
 
 
-def _refuse_plaintext(sock: socket.socket, request: Connect | Accept) -> None:
+def _refuse_plaintext(sock: socket.socket, request: Connect | Accept, ahead: bytes = b"") -> None:
     """Refuse what was sent behind the agreement on TLS, before TLS: an attacker could have put it there (RFC 3207, 6).
 
     A server that is upgraded speaks second: nothing can be there for a client. For a server there can be, and is
-    as a rule, the ClientHello: a handshake record, and so nothing that the protocol before could have meant.
+    as a rule, the ClientHello: a handshake record, and so nothing that the protocol before could have meant. It can be
+    `ahead`, where the application has read it already.
     """
     if not request.upgrade:
         return
     try:
-        waiting = sock.recv(_GREETING, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        waiting = ahead[:_GREETING] or sock.recv(_GREETING, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return  # nothing is there; an error will come again
     if waiting and (isinstance(request, Connect) or waiting[0] != HANDSHAKE):
@@ -245,14 +248,15 @@ def _is_half_closed(sock: socket.socket) -> bool:
 _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
 
 
-def _attach(sock: socket.socket, policy: Policy, kernel: Capabilities) -> str:
+def _attach(sock: socket.socket, terms: Terms, kernel: Capabilities) -> str:
     """Have the kernel ready for the keys; or why it will be the relay. Raises `ssa.SSAError`."""
-    if reason := reason_for(policy.data_path, kernel):
+    data_path = terms.policy.data_path
+    if reason := reason_for(data_path, kernel, asked=terms.asks_for_relay):
         return reason
     try:
         attach(sock)
     except errors.SSAError as exc:
-        if exc.reason != "NO_KERNEL_TLS" or policy.data_path == "ktls":
+        if exc.reason != "NO_KERNEL_TLS" or data_path == "ktls":
             raise
         return f"this kernel has no TLS any more: {exc.detail}"
     return ""
@@ -284,6 +288,7 @@ class Judge:
         self._service = service
         self._terms = terms
         self.hostname = hostname  # of the server; None where we are one
+        self.with_chain = terms.with_chain  # the reply has it
         self.chain: tuple[bytes, ...] = ()
         self.presented = NOTHING  # our own certificates
         self.session_age = 0.0  # seconds, of the session that was resumed
@@ -364,7 +369,7 @@ def _relay(  # noqa: PLR0913 - all that the steps before have found
             raise errors.error("NETWORK", exc.strerror or "") from exc
         raise
     live = _register(service, application, engine, judge, connection, relay=relay, outer=outer)
-    return Handover(description(live), outer)
+    return Handover(description(live, whole=judge.with_chain), outer)
 
 
 def _register(  # noqa: PLR0913 - all that the steps before have found

@@ -16,12 +16,13 @@ from ssa.credentials import Credential, pair_untrusted
 from ssa.daemon.quota import Threads, user
 from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
+from ssa.protocol.wire import MAX_AHEAD
 from ssa.suites import TLSVersion
 from ssa.worker.anchors import MAX_BYTES
 
 if TYPE_CHECKING:
     from ssa.policy.schema import Policy
-    from ssa.protocol.wire import Request
+    from ssa.protocol.wire import Accept, Request
     from ssa.worker.anchors import Anchors
     from ssa.worker.service import Service
 
@@ -41,6 +42,12 @@ class Terms:
     credentials: tuple[Credential, ...]  # that the application brought
     ask_certificate: bool  # a client has to present one
     strict: bool = False  # certificates have to keep to RFC 5280 strictly
+    with_chain: bool = False  # the reply has the peer's certificates
+
+    @property
+    def asks_for_relay(self) -> bool:
+        """True where the program asked for the relay."""
+        return self.wish.data_path is not None
 
     def under(self, base: Policy) -> Terms:
         """The same wishes under another policy: a listener lives longer than one. Raises `ssa.PolicyError`."""
@@ -57,8 +64,16 @@ async def agree(service: Service, request: Request, descriptors: list[int], *, c
     wish, base = _narrowing_untrusted(request), service.policy.current
     policy = narrow(base, wish)
     brought = await _files_untrusted(service, request, descriptors, complete=complete)
-    asks, strict = bool(request.peer_auth), bool(request.strict)
-    return Terms(wish, base, policy, brought.anchors, brought.credentials, ask_certificate=asks, strict=strict)
+    return Terms(
+        wish,
+        base,
+        policy,
+        brought.anchors,
+        brought.credentials,
+        ask_certificate=bool(request.peer_auth),
+        strict=bool(request.strict),
+        with_chain=bool(request.with_chain),
+    )
 
 
 def hostname_untrusted(text: str) -> str:
@@ -67,6 +82,14 @@ def hostname_untrusted(text: str) -> str:
         return str(normalise(text))
     except ValueError as exc:
         raise errors.error("BAD_VALUE", f"host name: {exc}") from exc
+
+
+def ahead_untrusted(request: Accept) -> bytes:
+    """What an application has read of its client's already. Raises `ssa.SSAError` BAD_VALUE for too much of it."""
+    ahead = request.ahead or b""
+    if len(ahead) > MAX_AHEAD:
+        raise errors.error("BAD_VALUE", f"{len(ahead)} bytes were read ahead, at most {MAX_AHEAD} are taken")
+    return ahead
 
 
 def _narrowing_untrusted(request: Request) -> Narrowing:
@@ -78,6 +101,7 @@ def _narrowing_untrusted(request: Request) -> Narrowing:
         min_version=_version_untrusted(request.version_min),
         max_version=_version_untrusted(request.version_max),
         disabled=request.disabled or (),
+        data_path="relay" if request.relay else None,
     )
 
 

@@ -1,0 +1,74 @@
+"""The tables of the documentation that are made from the code.
+
+A page has such a table between two comments, `<!-- table: NAME -->` and `<!-- end -->`. `python -m tests.tables` writes
+all of them anew; tests/unit/test_tables.py fails where a page differs from the code.
+"""
+
+import errno
+import re
+from pathlib import Path
+
+from ssa.errors import REASONS
+from ssa.protocol.attributes import ATTRIBUTES
+from ssa.protocol.messages import FIELDS, KINDS, Reply, Request
+
+DOCS = Path(__file__).parents[1] / "docs"
+_TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def markdown(heads, rows):
+    """A table as Markdown has it."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n".replace("|  |", "| |") for line in lines)
+
+
+def kinds():
+    """The kinds of messages."""
+    rows = [(kind.number, kind.name, kind.meaning, kind.comes_with, kind.reply) for kind in KINDS.values()]
+    return markdown(["kind", "name", "meaning", "comes with", "reply, where it was done"], rows)
+
+
+def attributes():
+    """The attributes, by their numbers."""
+    rows = [
+        (attribute.number, f"`{attribute.name}`", attribute.form.name, _users(attribute.field), attribute.meaning)
+        for attribute in sorted(ATTRIBUTES.values(), key=lambda attribute: attribute.number)
+    ]
+    return markdown(["type", "name", "form", "in", "meaning"], rows)
+
+
+def _users(field):
+    """Which kinds have an attribute: "options" are the kinds that carry a socket's options."""
+    users = [kind for kind in KINDS if field in FIELDS[kind]]
+    options = [kind for kind in users if issubclass(kind, Request)]
+    shared = len(options) == sum(issubclass(kind, Request) for kind in KINDS)
+    names = ["options"] * shared + [KINDS[kind].name for kind in users if not (shared and kind in options)]
+    return ", ".join(sorted(names, key=lambda name: name == KINDS[Reply].name))
+
+
+def reasons():
+    """The errors."""
+    rows = [
+        (f"`{name}`", errno.errorcode[row.errno], row.fault, row.alert or "", row.text) for name, row in REASONS.items()
+    ]
+    return markdown(["reason", "errno", "whose fault", "alert", "in words"], rows)
+
+
+TABLES = {"library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons}}
+
+
+def renewed(page):
+    """The text of a page with its tables as the code has them."""
+    makers = TABLES[page]
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return _TABLE.sub(lambda found: found[1] + makers[found[2]]() + found[4], text)
+
+
+def names(page):
+    """The tables that a page has."""
+    return [found[2] for found in _TABLE.finditer((DOCS / page).read_text(encoding="utf-8"))]
+
+
+if __name__ == "__main__":
+    for page in TABLES:
+        (DOCS / page).write_text(renewed(page), encoding="utf-8")
