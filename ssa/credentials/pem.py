@@ -14,16 +14,15 @@ from ssa import pem
 from ssa.errors import SSAError, error
 from ssa.trust import der
 from ssa.trust.certificate import load_untrusted
+from ssa.trust.evidence import MAX_CHAIN
+from ssa.trust.strength import CURVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-MAX_CHAIN = 100 << 10  # bytes: what OpenSSL takes of a peer (SSL_CTX_set_max_cert_list(3))
 _MAX_RSA_BITS = 8192  # one signature takes 25 ms then, and eight times that with twice as many
-_CURVES = {"secp256r1", "secp384r1", "secp521r1"}  # that TLS 1.3 signs with
-
 _BUFFER = 4096  # bytes that a program writes at once, where it writes in pieces
 
 
@@ -118,7 +117,7 @@ def _usable_untrusted(key: object) -> PrivateKey:
             raise _bad(f"an RSA key of {key.key_size} bits is too slow to serve with, the limit is {_MAX_RSA_BITS}")
         case rsa.RSAPrivateKey() if not _adds_up(key.private_numbers()):
             raise _bad("the private key is damaged: its numbers do not fit together")
-        case ec.EllipticCurvePrivateKey() if key.curve.name not in _CURVES:
+        case ec.EllipticCurvePrivateKey() if key.curve.name not in CURVES:
             raise _bad(f"TLS 1.3 has no certificates on the curve {key.curve.name}: use P-256, P-384 or P-521")
         case rsa.RSAPrivateKey() | ec.EllipticCurvePrivateKey() | ed25519.Ed25519PrivateKey() | ed448.Ed448PrivateKey():
             return key

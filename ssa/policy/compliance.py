@@ -108,7 +108,7 @@ def unmet_depth(made: Made, policy: Policy) -> str:
 
 
 def unmet_trust(made: Made, policy: Policy) -> str:
-    """Report a chain that would be refused, for any reason that is not another setting's (weak key or signature, length)."""
+    """Report a chain that would be refused for a reason that is no other setting's."""
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason in _OTHERS else str(refusal.strerror)
 

@@ -46,7 +46,7 @@ class LivePolicy:
         return self._changed[name]
 
     def check(self, name: str, text: str) -> None:
-        """Refuse the beginning of a setting's text if no more text can make it valid. Raises `BadValue`; changes nothing."""
+        """Raise `BadValue` for the beginning of a setting's text if no more text can make it valid. Changes nothing."""
         if (policy := self.current.check_so_far(name, text)) is not None:
             self._check(policy)
 

@@ -355,7 +355,7 @@ class Policy:
         return self._with(values, written)
 
     def unmet(self, made: Made) -> Sequence[str]:
-        """The settings that a live connection does not meet, with reasons: ``groups: x25519 is not among secp256r1``."""
+        """The settings that a connection does not meet, with reasons: ``groups: x25519 is not among secp256r1``."""
         found = ((row.name, row.unmet(made, self)) for row in _ROWS if row.unmet)
         return [f"{name}: {words}" for name, words in found if words]
 
