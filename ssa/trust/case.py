@@ -97,7 +97,7 @@ class Case:
         return f"{place.value} {certificate.name}"
 
     def place(self, certificate: Certificate, *, last: bool) -> Place:
-        """The place of a certificate, given if it is the last of its path. A leaf is a leaf even if it is its own anchor."""
+        """The place of a certificate, which may be the last of its path. A leaf that is its own anchor is a leaf."""
         if certificate.der == self.leaf.der:
             return Place.LEAF
         return Place.ANCHOR if last else Place.INTERMEDIATE

@@ -106,7 +106,7 @@ class Certificate:
             raise error("BAD_CERTIFICATE", f"{self.name}: its signature's algorithm: {failure}") from failure
 
     def is_signed_by(self, issuer: Certificate) -> bool:
-        """True if the issuer's key made the signature. Raises `ssa.CertificateError` for a malformed key or algorithm."""
+        """True if the issuer's key made the signature. Raises `ssa.CertificateError` if a part cannot be read."""
         tbs, _, found = _parts_untrusted(self.der, 3)
         if not self._algorithms_agree or found.body[:1] != b"\x00":
             return False

@@ -49,8 +49,8 @@ MAX_STEPS = 2000  # of the walk
 _ENDS = 2  # certificates in a path that are no intermediates
 
 _lib = _openssl.lib
-# Our reason for each of OpenSSL's refusals (X509_V_ERR_*, openssl-verify(1)); BAD_CERTIFICATE for all others. The binding
-# has no names for those that are written as numbers.
+# Our reason for each of OpenSSL's refusals (X509_V_ERR_*, openssl-verify(1)); for all others BAD_CERTIFICATE. The
+# binding has no names for those that are written as numbers.
 REASONS: dict[int, str] = {
     _lib.X509_V_ERR_CERT_HAS_EXPIRED: "CERTIFICATE_EXPIRED",
     _lib.X509_V_ERR_CERT_NOT_YET_VALID: "CERTIFICATE_NOT_YET_VALID",
@@ -89,7 +89,7 @@ REASONS: dict[int, str] = {
 
 
 def candidates(case: Case) -> Iterator[Path | CertificateError]:
-    """The paths that OpenSSL accepts, the best first, and between them its refusals of others. Their cost is bounded."""
+    """The paths that OpenSSL accepts, the best first, and in between its refusals. Number and cost are bounded."""
     fast: Path | None = None
     try:
         fast = _built(case)

@@ -62,8 +62,8 @@ _PURPOSES: dict[Role, int] = {
     "server": _lib.X509_PURPOSE_SSL_SERVER,
     "client": _lib.X509_PURPOSE_SSL_CLIENT,
 }
-# An intermediate or a leaf in the store is trusted, as by curl since 7.68. Certificate policies are not processed, as in
-# curl: OpenSSL's POLICY_CHECK refuses every chain of a CA that demands a policy if the caller names none.
+# An intermediate or a leaf in the store is trusted, as by curl since 7.68. Certificate policies are not processed, as
+# in curl: OpenSSL's POLICY_CHECK refuses every chain of a CA that demands a policy if the caller names none.
 _FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
 Question = tuple[tuple[bytes, ...], "Host | None", "Role", "Strength"]  # chain, host, role of the peer, policy
@@ -135,7 +135,7 @@ def native_store(
 
 
 def _never_the_subject() -> Any:
-    """Parameters that stop OpenSSL from applying name constraints to the subject's CN: it is no host name (RFC 9525)."""
+    """Parameters that exempt the subject's CN from OpenSSL's name constraints: it is no host name (RFC 9525)."""
     parameters = _ffi.gc(_lib.X509_VERIFY_PARAM_new(), _lib.X509_VERIFY_PARAM_free)
     _lib.X509_VERIFY_PARAM_set_hostflags(parameters, _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
     return parameters
