@@ -1,4 +1,4 @@
-"""What a server proves its name with: certificates and their keys, paired, chosen by name, renewed while in use."""
+"""Credentials of servers: certificates with their keys, paired, chosen by name, renewed while in use."""
 
 from ssa.credentials.credential import Credential, pair_untrusted
 from ssa.credentials.folder import Folder

@@ -1,4 +1,4 @@
-"""A certificate with its key, and how the two are found to belong together. No I/O."""
+"""A certificate chain with its private key, and the check that the two belong together. No I/O."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _SEPARATORS = re.compile(r"[\s,]+")  # a colon is part of an address
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What a server presents, and signs with.
+    """A certificate chain that a server presents, with the key that it signs with.
 
     Attributes:
-        name: the administrator's, or the certificate's subject.
+        name: the name that the administrator gave it; for an application's, the certificate's subject.
         chain: the certificates in DER, the server's own first.
-        certificate_pem: the same as PEM.
-        key_pem: the private key, not encrypted.
-        hostnames: DNS names, which may begin with ``*.``, and addresses, in their canonical form.
-        kind: the key's: rsa, rsa-pss, ec, ed25519 or ed448.
-        digest: of chain and key, to tell two credentials apart.
+        certificate_pem: the certificates in PEM.
+        key_pem: the private key in PEM, not encrypted.
+        hostnames: the DNS names, which may begin with ``*.``, and addresses that it serves for, in canonical form.
+        kind: the kind of the key: rsa, rsa-pss, ec, ed25519 or ed448.
+        digest: a hash of chain and key; two credentials with the same digest are equal.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Credential:
     digest: bytes = field(repr=False)
 
     def lifetime(self, now: datetime | None = None) -> str:
-        """What is wrong with its certificate's period at a moment, or will be within 14 days; or nothing."""
+        """A warning if the certificate is not valid at a moment, or expires within 14 days; else an empty text."""
         now = now or datetime.now(UTC)
         first, last = self.period()
         if now > last:
@@ -69,12 +69,12 @@ class Credential:
         return f"expires on {_moment(last)}, in {_span(left)}" if left < _SOON else ""
 
     def status(self, now: datetime | None = None) -> str:
-        """What is to be said of it, in words."""
+        """Its state, in words."""
         wrong = self.lifetime(now)
         return f"in service, and its certificate {wrong}" if wrong else f"in service until {_moment(self.period()[1])}"
 
     def period(self) -> tuple[datetime, datetime]:
-        """From when to when its own certificate is valid."""
+        """The first and the last moment at which its own certificate is valid."""
         return leaf_untrusted(self.chain).valid
 
 
@@ -91,17 +91,17 @@ def _span(left: timedelta) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether a credential can be called that: it is a directory's name, and stands in the log."""
+    """True if a credential may have this name, which is the name of a directory and is written to the log."""
     return _NAME.fullmatch(text) is not None
 
 
 def pair_untrusted(certificates: Sequence[bytes], keys: Sequence[bytes], *, complete: bool) -> tuple[Credential, ...]:
-    """The certificates that an application brought with their keys, in the order of the certificates.
+    """Pair the certificates and keys that an application brought. The order is that of the certificates.
 
     Args:
-        certificates: PEM, a chain each: RSA and ECDSA side by side, for example.
-        keys: PEM, one each, in any order.
-        complete: False while they come one by one: a certificate may lack its key still, and a key its certificate.
+        certificates: PEM texts with one chain each, such as one for RSA and one for ECDSA.
+        keys: PEM texts with one key each, in any order.
+        complete: False while they come one by one, so that a certificate may lack its key, or a key its certificate.
 
     Raises:
         SSAError: BAD_VALUE, KEY_MISMATCH, NO_CREDENTIALS.
@@ -114,21 +114,21 @@ def pair_untrusted(certificates: Sequence[bytes], keys: Sequence[bytes], *, comp
     if spare and (bare or complete):
         raise _mismatch(chains, spare[0])
     if complete and bare:
-        raise error("NO_CREDENTIALS", f"the certificate of {leaf_untrusted(bare[0]).name} has no key")
+        raise error("NO_CREDENTIALS", f"the certificate of {leaf_untrusted(bare[0]).name} came without its key")
     if complete and not chains:
         raise error("NO_CREDENTIALS")
     return tuple(combine(chain, found[0]) for chain, found in zip(chains, owners, strict=True) if found)
 
 
 def belongs(chain: tuple[bytes, ...], key: PrivateKey) -> bool:
-    """Whether a key is that of a chain's first certificate. Raises `ssa.SSAError` BAD_VALUE."""
+    """True if the key belongs to the chain's first certificate. Raises `ssa.SSAError` BAD_VALUE."""
     return _public_untrusted(leaf_untrusted(chain)) == key.public_key()
 
 
 def combine(
     chain: tuple[bytes, ...], key: PrivateKey, name: str = "", hostnames: tuple[str, ...] | None = None
 ) -> Credential:
-    """The credential of a chain and its key. Raises `ssa.SSAError` KEY_MISMATCH, BAD_VALUE."""
+    """The credential of a chain and its key. Raises `ssa.SSAError`: KEY_MISMATCH, BAD_VALUE."""
     if not belongs(chain, key):
         raise _mismatch([chain], key)
     _check_period_untrusted(chain)
@@ -150,7 +150,7 @@ def _pem_of(key: PrivateKey) -> bytes:
 
 
 def _pss_pem(leaf: Certificate, key: PrivateKey) -> bytes:
-    """A key for RSASSA-PSS only, as its certificate says (RFC 4055): the parser of keys drops that."""
+    """A key, as PEM, for RSASSA-PSS only, as its certificate says (RFC 4055). The parser of keys drops that."""
     numbers = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     parts = der.encoded(der.INTEGER, b"\0") + leaf.key_algorithm + der.encoded(der.OCTET_STRING, numbers)
     return encoded_block(der.encoded(der.SEQUENCE, parts), "PRIVATE KEY")
@@ -164,7 +164,7 @@ def _check_period_untrusted(chain: tuple[bytes, ...]) -> None:
 
 
 def leaf_untrusted(chain: Sequence[bytes]) -> Certificate:
-    """A chain's first certificate. Raises `ssa.SSAError` BAD_VALUE."""
+    """The first certificate of a chain. Raises `ssa.SSAError` BAD_VALUE."""
     try:
         return load_untrusted(chain[0], "certificate 1")
     except SSAError as failure:
@@ -172,7 +172,7 @@ def leaf_untrusted(chain: Sequence[bytes]) -> Certificate:
 
 
 def presented_untrusted(chain: Sequence[bytes]) -> tuple[str, ...]:
-    """The names and addresses that a chain's first certificate is for, without ill-formed ones, which match nothing."""
+    """The names and addresses in a chain's first certificate, without malformed ones, which match nothing."""
     try:
         names = leaf_untrusted(chain).extension_untrusted(AlternativeNames)
     except SSAError as failure:
@@ -183,7 +183,7 @@ def presented_untrusted(chain: Sequence[bytes]) -> tuple[str, ...]:
 
 
 def parse_hostnames_untrusted(text: str) -> tuple[str, ...]:
-    """Names and addresses, separated by newlines, spaces or commas. Raises `ssa.SSAError` BAD_VALUE."""
+    """Read names and addresses, separated by newlines, spaces or commas. Raises `ssa.SSAError` BAD_VALUE."""
     try:
         return tuple(dict.fromkeys(map(_canonical, filter(None, _SEPARATORS.split(text)))))
     except ValueError as failure:
@@ -191,18 +191,18 @@ def parse_hostnames_untrusted(text: str) -> tuple[str, ...]:
 
 
 def whole_words(text: str) -> str:
-    """The beginning of a list without its last word, which may be cut short."""
+    """The beginning of a list without its last word, which may be unfinished."""
     return text.removesuffix(_SEPARATORS.split(text)[-1])
 
 
 def _canonical(name: str) -> str:
-    """A name in the form that it is compared in. Raises ValueError."""
+    """A name in the form in which names are compared. Raises ValueError."""
     wildcard, parent = name.startswith("*."), name.removeprefix("*.")
     found = normalise(parent)
     if not wildcard:
         return str(found)
     if not isinstance(found, str) or "." not in found:
-        raise ValueError(f"{name!a}: a wildcard stands for one label before at least two others")
+        raise ValueError(f"{name!a}: expected at least two labels after a wildcard, as in *.example.com")
     return f"*.{found}"
 
 
@@ -225,7 +225,7 @@ def _mismatch(chains: Sequence[tuple[bytes, ...]], key: PrivateKey) -> SSAError:
         for place, _ in enumerate(chain[1:], 2):
             with contextlib.suppress(SSAError):
                 if belongs(chain[place - 1 :], key):
-                    return error("KEY_MISMATCH", f"it is certificate {place}'s of the chain, which has to come first")
+                    return error("KEY_MISMATCH", f"it belongs to certificate {place} of the chain: put that one first")
     return error("KEY_MISMATCH", ", ".join(leaf_untrusted(chain).name for chain in chains))
 
 

@@ -1,15 +1,15 @@
-"""The credentials that outlast the daemon: a directory with a sub-directory each, read again when its files change.
+"""The lasting credentials: a directory with one sub-directory for each. They are read again when their files change.
 
     /etc/ssa/credentials/www.example.org/certificate    the chain, PEM; may be a symbolic link
     /etc/ssa/credentials/www.example.org/key            the private key, PEM, nobody else's to read
     /etc/ssa/credentials/www.example.org/hostnames      optional: the names to serve for
     /etc/ssa/credentials/www.example.org/users          optional: who may serve with it (`ssa.credentials.users`)
 
-A renewal replaces one file and then the other. What does not fit together at the moment leaves the last good pair in
-service, and is looked at again when a file changes.
+A renewal replaces one file and then the other. While certificate and key do not fit together, the last good pair stays
+in service; they are read again when a file changes.
 
-What reads is named `reload`, and belongs in a thread: a link can lead to a file system that does not answer. All else
-says what was read last.
+`reload` reads files, and belongs in a thread: a link can lead to a file system that does not answer. Everything else
+uses what was read last.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _FILES = ("certificate", "key", "hostnames", "users")
 _MOST = 4096  # entries of the directory
 
 
-class _Looked:
-    """What was found by a trail, and is found anew when that leads elsewhere.
+class _Read:
+    """Something read from files, which is read again when the files have changed.
 
     Args:
-        path: where it is.
-        avoid: a mount point below which nothing is looked at.
+        path: its place.
+        avoid: a mount point below which no file is read.
     """
 
     def __init__(self, path: Path, avoid: str) -> None:
@@ -54,11 +54,11 @@ class _Looked:
         self._trail: Trail | None = None
 
     def is_stale(self) -> bool:
-        """True where it has to be looked at again. It asks no file system that may not answer: there it is True."""
+        """True if `reload` has to be called. It asks no file system that may not answer: for those it is True."""
         return self._trail is None or self._trail.is_stale()
 
     def reload(self) -> None:
-        """Look again, if anything has changed. May wait for ever."""
+        """Read it again if anything has changed. May wait for ever."""
         if self._trail is None or self._trail.changed():
             _, self._trail = settled(self._read, self._avoid)
 
@@ -66,26 +66,26 @@ class _Looked:
         raise NotImplementedError
 
 
-class Stored(_Looked):
-    """A credential in a sub-directory. The file system shows it, and changes it no more than the daemon does."""
+class Stored(_Read):
+    """A credential in a sub-directory. /ssa shows it, and neither the daemon nor writes to /ssa change it."""
 
     def __init__(self, path: Path, avoid: str = "") -> None:
         super().__init__(path, avoid)
         self.problem = ""
         self._times: dict[str, int] = {}
-        self.credential: Credential | None = None  # the last good pair: that of now unless a renewal is under way
-        self.users = Users()  # who may serve with it, whatever the pair's state
+        self.credential: Credential | None = None  # the last good pair, which may be older than the files
+        self.users = Users()  # the users who may serve with it, whatever the pair's state
         self._users_problem = ""
 
     def anew(self) -> Stored:
-        """The same credential, to be read again whether its files seem to have changed or not."""
+        """A copy that will be read again even if its files seem unchanged."""
         other = Stored(self.path, self._avoid)
         other.take(self)
         other._trail = None
         return other
 
     def take(self, other: Stored) -> None:
-        """Become what another one of this name has read."""
+        """Take over what `other`, of the same name, has read."""
         self._trail, self._times = other._trail, other._times
         self.problem, self.credential = other.problem, other.credential
         self.users, self._users_problem = other.users, other._users_problem
@@ -97,35 +97,35 @@ class Stored(_Looked):
 
     @property
     def hostnames(self) -> tuple[str, ...]:
-        """The names it is in service for."""
+        """The names that it is in service for."""
         return self.credential.hostnames if self.credential else ()
 
     @property
     def status(self) -> str:
-        """What is to be said of it, in words."""
+        """Its state, in words."""
         return "; ".join(
             filter(None, (self.credential.status() if self.credential else "", self.problem, self._users_problem))
         )
 
     def changed(self, file: str) -> int:
-        """When one of its files last changed, in nanoseconds since 1970; 0: there is none.
+        """The time when one of its files last changed, in nanoseconds since 1970; 0 if there is no such file.
 
-        The names are the certificate's where no file has them.
+        Without a file of names, the names are in the certificate, so its time counts.
         """
         return self._times.get(file) or (self._times.get("certificate", 0) if file == "hostnames" else 0)
 
     def set_certificate(self, _text: str) -> NoReturn:
-        """Refuse: that is what the files are for."""
+        """Refuse: the administrator changes the files in the directory instead."""
         self._refuse()
 
     set_key = set_hostnames = set_users = set_certificate
     check_certificate = check_key = check_hostnames = check_users = look_up_users = set_certificate
 
     def _refuse(self) -> NoReturn:
-        raise PermissionError(errno.EPERM, "it is kept in a directory, change the files there", str(self.path))
+        raise PermissionError(errno.EPERM, "it is read from a directory: change the files there", str(self.path))
 
     def report(self, problem: str) -> None:
-        """Say once what is wrong: a renewal is looked at by every handshake that comes while it is under way."""
+        """Log once what is wrong. Every handshake during a renewal may find it."""
         state = "the last good one stays in service" if self.credential else "not served"
         said = f"{printable(problem, 400)}; {state}"
         if said != self.problem:
@@ -148,7 +148,7 @@ class Stored(_Looked):
             self.problem, self.credential = "", found
 
     def _read_users(self, trail: Trail) -> None:
-        """Read who may serve with it. A file that cannot be used names nobody."""
+        """Read the users who may serve with it. A file that cannot be used names nobody."""
         users, problem = Users(), ""
         try:
             users = Users.parse_untrusted(self._file("users", trail).decode())
@@ -158,7 +158,7 @@ class Stored(_Looked):
             pass
         except UnicodeDecodeError:
             problem = "users: not UTF-8; nobody but root may serve with it"
-        except (OSError, ValueError) as failure:  # an SSAError is one of the first, too
+        except (OSError, ValueError) as failure:  # SSAError is an OSError
             words = failure.strerror if isinstance(failure, OSError) else str(failure)
             problem = f"users: {words}; nobody but root may serve with it"
         if problem and problem != self._users_problem:
@@ -167,7 +167,7 @@ class Stored(_Looked):
 
     def _pair(self, trail: Trail) -> Credential:
         times = {}
-        for name in _FILES:  # all of them, so that a change of any is seen, whatever is wrong with another
+        for name in _FILES:  # all of them, so that a change of any is noticed, even if another is bad
             with contextlib.suppress(OSError):
                 if (status := trail.follow(self.path / name)) is not None:
                     times[name] = status.st_mtime_ns
@@ -191,19 +191,19 @@ class Stored(_Looked):
         return data
 
 
-class Folder(_Looked):
-    """The directory. One that is not there is empty."""
+class Folder(_Read):
+    """The directory of all credentials. A missing directory is an empty one."""
 
     def __init__(self, path: Path, avoid: str = "") -> None:
         super().__init__(path, avoid)
         self._stored: dict[str, Stored] = {}
 
     def stored(self) -> dict[str, Stored]:
-        """The credentials by name, in its order."""
+        """The credentials by name, in the order of the directory."""
         return self._stored
 
     def anew(self) -> Folder:
-        """All of it, read again. It may wait for ever. Raises `BadValue` where something in it cannot be used."""
+        """A copy with everything read again. Raises `BadValue` if a credential cannot be used. May wait for ever."""
         other = Folder(self.path, self._avoid)
         other._stored = {name: stored.anew() for name, stored in self._stored.items()}
         other.reload()
@@ -215,7 +215,7 @@ class Folder(_Looked):
         return other
 
     def take(self, other: Folder) -> None:
-        """Become what another one of this directory has read. A name that stays keeps its object."""
+        """Take over what `other`, of the same directory, has read. A name that is in both keeps its object."""
         for name, stored in other._stored.items():
             if name in self._stored:
                 self._stored[name].take(stored)
@@ -223,7 +223,7 @@ class Folder(_Looked):
         self._trail = other._trail
 
     def report(self, problem: str) -> None:
-        """Say that the directory can't be read: the credentials that are known stay in service."""
+        """Log that the directory cannot be read. The known credentials stay in service."""
         _log.warning("credentials: %s: %s", self.path, printable(problem, 400))
 
     def _read(self, trail: Trail) -> None:
@@ -243,7 +243,7 @@ class Folder(_Looked):
         return [name for name in names if is_name(name) and self._may_be_one(name)]
 
     def _may_be_one(self, name: str) -> bool:
-        """True for a directory, and for a link wherever it leads: it may lead to a directory only later."""
+        """True for a directory and for any symbolic link: its target may become a directory later."""
         with contextlib.suppress(OSError):
             mode = os.lstat(self.path / name).st_mode
             return stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
@@ -252,6 +252,9 @@ class Folder(_Looked):
 
 def _check_mode(path: Path, mode: int) -> None:
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise error("BAD_VALUE", f"key: everyone can read or change it, so it is no secret: chmod 600 {path}")
+        raise error(
+            "BAD_VALUE",
+            f"key: everyone can read or change it, so it is no secret: chmod 600 {path}",
+        )
     if mode & (stat.S_IRGRP | stat.S_IWGRP):
         _log.warning("credential %s: its group can read or change the key", path.parent)

@@ -1,6 +1,6 @@
-"""PEM from outside to certificates and keys, with words for the mistakes that are made with it. No I/O.
+"""Reads certificates and keys from PEM that came from outside. The errors explain common mistakes. No I/O.
 
-No message here quotes anything of a key's file, nor what a parser says of it: a key must not get into a log.
+No error quotes a key's file or a parser's message about it: a key must not get into a log.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from ssa import pem
 from ssa.errors import SSAError, error
 from ssa.trust import der
 from ssa.trust.certificate import load_untrusted
+from ssa.trust.evidence import MAX_CHAIN
+from ssa.trust.strength import CURVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-MAX_CHAIN = 100 << 10  # bytes: what OpenSSL takes of a peer (SSL_CTX_set_max_cert_list(3))
-_MAX_RSA_BITS = 8192  # one signature takes 25 ms then, and eight times that with twice as many
-_CURVES = {"secp256r1", "secp384r1", "secp521r1"}  # that TLS 1.3 signs with
-
-_BUFFER = 4096  # bytes that a program writes at once, where it writes in pieces
+_MAX_RSA_BITS = 8192  # one signature takes 25 ms; with twice as many bits it takes eight times as long
+_BUFFER = 4096  # bytes of one write by a program that writes in pieces
 
 
 def parse_chain_untrusted(text: bytes) -> tuple[bytes, ...]:
-    """A chain's certificates, DER, the server's own first, which is not checked. Raises BAD_VALUE.
+    """The certificates of a chain, in DER. The server's own has to be first, which is not checked. Raises BAD_VALUE.
 
-    A key in the same file is passed over: what is kept and shown of it are the certificates.
+    A key in the same file is passed over: only the certificates are kept and shown.
     """
     blocks = _blocks_untrusted(text, "certificate")
     found = [block for block in blocks if block.is_certificate]
@@ -38,33 +37,33 @@ def parse_chain_untrusted(text: bytes) -> tuple[bytes, ...]:
         raise _bad(f"there is no certificate in it, only {_shown(blocks[0])}")
     chain = tuple(_der_untrusted(block, number) for number, block in enumerate(found, 1))
     if (size := sum(map(len, chain))) > MAX_CHAIN:
-        raise _bad(f"a chain of {size} bytes, and peers take {MAX_CHAIN} at most")
+        raise _bad(f"a chain of {size} bytes is too long, peers accept {MAX_CHAIN}")
     return chain
 
 
 def parse_key_untrusted(text: bytes) -> PrivateKey:
-    """A private key, whatever else is in the file. Raises BAD_VALUE."""
+    """The one private key in a file. Other blocks are passed over. Raises BAD_VALUE."""
     keys = [block.whole for block in _blocks_untrusted(text, "private key") if block.is_key]
     if len(keys) != 1:
         raise _bad(f"there are {len(keys)} private keys in it, expected one")
     if b"ENCRYPTED" in keys[0]:
-        raise _bad("the key is encrypted, and nobody is here to type its passphrase: openssl pkey -in KEY -out PLAIN")
+        raise _bad("the key is encrypted, and ssad cannot ask for its passphrase: openssl pkey -in KEY -out PLAIN")
     try:
-        # Its validation tests the factors of an RSA key for primality: a quarter of a second for 4096 bits, for
-        # whatever key an application brings. The sums are checked below.
+        # The library's validation tests the factors of an RSA key for primality, which takes a quarter of a second
+        # for 4096 bits, and any application may bring keys. `_adds_up` checks the arithmetic instead.
         key = load_pem_private_key(keys[0], None, unsafe_skip_rsa_key_validation=True)
-    except Exception:  # noqa: BLE001  # what a parser may raise is open-ended, and could quote the key
+    except Exception:  # noqa: BLE001 - the parser may raise anything, and its message could quote the key
         raise _bad("the private key cannot be read: expected PKCS #8, or OpenSSL's older formats") from None
     return _usable_untrusted(key)
 
 
 def check_chain_so_far_untrusted(text: bytes) -> None:
-    """Refuse the beginning of a file if no more bytes can make it one that has a chain in it. Raises BAD_VALUE."""
+    """Refuse the beginning of a file if no more bytes can make it a valid chain. Raises BAD_VALUE."""
     _check_so_far_untrusted(text, parse_chain_untrusted, lambda block: block.is_certificate)
 
 
 def check_key_so_far_untrusted(text: bytes) -> None:
-    """Refuse the beginning of a file if no more bytes can make it one that has a key in it. Raises BAD_VALUE."""
+    """Refuse the beginning of a file if no more bytes can make it a valid key. Raises BAD_VALUE."""
     _check_so_far_untrusted(text, parse_key_untrusted, lambda block: block.is_key)
 
 
@@ -78,7 +77,7 @@ def _check_so_far_untrusted(text: bytes, parse: Callable[[bytes], object], wante
 
 
 def _blocks_untrusted(text: bytes, what: str) -> list[pem.Block]:
-    """The blocks of a file, whatever is around them."""
+    """The PEM blocks of a file, of which there must be one. Raises BAD_VALUE."""
     if len(text) > pem.MAX_PEM:
         raise _bad(f"{what}: {len(text)} bytes are too long, the limit is {pem.MAX_PEM >> 10} KiB")
     blocks = [*pem.blocks(text)]
@@ -95,14 +94,14 @@ def _shown(block: pem.Block) -> str:
 
 def _what_it_is(data: bytes) -> str:
     if data.startswith(b"\x30"):
-        return "this is DER or PKCS #12, expected PEM: openssl x509 (or pkey, or pkcs12 -nodes) converts it"
+        return "this is DER or PKCS #12, expected PEM: convert it with openssl x509 (or pkey, or pkcs12 -nodes)"
     return "there is no PEM in it, expected -----BEGIN ...-----"
 
 
 def _der_untrusted(block: pem.Block, number: int) -> bytes:
     try:
         data = block.der_untrusted()
-        if block.label == pem.TRUSTED:  # what it is trusted for stands behind it, and is for who trusts it
+        if block.label == pem.TRUSTED:  # the trust settings behind the certificate are for its verifiers
             data = der.elements_untrusted(data)[0].whole
         load_untrusted(data, "it")
     except ValueError as failure:
@@ -118,15 +117,15 @@ def _usable_untrusted(key: object) -> PrivateKey:
             raise _bad(f"an RSA key of {key.key_size} bits is too slow to serve with, the limit is {_MAX_RSA_BITS}")
         case rsa.RSAPrivateKey() if not _adds_up(key.private_numbers()):
             raise _bad("the private key is damaged: its numbers do not fit together")
-        case ec.EllipticCurvePrivateKey() if key.curve.name not in _CURVES:
-            raise _bad(f"TLS 1.3 has no certificates on the curve {key.curve.name}: use P-256, P-384 or P-521")
+        case ec.EllipticCurvePrivateKey() if key.curve.name not in CURVES:
+            raise _bad(f"TLS 1.3 does not allow certificates on the curve {key.curve.name}: use P-256, P-384 or P-521")
         case rsa.RSAPrivateKey() | ec.EllipticCurvePrivateKey() | ed25519.Ed25519PrivateKey() | ed448.Ed448PrivateKey():
             return key
-    raise _bad("TLS has no use for this kind of key: expected RSA, ECDSA, Ed25519 or Ed448")
+    raise _bad("TLS cannot use this kind of key, expected RSA, ECDSA, Ed25519 or Ed448")
 
 
 def _adds_up(key: rsa.RSAPrivateNumbers) -> bool:
-    """Whether an RSA key's numbers fit together, primes or not: none is too large, so no signature takes long."""
+    """True if the numbers of an RSA key fit together, prime or not. None is too large, so no signature takes long."""
     n, e = key.public_numbers.n, key.public_numbers.e
     return (
         e % 2 == 1

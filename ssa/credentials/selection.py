@@ -1,4 +1,4 @@
-"""Which credentials go with the name that a client asks for (SNI, RFC 6066, section 3). No I/O."""
+"""Chooses the credentials for the name that a client asks for (SNI, RFC 6066, section 3). No I/O."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 
 def choose(credentials: Sequence[Credential], server_name: str | None) -> tuple[Credential, ...]:
-    """The credentials to offer a client that asks for this name, or for none: at most one of each kind of key.
+    """The credentials for a client that asks for this name, or for none: at most one of each kind of key.
 
-    A whole name wins over a wildcard; where nothing matches, the first credential counts, and its twins of other kinds.
+    A full name wins over a wildcard. If nothing matches, the first credential counts, and those of other kinds of key
+    that share a name with it.
     """
     return _one_of_each_kind(_named(credentials, server_name) or _default(credentials))
 
 
 def matches(credentials: Sequence[Credential], server_name: str | None) -> bool:
-    """Whether a name is served by one that is for it, not by default."""
+    """True if one of the credentials is for this name. False if the name would be served by default only."""
     return bool(_named(credentials, server_name))
 
 
@@ -33,7 +34,7 @@ def _named(credentials: Sequence[Credential], server_name: str | None) -> list[C
     whole = [credential for credential in credentials if str(name) in credential.hostnames]
     if whole or not isinstance(name, str):
         return whole
-    # One label, the leftmost, and all of it (RFC 9525, section 6.3): so there is but one wildcard for a name.
+    # A wildcard stands for the whole leftmost label (RFC 9525, section 6.3), so only one wildcard matches a name.
     wildcard = f"*.{name.partition('.')[2]}"
     return [credential for credential in credentials if wildcard in credential.hostnames]
 

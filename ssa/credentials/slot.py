@@ -1,7 +1,7 @@
-"""One credential that is administered while it serves: what is in service, and what waits for its other half. No I/O.
+"""One credential that is changed while it serves: the pair in service, and half of a new pair. No I/O.
 
-A certificate and its key come one after the other, in either order, and a server must never be without a pair that
-matches. So the half of a new pair is staged, and takes the old pair's place when its other half is there.
+A certificate and its key come one after the other, in either order, and a server must always have a pair that matches.
+So half of a new pair is kept aside, and replaces the old pair when the other half has come.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One named place for a credential. A change makes another slot, or raises `ssa.SSAError` BAD_VALUE.
+    """The state of one credential. A change makes a new `Slot`, or raises `ssa.SSAError` BAD_VALUE.
 
     Attributes:
         serving: the pair in service.
-        chain: the certificates that wait for their key.
-        key: the key that waits for its certificate.
+        chain: certificates whose key has not come yet.
+        key: a key whose certificate has not come yet.
         override: the names to serve for, instead of those in the certificate.
     """
 
@@ -42,39 +42,39 @@ class Slot:
 
     @property
     def certificate(self) -> bytes:
-        """The chain in service as PEM, or the one that waits while none is."""
+        """The chain in service as PEM; while none is, the chain that waits for its key."""
         return self.serving.certificate_pem if self.serving else encoded(self.chain)
 
     @property
     def hostnames(self) -> tuple[str, ...]:
-        """The names that it is in service for, or will be."""
+        """The names that it is in service for, or will be when its key has come."""
         if self.serving:
             return self.serving.hostnames
         return self.override or (presented_untrusted(self.chain) if self.chain else ())
 
     def describe(self) -> str:
-        """What has come of it, for the log."""
+        """Its state, for the log."""
         waiting = "its key" if self.chain else "its certificate" if self.key else ""
         served = ", ".join(self.hostnames[:6]) or "no name of its own"
         return f"{f'serves {served}' if self.serving else 'serves nothing'}{f', waits for {waiting}' * bool(waiting)}"
 
     def status(self) -> str:
-        """What is to be said of it, in words."""
+        """Its state, for the file ``status``."""
         waiting = "its key" if self.chain else "its certificate" if self.key else ""
         served = self.serving.status() if self.serving else "not in service"
         return f"{served}; waits for {waiting}" if waiting else served
 
     def with_certificate_untrusted(self, text: bytes) -> Slot:
-        """With another chain: in service at once if the key is there that it belongs to."""
+        """The slot with another chain, which is in service at once if its key is there."""
         chain = parse_chain_untrusted(text)
-        presented_untrusted(chain)  # extensions that cannot be read are found now, not when the key comes
+        presented_untrusted(chain)  # malformed extensions are refused now, not when the key comes
         for key in (self.key, self._serving_key()):
             if key is not None and belongs(chain, key):
                 return self._in_service(chain, key)
         return replace(self, chain=chain)
 
     def with_key_untrusted(self, text: bytes) -> Slot:
-        """With another key: in service at once if the certificate is there that it belongs to."""
+        """The slot with another key, which is in service at once if its certificate is there."""
         key = parse_key_untrusted(text)
         for chain in (self.chain, self.serving.chain if self.serving else ()):
             if chain and belongs(chain, key):
@@ -82,7 +82,7 @@ class Slot:
         return replace(self, key=key)
 
     def with_hostnames_untrusted(self, text: str) -> Slot:
-        """With other names to serve for; none at all are those in the certificate."""
+        """The slot with other names to serve for. With an empty list the names in the certificate count."""
         override = parse_hostnames_untrusted(text)
         if self.serving is None:
             return replace(self, override=override)

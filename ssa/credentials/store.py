@@ -1,4 +1,4 @@
-"""The administrator's credentials: those made in the file system, which go with the daemon, then the directory's."""
+"""The administrator's credentials: first those made in /ssa, which end with the daemon, then the directory's."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _log = logging.getLogger("ssa.daemon")
 
 
 class Live:
-    """A credential that was made in the file system. A change raises `BadValue`, and then nothing has changed."""
+    """A credential that was made in /ssa. A change that raises `BadValue` has changed nothing."""
 
     def __init__(self, name: str, changed: Callable[[], None]) -> None:
         self._slot = Slot(name)
-        self._told = changed
+        self._report = changed
         self._changed: dict[str, int] = {}
         self._users = Users()
-        self._looked_up: dict[tuple[str, ...], Users] = {}  # by `look_up_users`, for those who write now
+        self._looked_up: dict[tuple[str, ...], Users] = {}  # by `look_up_users`, for the writes that follow
 
     @property
     def credential(self) -> Credential | None:
@@ -45,66 +45,66 @@ class Live:
 
     @property
     def certificate(self) -> bytes:
-        """The chain in service, PEM, or the one that waits for its key while none is."""
+        """The chain in service, PEM; while none is, the chain that waits for its key."""
         return self._slot.certificate
 
     @property
     def hostnames(self) -> tuple[str, ...]:
-        """The names it serves for."""
+        """The names that it serves for."""
         return self._slot.hostnames
 
     def changed(self, file: str) -> int:
-        """When the content of one of its files last changed, in nanoseconds since 1970; 0: there never was any."""
+        """The time when one of its files last changed, in nanoseconds since 1970; 0 if it never had content."""
         return self._changed.get(file, 0)
 
     @property
     def status(self) -> str:
-        """What is to be said of it, in words."""
+        """Its state, in words."""
         return self._slot.status()
 
     def check_certificate(self, text: str) -> None:
-        """Refuse the beginning of a certificate's text that cannot become one."""
+        """Refuse the beginning of a text that cannot become a certificate chain."""
         with _bad_values():
             check_chain_so_far_untrusted(_bytes(text))
 
     def check_key(self, text: str) -> None:
-        """Refuse the beginning of a key's text that cannot become one."""
+        """Refuse the beginning of a text that cannot become a key."""
         with _bad_values():
             check_key_so_far_untrusted(_bytes(text))
 
     def check_hostnames(self, text: str) -> None:
-        """Refuse the beginning of a text that cannot become a list of names. Its last word may be cut short."""
+        """Refuse the beginning of a text that cannot become a list of names. Its last word may be unfinished."""
         with _bad_values():
             parse_hostnames_untrusted(whole_words(text))
 
     def set_certificate(self, text: str) -> None:
-        """Put another chain in service, as soon as its key is there."""
+        """Put another chain in service, as soon as its key has come."""
         with _bad_values():
             self._change(self._slot.with_certificate_untrusted(_bytes(text)))
 
     def set_key(self, text: str) -> None:
-        """Put another key in service, as soon as its certificate is there."""
+        """Put another key in service, as soon as its certificate has come."""
         with _bad_values():
             self._change(self._slot.with_key_untrusted(_bytes(text)))
         self._changed["key"] = time.time_ns()
 
     def set_hostnames(self, text: str) -> None:
-        """Serve for other names than those in the certificate; for these again, if there are none."""
+        """Serve for these names instead of those in the certificate. With an empty list those count again."""
         with _bad_values():
             self._change(self._slot.with_hostnames_untrusted(text))
 
     @property
     def users(self) -> Users:
-        """Who may serve with it."""
+        """The users who may serve with it."""
         return self._users
 
     def check_users(self, text: str) -> None:
-        """Refuse the beginning of a text that cannot become a list of users. Its last line may be cut short."""
+        """Refuse the beginning of a text that cannot become a list of users. Its last line may be unfinished."""
         with _bad_values():
             Users.parse_untrusted(text[: text.rfind("\n") + 1])
 
     def look_up_users(self, text: str) -> None:
-        """Refuse it as `check_users` does, and where this machine does not know a name. It may take a second."""
+        """Do what `check_users` does, and refuse a name that this machine does not know. It may take a second."""
         with _bad_values():
             users = Users.parse_untrusted(text[: text.rfind("\n") + 1])
         if len(self._looked_up) >= _LOOKED_UP:
@@ -112,20 +112,20 @@ class Live:
         self._looked_up[users.entries] = self._known(users)
 
     def set_users(self, text: str) -> None:
-        """Have others serve with it; none but root and the daemon's own user, if there are none."""
+        """Let these users serve with it. With an empty list only root and the daemon's own user may."""
         with _bad_values():
             users = Users.parse_untrusted(text)
         known = self._looked_up.pop(users.entries, users)
         self._users = self._known(users) if known is users else known
         self._changed["users"] = time.time_ns()
         _log.info("credential %s: may be served with by %s", self._slot.name, ", ".join(users.shown()))
-        self._told()
+        self._report()
 
     @staticmethod
     def _known(users: Users) -> Users:
-        """The same list, its names looked up. Raises `BadValue` for one that this machine does not know."""
+        """Look up the names of a list. Raises `BadValue` for a name that this machine does not know."""
         if unknown := users.unknown():
-            raise BadValue(f"this machine knows no {_listed(unknown)}: a line each for a user, or %group")
+            raise BadValue(f"this machine knows no {_listed(unknown)}: write one user, or one %group, a line")
         return users
 
     def _change(self, slot: Slot) -> None:
@@ -133,11 +133,11 @@ class Live:
         self._changed |= {name: now for name in ("certificate", "hostnames") if _differ(name, slot, self._slot)}
         self._slot = slot
         _log.info("credential %s: %s", slot.name, slot.describe())
-        self._told()
+        self._report()
 
 
 def _bytes(text: str) -> bytes:
-    """The bytes of a file, which came as latin-1: what stands beside the PEM can be in any encoding."""
+    """The bytes of a file that was decoded as latin-1: the text around the PEM may have any encoding."""
     return text.encode("latin-1")
 
 
@@ -146,17 +146,17 @@ def _differ(name: str, one: Slot, other: Slot) -> bool:
 
 
 class CredentialStore:
-    """All of them. Safe to use from several threads.
+    """All credentials. Safe to use from several threads.
 
-    What is in the directory is what was read last: see `folder` and `refresh`.
+    It uses what was last read from the directory: see `folder` and `refresh`.
 
     Args:
-        directory: where the lasting ones are; it need not be there.
-        avoid: a mount point below which nothing is looked at.
+        directory: the directory of the lasting credentials; it may be missing.
+        avoid: a mount point below which no file is read.
     """
 
     def __init__(self, directory: Path, avoid: str = "") -> None:
-        own_name()  # it is asked for where nobody may wait
+        own_name()  # looked up now, because later callers must not wait
         self._directory = directory
         self.folder = Folder(directory, avoid)
         self._live: dict[str, Live] = {}
@@ -166,22 +166,22 @@ class CredentialStore:
         self._warned: dict[str, tuple[bytes, str]] = {}
 
     def refresh(self) -> None:
-        """Look at the directory again. It may wait for ever: the daemon does it file by file, in threads."""
+        """Read the directory again where it has changed. May wait for ever: the daemon does it by file, in threads."""
         self.folder.reload()
         for stored in self.folder.stored().values():
             stored.reload()
 
     def remind(self) -> None:
-        """Log, once each, which certificates in service have expired, are not valid yet, or soon will not be."""
+        """Log each certificate in service that has expired, is not valid yet, or expires soon. Each is logged once."""
         for credential in self.current():
             wrong = credential.lifetime()
-            said = (credential.digest, " ".join(wrong.split()[:2]))  # not the time that is left
+            said = (credential.digest, " ".join(wrong.split()[:2]))  # without the time left, which changes
             if wrong and self._warned.get(credential.name) != said:
                 _log.warning("credential %s: its certificate %s", credential.name, wrong)
             self._warned[credential.name] = said
 
     def current(self) -> tuple[Credential, ...]:
-        """Those in service: one and the same object as long as nothing changes."""
+        """The credentials in service. It is the same object as long as nothing changes."""
         with self._lock:
             found = tuple(credential for entry in self._entries() if (credential := entry.credential))
             if found != self._current:
@@ -189,11 +189,11 @@ class CredentialStore:
             return self._current
 
     def read_again(self) -> Folder:
-        """What is in the directory now, to be put in service by `take`. Raises `BadValue` if some of it is unusable."""
+        """Read the directory again, for `take`. Raises `BadValue` if a credential cannot be used. May wait for ever."""
         return self.folder.anew()
 
     def take(self, folder: Folder) -> dict[str, str]:
-        """Put in service what was read again: what became of each credential that has changed, by name."""
+        """Put in service what was read again. Returns the changed credentials: added, replaced or removed, by name."""
         with self._lock:
             before = self._digests()
             self.folder.take(folder)
@@ -206,12 +206,12 @@ class CredentialStore:
         return {name: credential.digest for name, it in stored.items() if (credential := it.credential)}
 
     def stale_users(self) -> list[Users]:
-        """The lists of users that have to be looked up anew."""
+        """The lists of users whose names have to be looked up again."""
         with self._lock:
             return [entry.users for entry in self._entries() if entry.users.is_stale()]
 
     def usable(self, uid: int, groups: Iterable[int]) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
-        """Those in service that a process of a user and groups may serve with; the names of the others."""
+        """The credentials in service that a process of this user and groups may use, and the names of the others."""
         usable: list[Credential] = []
         denied: list[str] = []
         with self._lock:
@@ -225,14 +225,14 @@ class CredentialStore:
         return tuple(usable), tuple(denied)
 
     def _entries(self) -> list[Live | Stored]:
-        """Those that count, in their order."""
+        """The credentials that count, in their order: one made in /ssa hides one of the directory."""
         stored = self.folder.stored()
         self._note_hidden(stored.keys() & self._live.keys())
         by_name: dict[str, Live | Stored] = {**stored, **self._live}
         return [by_name[name] for name in self._names(stored)]
 
     def names(self) -> tuple[str, ...]:
-        """All names, served or not."""
+        """The names of all credentials, in service or not."""
         with self._lock:
             return self._names(self.folder.stored())
 
@@ -240,47 +240,47 @@ class CredentialStore:
         return tuple(dict.fromkeys((*self._live, *stored)))
 
     def _note_hidden(self, hidden: AbstractSet[str]) -> None:
-        """Say once of each name that one of the directory is not served."""
+        """Log once of each name that the credential in the directory is hidden."""
         for name in sorted(hidden - self._hidden):
             _log.warning(
-                "credential %s: the one made in the file system serves; %s does not, until that is removed (rmdir)",
+                "credential %s: the one made in /ssa serves, and hides %s until it is removed (rmdir)",
                 name,
                 self._directory / name,
             )
         self._hidden = frozenset(hidden)
 
     def get(self, name: str) -> Live | Stored | None:
-        """The credential of a name: one made in the file system hides that of the directory, as it does in service.
+        """The credential of a name, or None. One made in /ssa hides one of the directory.
 
-        As long as it is there, it is one object.
+        As long as a credential is there, it is one object.
         """
         with self._lock:
             return self._live.get(name) or self.folder.stored().get(name)
 
     def create(self, name: str) -> None:
-        """Make an empty one. Raises ValueError, FileExistsError."""
+        """Make an empty credential. Raises ValueError for a bad name, FileExistsError."""
         if not is_name(name):
             raise ValueError(
                 f"{printable(name, 80)!r}: a credential's name is 1 to 64 letters, digits, dots, hyphens or underscores"
             )
         if self.get(name):
-            raise FileExistsError(errno.EEXIST, "there is one already", name)
+            raise FileExistsError(errno.EEXIST, "there is a credential of that name already", name)
         self._live[name] = Live(name, self.remind)
 
     def remove(self, name: str) -> None:
-        """Take one out of service. Raises FileNotFoundError; PermissionError for one of the directory."""
+        """Remove a credential made in /ssa. Raises FileNotFoundError; PermissionError for one of the directory."""
         if name in self._live:
             del self._live[name]
             _log.info("credential %s: removed", name)
         elif self.get(name):
             raise PermissionError(
-                errno.EPERM, "it is kept in a directory, remove it there", str(self._directory / name)
+                errno.EPERM, "it is read from a directory: remove it there", str(self._directory / name)
             )
         else:
-            raise FileNotFoundError(errno.ENOENT, "there is none", name)
+            raise FileNotFoundError(errno.ENOENT, "there is no such credential", name)
 
 
-_LOOKED_UP = 16  # lists of users that are being written
+_LOOKED_UP = 16  # lists of users that are kept between two writes
 _BECAME = {(False, True): "added", (True, True): "replaced", (True, False): "removed"}
 
 

@@ -1,12 +1,12 @@
-"""Who may serve with a credential of the administrator's: users and groups, one a line.
+"""The users who may serve with a credential of the administrator's: users and groups, one a line.
 
     www-data      a user, by name
     1001          a user, by number
     %ssl-cert     a group, by name or number: its members, by their own or by a supplementary group
-    *             everybody
+    *             all users
     # ...         a comment
 
-Root, and the user that the daemon runs as, always may. Where nothing is named, nobody else may.
+Root and the daemon's own user always may. If the list is empty, nobody else may.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PATIENCE = 1.0  # seconds: names can be looked up over a network
-_LASTS, _LASTS_UNKNOWN = 300.0, 10.0  # seconds that an answer counts, and that one counts which some names lack
+_LASTS, _LASTS_UNKNOWN = 300.0, 10.0  # seconds that an answer counts; less if some names had no answer
 _MOST = 256  # entries
 _ENTRY = re.compile(r"\*|%?[^\s%*#,:][^,:\x00-\x1f\x7f]{0,255}")
 _BETWEEN = re.compile(r"[\n,]")
@@ -35,39 +35,39 @@ _ACCOUNTS = ("/etc/passwd", "/etc/group")
 
 
 class Users:
-    """A list of those who may. Names are looked up beforehand, and anew when the machine's accounts have changed."""
+    """A list of users and groups. Names are looked up before they are needed, and again when accounts have changed."""
 
     def __init__(self, entries: tuple[str, ...] = ()) -> None:
         self.entries = entries
         self._named = [entry for entry in entries if entry != "*" and not entry.removeprefix("%").isdecimal()]
         self._numbers: dict[str, int] = {}
         self._looked_up_for: object = None
-        self._again = 0.0  # on time.monotonic's clock: when the names are looked up anew in any case
+        self._again = 0.0  # time.monotonic() at which names are looked up again in any case
 
     @classmethod
     def parse_untrusted(cls, text: str) -> Users:
-        """Those of a file's text. Raises `ssa.SSAError` BAD_VALUE for what can be no user's name."""
+        """The list in a file's text. Raises `ssa.SSAError` BAD_VALUE for an entry that cannot be a user."""
         lines = [line.strip() for line in _BETWEEN.split(text)]
         entries = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
         if len(entries) > _MOST:
-            raise error("BAD_VALUE", f"users: more than {_MOST} lines, name a group")
+            raise error("BAD_VALUE", f"users: more than {_MOST} entries: put the users into a group, and name that")
         for entry in entries:
             if not _ENTRY.fullmatch(entry) or (entry.removeprefix("%").isdecimal() and _number(entry) >= _NOBODYS):
                 raise error("BAD_VALUE", f"{printable(entry, 80)!r}: expected a user's name or number, %group, or *")
         return cls(entries)
 
     def shown(self) -> tuple[str, ...]:
-        """The entries; where there are none the user that may without one."""
+        """The entries; if there are none, the daemon's own user."""
         return self.entries or (own_name(),)
 
     def unknown(self) -> tuple[str, ...]:
-        """The names that this machine does not know: they stand for nobody."""
+        """The names that this machine does not know. They admit nobody."""
         if self.is_stale():
             self.look_up()
         return tuple(name for name in self._named if name not in self._numbers)
 
     def admit(self, uid: int, groups: Iterable[int]) -> bool:
-        """Tell whether a process of that user and those groups may serve with it, by the accounts as last looked up."""
+        """True if a process of that user and those groups may serve with it, by the accounts as last looked up."""
         if uid in {0, os.geteuid()} or "*" in self.entries:
             return True
         wanted = {f"{uid}", *(f"%{group}" for group in groups)}
@@ -79,16 +79,16 @@ class Users:
         return f"{'%' * entry.startswith('%')}{self._numbers[entry]}"
 
     def is_stale(self) -> bool:
-        """Tell whether the names have to be looked up anew.
+        """True if the names have to be looked up again.
 
-        Accounts that are another machine's change without a sign here, and can be out of reach for a while.
+        Accounts on a server change without a sign on this machine, and can be out of reach for a while.
         """
         if not self._named:
             return False
         return time.monotonic() > self._again or tuple(map(_changed, _ACCOUNTS)) != self._looked_up_for
 
     def look_up(self) -> None:
-        """Look the names up. It may take a second: the accounts can be another machine's."""
+        """Look the names up. It may take a second: the accounts may be on a server."""
         accounts = tuple(map(_changed, _ACCOUNTS))
         found, answered = _numbers_in_time(self._named)
         self._numbers = {name: self._numbers[name] for name in self._numbers.keys() - answered} | found
@@ -102,7 +102,7 @@ def look_up(lists: Iterable[Users]) -> None:
         users.look_up()
 
 
-_NOBODYS = 2**32 - 1  # -1: no user has it
+_NOBODYS = 2**32 - 1  # -1, which is no user's number
 
 
 def _number(entry: str) -> int:
@@ -111,7 +111,7 @@ def _number(entry: str) -> int:
 
 def _changed(path: str) -> tuple[int, int]:
     try:
-        status = os.stat(path)  # noqa: PTH116 - for every handshake
+        status = os.stat(path)  # noqa: PTH116 - every handshake does this: os.stat is faster
     except OSError:
         return (0, 0)
     return (status.st_ino, status.st_mtime_ns)
@@ -119,7 +119,7 @@ def _changed(path: str) -> tuple[int, int]:
 
 @functools.cache
 def own_name() -> str:
-    """The name of the user that the daemon runs as. Asked for at the start, as it may take long."""
+    """The name of the daemon's own user. It is looked up at the start, as that may take long."""
     uid = os.geteuid()
     try:
         return "root" if uid == 0 else pwd.getpwuid(uid).pw_name

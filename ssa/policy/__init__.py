@@ -1,1 +1,1 @@
-"""The policy: its settings (`schema`), the one in force (`live`), its file (`files`), requests (`resolve`)."""
+"""The policy: its settings (`schema`), the one in force (`live`), its file (`files`), and requests (`resolve`)."""

@@ -1,4 +1,4 @@
-"""The policy's file: ``/etc/ssa/policy.toml``, a ``[policy]`` table with a key a setting.
+"""The policy's file: ``/etc/ssa/policy.toml``, a table ``[policy]`` with one key for each setting.
 
     [policy]
     min_version = "TLSv1.3"
@@ -6,8 +6,8 @@
     min_rsa_bits = 3072
     handshake_timeout = 7.5
 
-A missing file is the default policy, unless somebody named it. A key that is no setting, or a value that is none,
-refuses the whole file: half a policy is not what its administrator wrote.
+A missing file means the default policy, unless somebody named the file. One unknown key or one bad value refuses the
+whole file: half a policy is not what its administrator wrote.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _HEADER = "The TLS policy of this machine, as ssad starts with it. The one in fo
 
 
 def load(path: str | os.PathLike[str], *, required: bool = False) -> Policy:
-    """The policy in a file, or the default one if there is no file. Raises as `find`."""
+    """The policy in a file, or the default policy if there is no file. Raises `BadValue` or OSError; see `find`."""
     return find(path, required=required)[0]
 
 
 def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Policy, str]:
-    """The policy in force by a file, and the file's name: an empty one if there is no file, and the defaults hold.
+    """The policy in a file, and the file's name. If there is no file: the default policy, and an empty name.
 
     Args:
         path: the file.
-        required: somebody named the file, so it has to be there.
+        required: the file has to be there, because somebody named it.
 
     Raises:
-        BadValue: the file is refused; the message names it, the key and why.
+        BadValue: the file is refused. The message names the file, the key and the reason.
         OSError: the file could not be read.
     """
     name = os.fspath(path)
@@ -52,7 +52,7 @@ def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Polic
         data = _read(name)
     except FileNotFoundError:
         if broken := _dangling(Path(name)):
-            raise FileNotFoundError(errno.ENOENT, f"{broken} is a link to what is not there", name) from None
+            raise FileNotFoundError(errno.ENOENT, f"{broken} is a link whose target does not exist", name) from None
         if required:
             raise FileNotFoundError(errno.ENOENT, _NOT_THERE, name) from None
         return Policy.default(), ""
@@ -60,13 +60,13 @@ def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Polic
 
 
 def save(path: str | os.PathLike[str], policy: Policy) -> None:
-    """Write a policy to its file, whole or not at all.
+    """Write a policy to its file. The file is replaced whole or not at all; its comments and its layout stay.
 
-    Comments and layout stay. A setting is written if it is in the file already or is not the default.
+    A setting is written if the file has it already, or if its value is not the default.
 
     Raises:
-        BadValue: what is in the file now is refused, and stays.
-        OSError: the file could not be written, and stays as it was.
+        BadValue: the present content of the file is refused. It stays as it was.
+        OSError: the file could not be written. It stays as it was.
     """
     target = Path(os.path.realpath(path))
     before = _read(str(target)) if target.exists() else b""
@@ -77,17 +77,18 @@ def save(path: str | os.PathLike[str], policy: Policy) -> None:
 
 
 def _changed(before: bytes, written: dict[str, str], changes: dict[str, str], path: str) -> bytes:
-    """The file's new content. Raises BadValue where no content says what it is to say.
+    """The file's new content. Raises `BadValue` if none can be made that means this policy.
 
-    The TOML library does not write every layout rightly. So what it wrote is read again; where that is another
-    policy, the table is written anew, in the ordinary layout.
+    The TOML library writes some layouts wrongly. So its output is read again. If it means another policy, the table is
+    written anew in the ordinary layout.
     """
     for edit in (_update, _rewrite):
         data = edit(before, written, changes)
         if _says(data, written | changes):
             return data
     raise BadValue(
-        f"{path}: its layout cannot be changed safely, so it stays: write the settings below a line [policy]"
+        f"{path}: its layout cannot be changed safely, so the file stays as it was: write the settings below a line "
+        "[policy], one a line, and try again"
     )
 
 
@@ -112,7 +113,7 @@ def _read(path: str) -> bytes:
 
 
 def _dangling(path: Path) -> Path | None:
-    """The link on the way to a file that leads nowhere, if there is one."""
+    """The symbolic link on the way to a file whose target does not exist, if there is one."""
     return next((step for step in (path, *path.parents) if step.is_symlink() and not step.exists()), None)
 
 
@@ -124,7 +125,7 @@ def _policy_untrusted(texts: dict[str, str], path: str) -> Policy:
 
 
 def _texts_untrusted(data: bytes, path: str) -> dict[str, str]:
-    """What the file says of each setting, as text."""
+    """The text of each setting in the file."""
     try:
         # A decimal number stays as it is written.
         document = tomllib.loads(data.decode(), parse_float=str)
@@ -140,7 +141,7 @@ def _texts_untrusted(data: bytes, path: str) -> dict[str, str]:
 
 
 def _text_untrusted(value: Any, where: str) -> str:
-    """One TOML value as text: a string, a number, or an array of strings."""
+    """The text of one TOML value: a string, a number, or an array of strings."""
     if isinstance(value, list):
         if not all(isinstance(word, str) for word in value):
             raise BadValue(f"{where}: expected an array of strings only")
@@ -156,7 +157,7 @@ def _text_untrusted(value: Any, where: str) -> str:
 
 
 def _update(before: bytes, _written: dict[str, str], changes: dict[str, str]) -> bytes:
-    """Change in the file what differs from the policy, and nothing else."""
+    """Change the settings in the file that differ from the policy, and nothing else."""
     import tomlkit  # late: only saving needs it, and it is slow to load
 
     document = tomlkit.parse(before or f"# {_HEADER}\n")
@@ -168,7 +169,7 @@ def _update(before: bytes, _written: dict[str, str], changes: dict[str, str]) ->
 
 
 def _rewrite(before: bytes, written: dict[str, str], changes: dict[str, str]) -> bytes:
-    """Write the table anew, below the lines of comment that the file has."""
+    """Write the table anew, below the comment lines of the file."""
     import tomlkit
 
     document = tomlkit.document()
@@ -197,7 +198,7 @@ def _toml(name: str, text: str) -> Any:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    """Put a file's new content in the place of the old, so that no crash leaves half of it.
+    """Replace a file's content by rename(2), so that a crash leaves the old content or the new, never half of it.
 
     The owner, the mode and the extended attributes (access lists) stay. Raises OSError, which names the target.
     """
@@ -205,11 +206,11 @@ def _replace(target: Path, data: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                _dress(file.fileno(), target)
+                _copy_owner(file.fileno(), target)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.rename(temporary, target)  # noqa: PTH104 - the error's words are made below
+            os.rename(temporary, target)  # noqa: PTH104 - the message is made below
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
@@ -220,23 +221,23 @@ def _replace(target: Path, data: bytes) -> None:
 
 
 _CANNOT_REPLACE = {
-    errno.EBUSY: "it is a mount point of its own (a bind mount), so it cannot be replaced whole, and stays as it was: "
+    errno.EBUSY: "it is a mount point of its own (a bind mount) and cannot be replaced, so it stays as it was: "
     "mount its directory instead",
-    errno.EROFS: "it is on a read-only file system, and stays as it was",
+    errno.EROFS: "it is on a read-only file system, so it stays as it was",
 }
 
 
-def _dress(descriptor: int, target: Path) -> None:
+def _copy_owner(descriptor: int, target: Path) -> None:
     """Give a file that will take the target's place the target's owner, mode and extended attributes."""
     try:
-        worn = target.stat()
+        old = target.stat()
     except FileNotFoundError:
         os.fchmod(descriptor, 0o644)
         return
     created = os.fstat(descriptor)
-    if (created.st_uid, created.st_gid) != (worn.st_uid, worn.st_gid):
-        os.fchown(descriptor, worn.st_uid, worn.st_gid)
-    os.fchmod(descriptor, stat.S_IMODE(worn.st_mode))
+    if (created.st_uid, created.st_gid) != (old.st_uid, old.st_gid):
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
     for name in os.listxattr(target):
         os.setxattr(descriptor, name, os.getxattr(target, name))
 

@@ -1,4 +1,4 @@
-"""The policy that is in force, and how it changes while the daemon runs."""
+"""The policy in force, and its changes while the daemon runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def _accept(_policy: Policy) -> None:
-    """The check of a holder that has no other."""
+    """Accept every policy: the check of a `LivePolicy` that is given no other."""
 
 
 class LivePolicy:
-    """Holds the current `Policy`. A change is whole or not at all, and is for the next handshake.
+    """Holds the policy in force. A change is made whole or not at all, and counts from the next handshake on.
 
-    A handshake takes `current` once and keeps it: policies are immutable. Changes come from one thread.
+    A handshake takes `current` once and keeps it: a `Policy` is immutable. One thread makes all changes.
 
     Args:
-        policy: what is in force at first.
-        check: run on a changed policy before it counts (does the trust store load?); it raises `BadValue`.
+        policy: the first policy in force.
+        check: judges a changed policy before it counts (does its trust store load?), and raises `BadValue`.
     """
 
     def __init__(self, policy: Policy, check: Callable[[Policy], None] = _accept) -> None:
@@ -38,28 +38,28 @@ class LivePolicy:
 
     @property
     def generation(self) -> int:
-        """How often the policy has changed: a cache's key."""
+        """The number of changes so far. Caches use it as a key."""
         return self._state[1]
 
     def changed(self, name: str) -> int:
-        """Since when a setting has been what it is, in nanoseconds since 1970."""
+        """The time of a setting's last change, in nanoseconds since 1970."""
         return self._changed[name]
 
     def check(self, name: str, text: str) -> None:
-        """Refuse the beginning of a setting's text that no more text can mend; raises `BadValue`. Nothing changes."""
+        """Raise `BadValue` for the beginning of a setting's text if no more text can make it valid. Changes nothing."""
         if (policy := self.current.check_so_far(name, text)) is not None:
             self._check(policy)
 
     def set(self, name: str, text: str) -> None:
-        """Change one setting; raises `BadValue`, and then nothing has changed."""
+        """Change one setting. Raises `BadValue`, and then changes nothing."""
         self.put(self.current.replace(name, text))
 
     def set_many(self, texts: Mapping[str, str]) -> None:
-        """Change several settings at once; raises `BadValue`, and then nothing has changed."""
+        """Change several settings at once. Raises `BadValue`, and then changes nothing."""
         self.put(self.current.replace_many(texts))
 
     def put(self, policy: Policy) -> None:
-        """Put another policy in force, as one read again from its file."""
+        """Put another policy in force, such as one that was read from its file again. Raises `BadValue`."""
         self._check(policy)
         now = time.time_ns()
         self._changed |= {name: now for name, text in policy.texts.items() if text != self.current.text(name)}

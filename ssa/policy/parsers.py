@@ -1,6 +1,6 @@
-"""The vocabulary of the settings, and the parsers of their text. Rule 1: no I/O here.
+"""The words that settings may have, and the parsers of their text. Rule 1: no I/O here.
 
-Text comes from outside, so the parsers are named ``*_untrusted`` and raise `BadValue` only; its message is for the
+The text comes from outside: so the parsers are named ``*_untrusted`` and raise `BadValue` only. Its message is for the
 administrator who wrote the text.
 """
 
@@ -31,7 +31,7 @@ SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
 
-# Canonical name (RFC 8446's, as OpenSSL takes it): the other names it goes by.
+# The canonical name of each group (RFC 8446's, which OpenSSL takes), and its other names.
 GROUPS: dict[str, tuple[str, ...]] = {
     "X25519MLKEM768": (),
     "x25519": ("X25519",),
@@ -50,8 +50,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 GROUP_NAMES: tuple[str, ...] = tuple(alias for name, aliases in GROUPS.items() for alias in (name, *aliases))
 # Hybrids of a post-quantum algorithm and a classical one; TLS 1.3 only.
 POST_QUANTUM = frozenset(name for name in GROUPS if "MLKEM" in name)
-# The hybrid first: who records traffic today shall not read it once there is a quantum computer. secp521r1 is the last,
-# as in TLS 1.2 the list is also that of the curves that a server's certificate may be on (RFC 8422 section 5.1).
+# The hybrid is first: traffic that is recorded today must stay secret when there is a quantum computer. secp521r1 is
+# in the list for TLS 1.2, where a server's certificate may only be on a curve of this list (RFC 8422 section 5.1).
 DEFAULT_GROUPS = ("X25519MLKEM768", "x25519", "secp256r1", "secp384r1", "secp521r1")
 
 # RFC 8446, section 4.2.3, without SHA-1. In order of the default policy.
@@ -74,13 +74,13 @@ SIGNATURE_ALGORITHMS: tuple[str, ...] = (
 
 
 def quoted(text: str) -> str:
-    """What was written, for a message: one line, printable, not endless."""
+    """A text for a message: quoted, printable, on one line of at most 80 characters."""
     shown = ascii(text)
     return shown if len(shown) <= 80 else f"{shown[:76]}...{shown[0]}"
 
 
 def closest(word: str, words: Iterable[str]) -> str:
-    """What was probably meant, or the whole vocabulary."""
+    """A hint for a misspelled word: the most similar known word, or all known words."""
     known = list(words)
     by_folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=0.75)
@@ -95,7 +95,7 @@ _CONTROL = re.compile(r"[^\n\x20-\x7e]")
 
 
 def clean_untrusted(text: str) -> str:
-    """The text without what surrounds it: printable ASCII and newlines, no longer than `MAX_TEXT`."""
+    """The text without the space around it. It must be printable ASCII and newlines, at most `MAX_TEXT` characters."""
     if len(text) > MAX_TEXT:
         raise BadValue(f"{len(text)} characters are too long, the limit is {MAX_TEXT}")
     stripped = text.strip(" \t\r\n")
@@ -106,14 +106,14 @@ def clean_untrusted(text: str) -> str:
 
 
 def tokens_untrusted(text: str) -> tuple[str, ...]:
-    """The words of a list: separated by newlines, spaces, commas or colons, none of them twice."""
+    """The words of a list. Newlines, spaces, commas or colons separate them; no word may be there twice."""
     tokens = tuple(filter(None, _SEPARATORS.split(clean_untrusted(text))))
     _refuse_duplicates(tokens, tokens)
     return tokens
 
 
 def split_untrusted(text: str) -> tuple[str, str]:
-    """The beginning of a list: the words with a separator behind them, and the last one, which may be cut short."""
+    """The parts of an unfinished list: the words with a separator behind them, and the last word, maybe unfinished."""
     last = _SEPARATORS.split(text)[-1]
     whole = text.removesuffix(last) if last else text
     return whole if any(_SEPARATORS.split(whole)) else "", last
@@ -125,12 +125,12 @@ def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None
     for value, token in zip(values, tokens, strict=True):
         if value in first:
             same = "" if first[value] == token else f": it is the same as {quoted(first[value])}"
-            raise BadValue(f"{quoted(token)} is there twice{same}")
+            raise BadValue(f"{quoted(token)} is in the list twice{same}")
         first[value] = token
 
 
 def _word_untrusted(text: str) -> str:
-    """A value of one line."""
+    """The one word of a value that is not a list."""
     word = clean_untrusted(text)
     if "\n" in word:
         raise BadValue(f"{quoted(word)} is more than one line, expected one value")
@@ -147,7 +147,7 @@ def parse_version_untrusted(text: str) -> TLSVersion:
 
 
 def _list_untrusted(text: str, resolve: Callable[[str], T]) -> tuple[T, ...]:
-    """A list with at least one word, each of them resolved, none of them twice under another name."""
+    """A list of at least one word, with each word resolved. No two words may mean the same value."""
     tokens = tokens_untrusted(text)
     if not tokens:
         raise BadValue("the list is empty, expected at least one name")
@@ -157,7 +157,7 @@ def _list_untrusted(text: str, resolve: Callable[[str], T]) -> tuple[T, ...]:
 
 
 def _suite(version: TLSVersion, belongs: str) -> Callable[[str], Suite]:
-    """Resolve a suite's name, IANA's or OpenSSL's, for the list of one protocol version."""
+    """Make a function that finds a suite by IANA's or OpenSSL's name, for the setting of one protocol version."""
     names = [suite.name for suite in SUITES.values() if suite.version == version]
 
     def resolve(token: str) -> Suite:
@@ -173,11 +173,11 @@ def _suite(version: TLSVersion, belongs: str) -> Callable[[str], Suite]:
 
 
 def _name(what: str, names: Mapping[str, str]) -> Callable[[str], str]:
-    """Resolve a name, or another name of it, to the canonical one."""
+    """Make a function that finds the canonical name for any name of a thing."""
 
     def resolve(token: str) -> str:
         if token not in names:
-            raise BadValue(f"{quoted(token)} is not a {what} that is known here, {closest(token, names)}")
+            raise BadValue(f"{quoted(token)} is not a {what} that ssa knows, {closest(token, names)}")
         return names[token]
 
     return resolve
@@ -228,15 +228,15 @@ def parse_bits_untrusted(text: str) -> int:
 
 
 def parse_depth_untrusted(text: str) -> int:
-    """A number of intermediate certificates: at most OpenSSL's own limit."""
+    """A number of intermediate certificates, at most OpenSSL's own limit."""
     word = _word_untrusted(text)
     if not re.fullmatch(r"[0-9]{1,3}", word) or int(word) > MAX_DEPTH:
-        raise BadValue(f"{quoted(word)} is no depth, expected a whole number of certificates, 0 to {MAX_DEPTH}")
+        raise BadValue(f"{quoted(word)} is not a depth, expected a whole number of certificates, 0 to {MAX_DEPTH}")
     return int(word)
 
 
 def parse_seconds_untrusted(text: str) -> float:
-    """A time in seconds."""
+    """A time, in seconds."""
     word = _word_untrusted(text)
     if not _DECIMAL.fullmatch(word) or not 0 < float(word) <= 3600:
         raise BadValue(f"{quoted(word)} is not a time, expected seconds as a decimal number above 0, up to 3600")
@@ -244,18 +244,18 @@ def parse_seconds_untrusted(text: str) -> float:
 
 
 def parse_ttl_untrusted(text: str) -> int:
-    """How long a session lives, in seconds: at most what TLS 1.3 allows a ticket (RFC 8446 section 4.6.1)."""
+    """The lifetime of a session, in seconds. TLS 1.3 allows a ticket a week at most (RFC 8446 section 4.6.1)."""
     word = _word_untrusted(text)
     if not re.fullmatch(r"[0-9]{1,6}", word) or int(word) > 604800:
-        raise BadValue(f"{quoted(word)} is no lifetime, expected a whole number of seconds, 0 to 604800")
+        raise BadValue(f"{quoted(word)} is not a lifetime, expected a whole number of seconds, 0 to 604800")
     return int(word)
 
 
 def parse_store_untrusted(text: str) -> str:
-    """Where a trust store is: `SYSTEM_STORE`, or an absolute path."""
+    """The place of a trust store: `SYSTEM_STORE`, or an absolute path."""
     word = _word_untrusted(text)
     if word != SYSTEM_STORE and not word.startswith("/"):
-        raise BadValue(f"{quoted(word)} is no trust store, expected {SYSTEM_STORE} or an absolute path")
+        raise BadValue(f"{quoted(word)} is not a trust store, expected {SYSTEM_STORE} or an absolute path")
     return word
 
 

@@ -1,6 +1,6 @@
-"""What a request makes of the policy: it may tighten, and a request to loosen is refused by name.
+"""Narrows the policy by a request. A request may tighten settings; one that would loosen a setting is refused.
 
-Pure: `narrow` walks the fields of the request and asks each setting's row how it narrows.
+Pure: `narrow` goes through the fields of the request, and each setting's row says how it is narrowed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Narrowing:
-    """What an application asks for; None is no opinion. Each field but the last is a setting of that name."""
+    """The wishes of an application; None for no wish. Each field but the last is the setting of that name."""
 
     min_version: TLSVersion | None = None
     max_version: TLSVersion | None = None
@@ -34,18 +34,18 @@ class Narrowing:
     handshake_timeout: float | None = None
     session_ttl: int | None = None
     data_path: str | None = None
-    disabled: tuple[str, ...] = ()  # suites not to use, by IANA's names or OpenSSL's
+    disabled: tuple[str, ...] = ()  # suites that must not be used, by IANA's or OpenSSL's names
 
 
 _NOTHING = Narrowing()
 
 
 def narrow(policy: Policy, request: Narrowing) -> Policy:
-    """The policy for one request: never looser than `policy`.
+    """The policy for one request. It is never looser than `policy`.
 
     Raises:
-        SSAError: POLICY_DENIED, naming the setting that the request would loosen; BAD_VALUE for a suite that
-            does not exist.
+        SSAError: POLICY_DENIED names the setting that the request would loosen. BAD_VALUE: it names a suite that does
+            not exist.
     """
     if request == _NOTHING:
         return policy
@@ -58,7 +58,7 @@ def narrow(policy: Policy, request: Narrowing) -> Policy:
 
 
 def _opinions(request: Narrowing) -> dict[str, Any]:
-    """The settings that the request says something about."""
+    """The settings that the request has a wish for."""
     asked = {field.name: getattr(request, field.name) for field in fields(request) if field.name in SETTINGS}
     return {name: value for name, value in asked.items() if value is not None}
 
@@ -71,7 +71,7 @@ def _narrow_setting(policy: Policy, name: str, asked: Any) -> Any:
 
 
 def _without(policy: Policy, values: dict[str, Any], disabled: tuple[str, ...]) -> dict[str, tuple[Suite, ...]]:
-    """Both lists of suites without the disabled ones: a list that changes, and is not emptied."""
+    """The lists of suites that change when the disabled suites are left out. Raises POLICY_DENIED for an empty list."""
     unwanted = {_suite_untrusted(name) for name in disabled}
     changed = {}
     for name in ("ciphersuites", "ciphers"):

@@ -1,9 +1,9 @@
-"""Every setting of the policy, in one table, and the immutable `Policy` that is made of them.
+"""Every setting of the policy, in one table, and the immutable `Policy` that has a value for each of them.
 
-Rule 1: no I/O here. A setting is text on the outside (a file of the file system, a key of the TOML file) and a
-typed value on the inside; its row of `SETTINGS` says how one becomes the other (`ssa.policy.parsers`), what the
-default is, and which way is stricter. The documentation, the file system and the TOML file are all made from this
-table. The text is kept beside the value: what an administrator wrote is what they read back.
+Rule 1: no I/O here. Outside, a setting is text: a file of the file system, a key of the TOML file. Inside, it is a
+typed value. Its row of `SETTINGS` says how the text becomes the value (`ssa.policy.parsers`), what the default is, and
+which way is stricter. The documentation, the file system and the TOML file are made from this table. The text is kept
+beside the value: administrators read back what they wrote.
 """
 
 from __future__ import annotations
@@ -13,6 +13,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ssa.policy import compliance
+from ssa.policy.narrowing import (
+    Loosening,
+    narrow_alpn,
+    narrow_bits,
+    narrow_data_path,
+    narrow_depth,
+    narrow_list,
+    narrow_max_version,
+    narrow_min_version,
+    narrow_never,
+    narrow_seconds,
+    narrow_ttl,
+)
 from ssa.policy.parsers import (
     DATA_PATHS,
     DEFAULT_GROUPS,
@@ -65,10 +78,6 @@ __all__ = [
 T = TypeVar("T")
 
 
-class Loosening(ValueError):
-    """A request asked for less than the policy demands. The message says what the policy allows."""
-
-
 # --- values back to text -----------------------------------------------------------------------------------------
 
 
@@ -88,88 +97,24 @@ def _show_seconds(seconds: float) -> str:
     return f"{seconds:.9f}".rstrip("0").rstrip(".")
 
 
-# --- how a request narrows a setting ------------------------------------------------------------------------------
-
-
-def _narrow_min_version(policy: TLSVersion, asked: TLSVersion) -> TLSVersion:
-    if asked < policy:
-        raise Loosening(f"{asked.label} asked for, the policy's minimum is {policy.label}")
-    return asked
-
-
-def _narrow_max_version(policy: TLSVersion, asked: TLSVersion) -> TLSVersion:
-    if asked > policy:
-        raise Loosening(f"{asked.label} asked for, the policy's maximum is {policy.label}")
-    return asked
-
-
-def _narrow_bits(policy: int, asked: int) -> int:
-    if asked < policy:
-        raise Loosening(f"{asked} bits asked for, the policy's minimum is {policy}")
-    return asked
-
-
-def _narrow_depth(policy: int, asked: int) -> int:
-    if asked > policy:
-        raise Loosening(f"{asked} asked for, the policy's maximum is {policy}")
-    return asked
-
-
-def _narrow_seconds(policy: float, asked: float) -> float:
-    # Not a demand: a caller says how long it will wait, so one that would wait longer loosens nothing.
-    return min(policy, asked)
-
-
-def _narrow_ttl(policy: int, asked: int) -> int:
-    if asked > policy:
-        raise Loosening(f"{asked} seconds asked for, the policy's maximum is {policy}")
-    return asked
-
-
-def _narrow_list(policy: tuple[T, ...], asked: tuple[T, ...]) -> tuple[T, ...]:
-    common = tuple(value for value in policy if value in asked)
-    if not common:
-        raise Loosening("the policy allows nothing of what was asked for")
-    return common
-
-
-def _narrow_alpn(policy: tuple[str, ...], asked: tuple[str, ...]) -> tuple[str, ...]:
-    if not policy or not asked:
-        return asked or policy
-    common = tuple(name for name in asked if name in policy)
-    if not common:
-        raise Loosening(f"{', '.join(asked)} asked for, the policy allows {', '.join(policy)}")
-    return common
-
-
-def _narrow_data_path(policy: str, asked: str) -> str:
-    if policy not in (asked, DATA_PATHS[0]):
-        raise Loosening(f"{asked} asked for, the policy allows {policy}")
-    return asked
-
-
-def _narrow_never(policy: str, asked: str) -> str:
-    if asked != policy:
-        raise Loosening(f"{quoted(asked)} asked for, only the administrator sets this")
-    return policy
-
-
 # --- the table -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[T]):
-    """One row: a setting's name, its text when nobody set it, and what can be done with it.
+    """One row of the table: a setting.
 
     Attributes:
-        parse: text from outside to value; raises `BadValue` only.
-        show: value to text, for a value that nobody wrote (a narrowed one).
-        narrow: the policy's value and the request's to the one that counts; raises `Loosening`.
-        stricter: which way is stricter, in words.
-        doc: one line, with units.
-        many: the value is a list, one word a line.
-        unmet: how a live connection does not meet a policy's value, in words, or nothing. Every setting has one.
-        words: all words that there are, where there is a list of them.
+        default: its text if nobody sets it.
+        parse: makes the value from a text from outside; raises `BadValue` only.
+        show: makes the text of a value that nobody wrote, such as a narrowed one.
+        narrow: takes the policy's value and the request's, and gives the one that counts; raises `Loosening`.
+        stricter: the direction that is stricter, in words.
+        doc: one line for the manual, with units.
+        many: True for a list, whose text has one word a line.
+        unmet: says in words how a live connection does not meet a policy's value; an empty text if it does. Every
+            setting has one.
+        words: all words that the value may have, if they can be listed.
     """
 
     name: str
@@ -184,23 +129,23 @@ class Setting(Generic[T]):
     words: tuple[str, ...] = ()
 
     def is_whole(self, text: str) -> bool:
-        """Whether nothing more can come of the value: a single one has ended with its line."""
+        """True if more text can add nothing to the value: the value is no list, and its line has ended."""
         return not self.many and "\n" in text.lstrip()
 
     def check_so_far_untrusted(self, text: str) -> None:
-        """Refuse the beginning of a text that no more text can make a value. Raises `BadValue`.
+        """Refuse the beginning of a text if no more text can make it a value. Raises `BadValue`.
 
         The last word may be cut short, unless a separator is behind it.
         """
         clean_untrusted(text)
         whole, last = split_untrusted(text) if self.many else ("", text.strip())
         if self.words and not any(word.startswith(last) for word in self.words):
-            self.parse(text)  # it says what is wrong
+            self.parse(text)  # its error says what is wrong
         if whole:
             self.parse(whole)
 
     def text_untrusted(self, text: str) -> str:
-        """The text as it will be read back: as written, one word of a list a line."""
+        """The text as it will be read back: as it was written, but a list has one word a line."""
         return "\n".join(tokens_untrusted(text)) if self.many else clean_untrusted(text)
 
 
@@ -210,7 +155,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "TLSv1.2",
         parse_version_untrusted,
         _show_version,
-        _narrow_min_version,
+        narrow_min_version,
         "higher",
         "Lowest protocol version: TLSv1.2 or TLSv1.3. The kernel has no others.",
         unmet=compliance.unmet_min_version,
@@ -221,7 +166,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "TLSv1.3",
         parse_version_untrusted,
         _show_version,
-        _narrow_max_version,
+        narrow_max_version,
         "lower",
         "Highest protocol version: TLSv1.2 or TLSv1.3, not below min_version.",
         unmet=compliance.unmet_max_version,
@@ -232,7 +177,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_suites(suite for suite in SUITES.values() if suite.version == TLSVersion.TLSv1_3),
         parse_ciphersuites_untrusted,
         _show_suites,
-        _narrow_list,
+        narrow_list,
         "fewer",
         "TLS 1.3 cipher suites in order of preference.",
         many=True,
@@ -244,7 +189,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_suites(suite for suite in SUITES.values() if suite.version == TLSVersion.TLSv1_2),
         parse_ciphers_untrusted,
         _show_suites,
-        _narrow_list,
+        narrow_list,
         "fewer",
         "TLS 1.2 cipher suites in order of preference, by IANA's names or OpenSSL's.",
         many=True,
@@ -256,7 +201,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_names(DEFAULT_GROUPS),
         parse_groups_untrusted,
         _show_names,
-        _narrow_list,
+        narrow_list,
         "fewer",
         "Key exchange groups in order of preference; in TLS 1.2 also the curves of a server's certificate.",
         many=True,
@@ -268,7 +213,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         _show_names(SIGNATURE_ALGORITHMS),
         parse_signatures_untrusted,
         _show_names,
-        _narrow_list,
+        narrow_list,
         "fewer",
         "Signature algorithms accepted in the handshake and in certificates, in order of preference.",
         many=True,
@@ -280,7 +225,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "2048",
         parse_bits_untrusted,
         str,
-        _narrow_bits,
+        narrow_bits,
         "higher",
         "Smallest RSA key in a peer's certificate chain, in bits: 1024 to 16384.",
         unmet=compliance.unmet_bits,
@@ -290,7 +235,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         str(MAX_DEPTH),
         parse_depth_untrusted,
         str,
-        _narrow_depth,
+        narrow_depth,
         "lower",
         f"Most intermediates between a peer's certificate and its trust anchor: 0 to {MAX_DEPTH}.",
         unmet=compliance.unmet_depth,
@@ -300,7 +245,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         SYSTEM_STORE,
         parse_store_untrusted,
         str,
-        _narrow_never,
+        narrow_never,
         "set by the administrator only",
         "Where the trust anchors are: system, or the absolute path of a PEM file or of a directory of them.",
         unmet=compliance.unmet_trust,
@@ -310,7 +255,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "",
         parse_alpn_untrusted,
         _show_names,
-        _narrow_alpn,
+        narrow_alpn,
         "fewer",
         "Application protocols to offer (ALPN), in order of preference; programs may narrow them. Empty: each its own.",
         many=True,
@@ -321,7 +266,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "30",
         parse_seconds_untrusted,
         _show_seconds,
-        _narrow_seconds,
+        narrow_seconds,
         "shorter",
         "Longest time for a handshake, in seconds: a decimal number above 0, up to 3600.",
         unmet=compliance.unmet_timeout,
@@ -331,7 +276,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         "7200",
         parse_ttl_untrusted,
         str,
-        _narrow_ttl,
+        narrow_ttl,
         "shorter",
         "How long a session may be resumed, in seconds: 0 (never) to 604800 (a week).",
         unmet=compliance.unmet_ttl,
@@ -341,7 +286,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         DATA_PATHS[0],
         parse_data_path_untrusted,
         str,
-        _narrow_data_path,
+        narrow_data_path,
         "ktls or relay alone",
         "Who does the record crypto: ktls (the kernel), relay (the daemon), or ktls-or-relay (the kernel if it can).",
         unmet=compliance.unmet_data_path,
@@ -353,7 +298,7 @@ SETTINGS: dict[str, Setting[Any]] = {row.name: row for row in _ROWS}
 
 
 def setting_untrusted(name: str) -> Setting[Any]:
-    """The row of a setting named from outside."""
+    """The row of a setting whose name came from outside. Raises `BadValue`."""
     if name not in SETTINGS:
         raise BadValue(f"{quoted(name)} is not a setting, {closest(name, SETTINGS)}")
     return SETTINGS[name]
@@ -364,9 +309,9 @@ def setting_untrusted(name: str) -> Setting[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One consistent set of values. Immutable; equal and hashed by value, not by how it was written.
+    """One consistent set of values. Immutable; two policies with the same values are equal, however they were written.
 
-    There is one field a row of `SETTINGS`, and `texts`: each of them as it was written.
+    It has one field for each row of `SETTINGS`, and `texts`: the texts as they were written.
     """
 
     min_version: TLSVersion
@@ -386,19 +331,19 @@ class Policy:
 
     @classmethod
     def default(cls) -> Policy:
-        """The policy of a machine whose administrator has set nothing."""
+        """The policy if the administrator has set nothing."""
         return _DEFAULT
 
     def text(self, name: str) -> str:
-        """A setting as it was written, one word of a list a line, without a newline at the end."""
+        """The text of a setting as it was written, without a newline at the end. A list has one word a line."""
         return self.texts[name]
 
     def replace(self, name: str, text: str) -> Policy:
-        """The policy with one setting changed; `BadValue` says why not."""
+        """A policy with one setting changed. Raises `BadValue`."""
         return self.replace_many({name: text})
 
     def replace_many(self, texts: Mapping[str, str]) -> Policy:
-        """The policy with several settings changed at once: only the outcome has to be consistent."""
+        """A policy with several settings changed at once: only the result must be consistent. Raises `BadValue`."""
         values: dict[str, Any] = {}
         written: dict[str, str] = {}
         for name, text in texts.items():
@@ -410,14 +355,14 @@ class Policy:
         return self._with(values, written)
 
     def unmet(self, made: Made) -> Sequence[str]:
-        """Which settings a live connection does not meet, and how, as ``groups: x25519 is not among secp256r1``."""
+        """The settings that a connection does not meet, with reasons: ``groups: x25519 is not among secp256r1``."""
         found = ((row.name, row.unmet(made, self)) for row in _ROWS if row.unmet)
         return [f"{name}: {words}" for name, words in found if words]
 
     def check_so_far(self, name: str, text: str) -> Policy | None:
-        """Refuse the beginning of a setting's text that no more text can mend. Raises `BadValue`.
+        """Refuse the beginning of a setting's text if no more text can make it valid. Raises `BadValue`.
 
-        What is whole already makes the changed policy.
+        Returns the changed policy if the text is a whole value already.
         """
         row = setting_untrusted(name)
         if row.is_whole(text):
@@ -429,7 +374,7 @@ class Policy:
         return None
 
     def with_values(self, values: Mapping[str, Any]) -> Policy:
-        """The policy with some typed values replaced, as by a request: their text is the canonical one."""
+        """A policy with some typed values replaced, such as those that a request narrowed. `show` makes their text."""
         return self._with(values, {name: SETTINGS[name].show(value) for name, value in values.items()})
 
     def _with(self, values: Mapping[str, Any], written: Mapping[str, str]) -> Policy:
@@ -439,7 +384,7 @@ class Policy:
 
 
 def _check(policy: Policy) -> None:
-    """What must hold between settings."""
+    """Refuse settings that contradict each other. Raises `BadValue`."""
     if policy.min_version > policy.max_version:
         raise BadValue(
             f"min_version {policy.min_version.label} is above max_version {policy.max_version.label}: "

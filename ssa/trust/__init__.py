@@ -1,16 +1,17 @@
-"""Whether the peer is who it should be: a certificate chain in, a `Verified` value or a refusal out.
+"""Judges whether the peer is who it should be. It takes a certificate chain, and gives a `Verified` value or a refusal.
 
-Nothing installs keys without a `Verified`, and only `judge` makes one. The way through it:
+Nothing installs keys without a `Verified`, and only `judge` makes one. The modules, in the order of a judgement:
 
     evidence.py     what is judged: the chain, the name, the role, the time
     certificate.py  one certificate, read by OpenSSL and by us: its structure (der.py), its names (distinguished.py),
                     the extensions that are judged (extensions.py), its signature (signature.py)
     store.py        the trust anchors, read from disk once
-    path.py         paths from the leaf to an anchor, each accepted by OpenSSL
-    profile.py      what each certificate of a path has to be: valid now, a CA, for this purpose
-    strength.py     what the policy demands of its key and signature
-    hostname.py     the peer's name against the leaf's names (RFC 9525)
-    quorum.py       the table of all these, and the verdict: all must agree
+    path.py         finds paths from the leaf to an anchor, each accepted by OpenSSL
+    profile.py      checks each certificate of a path: valid now, a CA, for this purpose
+    strength.py     checks its key and signature against the policy
+    strict.py       checks RFC 5280's rules that hardly anyone checks, where an application asks for it
+    hostname.py     compares the peer's name with the leaf's names (RFC 9525)
+    quorum.py       asks all these checks, and gives the verdict: all must agree
 """
 
 from ssa.names import normalise

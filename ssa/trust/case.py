@@ -1,4 +1,4 @@
-"""A judgement in progress: the evidence, parsed, and where a certificate stands in a path."""
+"""A judgement in progress: the parsed evidence, and the places of certificates in a path."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ssa.errors import CertificateError, error, printable
 from ssa.names import normalise
 from ssa.trust.certificate import load_untrusted
+from ssa.trust.evidence import MAX_CHAIN
 
 if TYPE_CHECKING:
     from ssa.names import Host
@@ -16,14 +17,11 @@ if TYPE_CHECKING:
     from ssa.trust.evidence import Evidence, Strength
     from ssa.trust.store import Question, TrustStore
 
-# What a peer may send: OpenSSL's own limit (SSL_CTX_set_max_cert_list(3)). The biggest real chains have 10 kB.
-MAX_BYTES = 100 << 10
-
 Path = tuple["Certificate", ...]
 
 
 class Place(Enum):
-    """Where a certificate stands in a path."""
+    """The place of a certificate in a path."""
 
     LEAF = "leaf"
     INTERMEDIATE = "intermediate"
@@ -31,32 +29,30 @@ class Place(Enum):
 
     @property
     def signed(self) -> bool:
-        """Whether its signature matters: an anchor is trusted for being in the store."""
+        """True if the certificate's signature matters. An anchor is trusted because it is in the store."""
         return self is not Place.ANCHOR
 
 
 class Case:
-    """One judgement: what was shown, what it is held against, when.
+    """One judgement: the certificates that the peer sent, and all that they are judged by.
 
     Raises:
-        CertificateError: the chain is empty or too big, or there is no usable name to check against; later, when a
-            certificate is first asked for, that it cannot be read.
+        CertificateError: the chain is empty or too big, or there is no usable name to compare with. A certificate that
+            cannot be read is refused later, when it is first asked for.
     """
 
     def __init__(self, evidence: Evidence, store: TrustStore, strength: Strength) -> None:
         chain = evidence.chain
         if not chain:
             raise error("NO_CERTIFICATE")
-        if (size := sum(map(len, chain))) > MAX_BYTES:
-            raise error(
-                "CHAIN_TOO_LONG", f"{len(chain)} certificates of {size} bytes, at most {MAX_BYTES} are looked at"
-            )
+        if (size := sum(map(len, chain))) > MAX_CHAIN:
+            raise error("CHAIN_TOO_LONG", f"{len(chain)} certificates of {size} bytes, the limit is {MAX_CHAIN} bytes")
         self.role = evidence.role
-        self.moment = evidence.when  # for OpenSSL, which has a clock of its own
+        self.moment = evidence.when  # for OpenSSL; None: it reads the clock itself
         self.when = evidence.moment()
         self.host = _host(evidence)
         self.store = store
-        self.unreadable: list[str] = []  # what was passed over, for a refusal
+        self.unreadable: list[str] = []  # certificates that were passed over, for the message of a refusal
         self.strength = strength
         self.signatures = strength.signatures
         self.question: Question = (tuple(chain), self.host, self.role, strength)
@@ -68,9 +64,9 @@ class Case:
 
     @cached_property
     def others(self) -> tuple[Certificate, ...]:
-        """What it sent beside it. A certificate sent twice, or the leaf again, is of no use to any path.
+        """The other certificates that the peer sent. Copies of one, and of the leaf, are left out: no path needs them.
 
-        One that cannot be read is passed over: perhaps it is not needed.
+        One that cannot be read is passed over, as it may not be needed.
         """
         own, *rest = self.question[0]
         readable = []
@@ -89,19 +85,19 @@ class Case:
         return {certificate.der: certificate for certificate in (self.leaf, *self.others)}
 
     def find(self, der: bytes) -> Certificate | None:
-        """The certificate with these bytes, from the store or as sent."""
+        """The certificate with these bytes, from the store or from the peer."""
         return self.store.get(der) or self._known.get(der)
 
     def is_anchor(self, certificate: Certificate) -> bool:
-        """True for a trust anchor of such peers."""
+        """True for a trust anchor of peers of this role."""
         return self.store.trusts(certificate, self.role)
 
     def label(self, certificate: Certificate, place: Place) -> str:
-        """The certificate as a message names it: ``intermediate CN=Some CA``."""
+        """The certificate's place and name, for a message: ``intermediate CN=Some CA``."""
         return f"{place.value} {certificate.name}"
 
     def place(self, certificate: Certificate, *, last: bool) -> Place:
-        """Where it stands: the leaf is the leaf even where it is its own anchor."""
+        """The place of a certificate, which may be the last of its path. A leaf that is its own anchor is a leaf."""
         if certificate.der == self.leaf.der:
             return Place.LEAF
         return Place.ANCHOR if last else Place.INTERMEDIATE
@@ -116,7 +112,7 @@ def _host(evidence: Evidence) -> Host | None:
     if evidence.role == "client":
         return None
     if evidence.hostname is None:
-        raise error("HOSTNAME_MISMATCH", "there is no name to check the certificate against")
+        raise error("HOSTNAME_MISMATCH", "there is no name to compare the certificate with")
     try:
         return normalise(str(evidence.hostname))
     except ValueError as failure:

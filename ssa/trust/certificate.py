@@ -1,7 +1,7 @@
-"""One certificate, as two readers see it: both must be able to read it, or it is refused.
+"""One certificate, read by OpenSSL and by ssa. A certificate that one of the two cannot read is refused.
 
-OpenSSL's object is what paths are verified with. Our own reader gives the values that our own checks look at, each
-when it is first asked for: so what is odd in a part that nobody judges harms nobody. Names are compared as DER.
+Paths are verified with OpenSSL's object. Our own reader (`der`) gives the values that our own checks need, each when it
+is first asked for: so an oddity in a part that no check needs does no harm. Names are compared as DER.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Extension = TypeVar("Extension", bound="AnyExtension")
 
 _VERSION, _EXTENSIONS = 0xA0, 0xA3  # explicit tags [0] and [3] of a TBSCertificate
-_NO_NAME = b"0\x00"
+_NO_NAME = b"0\x00"  # an empty SEQUENCE
 V3 = 3
 
 
@@ -35,15 +35,15 @@ class Certificate:
     """A certificate and its parts (RFC 5280, section 4.1).
 
     Attributes:
-        der: its bytes.
-        native: the OpenSSL object.
+        der: the whole certificate.
+        native: OpenSSL's object.
         version: 1 to 3.
-        serial: its number, which may be none that the RFC allows.
-        subject, issuer: the names, DER: names are compared as bytes.
-        spki: the public key, DER, to tell two keys apart.
+        serial: the serial number. It may be one that the RFC does not allow.
+        subject, issuer: the names, in DER: names are compared as bytes.
+        spki: the public key (SubjectPublicKeyInfo), in DER: keys are compared as bytes.
 
     Raises:
-        ValueError: one of the readers cannot read it.
+        ValueError: one of the two readers cannot read it.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -67,7 +67,7 @@ class Certificate:
 
     @property
     def is_nameless(self) -> bool:
-        """True where its subject is empty, which a CA's must not be (RFC 5280, section 4.1.2.6)."""
+        """True if the subject is empty. A CA's must not be (RFC 5280, section 4.1.2.6)."""
         return self.subject == _NO_NAME
 
     @property
@@ -82,7 +82,7 @@ class Certificate:
 
     @cached_property
     def key(self) -> CertificatePublicKeyTypes:
-        """The public key. Raises `ssa.CertificateError` WEAK_KEY where it is of a kind that nobody here knows."""
+        """The public key. Raises `ssa.CertificateError` WEAK_KEY for a key of an unknown kind."""
         try:
             return cast("CertificatePublicKeyTypes", load_der_public_key(self.spki))
         except (ValueError, UnsupportedAlgorithm) as failure:
@@ -99,14 +99,14 @@ class Certificate:
 
     @cached_property
     def algorithm(self) -> signature.Algorithm:
-        """How it is signed. Raises `ssa.CertificateError`."""
+        """The algorithm of the signature. Raises `ssa.CertificateError`."""
         try:
             return signature.algorithm_untrusted(self._algorithm)
         except ValueError as failure:
             raise error("BAD_CERTIFICATE", f"{self.name}: its signature's algorithm: {failure}") from failure
 
     def is_signed_by(self, issuer: Certificate) -> bool:
-        """True where the signature is right. Raises `ssa.CertificateError` for what cannot be read of either."""
+        """True if the issuer's key made the signature. Raises `ssa.CertificateError` if a part cannot be read."""
         tbs, _, found = _parts_untrusted(self.der, 3)
         if not self._algorithms_agree or found.body[:1] != b"\x00":
             return False
@@ -114,7 +114,7 @@ class Certificate:
 
     @cached_property
     def _extensions(self) -> dict[str, bytes]:
-        """The values by the extensions' numbers. Raises ValueError; RFC 5280, section 4.2: none comes twice."""
+        """The extensions' values by number. Raises ValueError, also if one is there twice (RFC 5280, section 4.2)."""
         listed = der.sequence_untrusted(self._extension_list) if self._extension_list else []
         found: dict[str, bytes] = {}
         for extension in listed:
@@ -126,32 +126,32 @@ class Certificate:
         return found
 
     def extension_untrusted(self, kind: type[Extension]) -> Extension | None:
-        """An extension's value, or None. Raises `ssa.CertificateError` where it is malformed, or one is there twice."""
+        """The extension of this kind, or None. Raises `ssa.CertificateError` for malformed extensions."""
         if kind in self._read:
             return cast("Extension | None", self._read[kind])
         try:
             value = self._extensions.get(NUMBERS[kind])
             found = None if value is None else kind.read_untrusted(value)
             self._read[kind] = found
-            return found  # noqa: TRY300 - what may fail is above
-        except Exception as failure:  # what a parser of outside bytes may raise is open-ended; any is a refusal
+            return found  # noqa: TRY300 - all that can fail is in this block
+        except Exception as failure:  # a parser of outside bytes may raise anything: each is a refusal
             raise error(
                 "BAD_CERTIFICATE", f"{self.name}: its extensions are malformed: {kind.__name__}: {failure}"
             ) from failure
 
     @property
     def subject_text(self) -> str:
-        """The subject (RFC 4514), whole."""
+        """The whole subject (RFC 4514)."""
         return distinguished.text(self.subject)
 
     @property
     def issuer_text(self) -> str:
-        """The issuer (RFC 4514), whole."""
+        """The whole issuer (RFC 4514)."""
         return distinguished.text(self.issuer)
 
     @cached_property
     def name(self) -> str:
-        """The subject (RFC 4514) for messages, or the serial number where the subject is empty."""
+        """The subject (RFC 4514) for messages; the serial number if the subject is empty."""
         return printable(self.subject_text) or f"serial {self.serial:x}"
 
     @cached_property
@@ -161,7 +161,7 @@ class Certificate:
 
 
 def _parts_untrusted(data: bytes, number: int) -> list[der.Element]:
-    """The elements of a SEQUENCE of so many."""
+    """The elements of a SEQUENCE, which must be `number`. Raises ValueError."""
     parts = der.sequence_untrusted(data)
     if len(parts) != number:
         raise ValueError(f"{len(parts)} parts, expected {number}")
@@ -187,7 +187,7 @@ def _version_untrusted(body: bytes) -> int:
 
 
 def load_untrusted(data: bytes, what: str) -> Certificate:
-    """Parse what a peer sent; ``what`` names it in the refusal, which is the only exception."""
+    """Parse a certificate that a peer sent. Raises only `ssa.CertificateError`, whose message calls it ``what``."""
     try:
         return Certificate(data)
     except Exception as failure:

@@ -1,7 +1,6 @@
-"""A strict reader of DER (X.690), for the few structures of RFC 5280 that are judged. Pure.
+"""A strict reader of DER (X.690), for the few structures of RFC 5280 that ssa judges. Pure.
 
-Nothing that is not asked for is looked into: a certificate with something odd in a part that ssa never judges is as
-good as any other.
+It parses only what it is asked for: a certificate with an oddity in a part that ssa never judges is accepted.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OID = 0x01, 0x02, 0x03, 0x04, 
 SEQUENCE, SET, UTC_TIME, GENERALIZED_TIME = 0x30, 0x31, 0x17, 0x18
 _MULTIBYTE_TAG = 0x1F
 _LONG_FORM = 0x80
-_LONGEST_OID = 64  # bytes: none that exists has half of it, and sums with long ones take long
+_LONGEST_OID = 64  # bytes: no real one has half as many, and arithmetic with huge numbers is slow
 _LONGEST_LENGTH = 4  # bytes of a length: 4 GiB
 
 
 def encoded(tag: int, body: bytes) -> bytes:
-    """An element of these contents."""
+    """An element with this tag and these contents."""
     if len(body) < _LONG_FORM:
         return bytes((tag, len(body))) + body
     length = len(body).to_bytes((len(body).bit_length() + 7) // 8, "big")
@@ -27,7 +26,7 @@ def encoded(tag: int, body: bytes) -> bytes:
 
 
 class Element(NamedTuple):
-    """One element: its tag, its contents, and all of it."""
+    """One element: its tag, its contents, and its whole encoding."""
 
     tag: int
     body: bytes
@@ -35,7 +34,7 @@ class Element(NamedTuple):
 
 
 def elements_untrusted(data: bytes) -> list[Element]:
-    """The elements that some bytes consist of. Raises ValueError."""
+    """The elements that these bytes consist of. Raises ValueError."""
     found, at = [], 0
     while at < len(data):
         start, end = _content_untrusted(data, at)
@@ -45,27 +44,27 @@ def elements_untrusted(data: bytes) -> list[Element]:
 
 
 def sequence_untrusted(data: bytes) -> list[Element]:
-    """The elements of the one SEQUENCE that some bytes are. Raises ValueError."""
+    """The elements of the one SEQUENCE that these bytes are. Raises ValueError."""
     return elements_untrusted(one_untrusted(data, SEQUENCE))
 
 
 def one_untrusted(data: bytes, tag: int) -> bytes:
-    """The contents of the one element that some bytes are. Raises ValueError where it has another tag."""
+    """The contents of the one element that these bytes are. Raises ValueError if its tag is another one."""
     found = elements_untrusted(data)
     if len(found) != 1:
-        raise ValueError(f"{len(found)} elements where one is due")
+        raise ValueError(f"{len(found)} elements, expected one")
     return body_untrusted(found[0], tag)
 
 
 def body_untrusted(element: Element, tag: int) -> bytes:
-    """An element's contents. Raises ValueError where it has another tag."""
+    """The contents of an element. Raises ValueError if its tag is another one."""
     if element.tag != tag:
         raise ValueError(f"an element with tag {element.tag:#04x}, expected {tag:#04x}")
     return element.body
 
 
 def _content_untrusted(data: bytes, at: int) -> tuple[int, int]:
-    """Where the contents of the element at a place begin and end."""
+    """The start and the end of the contents of the element that starts at `at`. Raises ValueError."""
     if data[at] & _MULTIBYTE_TAG == _MULTIBYTE_TAG or len(data) < at + 2:
         raise ValueError("an element is cut short, or has a tag of several bytes")
     length, start = data[at + 1], at + 2
@@ -86,7 +85,7 @@ def _content_untrusted(data: bytes, at: int) -> tuple[int, int]:
 def integer_untrusted(body: bytes) -> int:
     """The contents of an INTEGER. Raises ValueError."""
     if not body:
-        raise ValueError("an INTEGER without a byte")
+        raise ValueError("an INTEGER without contents")
     return int.from_bytes(body, "big", signed=True)
 
 
@@ -98,7 +97,7 @@ def boolean_untrusted(body: bytes) -> bool:
 
 
 def bits_untrusted(body: bytes) -> bytes:
-    """The bits of a BIT STRING, the first one highest, those that are not used cleared. Raises ValueError."""
+    """The bits of a BIT STRING: the first bit is the highest, unused bits are 0. Raises ValueError."""
     if not body or body[0] > 7 or (body[0] and len(body) == 1):
         raise ValueError("a BIT STRING of the wrong length")
     bits = body[1:]
@@ -134,4 +133,4 @@ def time_untrusted(element: Element) -> datetime:
     year, *rest = map(int, found.groups())
     if element.tag == UTC_TIME:
         year += 1900 if year >= 50 else 2000
-    return datetime(year, *rest, tzinfo=UTC)  # type: ignore[misc,arg-type] # five more numbers by the form above
+    return datetime(year, *rest, tzinfo=UTC)  # type: ignore[misc,arg-type] # the pattern has five more numbers

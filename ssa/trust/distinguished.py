@@ -1,4 +1,4 @@
-"""Distinguished names as text (RFC 4514), for people: names are compared as DER (RFC 5280, section 7.1). Pure."""
+"""Distinguished names as text (RFC 4514), for people. Code compares names as DER (RFC 5280, section 7.1). Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from ssa.trust import der
 
-# RFC 4514, section 3; what is not here is shown by its number.
+# RFC 4514, section 3. Any other attribute is shown by its number.
 _KEYWORDS = {
     "2.5.4.3": "CN",
     "2.5.4.7": "L",
@@ -18,14 +18,14 @@ _KEYWORDS = {
     "0.9.2342.19200300.100.1.25": "DC",
     "0.9.2342.19200300.100.1.1": "UID",
 }
-# BMPString and UniversalString; the others are UTF-8 or a part of it, or what only their issuer knows.
+# BMPString and UniversalString. All others are read as UTF-8: most are a subset, and some have an unknown encoding.
 _ENCODINGS = {0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 _STRINGS = frozenset((0x0C, 0x12, 0x13, 0x14, 0x16, 0x1A, 0x1B, *_ENCODINGS))
 _SPECIAL = re.compile(r'[\\"+,;<>]')
 
 
 def text(name: bytes) -> str:
-    r"""A Name, DER, as text. What is in no known encoding is shown escaped: ``CN=COMPA\xd1IA``."""
+    r"""The text of a Name in DER. Bytes that are not in the expected encoding are escaped: ``CN=COMPA\xd1IA``."""
     try:
         relative = [_relative(der.elements_untrusted(part.body)) for part in der.sequence_untrusted(name)]
     except ValueError:
@@ -54,7 +54,7 @@ def _value(value: der.Element) -> str:
         pass
     if encoding != "utf-8":
         return f"#{value.whole.hex()}"
-    # The escapes of the bytes are none of RFC 4514's, so that no other name is shown alike.
+    # RFC 4514 has no such escapes, so that no two names are shown alike.
     return (
         _escaped(value.body.decode("utf-8", "surrogateescape"))
         .encode("utf-8", "surrogateescape")
@@ -63,7 +63,7 @@ def _value(value: der.Element) -> str:
 
 
 def _escaped(value: str) -> str:
-    """Section 2.4."""
+    """Escape a value as RFC 4514, section 2.4, says."""
     shown = _SPECIAL.sub(r"\\\g<0>", value).replace("\0", "\\00")
     if shown.startswith(("#", " ")):
         shown = "\\" + shown

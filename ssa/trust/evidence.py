@@ -1,4 +1,4 @@
-"""The values that go into a judgement, and the one that comes out of it."""
+"""The values that a judgement takes, and the one that it gives."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 Role = Literal["client", "server"]
 
-# Key type and hash of each SignatureScheme (RFC 8446, section 4.2.3). In a certificate only these two are
-# compared: the curve of a scheme is the signer's, and PKCS#1 v1.5 in a certificate is as strong as PSS, which
-# hardly any CA signs with. SHA-1 and MD5 are not here, so no policy can name them.
+MAX_CHAIN = 100 << 10  # bytes: OpenSSL's own limit (SSL_CTX_set_max_cert_list(3)). The biggest real chains have 10 kB.
+
+# Key type and hash of each SignatureScheme (RFC 8446, section 4.2.3). For a certificate's signature only these two are
+# compared. The curve of a scheme is a property of the signer's key. PKCS#1 v1.5 in a certificate is as strong as PSS,
+# which hardly any CA uses. SHA-1 and MD5 are not here, so no policy can name them.
 SCHEMES: dict[str, tuple[str, str]] = {
     "ecdsa_secp256r1_sha256": ("ecdsa", "sha256"),
     "ecdsa_secp384r1_sha384": ("ecdsa", "sha384"),
@@ -34,16 +36,18 @@ SCHEMES: dict[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the peer showed, and what it is held against.
+    """The certificates that the peer sent, and the name, role and time that they are judged by.
 
     Attributes:
-        chain: the certificates as the peer sent them, DER, its own first. Not yet parsed, not trusted.
-        hostname: whom the caller asked for, a DNS name (A-labels or U-labels) or an IP address; None for a client.
-        role: the role of the *peer*. A ``server`` is held to serverAuth and the hostname, a ``client`` to clientAuth.
-        when: the moment at which the certificates must be valid; None is now.
+        chain: the certificates in DER as the peer sent them, its own first. They are neither parsed nor trusted yet.
+        hostname: the server that the caller asked for: a DNS name (A-labels or U-labels) or an IP address. None for a
+            client.
+        role: the role of the *peer*. A ``server`` must have the purpose serverAuth and the hostname, a ``client`` the
+            purpose clientAuth.
+        when: the moment at which the certificates must be valid; None for now.
 
     Raises:
-        ValueError: the role is neither, or ``when`` has no time zone.
+        ValueError: the role is another one, or ``when`` has no time zone.
     """
 
     chain: tuple[bytes, ...]
@@ -64,14 +68,14 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """What the policy demands of every key and signature in a path.
+    """The policy's demands on every key and signature in a path.
 
     Attributes:
         min_rsa_bits: the least size of an RSA modulus, in bits.
         signature_algorithms: SignatureScheme names of RFC 8446, section 4.2.3 (see `SCHEMES`).
-        verify_depth: how many intermediates may stand between the peer's certificate and the trust anchor.
-        strict: whether RFC 5280's rules for certificates that hardly anyone checks count too
-            (X509_V_FLAG_X509_STRICT of openssl-verify(1)).
+        verify_depth: the most intermediates between the peer's certificate and the trust anchor.
+        strict: True to enforce also the rules of RFC 5280 that hardly anyone checks (X509_V_FLAG_X509_STRICT of
+            openssl-verify(1)).
 
     Raises:
         ValueError: a scheme is not known.
@@ -92,18 +96,18 @@ class Strength:
         return frozenset(SCHEMES[name] for name in self.signature_algorithms)
 
 
-_SEAL = object()  # who holds it may make a Verified: this module and, through `_seal`, the quorum
+_SEAL = object()  # needed to make a Verified: only this module and, by `_seal`, the quorum have it
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The proof that the peer's certificate was judged and found good. Only `ssa.trust` makes one.
+    """The proof that the peer's certificate was judged and accepted. Only `ssa.trust` makes one.
 
     Attributes:
-        path: the certificates that vouch for the peer, DER, from its own to the trust anchor.
+        path: the certificates in DER, from the peer's own to the trust anchor.
         identity: the hostname or address that matched; for a client, the subject (RFC 4514).
-        verdicts: a line from each validator, such as ``name: ok (DNS *.example.com)``.
+        verdicts: one line from each validator, such as ``name: ok (DNS *.example.com)``.
     """
 
     path: tuple[bytes, ...]

@@ -1,4 +1,4 @@
-"""The extensions of a certificate that are judged (RFC 5280, section 4.2.1), each as far as it is. Pure.
+"""The extensions of a certificate that ssa judges (RFC 5280, section 4.2.1), and only the parts that it judges. Pure.
 
 Each class reads its own value: `read_untrusted` takes the DER and raises ValueError.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from ssa.trust import der
+
+if TYPE_CHECKING:
+    from ssa.trust.evidence import Role
 
 _DNS, _IP = 0x82, 0x87  # GeneralName: dNSName [2], iPAddress [7]
 _PERMITTED, _EXCLUDED = 0xA0, 0xA1  # NameConstraints
@@ -22,17 +25,17 @@ class Extension(Protocol):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """The extension of these bytes, DER. Raises ValueError."""
+        """Read the value of the extension, in DER. Raises ValueError."""
 
 
 class BasicConstraints(NamedTuple):
-    """Section 4.2.1.9. OpenSSL holds a path against the length; a length without CA means nothing."""
+    """Section 4.2.1.9. OpenSSL checks the path length, so it is not kept; without CA it means nothing."""
 
     ca: bool
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """Read its value, DER. Raises ValueError."""
+        """Read the value of the extension, in DER. Raises ValueError."""
         parts = der.sequence_untrusted(value)
         ca = False
         if parts and parts[0].tag == der.BOOLEAN:
@@ -45,7 +48,7 @@ class BasicConstraints(NamedTuple):
 
 
 class KeyUsage(NamedTuple):
-    """Section 4.2.1.3."""
+    """Section 4.2.1.3: the uses of the key that ssa judges."""
 
     digital_signature: bool
     key_encipherment: bool
@@ -54,34 +57,34 @@ class KeyUsage(NamedTuple):
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """Read its value, DER. Raises ValueError."""
+        """Read the value of the extension, in DER. Raises ValueError."""
         bits = der.bits_untrusted(der.one_untrusted(value, der.BIT_STRING))
         first = bits[0] if bits else 0
         return cls(*(bool(first & 0x80 >> place) for place in (0, 2, 4, 5)))
 
 
 class ExtendedKeyUsage(NamedTuple):
-    """Section 4.2.1.12."""
+    """Section 4.2.1.12: the purposes, each as an OID."""
 
     purposes: tuple[str, ...]
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """Read its value, DER. Raises ValueError."""
+        """Read the value of the extension, in DER. Raises ValueError."""
         parts = der.sequence_untrusted(value)
         return cls(tuple(der.oid_untrusted(der.body_untrusted(part, der.OID)) for part in parts))
 
 
 class AlternativeNames(NamedTuple):
-    """Section 4.2.1.6. Other kinds of names are passed over, and so is an address that is none: it matches nothing."""
+    """Section 4.2.1.6. Malformed addresses and other kinds of names are left out, as they match nothing."""
 
     dns: tuple[str, ...]
     addresses: tuple[IPv4Address | IPv6Address, ...]
-    others: tuple[str, ...]  # for people: each with its kind
+    others: tuple[str, ...]  # only to be shown: emails and URIs, each with its kind
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """Read its value, DER. Raises ValueError."""
+        """Read the value of the extension, in DER. Raises ValueError."""
         names = der.sequence_untrusted(value)
         return cls(
             tuple(_text(name.body) for name in names if name.tag == _DNS),
@@ -93,12 +96,12 @@ class AlternativeNames(NamedTuple):
 
 
 def _text(name: bytes) -> str:
-    r"""An IA5String; what is not ASCII in it, so that it matches nothing, as ``\xd1``."""
+    r"""The text of an IA5String. A byte that is not ASCII becomes ``\xd1``, so that the name matches nothing."""
     return name.decode("ascii", "backslashreplace")
 
 
 class Block(NamedTuple):
-    """Addresses that have some bits in common."""
+    """The addresses that agree with `address` in the bits of `mask`."""
 
     address: bytes
     mask: bytes
@@ -110,14 +113,14 @@ class Block(NamedTuple):
 
 
 class NameConstraints(NamedTuple):
-    """Section 4.2.1.10: the subtrees of DNS names and addresses. The others are left to OpenSSL."""
+    """Section 4.2.1.10: the subtrees of DNS names and addresses. OpenSSL judges the others."""
 
     permitted: tuple[str | Block, ...]
     excluded: tuple[str | Block, ...]
 
     @classmethod
     def read_untrusted(cls, value: bytes) -> Self:
-        """Read its value, DER. Raises ValueError."""
+        """Read the value of the extension, in DER. Raises ValueError."""
         parts = der.sequence_untrusted(value)
         by_tag = {part.tag: part.body for part in parts}
         if len(by_tag) != len(parts) or not by_tag or by_tag.keys() - {_PERMITTED, _EXCLUDED}:
@@ -141,6 +144,10 @@ def _subtrees_untrusted(subtrees: bytes) -> tuple[str | Block, ...]:
             found.append(Block(base.body[:half], base.body[half:]))
     return tuple(found)
 
+
+# The purposes that a peer of each role has to have (section 4.2.1.12): serverAuth, clientAuth.
+PURPOSES: dict[Role, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
+ANY_PURPOSE = "2.5.29.37.0"
 
 NUMBERS: dict[type[Extension], str] = {
     BasicConstraints: "2.5.29.19",

@@ -1,8 +1,7 @@
-"""Names: what the caller asked for, what the certificate presents, and whether they are the same (RFC 9525).
+"""Compares the name that the caller asked for with the names in the certificate (RFC 9525).
 
-A DNS name is compared with the dNSName entries of subjectAltName, an address with the iPAddress entries, and
-nothing with the common name, which RFC 9525 forbids. A wildcard is one whole leftmost label over at least two
-others.
+A DNS name is compared with the dNSName entries of subjectAltName, an address with the iPAddress entries. The common
+name is never used: RFC 9525 forbids it. A wildcard stands for one whole label, the leftmost, above at least two others.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ _SHOWN_NAMES = 6  # in a message
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a dNSName of a certificate stands for this name, which `normalise` returned (RFC 9525, section 6.3)."""
+    """True if a certificate's dNSName matches a name that `normalise` returned (RFC 9525, section 6.3)."""
     pattern = pattern.lower() if pattern.isascii() else ""
     if not pattern.startswith("*."):
-        return pattern == name  # which is well formed, so an ill-formed pattern equals no name
+        return pattern == name  # the name is well formed, so a malformed pattern equals none
     parent = pattern[2:]
-    # "*.com" would stand for everybody's names; "*.*.example.com" and "*.-_" fail as ill-formed.
+    # "*.com" would match everybody's names. "*.*.example.com" and "*.-_" are malformed.
     label, _, rest = name.partition(".")
     return "." in parent and is_dns_name(parent) and rest == parent and label != ""
 
 
 def check(case: Case, certificate: Certificate) -> str:
-    """Hold the leaf's names against the host. Returns the entry that matched; raises HOSTNAME_MISMATCH."""
+    """Compare the leaf's names with the host. Returns the entry that matched; raises HOSTNAME_MISMATCH."""
     names = certificate.extension_untrusted(AlternativeNames)
     if names is None:
         raise error(

@@ -2,23 +2,23 @@
 
 Theory of operation
 -------------------
-OpenSSL judges every path that leaves this module, with one set of rules: those that curl's users know. But it
-builds one path only, from the first issuer that fits by name, and when that path is bad it does not look for
-another. Peers do send alternatives: an expired cross-certificate beside the new one, one signed with SHA-1
-beside one that is not, a bridge between PKIs. So:
+OpenSSL judges every path that leaves this module, by one set of rules, which curl's users know. But it builds one path
+only, from the first issuer whose name fits. If that path is bad, it does not look for another. Peers do send
+alternatives: an expired cross-certificate beside the new one, one signed with SHA-1 beside one that is not, a bridge
+between PKIs. So:
 
-1. Fast: OpenSSL builds and verifies at once. Nearly every chain ends here.
-2. Slow, when it refused, or when the quorum refused the path it found: we build the paths ourselves and hand each
-   to OpenSSL as an exact chain, one anchor and these intermediates and nothing to choose. What OpenSSL refuses as
-   an exact chain stays refused; what we add is only the search.
+1. Fast: OpenSSL builds a path and verifies it. Nearly every judgement ends here.
+2. Slow, if OpenSSL refused, or if the quorum refused OpenSSL's path: we build the paths ourselves, and give each to
+   OpenSSL as an exact chain: one anchor, these intermediates, and nothing to choose. A chain that OpenSSL refuses
+   stays refused. We add only the search.
 
-The search is bounded, for the chain comes from outside and need not be honest. Certificates are made sure of from
-the anchors down: a key is used to verify a signature only after its own certificate was verified, so a stranger's
-certificates cost one failed check each, with an anchor's key. A certificate that fails a check of profile.py
-would fail it in any path, and is left out with all paths through it. The rest is a graph without surprises: a
-depth-first walk tries each way up, and gives up after `MAX_PATHS`, `MAX_STEPS` or `MAX_SIGNATURES`.
+The search is bounded, because the chain comes from outside and may be hostile. Certificates are verified from the
+anchors down: a key verifies a signature only after its own certificate was verified. So a stranger's certificates cost
+one failed check each, with an anchor's key. A certificate that fails a check of profile.py would fail it in any path,
+so it is left out, with all paths through it. A depth-first walk of the remaining graph tries each way up, and gives
+up after `MAX_PATHS`, `MAX_STEPS` or `MAX_SIGNATURES`.
 
-A refusal is a value here, not the end: the quorum sees all of them and reports the one that tells most.
+A refusal is a value here, not an exception: the quorum sees all of them and reports the one that tells most.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     from ssa.trust.certificate import Certificate
 
 MAX_PATHS = 32  # exact chains given to OpenSSL for one judgement
-MAX_SIGNATURES = 200  # verified by ourselves for one judgement
+MAX_SIGNATURES = 200  # that we verify for one judgement
 MAX_STEPS = 2000  # of the walk
 
 _ENDS = 2  # certificates in a path that are no intermediates
 
 _lib = _openssl.lib
-# What OpenSSL's refusals are in our terms (X509_V_ERR_*, openssl-verify(1)). The numbers are those that the binding
-# does not name. What is not here is BAD_CERTIFICATE.
+# Our reason for each of OpenSSL's refusals (X509_V_ERR_*, openssl-verify(1)); for all others BAD_CERTIFICATE. The
+# binding has no names for those that are written as numbers.
 REASONS: dict[int, str] = {
     _lib.X509_V_ERR_CERT_HAS_EXPIRED: "CERTIFICATE_EXPIRED",
     _lib.X509_V_ERR_CERT_NOT_YET_VALID: "CERTIFICATE_NOT_YET_VALID",
@@ -89,14 +89,14 @@ REASONS: dict[int, str] = {
 
 
 def candidates(case: Case) -> Iterator[Path | CertificateError]:
-    """The paths that OpenSSL accepts, best first, and in between why others were not: bounded in number and cost."""
+    """The paths that OpenSSL accepts, the best first, and in between its refusals. Number and cost are bounded."""
     fast: Path | None = None
     try:
         fast = _built(case)
         yield fast
     except CertificateError as refusal:
         yield refusal
-    # Who asks for more was not content with that.
+    # The caller asks for more only if it refused that path.
     for found in _search(case):
         if isinstance(found, CertificateError):
             yield found
@@ -105,7 +105,7 @@ def candidates(case: Case) -> Iterator[Path | CertificateError]:
 
 
 def _built(case: Case) -> Path:
-    """The path that OpenSSL builds by itself."""
+    """The path that OpenSSL builds itself."""
     try:
         chain = case.store.verify(case.role, case.leaf, case.others, case.moment, strict=case.strength.strict)
     except crypto.X509StoreContextError as refusal:
@@ -114,7 +114,7 @@ def _built(case: Case) -> Path:
 
 
 def _judged(case: Case, path: Path) -> Path | CertificateError:
-    """OpenSSL's word on exactly this path."""
+    """OpenSSL's verdict on exactly this path."""
     store = native_store(path[-1:], case.role, case.moment, strict=case.strength.strict)
     try:
         return _path(case, verify(store, path[0], path[1:-1]))
@@ -125,7 +125,7 @@ def _judged(case: Case, path: Path) -> Path | CertificateError:
 
 
 def _path(case: Case, chain: list[crypto.X509]) -> Path:
-    """OpenSSL's chain in our own values; what it must be is checked, not assumed."""
+    """OpenSSL's chain as our own values. That it starts at the leaf and ends at an anchor is checked, not assumed."""
     found = [case.find(crypto.dump_certificate(crypto.FILETYPE_ASN1, native)) for native in chain]
     path = tuple(certificate for certificate in found if certificate is not None)
     if len(path) != len(found) or not path or path[0].der != case.leaf.der or not case.is_anchor(path[-1]):
@@ -135,14 +135,14 @@ def _path(case: Case, chain: list[crypto.X509]) -> Path:
     return path
 
 
-# --- what OpenSSL said ---------------------------------------------------------------------------------------------
+# --- OpenSSL's refusals ---------------------------------------------------------------------------------------------
 
 
 def _translated(case: Case, refusal: crypto.X509StoreContextError) -> CertificateError:
-    """OpenSSL's refusal as ours: the reason, the certificate, and what is wrong with it."""
+    """Our error for a refusal by OpenSSL: the reason, the certificate, and what is wrong with it."""
     code, depth, text = refusal.errors
     if code == _lib.X509_V_ERR_CERT_CHAIN_TOO_LONG:
-        # It takes the first issuer that fits, and can walk in circles: the search says whether there is a path.
+        # OpenSSL takes the first issuer that fits, and can walk in circles. There may be a path: our search will tell.
         return _error("UNKNOWN_CA", f"OpenSSL found no end at depth {depth} among {len(case.others) + 1} certificates")
     reason = REASONS.get(code, "BAD_CERTIFICATE")
     certificate = _blamed(case, refusal)
@@ -151,7 +151,7 @@ def _translated(case: Case, refusal: crypto.X509StoreContextError) -> Certificat
     place = case.place(certificate, last=case.is_anchor(certificate))
     own = _fault(case, certificate, place) or _illegible(certificate)
     if own is not None and reason in (own.reason, "UNKNOWN_CA"):
-        return own  # ours says what was found and what was expected
+        return own  # it says what was found and what was expected
     label = case.label(certificate, place)
     if reason == "UNKNOWN_CA":
         where = f"neither in the chain nor among the {len(case.store)} trust anchors of {case.store.source}"
@@ -162,7 +162,7 @@ def _translated(case: Case, refusal: crypto.X509StoreContextError) -> Certificat
 
 
 def _illegible(certificate: Certificate) -> CertificateError | None:
-    """Why OpenSSL, which reads all extensions that it knows at once, finds no issuer for a certificate."""
+    """The error in a certificate's extensions, if there is one: then OpenSSL, which reads them all, finds no issuer."""
     try:
         for kind in NUMBERS:
             certificate.extension_untrusted(kind)
@@ -174,7 +174,7 @@ def _illegible(certificate: Certificate) -> CertificateError | None:
 def _blamed(case: Case, refusal: crypto.X509StoreContextError) -> Certificate | None:
     try:
         return case.find(crypto.dump_certificate(crypto.FILETYPE_ASN1, refusal.certificate))
-    except crypto.Error:  # OpenSSL blames none for a broken policy
+    except crypto.Error:  # for a broken policy OpenSSL names no certificate
         return None
 
 
@@ -194,9 +194,9 @@ def _error(reason: str, detail: str) -> CertificateError:
 
 
 def _search(case: Case) -> Iterator[Path | CertificateError]:
-    """Paths from the leaf to an anchor, shortest first at every fork, and why certificates were left out."""
+    """Paths from the leaf to an anchor, the shortest first at every fork, and the faults of certificates left out."""
     if (fault := _fault(case, case.leaf, Place.LEAF)) is not None:
-        yield fault  # in every path
+        yield fault  # it is in every path
         return
     if case.is_anchor(case.leaf):
         yield (case.leaf,)
@@ -207,21 +207,21 @@ def _search(case: Case) -> Iterator[Path | CertificateError]:
 
 
 def _fault(case: Case, certificate: Certificate, place: Place) -> CertificateError | None:
-    """Why no path can have it there; a certificate that cannot even be looked at is one such."""
+    """The fault that keeps a certificate out of this place in any path, or None. A check that breaks is a fault."""
     try:
         for check in CHECKS.values():
             check(case, certificate, place)
     except CertificateError as refusal:
         return refusal
-    except Exception as failure:  # noqa: BLE001  # fails closed, for this certificate only
+    except Exception as failure:  # noqa: BLE001 - fails closed, for this certificate only
         return _error("BAD_CERTIFICATE", f"{place.value} cannot be judged: {failure!r}")
     return None
 
 
 def _issuers(case: Case, faults: list[CertificateError]) -> dict[bytes, list[Certificate]]:
-    """Who really issued whom, by the child's DER: an edge is here when the signature is right and leads from an anchor.
+    """The issuers of each certificate, by the certificate's DER. Each signature was verified, from an anchor down.
 
-    Certificates are visited from the anchors down, nearest first.
+    Certificates are visited from the anchors down, the nearest first.
     """
     children = _children(case)
     anchors = [anchor for name in children for anchor in case.store.named(name, case.role)]
@@ -251,7 +251,7 @@ def _fine(case: Case, certificate: Certificate, place: Place, faults: list[Certi
 
 
 def _children(case: Case) -> dict[bytes, list[Certificate]]:
-    """The leaf and those sent certificates that stand above it by name, by their issuer's name."""
+    """The leaf and the certificates above it by name, by the name of their issuer."""
     by_subject: dict[bytes, list[Certificate]] = defaultdict(list)
     for certificate in case.others:
         if not case.is_anchor(certificate):  # an anchor needs no issuer
@@ -268,7 +268,7 @@ def _children(case: Case) -> dict[bytes, list[Certificate]]:
 
 
 class _Signatures:
-    """Checks signatures, each once, and no more than `MAX_SIGNATURES`."""
+    """Verifies signatures: each once, and at most `MAX_SIGNATURES`."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, bytes], bool] = {}
@@ -285,12 +285,12 @@ class _Signatures:
 def _signed(issuer: Certificate, child: Certificate) -> bool:
     try:
         return child.is_signed_by(issuer)
-    except Exception:  # noqa: BLE001  # a wrong signature, or one the library cannot read: no edge either way
+    except Exception:  # noqa: BLE001 - a signature that the library cannot read counts as wrong
         return False
 
 
 def _walk(case: Case, issuers: dict[bytes, list[Certificate]]) -> Iterator[Path | CertificateError]:
-    """Every way up from the leaf, without going through one CA (name and key) twice; and that one is too long."""
+    """Every path up from the leaf that has no CA (name and key) twice. A path that gets too long gives an error."""
     stack: list[Path] = [(case.leaf,)]
     longest = case.strength.verify_depth + _ENDS
     for _ in range(MAX_STEPS):
@@ -304,5 +304,5 @@ def _walk(case: Case, issuers: dict[bytes, list[Certificate]]) -> Iterator[Path 
         else:
             passed = {(certificate.subject, certificate.spki) for certificate in path[1:]}
             above = issuers.get(path[-1].der, ())
-            # Nearest to an anchor first, so last onto the stack.
+            # The nearest to an anchor is tried first, so it is pushed last.
             stack.extend((*path, up) for up in reversed(above) if (up.subject, up.spki) not in passed)

@@ -1,9 +1,8 @@
-"""What each certificate of a path has to be, whatever the path: valid now, a CA, for this purpose, for this name.
+"""Checks each certificate of a path, whatever the path: valid now, a CA, for this purpose, for this name.
 
-OpenSSL has checked most of this by then. It is checked again by other code on another parser, because a single
-flag that was not set makes OpenSSL skip it in silence; and a few things that OpenSSL lets pass are refused here: a
-purpose of Server Gated Cryptography only, a wildcard that reaches into a subtree its CA excludes, an EC key that
-may not sign.
+OpenSSL has checked most of this before. It is checked again with other code and another parser, because OpenSSL skips a
+check silently if a single flag is not set. And a few things that OpenSSL accepts are refused here: a purpose of Server
+Gated Cryptography only, a wildcard that reaches into a subtree that its CA excludes, an EC key that may not sign.
 
 Each check looks at one certificate and its place, not at its neighbours. So the path builder can use them to
 leave a certificate out of every path.
@@ -19,7 +18,7 @@ from ssa.errors import error
 from ssa.trust import strength, strict
 from ssa.trust.case import Place
 from ssa.trust.certificate import V3
-from ssa.trust.extensions import BasicConstraints, Block, ExtendedKeyUsage, KeyUsage, NameConstraints
+from ssa.trust.extensions import PURPOSES, BasicConstraints, Block, ExtendedKeyUsage, KeyUsage, NameConstraints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +26,10 @@ if TYPE_CHECKING:
     from ssa.names import Host
     from ssa.trust.case import Case
     from ssa.trust.certificate import Certificate
-    from ssa.trust.evidence import Role
-
-_PURPOSES: dict[Role, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
 
 
 def validity(case: Case, certificate: Certificate, place: Place) -> None:
-    """RFC 5280, section 4.1.2.5: both ends are part of the period."""
+    """Refuse a certificate that is not valid now. Both ends are part of the period (RFC 5280, section 4.1.2.5)."""
     first, last = certificate.valid
     if case.when < first:
         raise error(
@@ -50,11 +46,14 @@ def validity(case: Case, certificate: Certificate, place: Place) -> None:
 
 
 def authority(case: Case, certificate: Certificate, place: Place) -> None:
-    """RFC 5280, sections 4.1.2.6 and 6.1.4 (k) and (n). An anchor may be a v1 root: OpenSSL knows those rules."""
+    """Refuse an issuer that is no CA (RFC 5280, sections 4.1.2.6, 6.1.4 (k) and (n)).
+
+    An anchor may be a root of version 1, which has no extensions: OpenSSL knows the rules for those.
+    """
     if place is Place.LEAF:
         return
     if certificate.is_nameless:
-        raise error("NOT_A_CA", f"{case.label(certificate, place)}: its subject is empty, and a CA has a name")
+        raise error("NOT_A_CA", f"{case.label(certificate, place)}: its subject is empty, and a CA must have a name")
     if place is Place.ANCHOR:
         return
     basic = certificate.extension_untrusted(BasicConstraints)
@@ -66,12 +65,13 @@ def authority(case: Case, certificate: Certificate, place: Place) -> None:
 
 
 def purpose(case: Case, certificate: Certificate, place: Place) -> None:
-    """RFC 5280, section 4.2.1.12; that a CA's purposes limit what it issues is OpenSSL's rule, and everybody's.
+    """Refuse a certificate for another purpose than TLS with peers of this role (RFC 5280, section 4.2.1.12).
 
-    A keyUsage without digitalSignature is accepted for RSA servers as OpenSSL and curl do (many a private CA's
-    recipe says keyEncipherment only), for no other key: all our key exchanges are signed.
+    The purposes of a CA limit those of the certificates that it issues: OpenSSL and everybody else have this rule.
+    A server's RSA key may have a keyUsage without digitalSignature, as with OpenSSL and curl, because many private CAs
+    set keyEncipherment only. No other key may: all our key exchanges are signed.
     """
-    wanted = _PURPOSES[case.role]
+    wanted = PURPOSES[case.role]
     extended = certificate.extension_untrusted(ExtendedKeyUsage)
     if extended is not None and wanted not in extended.purposes:
         found = ", ".join(extended.purposes[:8])
@@ -91,7 +91,10 @@ def _may_sign(case: Case, certificate: Certificate) -> bool:
 
 
 def constraints(case: Case, certificate: Certificate, place: Place) -> None:
-    """RFC 5280, section 4.2.1.10, for the name that was asked for; OpenSSL does it for the names presented."""
+    """Refuse a CA that may not issue for the name that was asked for (RFC 5280, section 4.2.1.10).
+
+    OpenSSL checks the names in the certificate.
+    """
     if place is Place.LEAF or case.host is None:
         return
     limits = certificate.extension_untrusted(NameConstraints)
@@ -103,7 +106,7 @@ def constraints(case: Case, certificate: Certificate, place: Place) -> None:
 
 
 def _within(host: Host, subtree: str | Block) -> bool | None:
-    """True where the host is in the subtree; None where the subtree is about another form of name."""
+    """True if the host is in the subtree; None if the subtree is for another form of name."""
     if isinstance(host, str):
         return _below(host, subtree.lower()) if isinstance(subtree, str) else None
     return host in subtree if isinstance(subtree, Block) else None
@@ -113,7 +116,7 @@ def _below(name: str, base: str) -> bool:
     return not base or name == base or name.endswith(base if base.startswith(".") else f".{base}")
 
 
-# What the path builder and the quorum ask of every certificate, in this order. Each raises CertificateError.
+# The path builder and the quorum make these checks of every certificate, in this order. Each raises CertificateError.
 CHECKS: dict[str, Callable[[Case, Certificate, Place], None]] = {
     "validity": validity,
     "authority": authority,

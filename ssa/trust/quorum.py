@@ -1,6 +1,6 @@
-"""The verdict: a table of validators, each asked about the same path, and all must agree.
+"""The verdict. A table of validators judges one path, and all must agree.
 
-It fails closed. A validator that breaks, for whatever reason, has not agreed.
+It fails closed: a validator that raises any exception has not agreed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VAGUE = frozenset({"UNKNOWN_CA", "SELF_SIGNED_CERTIFICATE"})
 
 
 def _path(case: Case, path: Path) -> str:
-    """Every path here is one that OpenSSL accepted; this is the independent look at its two ends."""
+    """Check both ends of a path that OpenSSL accepted."""
     if path[0].der != case.leaf.der or not case.is_anchor(path[-1]):
         raise error("UNKNOWN_CA", f"{path[-1].name} is no trust anchor")
     return f"{len(path)} certificate{'s' if len(path) > 1 else ''}, anchor {path[-1].name}"
@@ -64,7 +64,7 @@ def _each(check: str, case: Case, path: Path) -> str:
     return ""
 
 
-# Asked in this order; the first refusal is the one reported.
+# They are asked in this order, and the first refusal is reported.
 VALIDATORS: dict[str, Callable[[Case, Path], str]] = {
     "path": _path,
     "validity": _validity,
@@ -80,15 +80,15 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
     """Judge a peer's certificate chain.
 
     Args:
-        evidence: what the peer sent and whom it should be.
+        evidence: the chain that the peer sent, and the peer that it should be.
         store: the trust anchors.
-        strength: what the policy demands of keys and signatures.
+        strength: the policy's demands on keys and signatures.
 
     Returns:
-        The proof, with the path that was found and a line from each validator.
+        The proof, with the path that was found and one line from each validator.
 
     Raises:
-        CertificateError: the peer is refused; the message names the certificate and the check that it failed.
+        CertificateError: the peer is refused. The message names the certificate and the check that it failed.
     """
     try:
         case = Case(evidence, store, strength)
@@ -104,7 +104,7 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
             except CertificateError as refusal:
                 refusals.append(refusal)
                 if refusal.reason == "HOSTNAME_MISMATCH":
-                    break  # the name is the leaf's: no other path changes it
+                    break  # the leaf has the wrong name in every path
     except CertificateError:
         raise
     except Exception as failure:  # fails closed
@@ -113,13 +113,13 @@ def judge(evidence: Evidence, store: TrustStore, strength: Strength) -> Verified
 
 
 def _vague(case: Case, refusal: CertificateError) -> CertificateError:
-    """With what may be the reason that no path was found."""
+    """The refusal, with notes that may explain why no path was found."""
     notes = filter(None, (case.store.note(), *case.unreadable[:1]))
     return cast("CertificateError", error(refusal.reason, "; ".join((refusal.detail, *notes)), refusal.alert))
 
 
 def unasked() -> Verified:
-    """The verdict on a client that was asked for no certificate: it may be anybody."""
+    """The verdict on a client that was asked for no certificate. It proves no identity."""
     return cast("Verified", _seal((), "", ("client: asked for no certificate",)))
 
 
@@ -132,7 +132,7 @@ def _unanimous(case: Case, path: Path) -> Verified:
 
 
 def _verdict(name: str, case: Case, path: Path) -> str:
-    """What a validator says: a line if it agrees; its refusal, or that it broke, is raised."""
+    """The line of a validator that agrees. Raises its refusal; an exception in it is a refusal, too."""
     try:
         remark = VALIDATORS[name](case, path)
     except CertificateError:

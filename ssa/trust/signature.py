@@ -1,4 +1,4 @@
-"""Signatures on certificates: by which algorithm, and whether one is right (RFC 5280, 4.1.1.2; RFC 8017, RFC 5758)."""
+"""Signatures on certificates: reads their algorithm, and verifies them (RFC 5280, 4.1.1.2; RFC 8017, RFC 5758)."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ _CLASSES = dict(_HASHES.values())
 
 
 class Algorithm(NamedTuple):
-    """How a certificate is signed.
+    """The algorithm of a signature.
 
     Attributes:
-        oid: the algorithm's number.
-        kind: the key's type and the hash; empty where the algorithm is not known.
-        salt: of RSASSA-PSS, in bytes; None for any other algorithm.
-        mask: of RSASSA-PSS, the hash of its mask generation.
+        oid: its number.
+        kind: the key's type and the hash; empty if the algorithm is unknown.
+        salt: the salt of RSASSA-PSS, in bytes; None for any other algorithm.
+        mask: the hash of RSASSA-PSS's mask generation.
     """
 
     oid: str
@@ -61,9 +61,9 @@ class Algorithm(NamedTuple):
 
 
 def algorithm_untrusted(identifier: bytes) -> Algorithm:
-    """An AlgorithmIdentifier, DER. Raises ValueError.
+    """Read an AlgorithmIdentifier in DER. Raises ValueError.
 
-    Parameters count for RSASSA-PSS only: old implementations write a NULL for ECDSA, which OpenSSL passes over.
+    Parameters count for RSASSA-PSS only. Old implementations write a NULL for ECDSA, which OpenSSL ignores.
     """
     parts = der.sequence_untrusted(identifier)
     if not 1 <= len(parts) <= 2:
@@ -75,7 +75,7 @@ def algorithm_untrusted(identifier: bytes) -> Algorithm:
 
 
 def _pss_untrusted(parameters: bytes) -> Algorithm:
-    """RFC 4055, section 3.1: what is not said is SHA-1, MGF1 with SHA-1, 20 bytes of salt."""
+    """Read RSASSA-PSS's parameters; by default SHA-1, MGF1 with SHA-1, a salt of 20 bytes (RFC 4055, section 3.1)."""
     by_tag = {part.tag: part.body for part in der.sequence_untrusted(parameters)}
     digest, mask, salt = "sha1", "sha1", 20
     if (said := by_tag.get(0xA0)) is not None:
@@ -96,7 +96,7 @@ def _hash_untrusted(identifier: bytes) -> str:
 
 
 def right(key: CertificatePublicKeyTypes, algorithm: Algorithm, signature: bytes, signed: bytes) -> bool:
-    """True where the signature is the key's, on these bytes. An algorithm that is not known is never right."""
+    """True if the key made this signature of these bytes. False for an unknown algorithm."""
     if algorithm.kind not in _ALGORITHMS.values():
         return False
     kind, digest = algorithm.kind

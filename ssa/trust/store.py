@@ -1,10 +1,10 @@
-"""The trust anchors: read from disk once, kept as OpenSSL wants them, used for every judgement.
+"""The trust anchors: read from files once, kept in OpenSSL's form, used for every judgement.
 
-Loading Debian's bundle takes tens of milliseconds and a judgement far less than one, so a store is loaded once
-and asked `is_stale` before use. This module reads files; nothing else in the package does.
+Loading Debian's bundle takes tens of milliseconds, and a judgement far less than one. So a store is loaded once, and
+`is_stale` is asked before use. No other module of the package reads files.
 
-One bad certificate must not stop everything: what cannot be used is skipped, counted and named, and a refusal that it
-may have caused says so.
+One bad certificate must not stop everything: a certificate that cannot be used is skipped and counted. The message of a
+refusal names it, as it may be the reason.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ssa.errors import printable
 from ssa.files import Trail, list_directory, read_regular, settled
 from ssa.trust import der
 from ssa.trust.certificate import Certificate
+from ssa.trust.extensions import ANY_PURPOSE, PURPOSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
-# Where distributions keep the system's anchors, the first that exists counts.
+# The places where distributions keep the system's anchors. The first that exists counts.
 SYSTEM_PATHS: tuple[str, ...] = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo, Alpine
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Fedora, RHEL
@@ -53,17 +54,16 @@ _MAX_FILE = 16 << 20  # bytes: a bundle is 200 kB, so whatever is bigger is some
 _MAX_FILES = 8192  # in a directory
 _MAX_ANCHORS = 8192
 _MAX_RECENT = 256  # intermediates kept parsed, and judgements kept
-_MAX_KEPT = 16 << 10  # bytes of certificates worth keeping: what is bigger is no usual chain
+_MAX_KEPT = 16 << 10  # bytes of a chain that is kept: usual chains are smaller
 
 ROLES: tuple[Role, ...] = ("server", "client")
-# What it takes for OpenSSL to check the purpose, which X509StoreContext alone does not.
+# OpenSSL checks the purpose only if the store names one: X509StoreContext alone does not check it.
 _PURPOSES: dict[Role, int] = {
     "server": _lib.X509_PURPOSE_SSL_SERVER,
     "client": _lib.X509_PURPOSE_SSL_CLIENT,
 }
-# An intermediate or a leaf that the administrator put in the store is trusted, as curl does since 7.68. Certificate
-# policies are not processed, as curl does not: OpenSSL's POLICY_CHECK takes "no policy asked for" as "none will
-# do", and so refuses every chain of a CA that demands one.
+# An intermediate or a leaf in the store is trusted, as by curl since 7.68. Certificate policies are not processed, as
+# in curl: OpenSSL's POLICY_CHECK refuses every chain of a CA that demands a policy if the caller names none.
 _FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
 Question = tuple[tuple[bytes, ...], "Host | None", "Role", "Strength"]  # chain, host, role of the peer, policy
@@ -73,7 +73,7 @@ Value = TypeVar("Value")
 
 
 class Judgement(NamedTuple):
-    """A judgement that was made, and from when to when its certificates are all valid."""
+    """An earlier judgement, and the period in which all its certificates are valid."""
 
     verified: Verified
     start: datetime
@@ -81,7 +81,7 @@ class Judgement(NamedTuple):
 
 
 class Recent(Generic[Key, Value]):
-    """The values used last, a limited number of them. Safe to use from several threads."""
+    """A cache of a limited number of values. It forgets the one that was not used for longest. Safe for threads."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -92,7 +92,7 @@ class Recent(Generic[Key, Value]):
         return len(self._values)
 
     def get(self, key: Key) -> Value | None:
-        """The value, which now is the one used last."""
+        """The value of a key, or None. It counts as used now."""
         with self._lock:
             value = self._values.pop(key, None)
             if value is not None:
@@ -100,7 +100,7 @@ class Recent(Generic[Key, Value]):
             return value
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep the value, and forget the one not used for longest if there are too many."""
+        """Keep a value. If there are too many, forget the one that was not used for longest."""
         with self._lock:
             self._values.pop(key, None)
             self._values[key] = value
@@ -118,13 +118,13 @@ class Anchor(NamedTuple):
 def native_store(
     anchors: Iterable[Certificate], role: Role, when: datetime | None = None, *, strict: bool = False
 ) -> crypto.X509Store:
-    """OpenSSL's store of these anchors, which judges peers of this role: now, or at another moment.
+    """OpenSSL's store of these anchors. It judges peers of this role, now or at another moment.
 
-    A store's time can be set once only: X509_VERIFY_PARAM_inherit(3) does not replace it.
+    The time of a store can be set once only: X509_VERIFY_PARAM_inherit(3) does not replace it.
     """
     store: Any = crypto.X509Store()
     store.set_flags(_FLAGS | crypto.X509StoreFlags.X509_STRICT if strict else _FLAGS)
-    native = store._store  # noqa: SLF001  # pyOpenSSL has no call of its own to set the purpose
+    native = store._store  # noqa: SLF001 - pyOpenSSL has no call to set the purpose
     if _lib.X509_STORE_set_purpose(native, _PURPOSES[role]) != 1 or _lib.X509_STORE_set1_param(native, _NO_CN) != 1:
         raise RuntimeError("OpenSSL cannot check the purpose of certificates")
     if when is not None:
@@ -135,7 +135,7 @@ def native_store(
 
 
 def _never_the_subject() -> Any:
-    """What keeps OpenSSL from holding the subject's CN against name constraints: it is no name here (RFC 9525)."""
+    """Parameters that exempt the subject's CN from OpenSSL's name constraints: it is no host name (RFC 9525)."""
     parameters = _ffi.gc(_lib.X509_VERIFY_PARAM_new(), _lib.X509_VERIFY_PARAM_free)
     _lib.X509_VERIFY_PARAM_set_hostflags(parameters, _lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT)
     return parameters
@@ -145,12 +145,12 @@ _NO_CN = _never_the_subject()
 
 
 class TrustStore:
-    """A set of trust anchors. Made by `load`; safe to use from several threads.
+    """A set of trust anchors. `load` makes it. Safe to use from several threads.
 
     Attributes:
-        source: where they came from, for messages.
-        skipped: a line for each certificate or file that could not be used; trust is then only narrower.
-        trail: how its files were found; none where it came from no file.
+        source: the place that the anchors are from, for messages.
+        skipped: one line for each certificate or file that could not be used. Without it fewer peers are trusted.
+        trail: the way to its files; None if it is from no file.
     """
 
     def __init__(
@@ -177,16 +177,16 @@ class TrustStore:
 
     @classmethod
     def load(cls, source: str | os.PathLike[str], avoid: str = "") -> TrustStore:
-        """Read the trust anchors. It may wait for a file system: call it in a thread.
+        """Read the trust anchors. Call it in a thread: it may wait for a file system.
 
         Args:
-            source: ``system`` for the anchors of the distribution; or a file, PEM (anything between the blocks is
-                ignored) or DER; or a directory of such files, hashed (``openssl rehash``) or not.
-            avoid: a mount point below which nothing is looked at.
+            source: ``system`` for the anchors of the distribution; or a file, PEM (text between the blocks is ignored)
+                or DER; or a directory of such files, hashed (``openssl rehash``) or not.
+            avoid: a mount point below which no file is read.
 
         Raises:
-            OSError: there is no such file, or it cannot be read, or it lies below `avoid`.
-            ValueError: there is no usable certificate in it.
+            OSError: the file does not exist, cannot be read, or lies below `avoid`.
+            ValueError: it has no usable certificate in it.
         """
         path = _system() if source == "system" else Path(source)
         with _named(path):
@@ -197,7 +197,7 @@ class TrustStore:
 
     @classmethod
     def of_pem_untrusted(cls, text: bytes, source: str) -> TrustStore:
-        """The certificates of a text as trust anchors. Raises ValueError where there is none that can be used."""
+        """A store of the certificates in a text. Raises ValueError if none can be used."""
         skipped: list[str] = []
         anchors = list(_parse(_certificates(text, source, skipped), skipped))
         if not anchors:
@@ -205,13 +205,13 @@ class TrustStore:
         return cls(anchors, source, None, tuple(skipped))
 
     def is_stale(self) -> bool:
-        """True where `changed` has to be asked, in a thread. Does not wait for any network or other process."""
+        """True if `changed` has to be called, in a thread. It does not wait for a network or another process."""
         return self.trail is not None and self.trail.is_stale()
 
     def changed(self) -> bool:
-        """True where a file of it was changed, replaced or removed, or one came to its directory, since it was read.
+        """True if one of its files was changed, replaced or removed, or its directory got a file, since it was read.
 
-        It may wait for a file system: call it in a thread.
+        Call it in a thread: it may wait for a file system.
         """
         return self.trail is not None and self.trail.changed()
 
@@ -224,31 +224,31 @@ class TrustStore:
         return anchor is not None and role in anchor.roles
 
     def get(self, der: bytes) -> Certificate | None:
-        """The certificate with these bytes, parsed already: an anchor, or an intermediate met before."""
+        """The parsed certificate with these bytes: an anchor, or an intermediate of an earlier judgement. Or None."""
         anchor = self._by_der.get(der)
         return anchor.certificate if anchor is not None else self._intermediates.get(der)
 
     def note(self) -> str:
-        """What a refusal says of the anchors that are not there; nothing where there is nothing to say."""
+        """A note on the skipped anchors, for the message of a refusal; empty if none was skipped."""
         if not self.skipped:
             return ""
         number = len(self.skipped)
         return f"{number} anchor{'s were' if number > 1 else ' was'} skipped: {self.skipped[0]}"
 
     def recall(self, question: Question, when: datetime) -> Verified | None:
-        """The judgement of the same question, if all certificates of its path are valid at that moment, too.
+        """The earlier judgement of this question, if all certificates of its path are valid at that moment. Or None.
 
-        A judgement depends on nothing but its question, these anchors and the time, and on the time only through
-        the periods of the certificates in the path. So the answer would be the same, 0.3 ms later. A validator
-        that looks at anything else, such as revocation, has to be asked beside this.
+        A judgement depends only on its question, these anchors and the time, and on the time only through the
+        certificates' periods. So judging again would give the same answer, 0.3 ms later. A future validator that looks
+        at anything else, such as revocation, has to be asked in addition.
         """
         known = self._judgements.get(question)
         return known.verified if known is not None and known.start <= when <= known.end else None
 
     def remember(self, question: Question, path: Sequence[Certificate], verified: Verified) -> None:
-        """Keep a judgement, and its intermediates parsed (not trusted): most peers of a kind send the same ones.
+        """Keep a judgement, and its intermediates, parsed but not trusted: many peers send the same ones.
 
-        A stranger's certificates never get here, so he can neither fill it nor push others out.
+        Only chains that were accepted are kept, so a stranger can neither fill the cache nor push others out.
         """
         if sum(map(len, question[0])) > _MAX_KEPT:
             return
@@ -259,7 +259,7 @@ class TrustStore:
         self._judgements.put(question, Judgement(verified, start, end))
 
     def named(self, subject: bytes, role: Role) -> list[Certificate]:
-        """The anchors for this role with this subject (a name, DER)."""
+        """The anchors for this role with this subject (a name in DER)."""
         return [anchor.certificate for anchor in self._by_subject.get(subject, ()) if role in anchor.roles]
 
     def verify(
@@ -271,7 +271,7 @@ class TrustStore:
         *,
         strict: bool = False,
     ) -> list[crypto.X509]:
-        """OpenSSL's path from the leaf to an anchor, at a moment, or now. Raises `crypto.X509StoreContextError`."""
+        """OpenSSL's path from the leaf to an anchor, now or at a moment. Raises `crypto.X509StoreContextError`."""
         store = self._native.get((role, strict)) if when is None else None
         if store is None:
             store = native_store(self._trusted(role), role, when, strict=strict)
@@ -285,7 +285,7 @@ def verify(store: crypto.X509Store, leaf: Certificate, others: Iterable[Certific
     try:
         return crypto.X509StoreContext(store, leaf.native, [other.native for other in others]).get_verified_chain()
     finally:
-        # What a refusal leaves in OpenSSL's queue of errors would be taken for one of the next connection's.
+        # A refusal leaves errors in OpenSSL's queue, which the next connection would take for its own.
         _lib.ERR_clear_error()
 
 
@@ -301,7 +301,7 @@ def _system() -> Path:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Make an error of the file system name the trust store."""
+    """Make the message of an error say that it is about the trust store."""
     try:
         yield
     except OSError as failure:
@@ -312,7 +312,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 class _Found(NamedTuple):
-    """A certificate as a file has it: what it is called in messages, its label there, and its DER."""
+    """A certificate in a file: its place, for messages; its PEM label; its DER."""
 
     where: str
     label: str
@@ -325,7 +325,7 @@ def _load(path: Path, trail: Trail) -> tuple[list[Anchor], list[str]]:
 
 
 def _read(path: Path, trail: Trail, skipped: list[str]) -> Iterator[_Found]:
-    """The certificates of a file or directory, not parsed."""
+    """The certificates of a file or directory, not parsed yet."""
     status = trail.follow(path, listed=True)
     if status is None or not stat.S_ISDIR(status.st_mode):
         data, _ = read_regular(path, trail, _MAX_FILE)
@@ -334,7 +334,7 @@ def _read(path: Path, trail: Trail, skipped: list[str]) -> Iterator[_Found]:
     for entry in list_directory(trail, _MAX_FILES):
         try:
             data, _ = read_regular(entry, trail, _MAX_FILE)
-        except (OSError, ValueError) as failure:  # a key that is not ours to read, or a dangling link
+        except (OSError, ValueError) as failure:  # a key that we may not read, or a dangling link
             if not os.path.isdir(entry):  # noqa: PTH112 - it was followed already
                 skipped.append(f"{entry}: {failure.strerror}" if isinstance(failure, OSError) else str(failure))
         else:
@@ -363,12 +363,12 @@ def _parse(found: Iterable[_Found], skipped: list[str]) -> Iterator[Anchor]:
         try:
             if anchor := _anchor_untrusted(label, data):
                 yield anchor
-        except Exception as failure:  # noqa: BLE001  # an anchor that a parser chokes on, however, is no anchor
+        except Exception as failure:  # noqa: BLE001 - the parser may raise anything; the other anchors count
             skipped.append(f"{where}: {printable(str(failure))}")
 
 
 def _anchor_untrusted(label: str, data: bytes) -> Anchor | None:
-    """An anchor; None for one that is said to be trusted for nothing that is done here."""
+    """The anchor; None if the file says that it is trusted for neither TLS servers nor clients."""
     if label != pem.TRUSTED:
         return Anchor(Certificate(data))
     certificate, *settings = der.elements_untrusted(data)
@@ -376,14 +376,10 @@ def _anchor_untrusted(label: str, data: bytes) -> Anchor | None:
     return Anchor(Certificate(certificate.whole), roles) if roles else None
 
 
-_USES: dict[Role, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
-_ANY_USE = "2.5.29.37.0"
-
-
 def _is_trusted_for(role: Role, settings: der.Element) -> bool:
-    """OpenSSL's X509_CERT_AUX: what is rejected is not trusted, and what is trusted, if it is said, is all."""
+    """Read OpenSSL's X509_CERT_AUX. A rejected use is not trusted; if trusted uses are listed, only those are."""
     parts = {part.tag: part.body for part in der.elements_untrusted(der.body_untrusted(settings, der.SEQUENCE))}
-    wanted = {_USES[role], _ANY_USE}
+    wanted = {PURPOSES[role], ANY_PURPOSE}
     if wanted & _uses_untrusted(parts.get(0xA0, b"")):
         return False
     return der.SEQUENCE not in parts or bool(wanted & _uses_untrusted(parts[der.SEQUENCE]))

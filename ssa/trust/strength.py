@@ -1,7 +1,7 @@
-"""Whether the keys and signatures of a path are as strong as the policy demands.
+"""Checks that the keys and signatures of a path are as strong as the policy demands.
 
-Every key counts, the anchor's too: who breaks it can issue what he likes. An anchor's own signature does not
-count: it is trusted because it is in the store, and nobody checks what it signed itself with.
+Every key counts, the anchor's too: an attacker who breaks it can issue any certificate. An anchor's own signature does
+not count: the anchor is trusted because it is in the store, and its signature is never verified.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ssa.trust.case import Case, Place
     from ssa.trust.certificate import Certificate
 
-CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})  # that TLS 1.3 signs with (RFC 8446, section 4.2.3)
 _MAX_RSA_BITS = 16384  # OpenSSL's own limit: beyond it a signature costs more than it proves
 
 

@@ -1,4 +1,4 @@
-"""What RFC 5280 says and OpenSSL's X509_V_FLAG_X509_STRICT lets pass since version 4.0."""
+"""A rule of RFC 5280 that OpenSSL's X509_V_FLAG_X509_STRICT no longer enforces since version 4.0."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ if TYPE_CHECKING:
     from ssa.trust.case import Case, Place
     from ssa.trust.certificate import Certificate
 
-_NO_NAME = b"0\x00"  # an empty SEQUENCE
-
 
 def check(case: Case, certificate: Certificate, place: Place) -> None:
-    """RFC 5280, section 4.2.1.6: where there is no subject, the subjectAltName is critical."""
-    if not case.strength.strict or certificate.subject != _NO_NAME:
+    """Refuse an empty subject with a subjectAltName that is not critical (RFC 5280, section 4.2.1.6)."""
+    if not case.strength.strict or not certificate.is_nameless:
         return
     names = certificate.native.to_cryptography().extensions.get_extension_for_class(x509.SubjectAlternativeName)
     if not names.critical:

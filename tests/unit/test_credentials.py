@@ -56,7 +56,7 @@ CHAINS = [
     (EC.pem + BROKEN, "certificate 2: it cannot be read"),
     (b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n", "certificate 1"),
     (b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "no certificate in it, only X509 CRL"),
-    (EC.pem * 300, "bytes, and peers take 102400"),
+    (EC.pem * 300, "bytes is too long, peers accept 102400"),
     (b"x" * (256 << 10) + EC.pem, "too long"),
     (b"-----BEGIN A-----" * 15000, "cut short"),
 ]
@@ -107,7 +107,7 @@ KEYS = [
     (EC.key_pem[:100], "cut short"),
     (RSA.key_pem.replace(b"MII", b"AII", 1), "cannot be read"),
     (pkcs8(ec.generate_private_key(ec.SECP256K1())), "secp256k1"),
-    (pkcs8(dsa.generate_private_key(1024)), "no use for this kind"),
+    (pkcs8(dsa.generate_private_key(1024)), "cannot use this kind of key"),
 ]
 
 
@@ -225,7 +225,7 @@ def test_a_key_of_another_certificate(complete):
 
 
 def test_a_chain_in_the_wrong_order():
-    with refusal("KEY_MISMATCH", "certificate 2's of the chain, which has to come first"):
+    with refusal("KEY_MISMATCH", "it belongs to certificate 2 of the chain: put that one first"):
         pair_untrusted([CA.pem + EC.pem], [EC.key_pem], complete=True)
 
 

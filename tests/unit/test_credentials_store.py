@@ -237,7 +237,7 @@ def test_those_of_the_directory_are_changed_there(store, directory):
         *(entry.set_certificate, entry.set_key, entry.set_hostnames, entry.check_certificate, entry.check_key),
         lambda text: store.remove("x"),
     ):
-        with pytest.raises(PermissionError, match="it is kept in a directory") as caught:
+        with pytest.raises(PermissionError, match="it is read from a directory") as caught:
             change("anything")
         assert caught.value.errno
     with pytest.raises(FileExistsError):
