@@ -23,6 +23,7 @@ from ssa import errors
 from ssa.dtls import records
 from ssa.handshake.engine import ClientEngine, Engine, ServerEngine, Step
 from ssa.suites import TLSVersion
+from ssa.tls import MAX_CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,7 @@ class DatagramEngine(Engine):
         contents: list[bytes] = []
         try:
             while True:
-                contents.append(self._connection.read(records.MAX_CONTENT))
+                contents.append(self._connection.read(MAX_CONTENT))
         except SSL.WantReadError:
             pass
         except SSL.ZeroReturnError:
@@ -138,7 +139,7 @@ class DatagramEngine(Engine):
         return contents, self._outgoing()
 
     def seal(self, content: bytes) -> bytes:
-        """The datagram that carries a content, of 1 to `records.MAX_CONTENT` bytes. Raises `ssa.SSAError`."""
+        """The datagram that carries a content, of 1 to `MAX_CONTENT` bytes. Raises `ssa.SSAError`."""
         try:
             self._connection.write(content)
         except SSL.Error as exc:

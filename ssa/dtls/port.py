@@ -27,9 +27,10 @@ import trio
 from ssa import errors
 from ssa.dtls import records
 from ssa.handshake.engine import Step
-from ssa.ktls.control import RECORD_LIMITS
+from ssa.ktls.constants import SO_NETNS_COOKIE
 from ssa.logfmt import fields
 from ssa.protocol import addresses
+from ssa.tls import MAX_CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,7 +54,6 @@ _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP's and UDP's
 # include/uapi/linux/in.h and in6.h: level, what to do with what is too large, the path's MTU
 _MTU_OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, 10, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 24)}
 _PMTUDISC_DONT, _PMTUDISC_DO = 0, 2  # fragment; don't, and say EMSGSIZE
-_SO_NETNS_COOKIE = 71
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, the address of ours, the datagram's
 _IN6_PKTINFO = struct.Struct("=16si")  # the address, interface
@@ -146,7 +146,7 @@ class Port:
     def _asked_elsewhere(self, address: Any) -> int:
         level, _, option = _MTU_OPTIONS[self._socket.family]
         with socket.socket(self._socket.family, socket.SOCK_DGRAM) as probe:
-            cookies = [sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for sock in (probe, self._socket)]
+            cookies = [sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for sock in (probe, self._socket)]
             if cookies[0] != cookies[1]:
                 return _ETHERNET  # the path is of another network namespace
             probe.connect(address)
@@ -342,7 +342,7 @@ class Association:
     @property
     def largest(self) -> int:
         """How many bytes the application can send in one datagram."""
-        return min(self.port.mtu(self.address) - self.engine.costs, records.MAX_CONTENT)
+        return min(self.port.mtu(self.address) - self.engine.costs, MAX_CONTENT)
 
     # --- the handshake --------------------------------------------------------------------------------------------
 
@@ -416,7 +416,7 @@ class Association:
     def deliver_to(self, queue: Queue, finish: Callable[[], None]) -> None:
         """From now on what comes goes there; `finish` is called after the last of it."""
         self._queue, self._finish = queue, finish
-        self._left = RECORD_LIMITS[self.engine.suite.aead.kernel]
+        self._left = self.engine.suite.aead.limit
         for content in self._early:
             queue.put(content)
         self._early.clear()
@@ -425,7 +425,7 @@ class Association:
 
     async def seal_and_send(self, content: bytes) -> None:
         """Send what the application wrote. What cannot go is lost, as in the network. Raises `ssa.SSAError`."""
-        if 0 < len(content) <= records.MAX_CONTENT and not self.engine.closed:
+        if 0 < len(content) <= MAX_CONTENT and not self.engine.closed:
             self._left -= 1
             if self._left < 0:
                 raise errors.error("CONNECTION_LOST", "its key has protected as many records as it may")

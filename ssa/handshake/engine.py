@@ -35,8 +35,8 @@ from ssa.handshake.hello import ClientHello, largest_untrusted, parse_untrusted
 from ssa.handshake.refusal import step_of
 from ssa.handshake.secrets import Role, Secrets, TrafficKeys, tls12_keys, tls13_keys
 from ssa.ktls.key_schedule import traffic_key
-from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
-from ssa.tls import ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE
+from ssa.suites import BY_OPENSSL_NAME, SUITES, Suite, TLSVersion
+from ssa.tls import ALERT, APPLICATION_DATA, CERTIFICATE, CHANGE_CIPHER_SPEC, CLIENT_HELLO, HANDSHAKE, RECORD_HEADER
 from ssa.trust import Verified
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ if TYPE_CHECKING:
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
-# DHE-RSA with AES-128-GCM, AES-256-GCM, AES-128-CCM and ChaCha20-Poly1305 (RFC 5288, 6655, 7905)
-_COSTLY = frozenset({0x009E, 0x009F, 0xC09E, 0xCCAA})
-_PLAIN_ALERT = records.HEADER + 2  # bytes
+_COSTLY = frozenset(suite.number for suite in SUITES.values() if suite.is_dhe)
+_PLAIN_ALERT = RECORD_HEADER + 2  # bytes
 _FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
@@ -387,7 +386,7 @@ class ClientEngine(Engine):
     def _opened(self, record: bytes) -> bytes:
         """The content of the first record of our last flight; empty where nobody but OpenSSL knows it."""
         if record[0] == HANDSHAKE:
-            return record[records.HEADER :]
+            return record[RECORD_HEADER:]
         if record[0] != APPLICATION_DATA or self._held_under not in self.secrets:
             return b""
         suite = self.suite
@@ -449,7 +448,7 @@ class ClientEngine(Engine):
 def _is_client_hello(record: bytes) -> bool:
     """Or the empty ChangeCipherSpec before the second one (RFC 8446 appendix D.4)."""
     kind = record[0]
-    return kind == CHANGE_CIPHER_SPEC or (kind == HANDSHAKE and record[records.HEADER] == CLIENT_HELLO)
+    return kind == CHANGE_CIPHER_SPEC or (kind == HANDSHAKE and record[RECORD_HEADER] == CLIENT_HELLO)
 
 
 class ServerEngine(Engine):
@@ -484,7 +483,7 @@ class ServerEngine(Engine):
     def feed_untrusted(self, record: bytes) -> bytes:
         """As `Engine.feed_untrusted`."""
         if record[0] == HANDSHAKE and not self._has_hello:
-            self._hello += record[records.HEADER :]
+            self._hello += record[RECORD_HEADER:]
         answer = super().feed_untrusted(record)
         if (refusal := self._negotiation.refusal) is not None:
             # OpenSSL has gone on with another certificate: its answer stays here.

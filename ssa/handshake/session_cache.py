@@ -27,7 +27,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 
 from ssa import errors
 from ssa.suites import TLSVersion
-from ssa.tls import NEW_SESSION_TICKET
+from ssa.tls import MESSAGE_HEADER, NEW_SESSION_TICKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -257,7 +257,7 @@ def split_tickets_untrusted(messages: bytes) -> list[bytes]:
     tickets = []
     at = 0
     while at < len(messages):
-        end = at + 4 + int.from_bytes(messages[at + 1 : at + 4], "big")
+        end = at + MESSAGE_HEADER + int.from_bytes(messages[at + 1 : at + MESSAGE_HEADER], "big")
         if messages[at] != NEW_SESSION_TICKET or end > len(messages) or end - at > _LONGEST_TICKET:
             return []
         tickets.append(messages[at:end])
