@@ -19,9 +19,7 @@ APPLICATION_DATA = 23
 RECORD_HEADER = 5
 RECORD_VERSION = b"\x03\x03"  # in the header of every record, of TLS 1.3 too
 MAX_CONTENT = 2**14  # plain text of a record
-MAX_SEALED = (
-    MAX_CONTENT + 2048
-)  # what follows the header: TLS 1.2's limit (RFC 5246 section 6.2.3), the more generous one
+MAX_SEALED = MAX_CONTENT + 2048  # what follows the header, in TLS 1.2 (RFC 5246 section 6.2.3); TLS 1.3 allows less
 TAG = 16  # of each AEAD in `ssa.suites`
 NONCE = 12  # of each AEAD in `ssa.suites` (RFC 8446 section 5.3)
 

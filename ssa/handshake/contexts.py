@@ -12,7 +12,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL, crypto
 
 from ssa import errors
-from ssa.handshake.engine import give_cookie, select_protocol, serve_name, take_cookie
+from ssa.handshake.negotiation import give_cookie, select_protocol, serve_name, take_cookie
 from ssa.policy.schema import POST_QUANTUM
 from ssa.suites import Suite, TLSVersion
 from ssa.tls import DTLS_1_2

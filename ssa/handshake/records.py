@@ -27,6 +27,7 @@ from ssa.tls import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ssa.ktls.crypto_info import CryptoInfo
     from ssa.ktls.key_schedule import TrafficKey
 
 _TYPES = range(CHANGE_CIPHER_SPEC, APPLICATION_DATA + 1)
@@ -114,6 +115,17 @@ def seal(aead: AEAD, key: TrafficKey, sequence: int, kind: int, content: bytes) 
     length = len(content) + 1 + TAG
     header = bytes([APPLICATION_DATA]) + RECORD_VERSION + length.to_bytes(2, "big")
     return header + _CIPHERS[aead](key.key).encrypt(_nonce(key, sequence), content + bytes([kind]), header)
+
+
+def seal_tls12(info: CryptoInfo, kind: int, content: bytes) -> bytes:
+    """The next TLS 1.2 record of a direction (RFC 5246 section 6.2.3.3, with the nonces of RFC 5288 and 7905)."""
+    aead, key, number = info.aead, info.key, info.sequence.to_bytes(8, "big")
+    explicit = info.explicit_nonce.to_bytes(aead.iv, "big") if aead.explicit else b""
+    nonce = key.iv + explicit if aead.explicit else _nonce(key, info.sequence)
+    start = bytes([kind]) + RECORD_VERSION
+    bound = number + start + len(content).to_bytes(2, "big")
+    sealed = explicit + _CIPHERS[aead](key.key).encrypt(nonce, content, bound)
+    return start + len(sealed).to_bytes(2, "big") + sealed
 
 
 def fatal_alert(name: str) -> bytes:

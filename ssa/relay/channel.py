@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
-from ssa.handshake.engine import alert_of
+from ssa.handshake.reasons import alert_of
 from ssa.tls import MAX_CONTENT
 
 if TYPE_CHECKING:
