@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from ssa import errors
-from ssa.tls import ALERT, CLIENT_HELLO, DTLS_1_2, HANDSHAKE
+from ssa.tls import ALERT, CLIENT_HELLO, DTLS_1_2, FATAL, HANDSHAKE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 _RECORD = struct.Struct(">BHHHIH")
 HEADER = _RECORD.size
 _MESSAGE = HEADER + 12  # where a handshake message's body begins
-_FATAL = 2
 _LATE = 0x8000  # in the sequence number's upper part: behind all that a handshake has sent
 
-MAX_CONTENT = 2**14  # bytes of a record
 PACKET = 2**16  # bytes: more than a UDP datagram has
 
 
@@ -53,7 +51,7 @@ def first_untrusted(datagram: bytes, most: int) -> bytes:
 
 def plain_alert(alert: str) -> bytes:
     """A fatal alert, where no key is in use yet."""
-    content = bytes([_FATAL, errors.ALERT_NUMBERS[alert]])
+    content = bytes([FATAL, errors.ALERT_NUMBERS[alert]])
     return _RECORD.pack(ALERT, DTLS_1_2, 0, _LATE, 0, len(content)) + content
 
 

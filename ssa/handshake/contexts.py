@@ -12,7 +12,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL, crypto
 
 from ssa import errors
-from ssa.handshake.engine import give_cookie, select_protocol, serve_name, take_cookie
+from ssa.handshake.negotiation import give_cookie, select_protocol, serve_name, take_cookie
 from ssa.policy.schema import POST_QUANTUM
 from ssa.suites import Suite, TLSVersion
 from ssa.tls import DTLS_1_2
@@ -126,7 +126,7 @@ def _offer(
     allowed = [
         suite
         for suite in (*policy.ciphersuites, *policy.ciphers)
-        if policy.min_version <= suite.version <= policy.max_version and (role == "client" or not _is_dhe(suite))
+        if policy.min_version <= suite.version <= policy.max_version and (role == "client" or not suite.is_dhe)
     ]
     _check_groups(policy, role, allowed)
     suites = _PREFERENCES[policy.data_path]([suite for suite in allowed if _has_group(policy, suite)], kernel)
@@ -144,17 +144,9 @@ def withheld(policy: Policy, kernel: Capabilities) -> str:
     return ", ".join(dict.fromkeys(f"{suite.version.label} with {suite.aead.name}" for suite in suites))
 
 
-def _is_dhe(suite: Suite) -> bool:
-    """Whether the sums are those of finite fields: long ones, on the event loop. A server chooses others.
-
-    A client's server chooses how long they take, so a thread does them there; with datagrams nobody does.
-    """
-    return suite.openssl.startswith("DHE-")
-
-
 def _has_group(policy: Policy, suite: Suite) -> bool:
     """Whether the policy has a group for the suite: the hybrids are of TLS 1.3, and TLS 1.2's DHE needs none."""
-    return suite.version is TLSVersion.TLSv1_3 or _is_dhe(suite) or not POST_QUANTUM.issuperset(policy.groups)
+    return suite.version is TLSVersion.TLSv1_3 or suite.is_dhe or not POST_QUANTUM.issuperset(policy.groups)
 
 
 def _check_groups(policy: Policy, role: Role, suites: Sequence[Suite]) -> None:
@@ -183,7 +175,7 @@ def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, .
             "POLICY_DENIED",
             f"min_version is {policy.min_version.label}, and the OpenSSL of this ssad has no DTLS 1.3: {_library()}",
         )
-    suites = tuple(suite for suite in policy.ciphers if not _is_dhe(suite))
+    suites = tuple(suite for suite in policy.ciphers if not suite.is_dhe)
     _check_groups(policy, role, suites)
     if not suites:
         raise errors.error("POLICY_DENIED", "the policy's ciphers leave nothing for DTLS 1.2, done without DHE")

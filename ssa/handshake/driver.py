@@ -11,13 +11,17 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
 from ssa.handshake import records
-from ssa.handshake.engine import Engine, Step
+from ssa.handshake.states import AWAITING, JUDGING
 from ssa.trust import Verified
+
+if TYPE_CHECKING:
+    from ssa.handshake.engine import Engine
 
 PEEK = 16 * 1024  # bytes: more than a usual flight, and what OpenSSL gets through in a quarter of a millisecond
 BATCH = 16  # records
@@ -164,18 +168,18 @@ async def run(engine: Engine, sock: socket.socket, judge: Judge, ahead: bytes = 
     `ahead` is what the application has read of the peer's already.
     """
     reader = RecordReader(sock, ahead)
-    while engine.step is not Step.DONE:
+    while engine.state in AWAITING:
         try:
             found = await reader.peek()
         except errors.SSAError as exc:
-            send_farewell(sock, engine.alert(exc.alert) if exc.alert else b"")
+            send_farewell(sock, engine.refuse(exc.alert) if exc.alert else b"")
             raise
         try:
             answer = await _feed(engine, reader, found)
         except errors.SSAError:
             send_farewell(sock, engine.farewell())
             raise
-        if engine.step is Step.JUDGE:
+        if engine.state in JUDGING:
             answer = _judge(engine, sock, judge)
         await send(sock, answer)
     reader.check_nothing_is_left()
@@ -197,7 +201,7 @@ async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> byt
         except errors.SSAError:
             reader.consume(found[:used])
             raise
-        if answer or engine.step is not Step.READ:
+        if answer or engine.state not in AWAITING:
             break
     reader.consume(found[:used])
     return answer

@@ -8,67 +8,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssa.suites import TLSVersion
-from ssa.tls import CLIENT_HELLO
+from ssa.suites import SUITES, TLSVersion
+from ssa.tls import (
+    CLIENT_HELLO,
+    GROUPS,
+    MAX_FRAGMENT_LENGTH,
+    MESSAGE_HEADER,
+    OTHER_VERSIONS,
+    RANDOM,
+    SIGNALLING_SUITES,
+    SIGNATURE_ALGORITHMS,
+    SIGNATURES,
+    SUPPORTED_GROUPS,
+    SUPPORTED_VERSIONS,
+    TLS_1_2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ssa.policy.schema import Policy
 
-# Extensions (RFC 6066, RFC 8446 section 4.2)
-_MAX_FRAGMENT_LENGTH, _GROUPS, _SIGNATURES, _VERSIONS = 1, 10, 13, 43
-
-_SUITES = {
-    0x1301: "TLS_AES_128_GCM_SHA256",
-    0x1302: "TLS_AES_256_GCM_SHA384",
-    0x1303: "TLS_CHACHA20_POLY1305_SHA256",
-    0x1304: "TLS_AES_128_CCM_SHA256",
-    0x009E: "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256",
-    0x009F: "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384",
-    0xC02B: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-    0xC02C: "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-    0xC02F: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-    0xC030: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-    0xC09E: "TLS_DHE_RSA_WITH_AES_128_CCM",
-    0xC0AC: "TLS_ECDHE_ECDSA_WITH_AES_128_CCM",
-    0xCCA8: "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-    0xCCA9: "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-    0xCCAA: "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-}
-_GROUP_NAMES = {
-    23: "secp256r1",
-    24: "secp384r1",
-    25: "secp521r1",
-    29: "x25519",
-    30: "x448",
-    256: "ffdhe2048",
-    257: "ffdhe3072",
-    258: "ffdhe4096",
-    259: "ffdhe6144",
-    260: "ffdhe8192",
-    0x11EB: "SecP256r1MLKEM768",
-    0x11EC: "X25519MLKEM768",
-    0x11ED: "SecP384r1MLKEM1024",
-}
-_SIGNATURE_NAMES = {
-    0x0401: "rsa_pkcs1_sha256",
-    0x0403: "ecdsa_secp256r1_sha256",
-    0x0501: "rsa_pkcs1_sha384",
-    0x0503: "ecdsa_secp384r1_sha384",
-    0x0601: "rsa_pkcs1_sha512",
-    0x0603: "ecdsa_secp521r1_sha512",
-    0x0804: "rsa_pss_rsae_sha256",
-    0x0805: "rsa_pss_rsae_sha384",
-    0x0806: "rsa_pss_rsae_sha512",
-    0x0807: "ed25519",
-    0x0808: "ed448",
-    0x0809: "rsa_pss_pss_sha256",
-    0x080A: "rsa_pss_pss_sha384",
-    0x080B: "rsa_pss_pss_sha512",
-}
-_VERSION_NAMES = {0x0300: "SSLv3", 0x0301: "TLSv1.0", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
-_SIGNALS = frozenset({0x00FF, 0x5600})  # among the suites, and none (RFC 5746, RFC 7507)
+_SUITES = {suite.number: suite.name for suite in SUITES.values()}
+_VERSIONS = OTHER_VERSIONS | {version.value: version.label for version in TLSVersion}
 _READ = 512  # numbers of a list: nobody knows more
 _SHOWN = 8  # names, of a list that a client has sent
 
@@ -109,19 +71,19 @@ def _few(names: Iterable[str]) -> str:
 def parse_untrusted(message: bytes) -> ClientHello:
     """A whole ClientHello message. Raises ValueError for what is none."""
     reader = _Reader(message)
-    if reader.number(1) != CLIENT_HELLO or reader.number(3) != len(message) - 4:
+    if reader.number(1) != CLIENT_HELLO or reader.number(3) != len(message) - MESSAGE_HEADER:
         raise ValueError("this is no ClientHello")
     legacy = reader.take(2)
-    reader.take(32)  # random
+    reader.take(RANDOM)  # random
     reader.block(1)  # session
     suites = reader.block(2)
     reader.block(1)  # compression
     extensions = dict(_extensions_untrusted(reader.block(2) if reader.left else b""))
     return ClientHello(
-        versions=_names(_inner(extensions, _VERSIONS, 1), _VERSION_NAMES) or _up_to(legacy),
+        versions=_names(_inner(extensions, SUPPORTED_VERSIONS, 1), _VERSIONS) or _up_to(legacy),
         suites=_names(suites, _SUITES),
-        groups=_names(_inner(extensions, _GROUPS, 2), _GROUP_NAMES),
-        signatures=_names(_inner(extensions, _SIGNATURES, 2), _SIGNATURE_NAMES),
+        groups=_names(_inner(extensions, SUPPORTED_GROUPS, 2), GROUPS),
+        signatures=_names(_inner(extensions, SIGNATURE_ALGORITHMS, 2), SIGNATURES),
     )
 
 
@@ -131,14 +93,14 @@ def largest_untrusted(message: bytes) -> int:
     For each handshake, so it looks for nothing else. Raises ValueError for what is no ClientHello.
     """
     try:
-        at = 4 + 2 + 32
+        at = MESSAGE_HEADER + 2 + RANDOM
         at += 1 + message[at]
         at += 2 + int.from_bytes(message[at : at + 2], "big")
         at += 1 + message[at] + 2
     except IndexError:
         raise ValueError("this ends too early") from None
     for kind, content in _extensions_untrusted(message[at:]):
-        if kind == _MAX_FRAGMENT_LENGTH and len(content) == 1 and 1 <= content[0] <= 4:
+        if kind == MAX_FRAGMENT_LENGTH and len(content) == 1 and 1 <= content[0] <= 4:
             return 1 << 8 + content[0]
     return 0
 
@@ -178,11 +140,10 @@ def _inner(extensions: dict[int, bytes], kind: int, size: int) -> bytes:
 
 def _names(numbers: bytes, known: dict[int, str]) -> tuple[str, ...]:
     found = [int.from_bytes(numbers[at : at + 2], "big") for at in range(0, min(len(numbers), 2 * _READ), 2)]
-    return tuple(known.get(number, f"{number:#06x}") for number in found if number not in _SIGNALS)
+    return tuple(known.get(number, f"{number:#06x}") for number in found if number not in SIGNALLING_SUITES)
 
 
 def _up_to(legacy: bytes) -> tuple[str, ...]:
     """The versions of a client that names its highest: TLS 1.2 at most, before there was the extension."""
-    return tuple(
-        name for number, name in _VERSION_NAMES.items() if number <= min(int.from_bytes(legacy, "big"), 0x0303)
-    )
+    highest = min(int.from_bytes(legacy, "big"), TLS_1_2)
+    return tuple(name for number, name in _VERSIONS.items() if number <= highest)

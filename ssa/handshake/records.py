@@ -9,18 +9,28 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20
 
 from ssa import errors
 from ssa.suites import AEAD, AES_CCM_128, AES_GCM_128, AES_GCM_256, CHACHA20_POLY1305
-from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
+from ssa.tls import (
+    ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    FATAL,
+    HANDSHAKE,
+    MAX_SEALED,
+    MESSAGE_HEADER,
+    RANDOM,
+    RECORD_HEADER,
+    RECORD_VERSION,
+    SERVER_HELLO,
+    TAG,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ssa.ktls.crypto_info import CryptoInfo
     from ssa.ktls.key_schedule import TrafficKey
 
-HEADER = 5  # bytes
-MAX_PAYLOAD = 16384 + 2048  # bytes: TLS 1.2's limit (RFC 5246 section 6.2.3), the more generous one
-
-_TYPES = range(20, 24)
-_TLS1_2 = b"\x03\x03"  # the version in every record's header, TLS 1.3's too
+_TYPES = range(CHANGE_CIPHER_SPEC, APPLICATION_DATA + 1)
 
 _Cipher = AESGCM | AESCCM | ChaCha20Poly1305
 _CIPHERS: dict[AEAD, Callable[[bytes], _Cipher]] = {
@@ -39,14 +49,14 @@ def record_length_untrusted(data: bytes) -> int:
     """
     if data and data[0] not in _TYPES:
         raise errors.error("NOT_TLS", _guess(data), "unexpected_message")
-    if len(data) > 1 and data[1] != _TLS1_2[0]:
+    if len(data) > 1 and data[1] != RECORD_VERSION[0]:
         raise errors.error("NOT_TLS", _guess(data), "protocol_version")
-    if len(data) < HEADER:
+    if len(data) < RECORD_HEADER:
         return 0
-    length = int.from_bytes(data[3:HEADER], "big")
-    if length > MAX_PAYLOAD:
-        raise errors.error("RECORD_OVERFLOW", f"{length} bytes, where {MAX_PAYLOAD} are allowed")
-    return HEADER + length
+    length = int.from_bytes(data[3:RECORD_HEADER], "big")
+    if length > MAX_SEALED:
+        raise errors.error("RECORD_OVERFLOW", f"{length} bytes, where {MAX_SEALED} are allowed")
+    return RECORD_HEADER + length
 
 
 def _guess(data: bytes) -> str:
@@ -76,9 +86,9 @@ def split_untrusted(data: bytes, most: int | None = None) -> tuple[list[bytes], 
 
 def server_hello_suite_untrusted(record: bytes) -> int | None:
     """The cipher suite's number in a record that begins with a ServerHello (RFC 8446 section 4.1.3), else None."""
-    body = record[HEADER:]
-    at = 4 + 2 + 32  # the message's header, version and random; then the session's id with its length
-    if record[:1] != bytes([HANDSHAKE]) or body[:1] != b"\x02" or len(body) <= at:
+    body = record[RECORD_HEADER:]
+    at = MESSAGE_HEADER + 2 + RANDOM  # the message's header, version and random; then the session's id with its length
+    if record[:1] != bytes([HANDSHAKE]) or body[:1] != bytes([SERVER_HELLO]) or len(body) <= at:
         return None
     number = body[at + 1 + body[at] :][:2]
     return int.from_bytes(number, "big") if len(number) == 2 else None
@@ -91,7 +101,7 @@ def _nonce(key: TrafficKey, sequence: int) -> bytes:
 
 def open_untrusted(aead: AEAD, key: TrafficKey, sequence: int, record: bytes) -> tuple[int, bytes] | None:
     """The content type and content of a TLS 1.3 record, or None where it is not one under this key and number."""
-    header, sealed = record[:HEADER], record[HEADER:]
+    header, sealed = record[:RECORD_HEADER], record[RECORD_HEADER:]
     try:
         inner = _CIPHERS[aead](key.key).decrypt(_nonce(key, sequence), sealed, header)
     except (InvalidTag, ValueError):
@@ -102,16 +112,27 @@ def open_untrusted(aead: AEAD, key: TrafficKey, sequence: int, record: bytes) ->
 
 def seal(aead: AEAD, key: TrafficKey, sequence: int, kind: int, content: bytes) -> bytes:
     """The TLS 1.3 record that carries `content` of that type."""
-    length = len(content) + 1 + 16
-    header = bytes([APPLICATION_DATA]) + _TLS1_2 + length.to_bytes(2, "big")
+    length = len(content) + 1 + TAG
+    header = bytes([APPLICATION_DATA]) + RECORD_VERSION + length.to_bytes(2, "big")
     return header + _CIPHERS[aead](key.key).encrypt(_nonce(key, sequence), content + bytes([kind]), header)
+
+
+def seal_tls12(info: CryptoInfo, kind: int, content: bytes) -> bytes:
+    """The next TLS 1.2 record of a direction (RFC 5246 section 6.2.3.3, with the nonces of RFC 5288 and 7905)."""
+    aead, key, number = info.aead, info.key, info.sequence.to_bytes(8, "big")
+    explicit = info.explicit_nonce.to_bytes(aead.iv, "big") if aead.explicit else b""
+    nonce = key.iv + explicit if aead.explicit else _nonce(key, info.sequence)
+    start = bytes([kind]) + RECORD_VERSION
+    bound = number + start + len(content).to_bytes(2, "big")
+    sealed = explicit + _CIPHERS[aead](key.key).encrypt(nonce, content, bound)
+    return start + len(sealed).to_bytes(2, "big") + sealed
 
 
 def fatal_alert(name: str) -> bytes:
     """The content of the alert record of that name, at level fatal."""
-    return bytes([2, errors.ALERT_NUMBERS[name]])
+    return bytes([FATAL, errors.ALERT_NUMBERS[name]])
 
 
 def plain_alert(name: str) -> bytes:
     """The record of a fatal alert before any key is in use."""
-    return bytes([ALERT]) + _TLS1_2 + b"\0\x02" + fatal_alert(name)
+    return bytes([ALERT]) + RECORD_VERSION + b"\0\x02" + fatal_alert(name)

@@ -32,37 +32,6 @@ _BY_REASON = {
     "NO_COMMON_SIGNATURE": ("signature_algorithms",),
 }
 
-# OpenSSL's state, without the version in front of it: where the handshake is, as seen from us.
-_STEPS = {
-    "before SSL initialization": "at the first flight",
-    "write client hello": "in answer to our ClientHello",
-    "read server hello": "after its ServerHello",
-    "read hello verify request": "after its HelloVerifyRequest",
-    "read encrypted extensions": "after its EncryptedExtensions",
-    "read server certificate request": "after its CertificateRequest",
-    "read server certificate": "after its Certificate",
-    "read server key exchange": "after its ServerKeyExchange",
-    "read server certificate verify": "after its CertificateVerify",
-    "write finished": "in answer to our Finished",
-    "read server session ticket": "after its NewSessionTicket",
-    "read change cipher spec": "after its ChangeCipherSpec",
-    "write server hello": "in answer to our HelloRetryRequest",
-    "write change cipher spec": "in answer to our HelloRetryRequest",
-    "early data": "in answer to our Finished",
-    "write server done": "in answer to our ServerHelloDone",
-    "read client certificate": "after its Certificate",
-    "read client key exchange": "after its ClientKeyExchange",
-    "read certificate verify": "after its CertificateVerify",
-    "SSL negotiation finished successfully": "in answer to our last flight",
-}
-
-
-def step_of(state: str) -> str:
-    """Where a handshake is, of OpenSSL's name for its state (SSL_state_string_long(3))."""
-    for version in ("SSLv3/TLS ", "TLSv1.3 ", "DTLS1 "):
-        state = state.removeprefix(version)
-    return _STEPS.get(state, f"in the state {state}")
-
 
 def narrowed(policy: Policy, names: tuple[str, ...]) -> str:
     """Those of the settings that leave less than ssa's default does, with what is left of them."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ssa.handshake.records import HEADER
 from ssa.ktls.crypto_info import CryptoInfo
 from ssa.ktls.key_schedule import TrafficKey, key_block, traffic_key
 from ssa.suites import Suite, TLSVersion
+from ssa.tls import RECORD_HEADER
 
 
 class Secrets(dict[str, bytes]):
@@ -83,5 +83,5 @@ def tls12_keys(  # noqa: PLR0913 - what RFC 5246 section 6.3 takes
     def info(key: TrafficKey, sequence: int, explicit_nonce: int) -> CryptoInfo:
         return CryptoInfo(TLSVersion.TLSv1_2, suite.aead, key, sequence, explicit_nonce)
 
-    spent = int.from_bytes(sent[-1][HEADER : HEADER + suite.aead.iv], "big") if suite.aead.explicit else 0
+    spent = int.from_bytes(sent[-1][RECORD_HEADER : RECORD_HEADER + suite.aead.iv], "big") if suite.aead.explicit else 0
     return TrafficKeys(suite, tx=info(ours, len(sent), (spent + 1) % 2**64), rx=info(theirs, received, 0))

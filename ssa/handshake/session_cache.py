@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.hazmat.bindings._rust import _openssl
 
 from ssa import errors
+from ssa.handshake.session import Session
 from ssa.suites import TLSVersion
-from ssa.tls import NEW_SESSION_TICKET
+from ssa.tls import MESSAGE_HEADER, NEW_SESSION_TICKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
-    from ssa.handshake.engine import ClientEngine
+    from ssa.handshake.client import ClientEngine
     from ssa.trust import TrustStore
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
@@ -57,16 +57,6 @@ class Server(NamedTuple):
     context: SSL.Context  # versions, suites, groups, our own certificate; OpenSSL demands it too
     alpn: tuple[str, ...]
     anchors: TrustStore | None  # the application's own
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Session:
-    """A session, and the chain by which the server proved itself."""
-
-    native: SSL.Session = field(repr=False)
-    chain: tuple[bytes, ...] = field(repr=False)
-    proven: float  # when that was, by the cache's clock
-    expires: float
 
 
 def _boot_time() -> float:
@@ -176,7 +166,7 @@ class Harvest:
         if (native := connection.get_session()) is None:
             return None
         self._reaped += 1
-        self._latest = native._session  # noqa: SLF001
+        self._latest = native._session  # noqa: SLF001 - to compare with what OpenSSL has next
         return native
 
     def keep(self, native: SSL.Session | None) -> None:
@@ -257,7 +247,7 @@ def split_tickets_untrusted(messages: bytes) -> list[bytes]:
     tickets = []
     at = 0
     while at < len(messages):
-        end = at + 4 + int.from_bytes(messages[at + 1 : at + 4], "big")
+        end = at + MESSAGE_HEADER + int.from_bytes(messages[at + 1 : at + MESSAGE_HEADER], "big")
         if messages[at] != NEW_SESSION_TICKET or end > len(messages) or end - at > _LONGEST_TICKET:
             return []
         tickets.append(messages[at:end])

@@ -20,7 +20,7 @@ from ssa.handshake import records
 from ssa.handshake.driver import BATCH, POLL, wait_readable
 from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
-from ssa.tls import ALERT, HANDSHAKE, NEW_SESSION_TICKET
+from ssa.tls import ALERT, FATAL, HANDSHAKE, NEW_SESSION_TICKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ssa.errors import SSAError
     from ssa.handshake.secrets import TrafficKeys
 
-_FATAL = 2
 # Of one connection, far above what servers send: OpenSSL's two, of some 250 bytes, or one of 64 KiB (RFC 8446 4.6.1).
 MAX_TICKETS = 32
 _MAX_RECORDS = 128
@@ -130,7 +129,7 @@ class Drain:
         if opened is None:
             return None
         kind, content = opened
-        if kind == ALERT and content[:1] == bytes([_FATAL]) and len(content) == 2:
+        if kind == ALERT and content[:1] == bytes([FATAL]) and len(content) == 2:
             raise self._refused(alert_name(content[1]))
         return content if kind == HANDSHAKE else None
 

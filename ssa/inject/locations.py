@@ -84,7 +84,7 @@ def of_data(cadata: str | bytes) -> list[bytes]:
         return found
     try:
         if data.startswith(b"\x30"):
-            return [ssl.DER_cert_to_PEM_cert(der).encode() for der in der_certificates(data)]
+            return [pem.encoded([der]) for der in der_certificates(data)]
     except IndexError:
         pass  # the last one is cut short
     raise error("BAD_VALUE", "cadata does not contain a certificate")

@@ -1,4 +1,4 @@
-"""Numbers of the kernel's interface that Python's `socket` does not have."""
+"""Numbers of the kernel's interface that Python's `socket` module lacks. TLS's own numbers are in `ssa.tls`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ TLS_TX_MAX_PAYLOAD_LEN = 5
 SO_PEERNAME = 28  # include/uapi/asm-generic/socket.h
 SO_COOKIE = 57
 SO_BINDTOIFINDEX = 62
+SO_NETNS_COOKIE = 71  # since Linux 5.14
 # include/net/tcp_states.h
 TCP_ESTABLISHED, TCP_SYN_SENT, TCP_SYN_RECV, TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_TIME_WAIT = range(1, 7)
 TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LAST_ACK, _TCP_LISTEN, TCP_CLOSING = range(7, 12)

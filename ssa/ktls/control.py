@@ -23,14 +23,16 @@ from ssa.ktls.constants import (
     TLS_SET_RECORD_TYPE,
     TLS_TX,
 )
-from ssa.ktls.post_handshake import CLOSE_NOTIFY, FATAL, NO_RENEGOTIATION, WARNING
-from ssa.tls import ALERT, APPLICATION_DATA
+from ssa.ktls.post_handshake import CLOSE_NOTIFY, NO_RENEGOTIATION
+from ssa.suites import AEADS
+from ssa.tls import ALERT, APPLICATION_DATA, FATAL, MAX_CONTENT, MESSAGE_HEADER, WARNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MAX_RECORD = 16 * 1024  # bytes of plaintext (RFC 8446 section 5.1)
+    from ssa.suites import AEAD
+
 _ANCILLARY = socket.CMSG_SPACE(1)
 
 
@@ -46,7 +48,7 @@ def look(sock: socket.socket) -> tuple[int, bytes]:
 _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
-def receive_record(sock: socket.socket, flags: int = 0, size: int = _MAX_RECORD) -> tuple[int, bytes]:
+def receive_record(sock: socket.socket, flags: int = 0, size: int = MAX_CONTENT) -> tuple[int, bytes]:
     """The next record, or what is left of it, whatever its type: the type and the content. Raises OSError."""
     data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY, flags)
     for level, kind, value in ancillary:
@@ -66,7 +68,7 @@ def handshake_types_untrusted(content: bytes) -> tuple[list[int], bool]:
     at = 0
     while at < len(content):
         types.append(content[at])
-        at += 4 + int.from_bytes(content[at + 1 : at + 4], "big")
+        at += MESSAGE_HEADER + int.from_bytes(content[at + 1 : at + MESSAGE_HEADER], "big")
     return types, at == len(content)
 
 
@@ -159,7 +161,7 @@ def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> No
     try:
         say_goodbye(sock)
         for _ in range(_LEFTOVERS):
-            if not sock.recvmsg(_MAX_RECORD, _ANCILLARY, socket.MSG_DONTWAIT)[0]:
+            if not sock.recvmsg(MAX_CONTENT, _ANCILLARY, socket.MSG_DONTWAIT)[0]:
                 break
     except OSError as exc:
         if exc.errno not in _ENDED:
@@ -186,12 +188,6 @@ _ENDED = frozenset(
 
 # --- how long a key serves ------------------------------------------------------------------------------------------
 
-# Records under one key, by the kernel's number of the cipher: below what RFC 8446 section 5.5 allows AES-GCM, and
-# RFC 9147 section 4.5.3 AES-CCM. With ChaCha20-Poly1305 the sequence numbers end first.
-RECORD_LIMITS = {51: 2**24, 52: 2**24, 53: 2**22, 54: 2**62}
-
-_INFO_SIZES = {51: 40, 52: 56, 53: 40, 54: 56}  # of struct tls12_crypto_info_*, whose end is the sequence number
-
 
 def tcp_state(sock: socket.socket) -> int:
     """The connection's, one of the TCP_* of `ssa.ktls.constants`. Raises OSError."""
@@ -209,28 +205,29 @@ _BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info (include/uapi/linux
 
 def records_left(sock: socket.socket) -> int:
     """How many more records may be sent under the present key. Raises OSError."""
-    cipher, sent = _sending(sock)
-    return RECORD_LIMITS[cipher] - sent
+    aead, state = _state(sock, TLS_TX)
+    return aead.limit - _sequence(state)
 
 
 def records_sent(sock: socket.socket) -> int:
-    """How many records have been sent under the present key: what `RECORD_LIMITS` is about. Raises OSError."""
-    return _sending(sock)[1]
+    """How many records have been sent under the present key: what `AEAD.limit` bounds. Raises OSError."""
+    return _sequence(_state(sock, TLS_TX)[1])
 
 
-def _sending(sock: socket.socket) -> tuple[int, int]:
-    cipher, state = _state(sock, TLS_TX)
-    return cipher, int.from_bytes(state[-8:], "big")
-
-
-def _state(sock: socket.socket, direction: int) -> tuple[int, bytes]:
+def _state(sock: socket.socket, direction: int) -> tuple[AEAD, bytes]:
+    """The cipher of a direction, and its struct tls12_crypto_info_* as it stands. Raises OSError."""
     cipher = int.from_bytes(sock.getsockopt(SOL_TLS, direction, 4)[2:], sys.byteorder)
-    return cipher, sock.getsockopt(SOL_TLS, direction, _INFO_SIZES[cipher])
+    aead = AEADS[cipher]
+    return aead, sock.getsockopt(SOL_TLS, direction, aead.info)
+
+
+def _sequence(state: bytes) -> int:
+    return int.from_bytes(state[-8:], "big")
 
 
 def records_received(sock: socket.socket) -> int:
     """How many records have been decrypted under the present key. Raises OSError."""
-    return int.from_bytes(_state(sock, TLS_RX)[1][-8:], "big")
+    return _sequence(_state(sock, TLS_RX)[1])
 
 
 def read_on(sock: socket.socket) -> None:

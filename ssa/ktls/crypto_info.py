@@ -39,11 +39,6 @@ class CryptoInfo:
         return header + iv + self.key.key + salt + self.sequence.to_bytes(8, "big")
 
 
-def size(aead: AEAD) -> int:
-    """The size of the structure in bytes."""
-    return HEADER + aead.iv + aead.key + aead.salt + 8
-
-
 def parse_header(data: bytes) -> tuple[TLSVersion, AEAD]:
     """The version and algorithm in a structure that ``getsockopt`` returned."""
     version, cipher = int.from_bytes(data[:2], _NATIVE), int.from_bytes(data[2:4], _NATIVE)

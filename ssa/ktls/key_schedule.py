@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from ssa.tls import NONCE
+
 if TYPE_CHECKING:
     from ssa.suites import AEAD, Suite
 
 _HASHES: dict[str, type[hashes.HashAlgorithm]] = {"sha256": hashes.SHA256, "sha384": hashes.SHA384}
-
-_NONCE = 12  # bytes, for every AEAD here (RFC 8446 section 5.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def traffic_key(suite: Suite, secret: bytes) -> TrafficKey:
     """The key and IV of a TLS 1.3 traffic secret (RFC 8446 section 7.3)."""
     return TrafficKey(
         expand_label(suite.hash, secret, "key", b"", suite.aead.key),
-        expand_label(suite.hash, secret, "iv", b"", _NONCE),
+        expand_label(suite.hash, secret, "iv", b"", NONCE),
     )
 
 
@@ -75,4 +75,4 @@ def key_block(suite: Suite, master: bytes, client_random: bytes, server_random: 
 
 
 def _implicit_iv(aead: AEAD) -> int:
-    return aead.salt if aead.explicit else _NONCE
+    return aead.salt if aead.explicit else NONCE

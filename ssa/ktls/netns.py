@@ -14,9 +14,9 @@ import socket
 import threading
 from weakref import WeakValueDictionary
 
+from ssa.ktls.constants import SO_NETNS_COOKIE
 from ssa.ktls.diag import Diag
 
-_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, since Linux 5.14
 _SIOCGSKNS = 0x894C  # include/uapi/linux/sockios.h: a descriptor of the socket's network namespace
 _CLONE_NEWNET = 0x40000000
 
@@ -57,7 +57,7 @@ class Diags:
 def _cookie(sock: socket.socket) -> bytes:
     """What tells one namespace from another. Kernels before 5.14 do not tell: there all count as our own."""
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
     except OSError as exc:
         if exc.errno != errno.ENOPROTOOPT:
             raise

@@ -26,18 +26,26 @@ from __future__ import annotations
 
 import errno
 
-from ssa.errors import alert_name
-from ssa.tls import ALERT, CLIENT_HELLO, HELLO_REQUEST, KEY_UPDATE, NEW_SESSION_TICKET
+from ssa.errors import ALERT_NUMBERS, alert_name
+from ssa.tls import (
+    ALERT,
+    CLIENT_HELLO,
+    FATAL,
+    HELLO_REQUEST,
+    KEY_UPDATE,
+    MESSAGE_HEADER,
+    NEW_SESSION_TICKET,
+    WARNING,
+)
 
-WARNING, FATAL = 1, 2
-CLOSE_NOTIFY, _USER_CANCELED, NO_RENEGOTIATION = 0, 90, 100
+CLOSE_NOTIFY = ALERT_NUMBERS["close_notify"]
+_USER_CANCELED = ALERT_NUMBERS["user_canceled"]
+NO_RENEGOTIATION = ALERT_NUMBERS["no_renegotiation"]
 
 MOST_WARNINGS = 4  # in a row, as OpenSSL takes
 
 # Lengths, in bytes, as OpenSSL bounds them: a ticket of 64 KiB and as many extensions.
 _LONGEST = {NEW_SESSION_TICKET: 131338, KEY_UPDATE: 1, HELLO_REQUEST: 0, CLIENT_HELLO: 131396}
-
-_HEADER = 4  # bytes of a handshake message: its type and length
 
 
 class Broken(OSError):
@@ -111,11 +119,11 @@ def messages_untrusted(begun: bytes, content: bytes, *, modern: bool, server: bo
     while data:
         if messages and messages[-1][0] == KEY_UPDATE:
             raise violation("something behind a KeyUpdate in its record (RFC 8446 section 5.1)")
-        end = _HEADER + _length_untrusted(data[:_HEADER], modern=modern, server=server)
-        if len(data) < max(end, _HEADER):
+        end = MESSAGE_HEADER + _length_untrusted(data[:MESSAGE_HEADER], modern=modern, server=server)
+        if len(data) < max(end, MESSAGE_HEADER):
             break
         if data[0] == KEY_UPDATE:
-            _check_update_untrusted(data[_HEADER:end])
+            _check_update_untrusted(data[MESSAGE_HEADER:end])
         messages.append(data[:end])
         data = data[end:]
     return messages, data

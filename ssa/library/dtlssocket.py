@@ -38,7 +38,7 @@ from ssa.library.phases import (
 )
 from ssa.protocol import addresses, wire
 from ssa.protocol.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
-from ssa.tls import DTLS_1_2, TLS_1_2
+from ssa.tls import DTLS_1_2, MAX_CONTENT, TLS_1_2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class DTLSSocket(Endpoint):
 
     def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
         super()._begin(settings, phase, info)
-        self._largest = (info and info.largest) or 2**14  # bytes of a datagram
+        self._largest = (info and info.largest) or MAX_CONTENT  # bytes of a datagram
         self._peer: Any = None
         self._peers: set[bytes] = set()  # clients, of a socket that serves all of them
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
-from ssa.handshake.engine import alert_of
-from ssa.ktls.control import RECORD_LIMITS
+from ssa.handshake.reasons import alert_of
+from ssa.tls import MAX_CONTENT
 
 if TYPE_CHECKING:
     from ssa.suites import Suite
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
 TURN = 64 * 1024  # bytes that one direction of a connection may move before others get their turn
-_PIECE = 16 * 1024  # a record's content: OpenSSL's memory grows with what it is given at once, and stays so
+_PIECE = MAX_CONTENT  # bytes: OpenSSL's memory grows with what it is given at once, and stays so
 _ROOM = TURN + 32 * 1024  # with what records add, or what was left of the one before
 
 CLOSE_NOTIFY, FORGED = "close_notify", "EBADMSG"
@@ -59,7 +59,7 @@ class Channel:
         self._ssl: Any = connection._ssl  # noqa: SLF001 - pyOpenSSL's own calls copy all data twice more
         self._into_ssl: Any = connection._into_ssl  # noqa: SLF001
         self._from_ssl: Any = connection._from_ssl  # noqa: SLF001
-        self.records_left = RECORD_LIMITS[suite.aead.kernel]  # that may be sent under the present key
+        self.records_left = suite.aead.limit  # that may be sent under the present key
 
     @property
     def connection(self) -> SSL.Connection:

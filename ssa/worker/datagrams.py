@@ -21,9 +21,11 @@ from ssa.daemon import who
 from ssa.daemon.quota import Crowd
 from ssa.daemon.registry import Application, LiveSocket, shared
 from ssa.dtls import records
+from ssa.dtls.association import Association
 from ssa.dtls.cookies import Cookies
 from ssa.dtls.engine import DatagramClient, DatagramServer
-from ssa.dtls.port import Association, Port, Queue, packets
+from ssa.dtls.port import Port
+from ssa.dtls.queue import Queue, packets
 from ssa.handshake.refusal import explaining
 from ssa.ktls.diag import KernelState, SocketKey
 from ssa.logfmt import fields
@@ -36,7 +38,8 @@ from ssa.worker.server_context import DatagramServing
 from ssa.worker.terms import agree, hostname_untrusted
 
 if TYPE_CHECKING:
-    from ssa.dtls.port import Greet, Way
+    from ssa.dtls.port import Greet
+    from ssa.dtls.udp import Way
     from ssa.worker.service import Service
     from ssa.worker.terms import Terms
 

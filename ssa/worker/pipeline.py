@@ -18,10 +18,11 @@ from ssa import errors, trust
 from ssa.daemon.registry import Application, LiveSocket, shared
 from ssa.daemon.who import confirmed
 from ssa.handshake import driver, records, tickets
+from ssa.handshake.client import ClientEngine
 from ssa.handshake.contexts import withheld
-from ssa.handshake.engine import ClientEngine, Engine, ServerEngine
 from ssa.handshake.refusal import explaining
 from ssa.handshake.secrets import application_secrets
+from ssa.handshake.server import ServerEngine
 from ssa.handshake.session_cache import Server
 from ssa.ktls.constants import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
 from ssa.ktls.control import shut_down, tcp_state
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from OpenSSL import SSL
 
+    from ssa.handshake.engine import Engine
     from ssa.handshake.secrets import TrafficKeys
     from ssa.handshake.session_cache import Harvest, Resumption
     from ssa.ktls.diag import Diag

@@ -14,10 +14,9 @@ import time
 import pytest
 
 import ssa
-from ssa.ktls import control
 from ssa.ktls.rekey import key_update
 from ssa.library import connection, key_lifetime
-from ssa.suites import TLSVersion
+from ssa.suites import AEADS, TLSVersion
 from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests import peers
 from tests.interop import raw as peer
@@ -173,7 +172,8 @@ def test_an_update_that_hides_while_no_ssad_runs(capabilities, pki, tmp_path, mo
 @pytest.fixture
 def low_limit(monkeypatch):
     """A key of ours serves for 64 records."""
-    monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
+    for aead in AEADS.values():
+        monkeypatch.setattr(aead, "limit", 64)
     monkeypatch.setattr(key_lifetime, "STRIDE", 16)
 
 

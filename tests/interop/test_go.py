@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ssa.ktls import control
 from ssa.library import key_lifetime
-from ssa.suites import SUITES, TLSVersion
+from ssa.suites import AEADS, SUITES, TLSVersion
 from tests.interop.talk import accept, connect, listen, read_all
 
 SOURCE = Path(__file__).parent / "go"
@@ -144,7 +143,8 @@ def test_a_go_client(ssad, go_client, certificates, name):
 def test_go_follows_our_updates(ssad, go_server, capabilities, monkeypatch):
     """Our keys change on the way; Go sends back what it read."""
     server, port = go_server
-    monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
+    for aead in AEADS.values():
+        monkeypatch.setattr(aead, "limit", 64)
     monkeypatch.setattr(key_lifetime, "STRIDE", 8)
     before = int(ssad.get("stats/key_updates"))
     content = b"".join(b"%05d" % number for number in range(200))

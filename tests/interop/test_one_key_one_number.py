@@ -13,13 +13,12 @@ import time
 import pytest
 
 from ssa.handshake import records
-from ssa.ktls import control
 from ssa.ktls.key_schedule import next_secret, traffic_key
 from ssa.ktls.rekey import key_update
 from ssa.library import key_lifetime
 from ssa.library.connection import DaemonConnection, change_sending_key, serve_handshake
 from ssa.protocol import wire
-from ssa.suites import TLSVersion
+from ssa.suites import AEADS, TLSVersion
 from ssa.tls import APPLICATION_DATA, HANDSHAKE
 from tests.interop import raw as peer
 
@@ -80,7 +79,8 @@ def connection(ssad, capabilities, pki):
 @pytest.fixture
 def low_limit(monkeypatch):
     """A key of ours serves for 64 records."""
-    monkeypatch.setattr(control, "RECORD_LIMITS", dict.fromkeys(control.RECORD_LIMITS, 64))
+    for aead in AEADS.values():
+        monkeypatch.setattr(aead, "limit", 64)
     monkeypatch.setattr(key_lifetime, "STRIDE", 16)
 
 

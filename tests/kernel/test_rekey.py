@@ -16,7 +16,7 @@ from ssa import errors
 from ssa.handshake import records
 from ssa.ktls.constants import SOL_TLS, TLS_GET_RECORD_TYPE, TLS_RX, TLS_SET_RECORD_TYPE, TLS_TX
 from ssa.ktls.control import records_sent
-from ssa.ktls.crypto_info import CryptoInfo, parse, size
+from ssa.ktls.crypto_info import CryptoInfo, parse
 from ssa.ktls.install import attach, install
 from ssa.ktls.key_schedule import TrafficKey, next_secret, traffic_key
 from ssa.ktls.rekey import (
@@ -414,7 +414,7 @@ def test_records_are_counted_under_the_key_in_use(capabilities, suite):
         before = records_sent(ours.sock)
         ours.send_data(bytes(40_000))
         assert records_sent(ours.sock) == before + 3
-        state = parse(ours.sock.getsockopt(SOL_TLS, TLS_TX, size(suite.aead)))
+        state = parse(ours.sock.getsockopt(SOL_TLS, TLS_TX, suite.aead.info))
         assert state.key == traffic_key(suite, ours.tx)
-        state = parse(ours.sock.getsockopt(SOL_TLS, TLS_RX, size(suite.aead)))
+        state = parse(ours.sock.getsockopt(SOL_TLS, TLS_RX, suite.aead.info))
         assert (state.key, state.sequence) == (traffic_key(suite, ours.rx), 0)

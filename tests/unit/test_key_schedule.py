@@ -4,7 +4,7 @@ import pytest
 
 from ssa.handshake import records
 from ssa.handshake.secrets import Secrets, tls12_keys
-from ssa.ktls.crypto_info import CryptoInfo, parse_header, size
+from ssa.ktls.crypto_info import CryptoInfo, parse_header
 from ssa.ktls.key_schedule import TrafficKey, expand_label, key_block, next_secret, prf, traffic_key
 from ssa.suites import AEADS, SUITES, TLSVersion
 
@@ -101,7 +101,7 @@ def test_crypto_info_has_the_kernels_layout(version, aead):
     implicit = version is TLSVersion.TLSv1_2 and aead.explicit
     key = TrafficKey(b"k" * aead.key, b"saltiviviviv"[: 4 if implicit else 12])
     packed = CryptoInfo(version, aead, key, sequence=7, explicit_nonce=9).pack()
-    assert len(packed) == size(aead)
+    assert len(packed) == aead.info
     assert parse_header(packed) == (version, aead)
     at = 4
     iv, at = packed[at : at + aead.iv], at + aead.iv

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssa.ktls.control import RECORD_LIMITS
-from ssa.ktls.crypto_info import CryptoInfo, parse, size
+from ssa.ktls.crypto_info import CryptoInfo, parse
 from ssa.ktls.key_schedule import TrafficKey, next_secret
 from ssa.ktls.rekey import key_update, parse_key_update_untrusted
 from ssa.suites import AEADS, SUITES, TLSVersion
@@ -61,9 +60,8 @@ def test_the_next_secret_by_hand(suite):
 
 def test_every_algorithm_has_a_limit_below_that_of_the_rfcs():
     allowed = {"aes-gcm-128": 2**24.5, "aes-gcm-256": 2**24.5, "aes-ccm-128": 2**23, "chacha20-poly1305": 2**64}
-    assert set(RECORD_LIMITS) == set(AEADS)
-    assert {AEADS[kernel].name for kernel in RECORD_LIMITS} == set(allowed)
-    for kernel, limit in RECORD_LIMITS.items():
+    assert {aead.name for aead in AEADS.values()} == set(allowed)
+    for kernel, limit in ((kernel, aead.limit) for kernel, aead in AEADS.items()):
         assert limit < allowed[AEADS[kernel].name]
 
 
@@ -75,5 +73,5 @@ def test_parse_is_the_inverse_of_pack(version, kernel, data):
     key = TrafficKey(*(data.draw(st.binary(min_size=n, max_size=n)) for n in (aead.key, iv)))
     number = st.integers(0, 2**64 - 1)
     info = CryptoInfo(version, aead, key, data.draw(number), data.draw(number) if explicit else 0)
-    assert len(info.pack()) == size(aead)
+    assert len(info.pack()) == aead.info
     assert parse(info.pack()) == info

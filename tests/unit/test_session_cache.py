@@ -9,9 +9,11 @@ from OpenSSL import SSL
 from ssa import errors, trust
 from ssa.handshake import records
 from ssa.handshake import session_cache as sessions
-from ssa.handshake.engine import ClientEngine, Step
+from ssa.handshake.client import ClientEngine
 from ssa.handshake.secrets import tls13_keys
-from ssa.handshake.session_cache import Server, Session, SessionCache
+from ssa.handshake.session import Session
+from ssa.handshake.session_cache import Server, SessionCache
+from ssa.handshake.states import AWAITING, JUDGING
 from ssa.suites import TLSVersion
 
 VERSIONS = pytest.mark.parametrize("version", TLSVersion, ids=lambda version: version.label)
@@ -70,11 +72,11 @@ def handshake(engine, theirs):
     """Both to the end; the chain that was judged."""
     theirs.bio_write(engine.start())
     judged = ()
-    while engine.step is not Step.DONE:
+    while engine.state in AWAITING:
         advance(theirs)
         for record in records.split_untrusted(theirs.bio_read(1 << 16))[0]:
             answer = engine.feed_untrusted(record)
-            if engine.step is Step.JUDGE:
+            if engine.state in JUDGING:
                 judged = engine.chain
                 answer = engine.admit(trust.unasked())
             if answer:

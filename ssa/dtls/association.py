@@ -1,0 +1,212 @@
+"""An association: a session with one peer, as RFC 6347 calls it; its handshake, and the data behind it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ssa import errors
+from ssa.dtls import records, udp
+from ssa.handshake.states import AWAITING, JUDGING, State
+from ssa.logfmt import fields
+from ssa.protocol import addresses
+from ssa.tls import MAX_CONTENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ssa.dtls.engine import DatagramEngine
+    from ssa.dtls.port import Port
+    from ssa.dtls.queue import Queue
+    from ssa.dtls.udp import Way
+    from ssa.trust import Verified
+
+_log = logging.getLogger("ssa.daemon")
+
+_EARLY = 16  # contents that came together with the end of the handshake, and are kept
+_MOST_RECORDS = 32  # of a datagram: OpenSSL goes through all of them at once
+_MOST_BYTES = 256 * 1024  # of the peer's in one handshake: more than a flight with 100 kB of certificates, sent twice
+_LIVE = frozenset({State.ESTABLISHED, State.CLOSED})
+
+
+class Association:
+    """A session with one peer (RFC 6347 calls it so)."""
+
+    def __init__(  # noqa: PLR0913 - a session is made of these: where it is, its engine and judge, and how it began
+        self,
+        port: Port,
+        address: Any,
+        engine: DatagramEngine,
+        judge: Callable[[tuple[bytes, ...]], Verified],
+        *,
+        hello: bytes = b"",
+        way: Way | None = None,
+    ) -> None:
+        self.port = port
+        self.address = address
+        self._way = way or []
+        self.key = addresses.packed(address)
+        self.engine = engine
+        self.hello = hello  # that a server's began with
+        self.sent = self.received = 0  # bytes over UDP
+        self.heard = trio.current_time()  # when there was a datagram from the peer
+        self._judge = judge
+        self._failure: errors.SSAError | None = None
+        self._left = 0  # records that may be sent under the key
+        self._progress = trio.Event()
+        self._queue: Queue | None = None
+        self._early: list[bytes] = []  # that came together with the end of the handshake
+        self._finish: Callable[[], None] = _nothing  # what to do when the peer has ended the session in order
+        self.gone: Callable[[], None] = _nothing  # what to do when it is over
+        self.over = False
+        replaced = port.associations.get(self.key)
+        port.associations[self.key] = self
+        port.living.add(self)
+        if replaced is not None:
+            replaced.abort()
+
+    @property
+    def local(self) -> Any:
+        """Our address in it."""
+        return udp.address_of(self._way, self.port.local)
+
+    @property
+    def established(self) -> bool:
+        """True where there is a session: the handshake is done, and the peer was admitted."""
+        return self.engine.state in _LIVE and self._failure is None
+
+    @property
+    def largest(self) -> int:
+        """How many bytes the application can send in one datagram."""
+        return min(self.port.mtu(self.address) - self.engine.costs, MAX_CONTENT)
+
+    # --- the handshake --------------------------------------------------------------------------------------------
+
+    async def handshake(self) -> None:
+        """Handshake to the end. Raises `ssa.SSAError`, after the peer has been told."""
+        try:
+            self._send(self.engine.start())
+            while self._failure is None and self.engine.state in AWAITING:
+                self._progress = trio.Event()
+                patience = self.engine.patience()
+                with trio.move_on_after(math.inf if patience is None else patience):
+                    await self._progress.wait()
+                if not self._progress.is_set():
+                    self._send(self.engine.retransmit())
+            if self._failure is not None:
+                raise self._failure
+        except errors.SSAError:
+            self._send(self.engine.farewell())
+            raise
+
+    def doubt(self, failure: errors.SSAError) -> None:
+        """An error that ends a handshake, and nothing else."""
+        if self.engine.state not in _LIVE and self._failure is None:
+            self._failure = failure
+            self._progress.set()
+
+    def arrived_untrusted(self, datagram: bytes) -> None:
+        """A datagram from the peer's address."""
+        self.received += len(datagram)
+        self.heard = trio.current_time()
+        if self._failure is not None or not datagram:
+            return
+        datagram = records.first_untrusted(datagram, _MOST_RECORDS)
+        if self.engine.state is State.ESTABLISHED:
+            self._open_untrusted(datagram)
+            return
+        if self.engine.state not in AWAITING:
+            return  # our first flight has not left yet, or the peer has ended the session: nothing is expected of it
+        try:
+            if self.received > _MOST_BYTES:
+                raise errors.error("PROTOCOL_VIOLATION", f"a handshake of more than {_MOST_BYTES >> 10} KiB")
+            self._shake_untrusted(datagram)
+        except errors.SSAError as exc:
+            self._failure = exc
+        self._progress.set()
+
+    def _shake_untrusted(self, datagram: bytes) -> None:
+        answer = self.engine.feed_untrusted(datagram)
+        if self.engine.state in JUDGING:
+            answer = self._judged()
+        self._send(answer)
+        if self.engine.state is State.ESTABLISHED:
+            self._open_untrusted(b"")
+
+    def _judged(self) -> bytes:
+        try:
+            verified = self._judge(self.engine.chain)
+        except errors.SSAError as exc:
+            self._send(self.engine.refuse(exc.alert or "bad_certificate"))
+            raise
+        except Exception as exc:
+            self._send(self.engine.refuse("internal_error"))
+            _log.exception("a fault of ssad's own, judging a certificate")
+            raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
+        return self.engine.admit(verified)
+
+    def _send(self, flight: bytes) -> None:
+        if flight:
+            self.sent += self.port.send(self.engine.packed(flight), self.address, self._way)
+
+    # --- what follows it --------------------------------------------------------------------------------------------
+
+    def deliver_to(self, queue: Queue, finish: Callable[[], None]) -> None:
+        """From now on what comes goes there; `finish` is called after the last of it."""
+        self._queue, self._finish = queue, finish
+        self._left = self.engine.suite.aead.limit
+        for content in self._early:
+            queue.put(content)
+        self._early.clear()
+        if self.engine.closed:
+            finish()
+
+    async def seal_and_send(self, content: bytes) -> None:
+        """Send what the application wrote. What cannot go is lost, as in the network. Raises `ssa.SSAError`."""
+        if 0 < len(content) <= MAX_CONTENT and self.engine.state is State.ESTABLISHED:
+            self._left -= 1
+            if self._left < 0:
+                raise errors.error("CONNECTION_LOST", "its key has protected as many records as it may")
+            datagram = self.engine.seal(content)
+            if await self.port.send_when_possible(datagram, self.address, self._way):
+                self.sent += len(datagram)
+
+    def end(self) -> None:
+        """Say farewell, and leave."""
+        if not self.engine.closed and not self.over:
+            self._send(self.engine.end())
+        self.abort()
+
+    def abort(self) -> None:
+        """Leave, without a word to the peer: it has gone, or the address is another's by now."""
+        self.over = True
+        self._failure = self._failure or errors.error("CONNECTION_CLOSED")
+        self._progress.set()
+        self.port.leave(self)
+        gone, self.gone = self.gone, _nothing
+        gone()
+
+    def _open_untrusted(self, datagram: bytes) -> None:
+        try:
+            contents, answer = self.engine.open_untrusted(datagram)
+        except errors.SSAError as exc:
+            _log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
+            self.abort()
+            return
+        self._send(answer)
+        if self._queue is None:
+            self._early += contents[: _EARLY - len(self._early)]
+        else:
+            for content in contents:
+                self._queue.put(content)
+        if self.engine.closed:
+            self._send(self.engine.end())
+            self.port.cut(self)  # not `leave`: the application has not read all of it yet
+            self._finish()
+
+
+def _nothing() -> None:
+    return

@@ -1,0 +1,43 @@
+"""The states of a DTLS session as tables: those of a handshake, cookies before it, data behind it. Pure.
+
+A client begins in START, a server in START too: it answers a first datagram with a cookie, and keeps nothing, until a
+datagram shows one. `ssa.handshake.states` has the states, the events, and what the tables are read with.
+"""
+
+from __future__ import annotations
+
+from ssa.handshake.states import STREAM, Event, Leaves, State, Table
+
+_S, _E, _L = State, Event, Leaves
+
+_SESSION: Table = {
+    # A flight is sent again by who waits for an answer to it.
+    (_S.READING, _E.RETRANSMIT): (_S.READING, _L.FLIGHT),
+    (_S.ADMITTED, _E.RETRANSMIT): (_S.ADMITTED, _L.FLIGHT),
+    # There is no kernel to go on: the session is the engine's.
+    (_S.ESTABLISHED, _E.DATA): (_S.ESTABLISHED, _L.FLIGHT),
+    (_S.ESTABLISHED, _E.SEAL): (_S.ESTABLISHED, _L.FLIGHT),
+    (_S.ESTABLISHED, _E.FAIL): (_S.FAILED, _L.ALERT),
+    (_S.ESTABLISHED, _E.CLOSE): (_S.CLOSED, _L.FLIGHT),
+    (_S.ESTABLISHED, _E.END): (_S.ENDED, _L.FLIGHT),
+    (_S.CLOSED, _E.END): (_S.CLOSED, _L.FLIGHT),
+    # Where there is no session there is nothing to end.
+    (_S.START, _E.END): (_S.ENDED, _L.NOTHING),
+    (_S.GREETED, _E.END): (_S.ENDED, _L.NOTHING),
+    (_S.READING, _E.END): (_S.ENDED, _L.NOTHING),
+    (_S.ADMITTED, _E.END): (_S.ENDED, _L.NOTHING),
+    (_S.REFUSED, _E.END): (_S.REFUSED, _L.NOTHING),
+    (_S.FAILED, _E.END): (_S.FAILED, _L.NOTHING),
+}
+# Without KEYS: the keys stay where they are.
+_HANDSHAKE: Table = {step: then for step, then in STREAM.items() if step[1] is not Event.KEYS}
+
+CLIENT: Table = _HANDSHAKE | _SESSION
+
+# A server that has seen no cookie sends no flight: it would be sent to whoever the datagram claims to be from.
+SERVER: Table = {step: then for step, then in CLIENT.items() if step != (State.START, Event.START)} | {
+    (_S.START, _E.LISTEN): (_S.START, _L.FLIGHT),
+    (_S.START, _E.GREET): (_S.GREETED, _L.NOTHING),
+    (_S.GREETED, _E.START): (_S.READING, _L.FLIGHT),
+    (_S.GREETED, _E.FAIL): (_S.FAILED, _L.ALERT),
+}
