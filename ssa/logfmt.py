@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 from ssa.errors import printable
@@ -24,3 +25,8 @@ def _value(value: object) -> str:
     if len(text) <= _LONGEST and _BARE.fullmatch(text):
         return text
     return '"' + printable(text.replace("\\", r"\\").replace('"', r"\""), _LONGEST) + '"'
+
+
+def charged(log: logging.Logger, uid: int) -> logging.LoggerAdapter[logging.Logger]:
+    """A log whose lines count as that user's: the daemon bounds how many lines one user may cause in a second."""
+    return logging.LoggerAdapter(log, {"uid": uid})

@@ -4,8 +4,8 @@ Nothing that logs may wait: who reads the log may be slow, stopped or gone, and 
 a line goes into a queue, and a thread of its own writes it. What the queue has no room for is dropped, counted
 (``/ssa/stats/log_lines_dropped``), and said as soon as somebody reads again.
 
-What a user can cause again and again is bounded: a task that works for a user (`quota.work_for`) may log so many
-lines a second, and one line then says how many were left out. Lines of the daemon's own, such as those about a
+What a user can cause again and again is bounded: a worker's lines carry its user (`ssa.logfmt.charged`), who may cause
+so many lines a second, and one line then says how many were left out. Lines of the daemon's own, such as those about a
 written policy, are not counted, nor is what ``--log-level debug`` asks for.
 
 In the foreground a line is ``2026-11-28T13:42:25.123Z ssad info: text key=value key="a value"``. Where standard
@@ -27,7 +27,6 @@ import time
 import traceback
 from datetime import UTC, datetime
 
-from ssa.daemon import quota
 from ssa.errors import printable
 from ssa.logfmt import fields
 
@@ -138,7 +137,7 @@ class Log(logging.Handler):
             reached.wait(deadline - time.monotonic())
 
     def _is_admitted(self, record: logging.LogRecord) -> bool:
-        uid: int = getattr(record, "uid", quota.user())
+        uid: int = getattr(record, "uid", -1)
         if uid < 0 or record.levelno <= logging.DEBUG:
             return True
         with self._counting:

@@ -20,18 +20,16 @@ import trio
 from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import log, signals
-from ssa.daemon import sd_notify as readiness
-from ssa.daemon import server as listener
+from ssa.daemon import log, sd_notify, server, signals
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
+from ssa.daemon.state import State
+from ssa.daemon.workers import Workers
 from ssa.ktls.probe import probe
 from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import BadValue
 from ssa.protocol import paths
-from ssa.worker import closing
-from ssa.worker.service import Service
 
 if TYPE_CHECKING:
     import socket
@@ -174,16 +172,20 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
         _log.warning("this kernel has no TLS, connections go by the relay where the policy allows: %s", kernel.reason)
     policy, source = files.find(options.config, required=options.named)
     avoid = str(mount.without_links(options.mount))  # no file is looked for in our own mount
-    service = Service(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
+    state = State(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
-    _at_the_end(end, service.close)
+    _at_the_end(end, state.close)
+    workers = Workers(state)
+    _at_the_end(end, workers.close)
     signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
-    _at_the_end(end, lambda: closing.drop(requests))  # with connections in its queue, and what they carry
+    _at_the_end(
+        end, lambda: workers.process.nobody.drop(requests)
+    )  # with connections in its queue, and what they carry
     _at_the_end(end, run_dir.remove_socket)
     run_dir.point(paths.MOUNT_LINK, options.mount)
     run_dir.point(paths.CONFIG_LINK, options.config)
-    trio.run(_serve, options, service, requests, end)
+    trio.run(_serve, options, state, workers, requests, end)
 
 
 def _at_the_end(end: contextlib.ExitStack, step: Callable[[], object]) -> None:
@@ -198,23 +200,24 @@ def _at_the_end(end: contextlib.ExitStack, step: Callable[[], object]) -> None:
     end.callback(take)
 
 
-async def _serve(options: _Options, service: Service, requests: socket.socket, end: contextlib.ExitStack) -> None:
-    reloader = Reloader(service, options.config, required=options.named)
+async def _serve(
+    options: _Options, state: State, workers: Workers, requests: socket.socket, end: contextlib.ExitStack
+) -> None:
+    reloader = Reloader(state, options.config, required=options.named)
     async with trio.open_nursery() as nursery:
         await nursery.start(_heed_signals, nursery.cancel_scope, reloader)  # first: a signal must always be heard
-        mounted = await mount.init(service, options.mount, allow_other=not options.user)
+        mounted = await mount.init(state, options.mount, allow_other=not options.user)
         _at_the_end(end, mounted.unmount)  # if it has not been done by then
-        _at_the_end(end, readiness.stopping)
+        _at_the_end(end, sd_notify.stopping)
         await nursery.start(_show, mounted)
-        await nursery.start(service.relays.run)
-        nursery.start_soon(listener.serve, service, requests)
-        nursery.start_soon(service.sockets.tidy)
+        nursery.start_soon(server.serve, workers, requests)
+        nursery.start_soon(state.sockets.tidy)
         nursery.start_soon(reloader.run)
-        await service.fresh_credentials()
-        nursery.start_soon(service.remind)
+        await state.fresh_credentials()
+        nursery.start_soon(state.credential_files.remind)
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
-        readiness.announce(options.ready_fd)
+        sd_notify.announce(options.ready_fd)
         _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
         if options.user:
             settings = {"SSA_RUN_DIR": options.run_dir, "SSA_MOUNT": options.mount, "SSA_CONFIG": options.config}

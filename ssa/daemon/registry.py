@@ -1,175 +1,84 @@
-"""The sockets that this daemon made and that some process still holds."""
+"""The sockets that the workers made and that some process still holds, and those that listen."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import errno
-import functools
 import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import trio
 
 from ssa.daemon.liveness import Liveness
+from ssa.daemon.who import confirmed
 from ssa.ktls.diag import MOST_AT_ONCE, KernelState
-from ssa.ktls.rekey import Incoming
+from ssa.ktls.netns import Diags
 from ssa.logfmt import fields
 from ssa.suites import SUITES
+from ssa.worker.records import ListenerRecord, SocketRecord, shared
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
-    from ssa.ktls.diag import Diag, SocketKey
-    from ssa.ktls.rekey import TrafficSecrets
+    from ssa.ktls.diag import Diag
     from ssa.policy.schema import Policy
-    from ssa.relay import Relay
-    from ssa.worker.turns import Turn
+    from ssa.worker.service import Worker
 
 _log = logging.getLogger("ssa.daemon")
 
 _TIDY = 2  # seconds
 _UNTOLD = "unknown"
 
-_T = TypeVar("_T", bound=Hashable)
-
-
-@functools.lru_cache(maxsize=1024)
-def _shared(value: Hashable) -> Hashable:
-    return value
-
-
-def shared(value: _T) -> _T:
-    """An equal value that is in memory already, if one was seen lately: peers and programs repeat themselves."""
-    return cast("_T", _shared(value))
-
-
-@dataclass(frozen=True, slots=True)
-class Application:
-    """Who asked: the process that connected to the daemon, as the kernel vouches for it (`ssa.daemon.who`).
-
-    Attributes:
-        exe: the path of its program; empty where it is not known.
-        groups: the supplementary ones.
-        settled: the program is no longer looked at.
-    """
-
-    pid: int
-    uid: int
-    gid: int
-    exe: str
-    groups: tuple[int, ...] = ()
-    settled: bool = False
-
-
-class _AskedFor:
-    """What an application has asked for: who it was."""
-
-    __slots__ = ()
-    application: Application
-
-    @property
-    def pid(self) -> int:
-        """The process that asked for it; others may hold it by now."""
-        return self.application.pid
-
-    @property
-    def uid(self) -> int:
-        """Its user."""
-        return self.application.uid
-
-    @property
-    def exe(self) -> str:
-        """Its program."""
-        return self.application.exe
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveSocket(_AskedFor):
-    """What is remembered of one TLS socket; what the kernel knows better is asked of the kernel.
+class LiveSocket(SocketRecord):
+    """One TLS socket, as the file system shows it.
 
-    It is made to be small, as there can be thousands: texts that repeat are shared, certificates too.
+    Attributes:
+        worker: the worker that made it.
+        diag: what asks the kernel about it; None where the kernel does not have its keys, or where it is of a network
+            namespace that we may not enter.
     """
 
-    id: int
-    key: SocketKey
-    application: Application
-    role: str
-    hostname: str
-    identity: str
-    chain: tuple[bytes, ...] = field(repr=False)
-    verdicts: tuple[str, ...]
-    suite: str
-    group: str
-    alpn: str
-    resumed: bool
-    data_path: str
-    profile: str
-    opened: float  # seconds since the epoch
-    diag: Diag | None = field(repr=False)  # None: it is of a network namespace that we may not enter
-    complies: Callable[[LiveSocket, Policy], Sequence[str]] = field(repr=False)
-    secrets: TrafficSecrets | None = field(repr=False)  # None: its keys cannot change, or OpenSSL sees to it
-    incoming: Incoming = field(default_factory=Incoming, repr=False)
-    turns: dict[str, Turn] = field(default_factory=dict, repr=False)  # who changes which of its keys, see `living`
-    relay: Relay | None = field(default=None, repr=False)  # None: the kernel does it
-    presented: tuple[bytes, ...] = field(default=(), repr=False)  # a server's own certificates
-    credential: str = ""  # their name
-    took: float = 0  # seconds of the handshake
-    session_age: float = 0  # seconds since the peer of a session that was resumed had proved itself
-
-    @property
-    def local(self) -> str:
-        """Our end, as address:port."""
-        return address(self.key.local)
-
-    @property
-    def remote(self) -> str:
-        """The other end, as address:port."""
-        return address(self.key.remote)
-
-    @property
-    def protocol(self) -> str:
-        """The protocol and its version, as TLSv1.3."""
-        return SUITES[self.suite].version.label
-
-    def told(self) -> dict[str, Any]:
-        """What a reply says of it besides what it says of all."""
-        return {}
+    worker: Worker = field(repr=False)
+    diag: Diag | None = field(repr=False)
 
     def kernel(self) -> KernelState:
-        """The kernel's word on this socket, now. Raises OSError.
+        """How the connection stands now, by the word of who has the keys. Raises OSError.
 
-        Where it tells us of the bytes only, as we are not privileged, the rest is what it was given.
+        Where the kernel tells us of the bytes only, as we are not privileged, the rest is what it was given.
         """
-        return self._completed(self._ask().state(self.key)) if self.relay is None else self._relayed(self.relay)
+        if self.is_relayed:
+            return self.worker.state(self.id)
+        return self.completed(self._ask().state(self.key))
 
-    def _relayed(self, relay: Relay) -> KernelState:
-        suite = SUITES[self.suite]
-        return KernelState(
-            suite.version.label, suite.aead.name, "relay", "relay", *relay.counts(), _RELAYED.get(relay.ended, "ended")
-        )
+    @property
+    def is_relayed(self) -> bool:
+        """Whether ssad has its keys, and not the kernel."""
+        return self.data_path == "relay"
 
-    def _completed(self, state: KernelState) -> KernelState:
+    def completed(self, state: KernelState) -> KernelState:
+        """The kernel's word, with what it does not tell us."""
         if state.version:
             return state
-        suite = SUITES[self.suite]
-        return replace(state, version=suite.version.label, cipher=suite.aead.name, tx=_UNTOLD, rx=_UNTOLD)
+        cipher = SUITES[self.suite].aead.name
+        return replace(state, version=self.protocol, cipher=cipher, tx=_UNTOLD, rx=_UNTOLD)
 
     def unmet(self, policy: Policy) -> Sequence[str]:
         """Which settings of a policy it does not meet, and how; none if it would be made under that policy."""
-        return self.complies(self, policy)
+        return self.worker.unmet(self, policy)
 
     def end(self) -> None:
         """End the connection, whoever holds it. Raises OSError."""
-        if self.relay is None:
-            self._ask().destroy(self.key)
+        if self.is_relayed:
+            self.worker.end(self.id)
         else:
-            self.relay.abort("ECONNABORTED")
+            self._ask().destroy(self.key)
 
     def _ask(self) -> Diag:
         if self.diag is None:
@@ -177,6 +86,7 @@ class LiveSocket(_AskedFor):
         return self.diag
 
 
+_RECORD = tuple(column.name for column in dataclasses.fields(SocketRecord))
 _LOGGED = (
     *("id", "role", "hostname", "local", "remote", "version", "suite", "group", "alpn", "resumed", "data_path"),
     *("identity", "pid", "uid", "exe"),
@@ -188,30 +98,17 @@ def _fields(live: LiveSocket) -> str:
     return fields(**{name: live.protocol if name == "version" else getattr(live, name) for name in _LOGGED})
 
 
-# How a relayed connection stands, by what its relay says of the peer's end.
-_RELAYED = {None: "open", "close_notify": "ended by the peer"}
-
-
-def address(end: tuple[str, int]) -> str:
-    """An end as address:port, with brackets around an IPv6 address."""
-    host, port = end
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _asked(group: Sequence[LiveSocket]) -> dict[int, KernelState | OSError]:
     """The state of each of a group, all of which have one `Diag`, or none."""
     diag = group[0].diag
-    if diag is None or group[0].relay is not None:
+    if diag is None:
         return {live.id: _own_word(live) for live in group}
     try:
         states = diag.states([live.key for live in group])
     except OSError as failure:
         return {live.id: failure for live in group}
     told = zip(group, states, strict=True)
-    return {
-        live.id: state if isinstance(state, OSError) else live._completed(state)  # noqa: SLF001 - of the same module
-        for live, state in told
-    }
+    return {live.id: state if isinstance(state, OSError) else live.completed(state) for live, state in told}
 
 
 def _own_word(live: LiveSocket) -> KernelState | OSError:
@@ -222,40 +119,34 @@ def _own_word(live: LiveSocket) -> KernelState | OSError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveListener(_AskedFor):
-    """One socket that listens: it is asked each time with what it serves."""
+class LiveListener(ListenerRecord):
+    """One socket that listens: its worker is asked each time with what it serves."""
 
-    id: int
-    application: Application
-    local: str
-    hostname: str  # the one name that is served, or nothing
-    protocol: str
-    opened: float  # seconds since the epoch
-    offers: Callable[[], tuple[Iterable[str], Iterable[str]]] = field(repr=False)  # credentials' names, ALPN
+    worker: Worker = field(repr=False)
 
-    def credentials(self) -> tuple[str, ...]:
+    def credentials(self) -> Sequence[str]:
         """The names of the credentials that it serves with now."""
-        return tuple(self.offers()[0])
+        return self.worker.offers(self.id)[0]
 
-    def alpn(self) -> tuple[str, ...]:
+    def alpn(self) -> Sequence[str]:
         """The application protocols that it agrees to now."""
-        return tuple(self.offers()[1])
+        return self.worker.offers(self.id)[1]
 
 
 class Listeners:
-    """The listening sockets by id, in order of their making, each as long as the block that serves it."""
+    """The listening sockets by id, in order of their making."""
 
     def __init__(self) -> None:
         self._listeners: dict[int, LiveListener] = {}
 
-    @contextlib.contextmanager
-    def serving(self, listener: LiveListener) -> Iterator[None]:
-        """A block in which a listener is there."""
-        self._listeners[listener.id] = listener
-        try:
-            yield
-        finally:
-            del self._listeners[listener.id]
+    def add(self, record: ListenerRecord, worker: Worker) -> None:
+        """Take in a listener of a worker's."""
+        known = {column.name: getattr(record, column.name) for column in dataclasses.fields(record)}
+        self._listeners[record.id] = LiveListener(**known, worker=worker)
+
+    def remove(self, number: int) -> None:
+        """Let go of a listener."""
+        del self._listeners[number]
 
     def ids(self) -> list[int]:
         """The ids of all."""
@@ -275,6 +166,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._liveness = Liveness()
+        self._diags = Diags()
         self._sockets: dict[int, LiveSocket] = {}
         self._inodes: dict[int, int] = {}
         self._by_inode: dict[int, int] = {}
@@ -285,19 +177,21 @@ class Registry:
         """A number for a socket that is about to be added."""
         return next(self._ids)
 
-    def add(self, live: LiveSocket, sock: socket.socket) -> None:
-        """Take it in. The caller closes its descriptor then."""
-        self.join(live, self.watch(sock))
-
     def watch(self, sock: socket.socket) -> int:
-        """Look after a socket that others may `join`: its inode. The caller closes its descriptor then."""
+        """Look after a socket: its inode. The caller closes its descriptor then."""
         return self._liveness.watch(sock)
 
-    def join(self, live: LiveSocket, inode: int) -> None:
-        """Take in one that lives as long as a socket that was added before, unless it is forgotten first."""
+    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None, worker: Worker) -> None:
+        """Take in a TLS socket of a worker's. It lives as long as the watched one, unless it is forgotten first.
+
+        `sock` is the TCP socket where the kernel does its TLS. Its program is looked at once more.
+        """
+        known = {name: getattr(record, name) for name in _RECORD}
+        known["application"] = shared(confirmed(record.application))
+        live = LiveSocket(**known, worker=worker, diag=None if sock is None else self._diags.of(sock))
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
-        self._relayed[live.uid] += live.data_path == "relay"
+        self._relayed[live.uid] += live.is_relayed
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("handshake %s", _fields(live))
 
@@ -319,7 +213,7 @@ class Registry:
         answers: dict[int, KernelState | OSError] = {}
         by_diag: dict[int, list[LiveSocket]] = {}
         for live in sockets:
-            by_diag.setdefault(id(live.diag) if live.relay is None else 0, []).append(live)
+            by_diag.setdefault(id(live.diag), []).append(live)
         for group in by_diag.values():
             for start in range(0, len(group), MOST_AT_ONCE):
                 answers |= _asked(group[start : start + MOST_AT_ONCE])
@@ -345,7 +239,8 @@ class Registry:
         if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
             del self._by_inode[inode]
         live = self._sockets.pop(socket_id)
-        self._relayed[live.uid] -= live.data_path == "relay"
+        self._relayed[live.uid] -= live.is_relayed
+        live.worker.gone(socket_id)
 
     def is_held(self, inode: int) -> bool:
         """Whether some process holds the socket of that inode at this very moment."""
@@ -371,3 +266,4 @@ class Registry:
         self._by_inode.clear()
         self._relayed.clear()
         self._liveness.close()
+        self._diags.close()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa.daemon import sd_notify as readiness
+from ssa.daemon import sd_notify
 from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import SETTINGS, BadValue
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ssa.credentials import Folder
+    from ssa.daemon.state import State
     from ssa.policy.schema import Policy
-    from ssa.worker.service import Service
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -38,8 +38,8 @@ class Reloader:
         required: somebody named it, so it has to be there.
     """
 
-    def __init__(self, service: Service, config: Path, *, required: bool) -> None:
-        self._service = service
+    def __init__(self, state: State, config: Path, *, required: bool) -> None:
+        self._state = state
         self._config = config
         self._required = required
         self._ask, self._asked = trio.open_memory_channel[None](1)
@@ -52,7 +52,7 @@ class Reloader:
     async def run(self) -> None:
         """Reload whenever that is asked for, until cancelled."""
         async for _ in self._asked:
-            readiness.reloading()
+            sd_notify.reloading()
             try:
                 await self._reload()
             except (OSError, BadValue) as exc:
@@ -60,7 +60,7 @@ class Reloader:
                 _log.error("not reloaded, all stays in force as it was %s", fields(file=self._config, reason=reason))
             except Exception:  # noqa: BLE001 - the daemon goes on with what it has
                 _log.exception("not reloaded, by a fault of ssad's own")
-            readiness.ready()
+            sd_notify.ready()
 
     async def _reload(self) -> None:
         """Raises OSError or `BadValue`, and then nothing has changed."""
@@ -70,17 +70,17 @@ class Reloader:
         if patience.cancelled_caught:
             raise BadValue(f"the files cannot be read within {_PATIENCE} s")
         [(policy, source, folder)] = found
-        await self._service.prepare(policy)
-        before = self._service.policy.current
+        await self._state.prepare(policy)
+        before = self._state.policy.current
         if policy.texts != before.texts:
-            self._service.policy.put(policy)
-        lines = [*_differences(before, policy), *_became(self._service.credentials.take(folder))]
+            self._state.policy.put(policy)
+        lines = [*_differences(before, policy), *_became(self._state.credentials.take(folder))]
         for line in lines:
             _log.info("changed %s", line)
         _log.info("reloaded%s %s", "" if lines else ", and nothing has changed", shown(source, self._config))
 
     def _read(self) -> tuple[Policy, str, Folder]:
-        return *files.find(self._config, required=self._required), self._service.credentials.read_again()
+        return *files.find(self._config, required=self._required), self._state.credentials.read_again()
 
 
 _THREADS = trio.CapacityLimiter(math.inf)  # one that hangs in a file system shall not be the last

@@ -18,8 +18,8 @@ import socket
 import struct
 from dataclasses import replace
 
-from ssa.daemon.registry import Application
 from ssa.worker.ipc import UCRED
+from ssa.worker.records import Application
 
 _SO_PEERGROUPS, _SO_PEERPIDFD = 59, 77  # include/uapi/asm-generic/socket.h; the second since Linux 6.5
 _BUFFER = 1024  # bytes that getsockopt of the socket module gives at most
@@ -31,11 +31,6 @@ def asks(connection: socket.socket) -> Application:
     return Application(pid, uid, gid, _program_of(connection, pid), _groups(connection))
 
 
-def unknown_program(application: Application) -> Application:
-    """The same user, where it cannot be told which program asks."""
-    return replace(application, exe="")
-
-
 def confirmed(application: Application) -> Application:
     """The application when its request has been answered: if its program is another one by now, it is unknown.
 
@@ -45,7 +40,7 @@ def confirmed(application: Application) -> Application:
     pid, exe = application.pid, application.exe
     if application.settled or not exe or (_program(pid) == exe and _link(pid, "ns/user") == _OUR_NAMESPACE):
         return application
-    return unknown_program(application)
+    return application.of_unknown_program()
 
 
 def settled(application: Application) -> Application:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +10,20 @@ import trio
 
 from ssa import errors
 from ssa.dtls import records, udp
-from ssa.handshake.states import AWAITING, JUDGING, State
+from ssa.handshake.states import AWAITING, State
 from ssa.logfmt import fields
 from ssa.protocol import addresses
 from ssa.tls import MAX_CONTENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from ssa.dtls.engine import DatagramEngine
     from ssa.dtls.port import Port
     from ssa.dtls.queue import Queue
     from ssa.dtls.udp import Way
+    from ssa.handshake.driver import Judge
     from ssa.trust import Verified
-
-_log = logging.getLogger("ssa.daemon")
 
 _EARLY = 16  # contents that came together with the end of the handshake, and are kept
 _MOST_RECORDS = 32  # of a datagram: OpenSSL goes through all of them at once
@@ -35,12 +34,11 @@ _LIVE = frozenset({State.ESTABLISHED, State.CLOSED})
 class Association:
     """A session with one peer (RFC 6347 calls it so)."""
 
-    def __init__(  # noqa: PLR0913 - a session is made of these: where it is, its engine and judge, and how it began
+    def __init__(
         self,
         port: Port,
         address: Any,
         engine: DatagramEngine,
-        judge: Callable[[tuple[bytes, ...]], Verified],
         *,
         hello: bytes = b"",
         way: Way | None = None,
@@ -53,7 +51,6 @@ class Association:
         self.hello = hello  # that a server's began with
         self.sent = self.received = 0  # bytes over UDP
         self.heard = trio.current_time()  # when there was a datagram from the peer
-        self._judge = judge
         self._failure: errors.SSAError | None = None
         self._left = 0  # records that may be sent under the key
         self._progress = trio.Event()
@@ -85,10 +82,35 @@ class Association:
 
     # --- the handshake --------------------------------------------------------------------------------------------
 
-    async def handshake(self) -> None:
-        """Handshake to the end. Raises `ssa.SSAError`, after the peer has been told."""
-        try:
+    async def start(self) -> None:
+        """Send our first flight. Raises `ssa.SSAError`, after the peer has been told."""
+        with self._telling():
             self._send(self.engine.start())
+
+    async def peer_chain(self) -> tuple[bytes, ...]:
+        """Handshake up to the flight that is held: the peer's certificates, DER, which are not judged yet.
+
+        Raises `ssa.SSAError`, after the peer has been told.
+        """
+        await self._read_on()
+        with self._refusing():
+            return self.engine.chain
+
+    def verdict(self, judge: Judge, chain: tuple[bytes, ...]) -> Verified:
+        """The judge's verdict on the peer's chain. What `judge` raises is raised here, after the peer has been told."""
+        with self._refusing():
+            return judge(chain)
+
+    async def finish(self, verified: Verified) -> None:
+        """Send the held flight, and handshake to the end. Raises `ssa.SSAError`, after the peer has been told."""
+        self._send(self.engine.admit(verified))
+        if self.engine.state is State.ESTABLISHED:
+            self._open_untrusted(b"")
+        await self._read_on()
+
+    async def _read_on(self) -> None:
+        """Wait until the engine expects no datagram; what is lost meanwhile is sent again."""
+        with self._telling():
             while self._failure is None and self.engine.state in AWAITING:
                 self._progress = trio.Event()
                 patience = self.engine.patience()
@@ -98,8 +120,26 @@ class Association:
                     self._send(self.engine.retransmit())
             if self._failure is not None:
                 raise self._failure
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """A block whose failure the peer is told of, in OpenSSL's words."""
+        try:
+            yield
         except errors.SSAError:
             self._send(self.engine.farewell())
+            raise
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A block whose failure refuses the peer."""
+        try:
+            yield
+        except errors.SSAError as exc:
+            self._send(self.engine.refuse(exc.alert or "bad_certificate"))
+            raise
+        except Exception:
+            self._send(self.engine.refuse("internal_error"))
             raise
 
     def doubt(self, failure: errors.SSAError) -> None:
@@ -119,7 +159,7 @@ class Association:
             self._open_untrusted(datagram)
             return
         if self.engine.state not in AWAITING:
-            return  # our first flight has not left yet, or the peer has ended the session: nothing is expected of it
+            return  # before our first flight, while the peer is judged, and behind its close_notify nothing is expected
         try:
             if self.received > _MOST_BYTES:
                 raise errors.error("PROTOCOL_VIOLATION", f"a handshake of more than {_MOST_BYTES >> 10} KiB")
@@ -129,24 +169,9 @@ class Association:
         self._progress.set()
 
     def _shake_untrusted(self, datagram: bytes) -> None:
-        answer = self.engine.feed_untrusted(datagram)
-        if self.engine.state in JUDGING:
-            answer = self._judged()
-        self._send(answer)
+        self._send(self.engine.feed_untrusted(datagram))
         if self.engine.state is State.ESTABLISHED:
             self._open_untrusted(b"")
-
-    def _judged(self) -> bytes:
-        try:
-            verified = self._judge(self.engine.chain)
-        except errors.SSAError as exc:
-            self._send(self.engine.refuse(exc.alert or "bad_certificate"))
-            raise
-        except Exception as exc:
-            self._send(self.engine.refuse("internal_error"))
-            _log.exception("a fault of ssad's own, judging a certificate")
-            raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
-        return self.engine.admit(verified)
 
     def _send(self, flight: bytes) -> None:
         if flight:
@@ -193,7 +218,7 @@ class Association:
         try:
             contents, answer = self.engine.open_untrusted(datagram)
         except errors.SSAError as exc:
-            _log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
+            self.port.log.info("a session over datagrams has failed %s", fields(reason=exc.reason, detail=exc.detail))
             self.abort()
             return
         self._send(answer)

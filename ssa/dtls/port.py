@@ -11,9 +11,7 @@ nothing that was established.
 
 from __future__ import annotations
 
-import contextvars
 import errno
-import logging
 import socket
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,11 +24,10 @@ from ssa.dtls.udp import PMTUDISC_DO, PMTUDISC_DONT, QUIETLY, WAY_SIZE, Way
 from ssa.protocol import addresses
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Awaitable, Callable
 
     Greet = Callable[[bytes, bytes, Any, Way], None]  # a first datagram, whose it is, the address, and to which of ours
-
-_log = logging.getLogger("ssa.daemon")
 
 _BATCH = 16  # datagrams, before others get their turn
 _TURN = 0.002  # seconds, likewise
@@ -69,13 +66,21 @@ class Session(Protocol):
 class Port:
     """A UDP socket of an application's, which we own from now on."""
 
-    def __init__(self, sock: socket.socket, close: Callable[[socket.socket], None], greet: Greet | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        close: Callable[[socket.socket], None],
+        log: logging.LoggerAdapter[logging.Logger],
+        greet: Greet | None = None,
+    ) -> None:
         """`close` closes the socket at the end, and must not wait: an application has a part in it.
 
-        `greet` is a server's: it is told of datagrams that may begin a session.
+        `log` takes lines about the socket's user. `greet` is a server's: it is told of datagrams that may begin a
+        session.
         """
         self._socket = sock
         self._close_socket = close
+        self.log = log
         self._greet = greet
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -89,8 +94,8 @@ class Port:
         udp.tell_ways(sock)
 
     async def start(self) -> None:
-        """Begin to read, in a task of its own, which works for the caller's user. Who is cancelled here has no port."""
-        trio.lowlevel.spawn_system_task(self._run, context=contextvars.copy_context())
+        """Begin to read, in a task of its own. A caller that is cancelled here has no port."""
+        trio.lowlevel.spawn_system_task(self._run)
         try:
             await self._started.wait()
         except BaseException:
@@ -178,8 +183,8 @@ class Port:
                     self._started.set()
                     await self._receive()
                     self.close()
-        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own, with a UDP socket")
+        except Exception:
+            self.log.exception("a fault of ssad's own, with a UDP socket")
         finally:
             self._started.set()
             for association in list(self.living):
@@ -189,8 +194,8 @@ class Port:
     async def _guarded(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
             await work(*arguments)
-        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own, in a session over datagrams")
+        except Exception:
+            self.log.exception("a fault of ssad's own, in a session over datagrams")
 
     async def _receive(self) -> None:
         """Read until the application ends the reading side of its socket, which it may still have."""
@@ -219,8 +224,8 @@ class Port:
             return True
         try:
             self._dispatch_untrusted(datagram, address, udp.way_back(found))
-        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own, with a datagram of %s", address)
+        except Exception:
+            self.log.exception("a fault of ssad's own, with a datagram of %s", address)
         return True
 
     def _dispatch_untrusted(self, datagram: bytes, address: Any, way: Way) -> None:
@@ -237,7 +242,7 @@ class Port:
 
     def _reported(self, exc: OSError) -> None:
         """What the network says of something that was sent: meant for a handshake, where there is only one."""
-        _log.debug("UDP: %s", exc.strerror)
+        self.log.debug("UDP: %s", exc.strerror)
         if exc.errno in _REASONS and not self.open:
             for association in list(self.living):
                 association.doubt(errors.error(_REASONS[exc.errno], exc.strerror or ""))

@@ -25,6 +25,8 @@ _SESSION: Table = {
     (_S.START, _E.END): (_S.ENDED, _L.NOTHING),
     (_S.GREETED, _E.END): (_S.ENDED, _L.NOTHING),
     (_S.READING, _E.END): (_S.ENDED, _L.NOTHING),
+    (_S.HELD, _E.END): (_S.ENDED, _L.NOTHING),
+    (_S.HELD_LAST, _E.END): (_S.ENDED, _L.NOTHING),
     (_S.ADMITTED, _E.END): (_S.ENDED, _L.NOTHING),
     (_S.REFUSED, _E.END): (_S.REFUSED, _L.NOTHING),
     (_S.FAILED, _E.END): (_S.FAILED, _L.NOTHING),

@@ -8,16 +8,17 @@ says MSG_DONTWAIT and waits for readiness by itself.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
 from ssa.handshake import records
-from ssa.handshake.states import AWAITING, JUDGING
+from ssa.handshake.states import AWAITING
 from ssa.trust import Verified
 
 if TYPE_CHECKING:
@@ -157,32 +158,68 @@ async def send(sock: socket.socket, data: bytes) -> None:
             raise network_error(exc) from exc
 
 
-async def start(engine: Engine, sock: socket.socket) -> None:
-    """Send what comes before the peer has said anything. Raises `ssa.HandshakeError`."""
-    await send(sock, engine.start())
-
-
-async def run(engine: Engine, sock: socket.socket, judge: Judge, ahead: bytes = b"") -> None:
-    """Handshake to the end, behind `start`. What `judge` raises is raised here, after the peer has been told.
+class Handshake:
+    """One handshake on a socket, in the order of its methods: start, peer_chain, verdict, finish.
 
     `ahead` is what the application has read of the peer's already.
     """
-    reader = RecordReader(sock, ahead)
-    while engine.state in AWAITING:
+
+    def __init__(self, engine: Engine, sock: socket.socket, ahead: bytes = b"") -> None:
+        self._engine = engine
+        self._socket = sock
+        self._reader = RecordReader(sock, ahead)
+
+    async def start(self) -> None:
+        """Send what comes before the peer has said anything. Raises `ssa.HandshakeError`."""
+        await send(self._socket, self._engine.start())
+
+    async def peer_chain(self) -> tuple[bytes, ...]:
+        """Handshake up to the flight that is held: the peer's certificates, DER, which are not judged yet.
+
+        Raises `ssa.HandshakeError`, after the peer has been told.
+        """
+        await self._read_on()
+        with self._refusing():
+            return self._engine.chain
+
+    def verdict(self, judge: Judge, chain: tuple[bytes, ...]) -> Verified:
+        """The judge's verdict on the peer's chain. What `judge` raises is raised here, after the peer has been told."""
+        with self._refusing():
+            return judge(chain)
+
+    async def finish(self, verified: Verified) -> None:
+        """Send the held flight, and handshake to the end. Raises `ssa.HandshakeError`, after the peer has been told."""
+        await send(self._socket, self._engine.admit(verified))
+        await self._read_on()
+        self._reader.check_nothing_is_left()
+
+    async def _read_on(self) -> None:
+        """Read and answer, until the engine waits for no record."""
+        engine, sock = self._engine, self._socket
+        while engine.state in AWAITING:
+            try:
+                found = await self._reader.peek()
+            except errors.SSAError as exc:
+                send_farewell(sock, engine.refuse(exc.alert) if exc.alert else b"")
+                raise
+            try:
+                answer = await _feed(engine, self._reader, found)
+            except errors.SSAError:
+                send_farewell(sock, engine.farewell())
+                raise
+            await send(sock, answer)
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """A block whose failure refuses the peer."""
         try:
-            found = await reader.peek()
+            yield
         except errors.SSAError as exc:
-            send_farewell(sock, engine.refuse(exc.alert) if exc.alert else b"")
+            send_farewell(self._socket, self._engine.refuse(exc.alert or "bad_certificate"))
             raise
-        try:
-            answer = await _feed(engine, reader, found)
-        except errors.SSAError:
-            send_farewell(sock, engine.farewell())
+        except Exception:
+            send_farewell(self._socket, self._engine.refuse("internal_error"))
             raise
-        if engine.state in JUDGING:
-            answer = _judge(engine, sock, judge)
-        await send(sock, answer)
-    reader.check_nothing_is_left()
 
 
 async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> bytes:
@@ -205,18 +242,6 @@ async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> byt
             break
     reader.consume(found[:used])
     return answer
-
-
-def _judge(engine: Engine, sock: socket.socket, judge: Judge) -> bytes:
-    try:
-        verified = judge(engine.chain)
-    except errors.SSAError as exc:
-        send_farewell(sock, engine.refuse(exc.alert or "bad_certificate"))
-        raise
-    except Exception:
-        send_farewell(sock, engine.refuse("internal_error"))
-        raise
-    return engine.admit(verified)
 
 
 def send_farewell(sock: socket.socket, alert: bytes) -> None:

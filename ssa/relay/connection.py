@@ -72,6 +72,7 @@ class Relay:
         "_held",
         "_inner",
         "_keep_session",
+        "_log",
         "_reading",
         "_received",
         "_sent",
@@ -93,6 +94,7 @@ class Relay:
         do: Callable[[Relay, Callable[[], None]], None],
         carried: tuple[int, int] = (0, 0),
         keep_session: Callable[[SSL.Connection], None] | None = None,
+        log: logging.LoggerAdapter[logging.Logger] | logging.Logger = _log,
     ) -> None:
         """It owns both sockets. `held` tells whether any process has the application's end.
 
@@ -103,6 +105,7 @@ class Relay:
         self._held = held
         self._do: Callable[[Relay, Callable[[], None]], None] | None = do
         self._keep_session = keep_session
+        self._log = log
         self._up = self._down = b""  # for the peer, sealed; for the application
         self._writing = True  # the application may write: its data is taken
         self._reading = True  # the peer may write
@@ -219,7 +222,7 @@ class Relay:
         try:
             sealed = self._channel.seal(size)
         except SSL.Error as exc:
-            _log.error("OpenSSL seals no more: %s", exc)
+            self._log.error("OpenSSL seals no more: %s", exc)
             self._fail("EPROTO")
         else:
             self._to_peer(sealed)

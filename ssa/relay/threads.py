@@ -1,4 +1,4 @@
-"""All relayed connections of the daemon: each user's in a thread of their own, with one epoll set.
+"""A user's relayed connections: all in one thread, with one epoll set.
 
 A thread, because to go round the daemon's event loop takes longer than to seal a question or open its answer. One for
 each user, because an application has the TCP socket too and can make a call on it last as long as it likes: it makes
@@ -11,9 +11,7 @@ descriptor's number that is looked at there is still what it was.
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
-import logging
 import os
 import select
 import socket
@@ -30,6 +28,7 @@ from ssa.relay.channel import Channel, Workspace
 from ssa.relay.connection import Relay, bytes_carried
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
 
     from OpenSSL import SSL
@@ -37,34 +36,37 @@ if TYPE_CHECKING:
     from ssa.handshake.session_cache import Harvest
     from ssa.suites import Suite
 
-_log = logging.getLogger("ssa.relay")
-
 _BATCH = 16  # turns between two looks at what else there is to do
 _LOOK = 0.1  # seconds between looks at connections that wait for their peers only
-_PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
 
 # Options of the application's socket that hold for its end of the pair too, as that is what it calls on.
 _CARRIED = ((socket.SO_RCVTIMEO, 16), (socket.SO_SNDTIMEO, 16), (socket.SO_RCVLOWAT, 4))
 
 
 class Relays:
-    """The connections, and the threads that serve them. Its methods are for the event loop's thread."""
+    """One user's connections, and the thread that serves them. Its methods are for the event loop's thread."""
 
-    def __init__(self, held: Callable[[int], bool], let_go: Callable[[int, Relay], None]) -> None:
+    def __init__(
+        self,
+        held: Callable[[int], bool],
+        let_go: Callable[[Relay], None],
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> None:
         """`held` tells of an inode whether some process has the socket; it is called in any thread.
 
-        `let_go` closes, for a user, the sockets of a connection that is over. It must not wait: to close what others
-        have opened can take as long as they like.
+        `let_go` closes the sockets of a connection that is over. It must not wait: to close what others have opened can
+        take as long as they like. `log` takes lines about this user's connections.
         """
         self._held = held
         self._let_go = let_go
-        self._threads: dict[int, _Thread] = {}  # by uid
+        self._log = log
+        self._thread: _Thread | None = None  # while there are connections
         self._token: trio.lowlevel.TrioToken | None = None
 
     def add(
-        self, uid: int, connection: SSL.Connection, suite: Suite, sock: socket.socket, harvest: Harvest | None = None
+        self, connection: SSL.Connection, suite: Suite, sock: socket.socket, harvest: Harvest | None = None
     ) -> tuple[Relay, socket.socket]:
-        """Relay a user's stream behind its handshake: the relay, and the application's end. `sock` is taken over.
+        """Relay a stream behind its handshake: the relay, and the application's end. `sock` is taken over.
 
         `harvest` makes sessions of the tickets that come in it. Raises OSError, `ssa.SSAError` OVERLOADED.
         """
@@ -74,7 +76,7 @@ class Relays:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         inner.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # a bare descriptor takes MSG_OOB: no byte is lost
         carried = bytes_carried(sock)
-        thread = self._thread(uid)
+        thread = self._running()
         relay = Relay(
             Channel(connection, suite, thread.workspace),
             sock,
@@ -83,49 +85,46 @@ class Relays:
             thread.do,
             carried,
             None if harvest is None else functools.partial(self._keep_session, harvest),
+            self._log,
         )
         thread.add(relay)
         return relay, outer
 
-    def open(self, uid: int) -> int:
-        """For how many connections of a user there are sockets, whether anybody has them still or not."""
-        thread = self._threads.get(uid)
-        return 0 if thread is None else len(thread.relays)
+    def descriptors(self) -> int:
+        """How many descriptors the connections take here, with those that the thread waits with."""
+        return 0 if self._thread is None else 2 * (len(self._thread.relays) + 1)
 
-    def descriptors(self, uid: int | None) -> int:
-        """How many descriptors the connections of a user, or of all, take here."""
-        threads = self._threads.values() if uid is None else filter(None, [self._threads.get(uid)])
-        return sum(2 * (len(thread.relays) + 1) for thread in threads)  # with those that a thread waits with
-
-    def _thread(self, uid: int) -> _Thread:
-        if (thread := self._threads.get(uid)) is None:
+    def _running(self) -> _Thread:
+        if self._thread is None:
+            self._token = trio.lowlevel.current_trio_token()
             thread = _Thread(
-                functools.partial(self._on_the_loop, self._over, uid),
-                functools.partial(self._on_the_loop, self._ended, uid),
+                functools.partial(self._on_the_loop, self._over),
+                functools.partial(self._on_the_loop, self._ended),
+                self._log,
             )
             try:
                 thread.start()
             except RuntimeError as exc:  # there are too many
                 thread.close()
                 raise errors.error("OVERLOADED", str(exc)) from exc
-            self._threads[uid] = thread
-        return thread
+            self._thread = thread
+        return self._thread
 
-    def _over(self, uid: int, relay: Relay) -> None:
-        self._let_go(uid, relay)
-        thread = self._threads[uid]
-        thread.relays.remove(relay)
-        if not thread.relays:
-            del self._threads[uid]
-            thread.stop()
+    def _over(self, relay: Relay) -> None:
+        self._let_go(relay)
+        if (thread := self._thread) is not None:
+            thread.relays.remove(relay)
+            if not thread.relays:
+                self._thread = None
+                thread.stop()
 
-    def _ended(self, uid: int, thread: _Thread) -> None:
+    def _ended(self, thread: _Thread) -> None:
         thread.close()
-        if self._threads.get(uid) is thread:  # unasked, by a fault
-            del self._threads[uid]
+        if self._thread is thread:  # unasked, by a fault
+            self._thread = None
             for relay in thread.relays:
                 relay.over = True
-                self._let_go(uid, relay)
+                self._let_go(relay)
 
     def _keep_session(self, harvest: Harvest, connection: SSL.Connection) -> None:
         if (session := harvest.glean(connection)) is not None:
@@ -139,45 +138,42 @@ class Relays:
 
     def _guarded(self, do: Callable[..., object], *arguments: object) -> None:
         """What such a call raises would be the end of trio, and of the daemon."""
-        if self._token is None:
-            return  # it is the end: `close` does what is left
         try:
             do(*arguments)
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own")
+            self._log.exception("a fault of ssad's own")
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Do what the threads leave to the event loop, until cancelled."""
-        self._token = trio.lowlevel.current_trio_token()
-        task_status.started()
-        try:
-            await trio.sleep_forever()
-        finally:
-            self._token = None
+    def stop(self) -> None:
+        """Have the thread end: applications and peers are told by the kernel, as when the daemon dies."""
+        if self._thread is not None:
+            self._thread.stop()
 
-    def close(self) -> None:
-        """End what is left: applications and peers are told by the kernel, as when the daemon dies."""
-        for thread in self._threads.values():
-            thread.stop()
-        end = time.monotonic() + _PATIENCE
-        for uid, thread in self._threads.items():
-            thread.join(max(0, end - time.monotonic()))
-            if not thread.is_alive():
-                thread.close()
-                for relay in thread.relays:
-                    self._let_go(uid, relay)
-        self._threads.clear()
+    def close(self, deadline: float) -> None:
+        """Let go of what is left, behind `stop` and once there is no event loop; `deadline` is on time.monotonic."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        thread.join(max(0, deadline - time.monotonic()))
+        if not thread.is_alive():
+            thread.close()
+            for relay in thread.relays:
+                self._let_go(relay)
 
 
 class _Thread(threading.Thread):
     """One user's connections: a turn for each that is ready."""
 
-    def __init__(self, over: Callable[[Relay], None], ended: Callable[[_Thread], None]) -> None:
+    def __init__(
+        self,
+        over: Callable[[Relay], None],
+        ended: Callable[[_Thread], None],
+        log: logging.LoggerAdapter[logging.Logger],
+    ) -> None:
         """`over` is called with a connection whose sockets can be closed, `ended` when the thread is at its end."""
         super().__init__(name="relay", daemon=True)
         self.relays: set[Relay] = set()  # the event loop's: those whose sockets are open
         self.workspace = Workspace()
-        self._context = contextvars.copy_context()  # of who works for that user
+        self._log = log
         self._over = over
         self._ended = ended
         self._stopped = False
@@ -220,14 +216,11 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         """Serve until stopped. Peers of what is left then are told: the application has a copy of its TCP socket."""
-        self._context.run(self._serve)
-
-    def _serve(self) -> None:
         try:
             while not self._stopped:
                 self._take_turns()
         except Exception:  # noqa: BLE001 - logged whole, and the other users are served on
-            _log.exception("a fault of ssad's own: a user's relayed connections are ended")
+            self._log.exception("a fault of ssad's own: a user's relayed connections are ended")
         for relay in list(self.relays):
             shut_down(relay.sockets()[0])
         self._ended(self)
@@ -261,7 +254,7 @@ class _Thread(threading.Thread):
             if not relay.over:
                 self._settle(relay)
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own: a relayed connection is ended")
+            self._log.exception("a fault of ssad's own: a relayed connection is ended")
             with contextlib.suppress(OSError):
                 relay.give_up()
             relay.over = True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, final
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-Role = Literal["client", "server"]
+PeerRole = Literal["client", "server"]  # the peer's; ours is `ssa.handshake.secrets.Role`
 
 MAX_CHAIN = 100 << 10  # bytes: OpenSSL's own limit (SSL_CTX_set_max_cert_list(3)). The biggest real chains have 10 kB.
 
@@ -52,7 +52,7 @@ class Evidence:
 
     chain: tuple[bytes, ...]
     hostname: str | IPv4Address | IPv6Address | None
-    role: Role
+    role: PeerRole
     when: datetime | None = None
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 from ssa.trust import der
 
 if TYPE_CHECKING:
-    from ssa.trust.evidence import Role
+    from ssa.trust.evidence import PeerRole
 
 _DNS, _IP = 0x82, 0x87  # GeneralName: dNSName [2], iPAddress [7]
 _PERMITTED, _EXCLUDED = 0xA0, 0xA1  # NameConstraints
@@ -146,7 +146,7 @@ def _subtrees_untrusted(subtrees: bytes) -> tuple[str | Block, ...]:
 
 
 # The purposes that a peer of each role has to have (section 4.2.1.12): serverAuth, clientAuth.
-PURPOSES: dict[Role, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
+PURPOSES: dict[PeerRole, str] = {"server": "1.3.6.1.5.5.7.3.1", "client": "1.3.6.1.5.5.7.3.2"}
 ANY_PURPOSE = "2.5.29.37.0"
 
 NUMBERS: dict[type[Extension], str] = {

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ssa.names import Host
-    from ssa.trust.evidence import Role, Strength, Verified
+    from ssa.trust.evidence import PeerRole, Strength, Verified
 
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
@@ -56,9 +56,9 @@ _MAX_ANCHORS = 8192
 _MAX_RECENT = 256  # intermediates kept parsed, and judgements kept
 _MAX_KEPT = 16 << 10  # bytes of a chain that is kept: usual chains are smaller
 
-ROLES: tuple[Role, ...] = ("server", "client")
+ROLES: tuple[PeerRole, ...] = ("server", "client")
 # OpenSSL checks the purpose only if the store names one: X509StoreContext alone does not check it.
-_PURPOSES: dict[Role, int] = {
+_PURPOSES: dict[PeerRole, int] = {
     "server": _lib.X509_PURPOSE_SSL_SERVER,
     "client": _lib.X509_PURPOSE_SSL_CLIENT,
 }
@@ -66,7 +66,7 @@ _PURPOSES: dict[Role, int] = {
 # in curl: OpenSSL's POLICY_CHECK refuses every chain of a CA that demands a policy if the caller names none.
 _FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
-Question = tuple[tuple[bytes, ...], "Host | None", "Role", "Strength"]  # chain, host, role of the peer, policy
+Question = tuple[tuple[bytes, ...], "Host | None", "PeerRole", "Strength"]  # chain, host, role of the peer, policy
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -112,11 +112,11 @@ class Anchor(NamedTuple):
     """A trust anchor, and the roles of the peers that it is trusted for."""
 
     certificate: Certificate
-    roles: tuple[Role, ...] = ROLES
+    roles: tuple[PeerRole, ...] = ROLES
 
 
 def native_store(
-    anchors: Iterable[Certificate], role: Role, when: datetime | None = None, *, strict: bool = False
+    anchors: Iterable[Certificate], role: PeerRole, when: datetime | None = None, *, strict: bool = False
 ) -> crypto.X509Store:
     """OpenSSL's store of these anchors. It judges peers of this role, now or at another moment.
 
@@ -172,7 +172,7 @@ class TrustStore:
         self.trail = trail
         self.skipped = skipped
 
-    def _trusted(self, role: Role) -> list[Certificate]:
+    def _trusted(self, role: PeerRole) -> list[Certificate]:
         return [anchor.certificate for anchor in self._by_der.values() if role in anchor.roles]
 
     @classmethod
@@ -218,7 +218,7 @@ class TrustStore:
     def __len__(self) -> int:
         return len(self._by_der)
 
-    def trusts(self, certificate: Certificate, role: Role) -> bool:
+    def trusts(self, certificate: Certificate, role: PeerRole) -> bool:
         """True for a trust anchor of peers of this role."""
         anchor = self._by_der.get(certificate.der)
         return anchor is not None and role in anchor.roles
@@ -258,13 +258,13 @@ class TrustStore:
         end = min(certificate.valid[1] for certificate in path)
         self._judgements.put(question, Judgement(verified, start, end))
 
-    def named(self, subject: bytes, role: Role) -> list[Certificate]:
+    def named(self, subject: bytes, role: PeerRole) -> list[Certificate]:
         """The anchors for this role with this subject (a name in DER)."""
         return [anchor.certificate for anchor in self._by_subject.get(subject, ()) if role in anchor.roles]
 
     def verify(
         self,
-        role: Role,
+        role: PeerRole,
         leaf: Certificate,
         others: Iterable[Certificate],
         when: datetime | None,
@@ -376,7 +376,7 @@ def _anchor_untrusted(label: str, data: bytes) -> Anchor | None:
     return Anchor(Certificate(certificate.whole), roles) if roles else None
 
 
-def _is_trusted_for(role: Role, settings: der.Element) -> bool:
+def _is_trusted_for(role: PeerRole, settings: der.Element) -> bool:
     """Read OpenSSL's X509_CERT_AUX. A rejected use is not trusted; if trusted uses are listed, only those are."""
     parts = {part.tag: part.body for part in der.elements_untrusted(der.body_untrusted(settings, der.SEQUENCE))}
     wanted = {PURPOSES[role], ANY_PURPOSE}

@@ -9,7 +9,6 @@ end of the connection to us, which is readable when there is one.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import socket
 import threading
@@ -18,20 +17,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors
-from ssa.daemon import who
-from ssa.daemon.quota import Threads
 from ssa.logfmt import fields
 from ssa.protocol import wire
-from ssa.worker import closing, datagrams, pipeline
-from ssa.worker import ipc as requests
+from ssa.worker import datagrams, ipc, pipeline
+from ssa.worker.packets import Handover, twin
+from ssa.worker.records import Refusal
 from ssa.worker.server_context import Serving
 from ssa.worker.terms import agree
 
 if TYPE_CHECKING:
-    from ssa.daemon.registry import Application
-    from ssa.worker.service import Service
-
-_log = logging.getLogger("ssa.daemon")
+    from ssa.worker.packets import Packet
+    from ssa.worker.records import Application
+    from ssa.worker.service import Worker
 
 _BATCH = 16  # connections accepted in one go, before others get their turn
 _MAX_BACKLOG = 4096
@@ -39,10 +36,10 @@ _FOR_NOW, _FOR_LONG = 0.05, 1.0  # seconds
 
 
 async def run(
-    service: Service,
+    worker: Worker,
     application: Application,
     request: wire.Listen,
-    packet: requests.Packet,
+    packet: Packet,
     connection: socket.socket,
 ) -> None:
     """Serve until the application closes its end. The caller closes the packet.
@@ -50,22 +47,22 @@ async def run(
     Raises `ssa.SSAError` for what is wrong with the request.
     """
     sock = packet.take_socket()
-    application = who.settled(application)
+    application = worker.monitor.settled(application)
     if sock.type == socket.SOCK_DGRAM:
-        await datagrams.listen(service, application, request, packet, sock, connection)
+        await datagrams.listen(worker, application, request, packet, sock, connection)
         return
     _check(sock)
-    terms = await agree(service, request, packet.descriptors)
-    await service.fresh_credentials()
-    serving = Serving(service, application, terms, request.server_name)
+    terms = await agree(worker, request, packet.descriptors)
+    await worker.monitor.fresh_credentials()
+    serving = Serving(worker, application, terms, request.server_name)
     await packet.close_files()
-    listener = _Listener(service, application, serving, sock, connection, backlog=request.backlog)
-    if not await requests.send(connection, wire.Reply()):
+    listener = _Listener(worker, application, serving, sock, connection, backlog=request.backlog)
+    if not await ipc.send(connection, wire.Reply()):
         return
-    with service.listed(application, sock.getsockname(), listener.serving, "TLS"):
+    with worker.listed(application, sock.getsockname(), listener.serving, "TLS"):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept, nursery)
-            await requests.follow(connection, application, service.quota, listener.renew)
+            await ipc.follow(worker, application, connection, listener.renew)
             nursery.cancel_scope.cancel()
 
 
@@ -84,7 +81,7 @@ class _Listener:
 
     def __init__(  # noqa: PLR0913 - what it is made of
         self,
-        service: Service,
+        worker: Worker,
         application: Application,
         serving: Serving,
         sock: socket.socket,
@@ -92,7 +89,7 @@ class _Listener:
         *,
         backlog: int | None,
     ) -> None:
-        self._service = service
+        self._worker = worker
         self._application = application
         self._serving = serving
         self._socket = sock
@@ -108,9 +105,9 @@ class _Listener:
 
     async def renew(self, request: wire.Listen, files: list[int]) -> None:
         """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
-        terms = await agree(self._service, request, files)
-        await self._service.fresh_credentials()
-        self._serving = Serving(self._service, self._application, terms, request.server_name)
+        terms = await agree(self._worker, request, files)
+        await self._worker.monitor.fresh_credentials()
+        self._serving = Serving(self._worker, self._application, terms, request.server_name)
 
     async def accept(self, nursery: trio.Nursery) -> None:
         """Accept and serve until cancelled, or until the socket listens no more: then the nursery is cancelled."""
@@ -123,11 +120,11 @@ class _Listener:
                 accepted = await self._accept_some(room)
             except (OSError, RuntimeError) as exc:  # out of descriptors, memory, threads; or the connection has gone
                 if not _listens(self._socket):
-                    _log.info("a socket listens no more %s", fields(pid=self._application.pid))
+                    self._worker.log.info("a socket listens no more %s", fields(pid=self._application.pid))
                     nursery.cancel_scope.cancel()
                     return
                 if failed != (failed := getattr(exc, "errno", 0)):
-                    _log.warning("a connection could not be accepted: %s", exc)
+                    self._worker.log.warning("a connection could not be accepted: %s", exc)
                 await trio.sleep(pause)
                 pause = min(2 * pause, _FOR_LONG)
                 continue
@@ -137,7 +134,7 @@ class _Listener:
 
     def _room_for_more(self) -> int:
         """How many connections may be accepted now."""
-        user = self._service.room_for_ready(self._application.uid)
+        user = self._worker.room_for_ready()
         return max(0, min(_BATCH, self._backlog - self._ready, user))
 
     async def _taken(self) -> None:
@@ -148,35 +145,36 @@ class _Listener:
 
     async def _accept_some(self, most: int) -> list[socket.socket]:
         """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
-        with self._service.quota.of(self._application.uid):  # it may wait for a thread
-            batch = _Batch(self._application, requests.twin(self._socket), most)
+        with self._worker.quota.of():  # it may wait for a thread
+            batch = _Batch(self._application, twin(self._socket), most)
             try:
-                await trio.to_thread.run_sync(batch.accept, abandon_on_cancel=True, limiter=_ACCEPTORS.mine())
+                await trio.to_thread.run_sync(batch.accept, abandon_on_cancel=True, limiter=self._worker.threads.accept)
             except BaseException:
                 for sock in batch.abandon():
-                    closing.drop(sock)
+                    self._worker.closer.drop(sock)
                 raise
             return batch.accepted
 
     async def _serve(self, sock: socket.socket) -> None:
         try:
-            with self._service.quota.of(self._application.uid):
+            with self._worker.quota.of():
                 await self._serve_in_place(sock)
         except errors.SSAError as exc:
-            self._service.count_failure(exc)
-            requests.log_refusal(self._application, exc, request="listener")
+            self._worker.monitor.refused(Refusal.of(exc, self._application.pid, request="listener"))
         except OSError as exc:
-            _log.debug("listener of pid %d: its application went away: %s", self._application.pid, exc.strerror)
-        except Exception:  # noqa: BLE001 - logged whole, and the others are served on
-            _log.exception("a fault of ssad's own, serving the listener of pid %d", self._application.pid)
+            self._worker.log.debug(
+                "listener of pid %d: its application went away: %s", self._application.pid, exc.strerror
+            )
+        except Exception:
+            self._worker.log.exception("a fault of ssad's own, serving the listener of pid %d", self._application.pid)
         finally:
-            closing.drop(sock)  # it has the listener's options, SO_LINGER too
+            self._worker.closer.drop(sock)  # it has the listener's options, SO_LINGER too
 
     async def _serve_in_place(self, sock: socket.socket) -> None:
         reply = None
-        with self._service.crowd.place(self._application.uid):
-            reply = await pipeline.serve(self._service, self._application, self._serving, sock)
-        if isinstance(reply, requests.Handover):
+        with self._worker.crowd.place():
+            reply = await pipeline.serve(self._worker, self._application, self._serving, sock)
+        if isinstance(reply, Handover):
             with reply:
                 await self._deliver(reply.reply, *reply.passed, sock)
         elif reply is not None:
@@ -184,22 +182,18 @@ class _Listener:
 
     async def _deliver(self, reply: wire.Reply, *passed: socket.socket) -> None:
         """Hand over what is read and written; of a relayed connection the TCP socket behind it."""
-        uid, ready = self._application.uid, self._service.ready
         self._ready += 1
-        ready[uid] += 1
+        self._worker.ready += 1
         try:
             async with self._delivering:
-                await requests.send(self._connection, reply, *passed)
+                await ipc.send(self._connection, reply, *passed)
         finally:
             self._ready -= 1
-            ready[uid] -= 1
+            self._worker.ready -= 1
             self._room.set()
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-_ACCEPTORS = Threads(16)
 
 
 class _Batch:

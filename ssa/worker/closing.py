@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa.daemon.quota import user
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -109,7 +107,7 @@ class _Worker(threading.Thread):
 
 
 class Closers:
-    """The threads of all users. To hand something over takes no time, from whatever thread."""
+    """A process's threads that close, for all its users. To hand something over takes no time, from whatever thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -129,11 +127,12 @@ class Closers:
             self._watching = True
             threading.Thread(target=self._watch, name="closers", daemon=True).start()
 
-    def close(self, descriptors: Sequence[int], close: Callable[[int], None] = os.close, *, ours: bool = False) -> Job:
-        """Have descriptors of the user that this task works for closed; `ours`: it is a connection to us."""
-        return self._hand((user(), ours), descriptors, close)
+    def of(self, uid: int) -> Closer:
+        """What closes for one user."""
+        return Closer(self, uid)
 
-    def _hand(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> Job:
+    def hand(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> Job:
+        """Have descriptors closed by a thread of their kind."""
         job = Job(kind, descriptors, close)
         with self._lock:
             if self._threads[job.kind] >= _MOST:
@@ -150,9 +149,9 @@ class Closers:
             self._stirred.set()
         return job
 
-    def close_connection(self, fd: int, close: Callable[[int], None]) -> None:
-        """Have a connection to us closed, of the user that this task works for: with a few others, or in a moment."""
-        key = user(), close
+    def close_connection(self, uid: int, fd: int, close: Callable[[int], None]) -> None:
+        """Have a user's connection to us closed: together with a few others, or in a moment."""
+        key = uid, close
         with self._lock:
             gathered = self._later.setdefault(key, [])
             gathered.append(fd)
@@ -161,7 +160,7 @@ class Closers:
             else:
                 del self._later[key]
         if gathered:
-            self._hand((key[0], True), gathered, close)
+            self.hand((uid, True), gathered, close)
         elif not self._stirred.is_set():
             self._stirred.set()
 
@@ -169,7 +168,7 @@ class Closers:
         with self._lock:
             later, self._later = self._later, {}
         for (uid, close), gathered in later.items():
-            self._hand((uid, True), gathered, close)
+            self.hand((uid, True), gathered, close)
 
     def _start(self, job: Job) -> None:
         worker = _Worker(self, job)
@@ -213,15 +212,15 @@ class Closers:
                 return job
         return None
 
-    def open(self, uid: int | None) -> int:
-        """How many descriptors of a user, or of all, wait for a thread, or for the one before in theirs."""
+    def open(self, uid: int) -> int:
+        """How many descriptors of a user wait for a thread, or for the one before in theirs."""
         if not (self._busy or self._waiting or self._later):
             return 0
         with self._lock:
             waiting = itertools.chain.from_iterable(self._waiting.values())
             jobs = [*(worker.job for worker in self._busy), *waiting]
-            return sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]}) + sum(
-                len(gathered) for (owner, _), gathered in self._later.items() if uid in {None, owner}
+            return sum(len(job.descriptors) for job in jobs if job.kind[0] == uid) + sum(
+                len(gathered) for (owner, _), gathered in self._later.items() if owner == uid
             )
 
     def _watch(self) -> None:
@@ -249,31 +248,40 @@ def _nothing(*_: object) -> None:
     return
 
 
-CLOSERS = Closers()
+class Closer:
+    """Closes what one user's applications have opened, in threads: whoever makes them wait makes that user wait."""
 
+    def __init__(self, closers: Closers, uid: int) -> None:
+        self._closers = closers
+        self._uid = uid
 
-def close_descriptors(descriptors: Sequence[int]) -> Job:
-    """Have a thread close what an application passed."""
-    return CLOSERS.close(descriptors)
+    def close(self, descriptors: Sequence[int], close: Callable[[int], None] = os.close) -> Job:
+        """Have a thread close descriptors that an application has passed."""
+        return self._closers.hand((self._uid, False), descriptors, close)
 
+    def drop(self, sock: socket.socket) -> Job | None:
+        """Have a thread close a socket; None where it is closed already."""
+        fd = sock.detach()
+        return None if fd < 0 else self.close([fd])
 
-def drop(sock: socket.socket) -> Job | None:
-    """Have a thread close a socket; None where it is closed already."""
-    fd = sock.detach()
-    return None if fd < 0 else CLOSERS.close([fd])
+    def give_up(self, connections: Sequence[int]) -> None:
+        """Have a thread close connections to us whose applications have gone."""
+        self._closers.hand((self._uid, True), connections, os.close)
 
+    def hang_up(self, sock: socket.socket, close: Callable[[int], None] = os.close) -> None:
+        """End a connection to an application and close it, with the descriptors in packets that nobody has read."""
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)  # so that nothing more can come, and the application knows
+        if (fd := sock.detach()) >= 0:
+            self._closers.close_connection(self._uid, fd, close)
 
-def hang_up(sock: socket.socket, close: Callable[[int], None] = os.close) -> None:
-    """End a connection to an application, and close it. What is in packets that nobody has read is closed with it."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)  # so that nothing more can come, and the application knows
-    if (fd := sock.detach()) >= 0:
-        CLOSERS.close_connection(fd, close)
+    def end_requests(self, connection: socket.socket) -> None:
+        """Hang up on an application. If it has sent more requests, it finds our last reply, and no error for them."""
+        self.hang_up(connection, _read_and_close)
 
-
-def end_requests(connection: socket.socket) -> None:
-    """Hang up on one who asks. If there are more requests, it finds our last words, and not that they were not read."""
-    hang_up(connection, _read_and_close)
+    def open(self) -> int:
+        """How many of the user's descriptors wait to be closed."""
+        return self._closers.open(self._uid)
 
 
 def _read_and_close(fd: int) -> None:

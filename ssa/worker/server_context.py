@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from ssa import errors
 from ssa.credentials import choose
+from ssa.worker.records import NOTHING, Presented
 from ssa.worker.terms import hostname_untrusted
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from ssa.credentials import Credential
-    from ssa.daemon.registry import Application
     from ssa.handshake.engine import Engine
     from ssa.ktls.probe import Capabilities
     from ssa.policy.schema import Policy
-    from ssa.worker.service import Service
+    from ssa.worker.records import Application
     from ssa.worker.terms import Terms
-
-_log = logging.getLogger("ssa.daemon")
+    from ssa.worker.user import User
 
 _REMEMBERED = 1024  # names
 _SHOWN = 5  # credentials in an error
 
 
-class Presented(NamedTuple):
-    """A server's own certificates, DER, and the name of the credential that they are of."""
-
-    credential: str
-    chain: tuple[bytes, ...]
-
-
-NOTHING = Presented("", ())
-
-
 class Serving:
     """The terms of a server, kept up to date with the policy and with the administrator's certificates."""
 
-    def __init__(self, service: Service, application: Application, terms: Terms, only: str | None) -> None:
+    def __init__(self, user: User, application: Application, terms: Terms, only: str | None) -> None:
         """`only` is the one name that is served. Raises `ssa.SSAError` where there is nothing to serve with."""
-        self._service = service
+        self._owner = user
         self._application = application
         self._terms = terms
         self.only = None if only is None else hostname_untrusted(only)
@@ -52,11 +40,11 @@ class Serving:
         self.context(None)
         for credential in terms.credentials:
             if wrong := credential.lifetime():
-                _log.warning("credential %s, an application's own: its certificate %s", credential.name, wrong)
+                user.log.warning("credential %s, an application's own: its certificate %s", credential.name, wrong)
 
     def terms(self) -> Terms:
         """The terms under the policy of this moment. Raises `ssa.PolicyError` where that denies them by now."""
-        self._terms = self._terms.under(self._service.policy.current)
+        self._terms = self._terms.under(self._owner.monitor.policy)
         return self._terms
 
     def context(self, name: str | None) -> SSL.Context:
@@ -92,7 +80,7 @@ class Serving:
     def offers(self) -> tuple[list[str], tuple[str, ...]]:
         """The names of the credentials that it may present now, and its application protocols."""
         user = self._application
-        usable, _ = self._service.credentials.usable(user.uid, (user.gid, *user.groups))
+        usable, _ = self._owner.monitor.usable((user.gid, *user.groups))
         credentials = self._terms.credentials or usable
         chosen = credentials if self.only is None else choose(credentials, self.only)
         return [credential.name for credential in chosen], self._terms.policy.alpn
@@ -100,7 +88,7 @@ class Serving:
     def _administrators(self) -> tuple[Credential, ...]:
         """The administrator's credentials that the application's user may serve with now."""
         user = self._application
-        usable, denied = self._service.credentials.usable(user.uid, (user.gid, *user.groups))
+        usable, denied = self._owner.monitor.usable((user.gid, *user.groups))
         if denied and not usable:
             raise errors.error(
                 "CREDENTIAL_DENIED",
@@ -112,10 +100,10 @@ class Serving:
 
     def _protector(self) -> Capabilities | None:
         """What the contexts depend on, besides the policy and the certificates."""
-        return self._service.kernel_tls(self._terms.policy)
+        return self._owner.kernel_tls(self._terms.policy)
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
-        return self._service.contexts.server(policy, self._service.kernel_tls(policy), credentials, ttl, self.only)
+        return self._owner.contexts.server(policy, self._owner.kernel_tls(policy), credentials, ttl, self.only)
 
     def _chosen(self, credentials: tuple[Credential, ...], name: str | None) -> tuple[Credential, ...]:
         if not credentials:
@@ -136,4 +124,4 @@ class DatagramServing(Serving):
         return None
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
-        return self._service.contexts.datagrams("server", policy, credentials, ttl, self.only)
+        return self._owner.contexts.datagrams("server", policy, credentials, ttl, self.only)

@@ -13,7 +13,6 @@ import trio
 
 from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
-from ssa.daemon.quota import Threads, user
 from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
 from ssa.protocol.wire import MAX_AHEAD
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from ssa.policy.schema import Policy
     from ssa.protocol.wire import Accept, Request
     from ssa.worker.anchors import Anchors
-    from ssa.worker.service import Service
+    from ssa.worker.user import User
 
 _MAX_FILE = 256 * 1024  # bytes of a certificate's file, or a key's
 _MAX_FILES = 16  # of each kind
@@ -54,16 +53,16 @@ class Terms:
         return self if base is self.base else replace(self, base=base, policy=narrow(base, self.wish))
 
 
-async def agree(service: Service, request: Request, descriptors: list[int], *, complete: bool = True) -> Terms:
+async def agree(user: User, request: Request, descriptors: list[int], *, complete: bool = True) -> Terms:
     """The terms for a request, whose files are `descriptors`.
 
     `complete` is False while options are being set one by one: a certificate may be without its key then.
 
     Raises `ssa.SSAError`: POLICY_DENIED where it asks for more than the policy allows, BAD_VALUE, KEY_MISMATCH.
     """
-    wish, base = _narrowing_untrusted(request), service.policy.current
+    wish, base = _narrowing_untrusted(request), user.monitor.policy
     policy = narrow(base, wish)
-    brought = await _files_untrusted(service, request, descriptors, complete=complete)
+    brought = await _files_untrusted(user, request, descriptors, complete=complete)
     return Terms(
         wish,
         base,
@@ -122,20 +121,17 @@ class _Brought:
     credentials: tuple[Credential, ...] = ()
 
 
-async def _files_untrusted(service: Service, request: Request, descriptors: list[int], *, complete: bool) -> _Brought:
+async def _files_untrusted(user: User, request: Request, descriptors: list[int], *, complete: bool) -> _Brought:
     counts = (request.trusted, request.certificates or 0, request.keys or 0)
     announced = [count or 0 for count in counts]
     if sum(announced) != len(descriptors) or max(announced) > _MAX_FILES:
         raise errors.error("NO_DESCRIPTOR", f"{len(descriptors)} files where {sum(announced)} were announced")
     if not descriptors:
-        return _Brought(None if request.trusted is None else service.anchors.get_untrusted(user(), ()))
+        return _Brought(None if request.trusted is None else user.anchors.get_untrusted(user.uid, ()))
     with trio.move_on_after(_PATIENCE):
-        read = functools.partial(_read_all, service.anchors, user(), counts, descriptors.copy(), complete=complete)
-        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=_READERS.mine())
+        read = functools.partial(_read_all, user.anchors, user.uid, counts, descriptors.copy(), complete=complete)
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=user.threads.read_files)
     raise errors.error("BAD_VALUE", f"a file cannot be read within {_PATIENCE} seconds")
-
-
-_READERS = Threads(16)
 
 
 def _read_all(

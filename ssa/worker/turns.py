@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from ssa import errors
-from ssa.worker import ipc as requests
-from ssa.worker.closing import drop
+from ssa.worker.packets import twin
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from ssa.daemon.quota import Threads
+    from ssa.worker.closing import Closer
 
 _T = TypeVar("_T")
 
@@ -25,14 +24,17 @@ class Turn:
     A call that has begun goes on when nobody waits for it any more. One that has not begun by then never does.
     """
 
-    def __init__(self, threads: Threads) -> None:
-        """The calls take the threads of whoever asks."""
-        self._threads = threads
+    def __init__(self) -> None:
         self._one = trio.CapacityLimiter(1)
 
-    async def run(self, call: Callable[[socket.socket], _T], sock: socket.socket) -> _T:
-        """The call's result; it has a descriptor of its own. Raises what it does, and `ssa.SSAError` OVERLOADED."""
-        own, both = requests.twin(sock), _Both(self._one, self._threads.mine())
+    async def run(
+        self, call: Callable[[socket.socket], _T], sock: socket.socket, threads: trio.CapacityLimiter, closer: Closer
+    ) -> _T:
+        """The call's result; it has a descriptor of its own, and takes a thread of the user who asks.
+
+        Raises what the call raises, and `ssa.SSAError` OVERLOADED.
+        """
+        own, both = twin(sock), _Both(self._one, threads)
 
         def run() -> _T:
             with own:  # closed here, as that can last too
@@ -42,11 +44,11 @@ class Turn:
             # trio gives a limiter's place back when the thread has ended, not when nobody waits for it any more.
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=both)  # type: ignore[arg-type] # trio takes anything with the two methods
         except RuntimeError as exc:
-            drop(own)
+            closer.drop(own)
             raise errors.error("OVERLOADED", f"no thread can be started: {exc}") from exc
         finally:
             if not both.taken:
-                drop(own)
+                closer.drop(own)
 
 
 class _Both:
@@ -57,7 +59,7 @@ class _Both:
         self.taken = False
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """As of `trio.CapacityLimiter`."""
+        """Take a place of the first, then of the second, as `trio.CapacityLimiter` gives one."""
         first, second = self._limiters
         await first.acquire_on_behalf_of(borrower)
         try:
@@ -68,6 +70,6 @@ class _Both:
         self.taken = True
 
     def release_on_behalf_of(self, borrower: object) -> None:
-        """As of `trio.CapacityLimiter`."""
+        """Give both places back."""
         for limiter in self._limiters:
             limiter.release_on_behalf_of(borrower)

@@ -1,5 +1,6 @@
 """Accepting in threads: where there is none, and where nobody waits for it any more. On real sockets."""
 
+import logging
 import os
 import socket
 import threading
@@ -8,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from ssa.daemon.quota import Quota
-from ssa.worker import closing
-from ssa.worker.acceptor import _ACCEPTORS, _Batch, _Listener
+from ssa.logfmt import charged
+from ssa.worker.acceptor import _Batch, _Listener
+from ssa.worker.closing import Closers
+from ssa.worker.quota import Quota, Table, Threads
 from tests.peers import settled
 
 APPLICATION = SimpleNamespace(uid=os.geteuid(), gid=os.getegid(), pid=os.getpid())
@@ -43,6 +45,19 @@ def test_a_listener_that_a_thread_has_is_closed_there(listening):
     accepted.close()
 
 
+class Worker:
+    """What a listener needs of its user's worker."""
+
+    def __init__(self):
+        self.quota = Quota(Table(1024, 64), APPLICATION.uid, 1024)
+        self.threads = Threads()
+        self.closer = Closers().of(APPLICATION.uid)
+        self.log = charged(logging.getLogger("ssa.daemon"), APPLICATION.uid)
+
+    def room_for_ready(self):
+        return 16
+
+
 class Served(_Listener):
     """One that only notes what was accepted."""
 
@@ -62,9 +77,7 @@ def no_thread(monkeypatch):
 
 def test_it_goes_on_when_a_thread_could_not_be_started(listening, no_thread, caplog):
     async def main(connection):
-        quota = Quota(1024, 64)
-        service = SimpleNamespace(room_for_ready=lambda _: 16, quota=quota)
-        listener = Served(service, APPLICATION, None, listening, connection, backlog=1)
+        listener = Served(worker := Worker(), APPLICATION, None, listening, connection, backlog=1)
         listener.done = trio.Event()
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -74,29 +87,29 @@ def test_it_goes_on_when_a_thread_could_not_be_started(listening, no_thread, cap
                 threading.stack_size(no_thread)
                 await listener.done.wait()
                 nursery.cancel_scope.cancel()
-        return quota.used(APPLICATION.uid)
+        return worker
 
     before = len(os.listdir("/proc/self/fd"))
     with socket.create_connection(listening.getsockname()), socket.socket(socket.AF_UNIX) as connection:
-        assert trio.run(main, connection) == 0
+        worker = trio.run(main, connection)
+        assert worker.quota.used() == 0
     assert caplog.messages.count("a connection could not be accepted: can't start new thread") == 1
-    closing.close_descriptors([os.dup(listening.fileno())])  # its thread closes what had none
+    worker.closer.close([os.dup(listening.fileno())])  # its thread closes what had none
     assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 def test_what_waits_for_a_thread_is_counted_and_closed(listening):
-    quota = Quota(1024, 64)
-    service = SimpleNamespace(room_for_ready=lambda _: 16, quota=quota)
+    worker = Worker()
 
     async def main(connection):
-        limiter = _ACCEPTORS.mine()
+        limiter = worker.threads.accept
         for busy in range(16):
             await limiter.acquire_on_behalf_of(busy)
-        listener = Served(service, APPLICATION, None, listening, connection, backlog=1)
+        listener = Served(worker, APPLICATION, None, listening, connection, backlog=1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept, nursery)
             await trio.sleep(0.1)
-            assert quota.used(APPLICATION.uid) == 1
+            assert worker.quota.used() == 1
             nursery.cancel_scope.cancel()
         for busy in range(16):
             limiter.release_on_behalf_of(busy)
@@ -104,5 +117,5 @@ def test_what_waits_for_a_thread_is_counted_and_closed(listening):
     with socket.create_connection(listening.getsockname()), socket.socket(socket.AF_UNIX) as connection:
         before = len(os.listdir("/proc/self/fd"))
         trio.run(main, connection)
-        assert quota.used(APPLICATION.uid) == 0
+        assert worker.quota.used() == 0
         assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)

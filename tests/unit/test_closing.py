@@ -9,7 +9,6 @@ import time
 import pytest
 import trio
 
-from ssa.daemon.quota import work_for
 from ssa.worker.closing import Closers
 
 
@@ -45,7 +44,7 @@ def test_what_lingers_is_interrupted(closers):
     fds, peers = zip(*(lingering() for _ in range(4)), strict=True)
 
     async def close():
-        await closers.close(fds).wait()
+        await closers.of(1000).close(fds).wait()
 
     began = time.monotonic()
     trio.run(close)
@@ -64,13 +63,12 @@ def test_who_waits_waits_alone(closers):
         os.close(fd)
 
     async def close():
-        work_for(1000)
-        jobs = [closers.close([reading], stuck) for reading, _ in release]
-        waiting = closers.close([fd for pair in pipes for fd in pair])
-        assert closers.open(1000) == closers.open(None) == 200
-        work_for(1001)
+        one, another = closers.of(1000), closers.of(1001)
+        jobs = [one.close([reading], stuck) for reading, _ in release]
+        waiting = one.close([fd for pair in pipes for fd in pair])
+        assert (one.open(), another.open()) == (200, 0)
         other = os.dup(0)
-        await closers.close([other]).wait()
+        await another.close([other]).wait()
         assert not is_open(other)
         assert is_open(pipes[0][0])
         for _, writing in release:
@@ -80,14 +78,14 @@ def test_who_waits_waits_alone(closers):
 
     trio.run(close)
     assert not any(is_open(fd) for pair in pipes for fd in pair)
-    assert closers.open(None) == 0
+    assert closers.open(1000) == 0
     for _, writing in release:
         os.close(writing)
 
 
 def test_an_error_keeps_nothing_open(closers):
     fd = os.dup(0)
-    trio.run(closers.close([-1, fd]).wait)
+    trio.run(closers.of(1000).close([-1, fd]).wait)
     assert not is_open(fd)
 
 
@@ -101,11 +99,9 @@ def test_a_close_that_hangs_keeps_nobody_elses_connection(closers):
         os.close(fd)
 
     async def close():
-        work_for(1000)
-        hanging = closers.close([reading], stuck)
+        hanging = closers.of(1000).close([reading], stuck)
         await trio.sleep(0.2)
-        work_for(1001)
-        closers.close_connection(ours.detach(), os.close)
+        closers.of(1001).hang_up(ours)
         assert await trio.to_thread.run_sync(theirs.recv, 1) == b""
         os.write(writing, b"x")
         await hanging.wait()

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from ssa.daemon.compliance import _signatures
 from ssa.errors import error
 from ssa.policy.schema import SETTINGS, Policy
 from ssa.suites import SUITES, TLSVersion
+from ssa.worker.compliance import _signatures
 from tests.unit import trust_factory
 
 V2, V3 = SUITES["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"], SUITES["TLS_AES_128_GCM_SHA256"]

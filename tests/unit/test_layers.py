@@ -1,76 +1,25 @@
-"""Who may import whom: a lower layer never imports a higher one, and cheap clients import nothing dear."""
+"""Who may import whom: a lower layer never imports a higher one, nothing goes in a circle, and values do no I/O."""
 
 import ast
+import functools
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import ssa
+from tests.unit.layers import DAEMON_SIDE, EDGES, LAYERS, LIBRARY_SIDE
 
 ROOT = Path(ssa.__file__).parent
-
-# Lowest first; what stands in one row may not import another of the same row.
-LAYERS = [
-    ["ssa.tls"],
-    ["ssa._version", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem", "ssa.intime"],
-    ["ssa.protocol", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
-    ["ssa.library", "ssa.credentials"],
-    ["ssa.handshake", "ssa.configfs"],
-    ["ssa.dtls", "ssa.relay"],
-    ["ssa.inject", "ssa.worker", "ssa.daemon"],
-    ["ssa.trio"],
-    ["ssa"],
-    ["ssa.cli"],
-]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-# Where input and output may happen. Everywhere else there are values in and values out.
-EDGES = {
-    "ssa.library.connection",
-    "ssa.library.deadlines",
-    "ssa.protocol.addresses",
-    "ssa.library.fdswap",
-    "ssa.library.dtlssocket",
-    "ssa.dtls.association",
-    "ssa.dtls.port",
-    "ssa.dtls.queue",
-    "ssa.dtls.udp",
-    "ssa.inject.context",
-    "ssa.inject.sslsocket",
-    "ssa.library.api",
-    "ssa.library.control_records",
-    "ssa.library.relay_end",
-    "ssa.relay.connection",
-    "ssa.relay.threads",
-    "ssa.library.held",
-    "ssa.library.connecting",
-    "ssa.library.listening",
-    "ssa.library.endpoint",
-    "ssa.library.datapath",
-    "ssa.library.key_lifetime",
-    "ssa.library.sending",
-    "ssa.library.receiving",
-    "ssa.library.tlssocket",
-    "ssa.trio",
-    "ssa.library.eyeballs",
-    "ssa.handshake.driver",
-    "ssa.handshake.tickets",
-    "ssa.ktls.install",
-    "ssa.ktls.probe",
-    "ssa.ktls.control",
-    "ssa.files",
-    "ssa.ktls.tcp",
-    "ssa.ktls.rekey",
-    "ssa.ktls.diag",
-    "ssa.ktls.netns",
-    "ssa.configfs.operations",
-    "ssa.configfs.attributes",
-    "ssa.configfs.values",
-    "ssa.configfs.mount",
-}
-IO_MODULES = {"socket", "trio", "pyfuse3", "subprocess", "select"}
+IO_MODULES = {"socket", "trio", "pyfuse3", "subprocess", "select", "os", "pathlib", "fcntl", "tempfile"}
+# Names of `os` that are texts, types and numbers.
+PURE = {"strerror", "fspath", "fsencode", "fsdecode", "PathLike", "stat_result"}
+PURE_PREFIXES = "O_", "MFD_", "EFD_"
+PURE_PATHS = {"join", "basename", "dirname", "normpath", "isabs", "commonpath", "split", "relpath"}
 
 
 def modules():
@@ -79,42 +28,118 @@ def modules():
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+MODULES = dict(modules())
+
+
+@functools.cache
+def tree(module):
+    return ast.parse(MODULES[module].read_text())
+
+
+def without_types(node):
+    """The nodes of a module, but for those that only a type checker sees."""
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from without_types(child)
+
+
+def imports(nodes):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                yield f"{node.module}.{alias.name}"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own(module, *, types=True):
+    """The modules of ours that a module imports; without `types` when it runs."""
+    for name in imports(ast.walk(tree(module)) if types else without_types(tree(module))):
+        if name.split(".")[0] == "ssa":
+            yield name if name in MODULES else name.rpartition(".")[0]
 
 
 def layer(module):
-    """The entry of RANK that a module, or a name imported from one, belongs to."""
-    while module and module not in RANK:
-        module = module.rpartition(".")[0]
-    return "ssa.daemon" if module == "ssa.worker" else module
-
-
-MODULES = dict(modules())
+    """The entry of RANK that a module belongs to."""
+    name = ".".join(module.split(".")[:2])
+    assert name in RANK, f"{name} has no row in LAYERS"
+    return name
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down(module):
-    own = layer(module)
-    for imported in imports(MODULES[module]):
-        if imported.split(".")[0] != "ssa":
+    here = layer(module)
+    for imported in own(module):
+        there = layer(imported)
+        assert there == here or RANK[there] < RANK[here], f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_library_and_the_daemon_never_import_each_other(module):
+    sides = {layer(imported) for imported in own(module)}
+    if layer(module) in DAEMON_SIDE:
+        assert not sides & LIBRARY_SIDE
+    if layer(module) in LIBRARY_SIDE:
+        assert not sides & DAEMON_SIDE
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if layer(module) == "ssa.worker"])
+def test_a_worker_never_imports_the_daemon(module):
+    assert "ssa.daemon" not in {layer(imported) for imported in own(module)}
+
+
+def circle(graph):
+    """The modules of a circle in a graph of imports; none where it has none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as exc:
+        return exc.args[1]
+    return []
+
+
+def test_no_modules_import_each_other():
+    graph = {module: set(own(module, types=False)) - {module} for module in MODULES}
+    assert circle(graph) == []
+
+
+def test_no_packages_import_each_other():
+    """Not for their types either."""
+    graph = {}
+    for module in MODULES:
+        here = layer(module)
+        graph.setdefault(here, set()).update({layer(imported) for imported in own(module)} - {here})
+    assert circle(graph) == []
+
+
+def performs(module):
+    """What a module uses that does input or output."""
+    nodes = list(without_types(tree(module)))
+    found = {name for name in imports(nodes) if name.split(".")[0] in IO_MODULES - {"os"}}
+    found |= {name for name in imports(nodes) if name.startswith("os.")}
+    for node in nodes:
+        if not isinstance(node, ast.Attribute):
             continue
-        other = layer(imported)
-        assert other == own or RANK[other] < RANK[own], f"{module} imports {imported}"
+        if isinstance(node.value, ast.Name) and node.value.id == "os" and node.attr != "path":
+            found |= set() if node.attr in PURE or node.attr.startswith(PURE_PREFIXES) else {f"os.{node.attr}"}
+        elif ast.unparse(node.value) == "os.path" and node.attr not in PURE_PATHS:
+            found.add(f"os.path.{node.attr}")
+    return found
 
 
-DOORS = "ssa.daemon", "ssa.worker", "ssa.cli"
+def edge(module):
+    """The entry of EDGES that a module belongs to."""
+    return module if module in EDGES else next((name for name in EDGES if module.startswith(f"{name}.")), None)
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if not name.startswith(DOORS)])
+@pytest.mark.parametrize("module", MODULES)
 def test_input_and_output_happen_at_the_edges(module):
-    used = {imported.split(".")[0] for imported in imports(MODULES[module])} & IO_MODULES
-    assert not used or module in EDGES, f"{module} imports {sorted(used)}"
+    assert not performs(module) or edge(module) in {module, "ssa.cli"}, f"{module} uses {sorted(performs(module))}"
+
+
+def test_the_edges_are_there_and_do_input_or_output():
+    idle = [name for name in EDGES if not any(performs(module) for module in MODULES if edge(module) == name)]
+    assert idle == []
 
 
 def test_an_application_loads_no_cryptography():

@@ -1,11 +1,15 @@
-"""The daemon's live sockets: what is counted by user."""
+"""The daemon's live sockets: what is counted by user, and what a worker is told of those that are gone."""
 
+import dataclasses
+import os
 import socket
 from types import SimpleNamespace
 
 import pytest
 
 from ssa.daemon.registry import Registry
+from ssa.ktls.diag import SocketKey
+from ssa.worker.records import Application, SocketRecord
 
 
 @pytest.fixture
@@ -15,20 +19,27 @@ def registry():
     registry.close()
 
 
-def live(number, uid, data_path):
-    return SimpleNamespace(id=number, uid=uid, data_path=data_path)
+def record(number, uid, data_path):
+    values = dict.fromkeys((field.name for field in dataclasses.fields(SocketRecord)), "")
+    key = SocketKey(socket.AF_INET, ("127.0.0.1", 1), ("127.0.0.1", 2), 0, 0)
+    values |= {"id": number, "application": Application(os.getpid(), uid, uid, ""), "data_path": data_path, "key": key}
+    return SocketRecord(**values)
 
 
 def test_relayed_sockets_are_counted_by_user_while_they_are_open(registry):
     pairs = [socket.socketpair() for _ in range(3)]
-    registry.add(live(1, 1000, "relay"), pairs[0][0])
-    registry.add(live(2, 1000, "ktls"), pairs[1][0])
-    registry.add(live(3, 1001, "relay"), pairs[2][0])
+    told = []
+    worker = SimpleNamespace(gone=told.append)
+    for number, (uid, path) in enumerate([(1000, "relay"), (1000, "ktls"), (1001, "relay")], 1):
+        inode = registry.watch(pairs[number - 1][0])
+        registry.add(record(number, uid, path), inode, None, worker)
     assert [registry.relayed(uid) for uid in (1000, 1001, 1002)] == [1, 1, 0]
     registry.forget(3)
+    assert told == [3]
     for pair in pairs:
         for sock in pair:
             sock.close()
     registry._liveness._looked = float("-inf")  # its look is good for ten milliseconds
     assert [registry.relayed(uid) for uid in (1000, 1001)] == [0, 0]
     assert registry.ids() == []
+    assert told == [3, 1, 2]

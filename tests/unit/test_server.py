@@ -1,63 +1,72 @@
 """Places for each user, and what becomes of the daemon when an application for which there is none has hung up."""
 
+import logging
 import os
 import socket
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from ssa import errors
-from ssa.daemon import quota
-from ssa.daemon import server as listener
+from ssa.daemon import quota, server
 from ssa.protocol import wire
-from ssa.worker import ipc as requests
+from ssa.worker.closing import Closers
+from ssa.worker.quota import Quota, Table
 
 
-class Full(quota.Quota):
-    def __init__(self):
-        super().__init__(0, 0)
+class Worker:
+    """A user's worker that has no place for one more connection."""
 
-    def take(self, uid, _=1):
-        raise errors.error("OVERLOADED", f"uid {uid}")
-
-
-class Service:
     def __init__(self):
         self.counted = Counter()
-        self.quota = Full()
+        self.quota = Quota(Table(0, 0), os.geteuid(), 0)
+        self.closer = Closers().of(os.geteuid())
+        self.log = logging.getLogger("ssa.daemon")
+        self.monitor = SimpleNamespace(count=lambda counter: self.counted.update([counter]))
 
-    def count(self, counter):
-        self.counted[counter] += 1
+
+class Workers:
+    def __init__(self):
+        self.worker = Worker()
+        self.process = SimpleNamespace(nobody=self.worker.closer)
+        self.log = self.worker.log
+
+    def of(self, uid):
+        assert uid == os.geteuid()
+        return self.worker
 
 
 def serve_one(connection):
-    service = Service()
-    trio.run(listener._serve_one, service, requests.HangUps(), connection)
-    return service.counted
+    workers = Workers()
+    trio.run(server._serve_one, workers, connection)
+    return workers.worker.counted
 
 
 def test_each_user_has_a_quarter_and_root_three(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 77)
-    places = quota.Quota(48, 8)
-    assert [places.limit(uid) for uid in (1000, 1001, 0, 77)] == [10, 10, 30, 30]
-    with places.of(1000, 9), places.of(1001, 10), places.of(0, 20):
+    table = Table(48, 8)
+    limits = [quota.limit(table.free, uid) for uid in (1000, 1001, 0, 77)]
+    assert limits == [10, 10, 30, 30]
+    one, other, root, _ = (Quota(table, uid, limit) for uid, limit in zip((1000, 1001, 0, 77), limits, strict=True))
+    with one.of(9), other.of(10), root.of(20):
         with pytest.raises(errors.SSAError, match="uid 1000 has 9 descriptors in ssad, of 10"):
-            places.take(1000, 2)
-        places.take(1000)
-        assert places.left(1000) == 0
-        assert places.unused() == 0
-        places.give(1000)
-    assert places.unused() == 40
+            one.take(2)
+        one.take()
+        assert one.left() == 0
+        assert one.unused() == other.unused() == 0
+        one.give()
+    assert table.unused() == 40
 
 
-def test_what_is_counted_elsewhere_counts(monkeypatch):
-    monkeypatch.setattr(os, "geteuid", lambda: 77)
-    places = quota.Quota(48, 8, lambda uid: 9 if uid in {1000, None} else 0)
-    places.take(1000)
+def test_what_is_counted_elsewhere_counts():
+    table = Table(48, 8)
+    one = Quota(table, 1000, 10, lambda: 9)
+    one.take()
     with pytest.raises(errors.SSAError):
-        places.take(1000)
-    assert places.unused() == 30
+        one.take()
+    assert table.unused() == 30
 
 
 def test_who_has_no_place_is_told():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -11,40 +12,49 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from ssa import errors
 from ssa.policy.schema import SIGNATURE_ALGORITHMS
 from ssa.suites import SUITES, TLSVersion
+from ssa.trust import TrustStore
 from ssa.trust.certificate import load_untrusted
+from ssa.worker.judge import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    from ssa.daemon.registry import LiveSocket
     from ssa.policy.schema import Policy
     from ssa.suites import Suite
     from ssa.trust.certificate import Certificate
+    from ssa.worker.records import SocketRecord
+
+
+Trusts = Callable[[str], TrustStore]  # the trust store of a source; raises `ssa.SSAError`
+
+
+def unmet(record: SocketRecord, policy: Policy, stores: Trusts) -> Sequence[str]:
+    """Which settings of a policy a live socket does not meet, and how; its chain is judged anew at this moment."""
+    return policy.unmet(Made(record, stores))
 
 
 class Made:
     """How a live socket was made, for one judgement of it."""
 
-    def __init__(self, live: LiveSocket, judge: Callable[[Policy, str | None, tuple[bytes, ...]], object]) -> None:
-        """`judge` gives a verdict on a chain, for a server's host name or a client (None); raises `ssa.SSAError`."""
-        self._live = live
-        self._judge = judge
+    def __init__(self, record: SocketRecord, stores: Trusts) -> None:
+        self._record = record
+        self._stores = stores
         self._judged: tuple[Policy, errors.SSAError | None] | None = None
-        self.suite: Suite = SUITES[live.suite]
+        self.suite: Suite = SUITES[record.suite]
         self.version: TLSVersion = self.suite.version
-        self.group = live.group
-        self.alpn = live.alpn
-        self.data_path = live.data_path
-        self.took = live.took
-        self.resumed = live.resumed
-        self.session_age = live.session_age
+        self.group = record.group
+        self.alpn = record.alpn
+        self.data_path = record.data_path
+        self.took = record.took
+        self.resumed = record.resumed
+        self.session_age = record.session_age
 
     @property
     def signatures(self) -> tuple[str, ...]:
         """The algorithms that the peer can have signed the handshake with; none where it signed nothing."""
-        if self.resumed or not self._live.chain:
+        if self.resumed or not self._record.chain:
             return ()
-        return _signatures(self._live.chain[0], self.version)
+        return _signatures(self._record.chain[0], self.version)
 
     def refusal(self, policy: Policy) -> errors.SSAError | None:
         """Why the peer's certificates would be refused under a policy now; None if they would not."""
@@ -53,11 +63,12 @@ class Made:
         return self._judged[1]
 
     def _refusal(self, policy: Policy) -> errors.SSAError | None:
-        live = self._live
-        if not live.chain and live.role == "server":
+        record = self._record
+        if not record.chain and record.role == "server":
             return None  # its client was asked for no certificate
         try:
-            self._judge(policy, live.hostname if live.role == "client" else None, live.chain)
+            hostname = record.hostname if record.role == "client" else None
+            judge(self._stores(policy.trust_store), policy, hostname, record.chain)
         except errors.SSAError as refusal:
             return refusal
         return None

@@ -1,0 +1,117 @@
+"""The daemon's state: what is in force, which sockets there are, and what has been counted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from ssa._version import __version__
+from ssa.daemon import log
+from ssa.daemon.admin_files import CredentialFiles, TrustStores
+from ssa.daemon.registry import Listeners, Registry
+from ssa.ktls.probe import Capabilities, probe
+from ssa.policy.live import LivePolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ssa.credentials import CredentialStore
+    from ssa.policy.schema import Policy
+
+_log = logging.getLogger("ssa.daemon")
+
+_PROBE_AGAIN = 1  # seconds
+
+COUNTERS = (
+    "handshakes",  # completed
+    "resumed",  # of these: by an earlier session
+    "certificates_refused",
+    "handshakes_failed",  # for another reason
+    "requests_refused",  # malformed, or not allowed by the policy
+    "key_updates",  # followed or made
+    "tickets",  # taken out of the way of plain reads
+)
+
+
+class State:
+    """What rules all users. It is the `View` that the file system shows."""
+
+    def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore, mount: str = "") -> None:
+        """Raises `BadValue` when the policy's trust store can't be loaded.
+
+        `mount` is where our own file system is: no file is looked for in it, as it would wait for us.
+        """
+        self.trust_stores = TrustStores(mount)
+        self._counts: Counter[str] = Counter()
+        self._capabilities = kernel
+        self._probed = time.monotonic()
+        self._in_force = False
+        self.policy = LivePolicy(policy, self._check)
+        self._in_force = True
+        self.credentials = credentials
+        self.credential_files = CredentialFiles(credentials)
+        self.sockets = Registry()
+        self.listeners = Listeners()
+        self.started = time.time()
+        self._relay_reasons: set[str] = set()
+
+    def _check(self, policy: Policy) -> None:
+        """A trust store that can't be read is a bad value, found before the policy counts."""
+        source = policy.trust_store
+        if self._in_force and source == self.policy.current.trust_store:
+            return  # what is wrong with it must not keep the other settings as they are
+        self.trust_stores.check(source)
+
+    def close(self) -> None:
+        """Give back what the kernel lent. Sockets that applications hold live on."""
+        self.sockets.close()
+
+    @property
+    def version(self) -> str:
+        """The version of this software."""
+        return __version__
+
+    @property
+    def kernel(self) -> Mapping[str, str]:
+        """The files under /ssa/kernel."""
+        return self._capabilities.describe()
+
+    def capabilities(self, *, urgent: bool) -> Capabilities:
+        """What this kernel's TLS can do. A kernel that had none is asked again after a second; if `urgent`, at once.
+
+        It may have some by now: a module was loaded, or the loopback interface came up.
+        """
+        if not self._capabilities.tls and (urgent or time.monotonic() - self._probed > _PROBE_AGAIN):
+            self._probed = time.monotonic()
+            if (found := probe()) != self._capabilities:  # else the contexts that were made for it serve on
+                self._capabilities = found
+        return self._capabilities
+
+    def note_relayed(self, reason: str) -> None:
+        """Log, once for each reason, that connections go by the relay."""
+        if reason not in self._relay_reasons:
+            self._relay_reasons.add(reason)
+            _log.info("data path: relay, as %s", reason)
+
+    def stats(self) -> Mapping[str, int]:
+        """The files under /ssa/stats."""
+        counts = {name: self._counts[name] for name in COUNTERS}
+        return {"sockets": len(self.sockets.ids()), **counts, "log_lines_dropped": log.dropped()}
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Count events, by a name of `COUNTERS`."""
+        self._counts[counter] += number
+
+    async def fresh_trust(self) -> None:
+        """Have the trust store in force as its files are now."""
+        await self.trust_stores.refresh(self.policy.current.trust_store)
+
+    async def prepare(self, policy: Policy) -> None:
+        """Do what may take long before a policy can be put in force. Raises `BadValue` for one that can't be."""
+        await self.trust_stores.prepare(policy.trust_store)
+
+    async def fresh_credentials(self) -> None:
+        """Have the administrator's credentials as their files are now."""
+        await self.credential_files.refresh()

@@ -1,0 +1,45 @@
+"""Notices that an application has hung up while its request is being answered."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+
+class HangUps:
+    """Ends the work for applications that have gone. One epoll set for all: a task for each would cost more."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    @contextlib.contextmanager
+    def cancelling(self, connection: socket.socket) -> Iterator[None]:
+        """A block that is cancelled, quietly, when the application at the other end hangs up."""
+        fd = connection.fileno()
+        with trio.CancelScope() as scope:
+            self._scopes[fd] = scope
+            self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT)
+            try:
+                yield
+            finally:
+                self._epoll.unregister(fd)
+                del self._scopes[fd]
+
+    async def watch(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for fd, _ in self._epoll.poll(0):
+                self._scopes[fd].cancel()
+
+    def close(self) -> None:
+        """Give back what it waited with, once nobody is in such a block."""
+        self._epoll.close()

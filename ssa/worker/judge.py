@@ -1,0 +1,80 @@
+"""Asks ssa.trust whether the peer is who it should be, under the terms of one handshake."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from ssa import errors, trust
+
+if TYPE_CHECKING:
+    from ssa.policy.schema import Policy
+    from ssa.worker.monitor import Monitor
+    from ssa.worker.terms import Terms
+
+
+def judge(
+    store: trust.TrustStore, policy: Policy, hostname: str | None, chain: tuple[bytes, ...], *, strict: bool = False
+) -> trust.Verified:
+    """The verdict on a peer's chain under a policy: a server's by its host name, a client's where that is None.
+
+    `strict`: certificates have to keep to RFC 5280 strictly. Raises `ssa.CertificateError`.
+    """
+    peer: trust.PeerRole = "client" if hostname is None else "server"
+    evidence = trust.Evidence(chain=chain, hostname=hostname, role=peer)
+    strength = trust.Strength(policy.min_rsa_bits, policy.signature_algorithms, policy.verify_depth, strict)
+    return trust.judge(evidence, store, strength)
+
+
+class Judge:
+    """Gives the verdict for one handshake, and keeps it for the socket's record.
+
+    Attributes:
+        hostname: the name that the server has to prove; None where we are the server.
+        chain: the peer's certificates, DER, as they were judged.
+    """
+
+    def __init__(self, monitor: Monitor, terms: Terms, hostname: str | None) -> None:
+        self._monitor = monitor
+        self._terms = terms
+        self.hostname = hostname
+        self.chain: tuple[bytes, ...] = ()
+        self._began = time.monotonic()
+        self._verified: trust.Verified | None = None
+
+    def __call__(self, chain: tuple[bytes, ...]) -> trust.Verified:
+        """The verdict on a chain. Raises `ssa.CertificateError`."""
+        verified = self._verdict(chain)
+        self.chain, self._verified = chain, verified
+        return verified
+
+    def trusts(self, chain: tuple[bytes, ...]) -> bool:
+        """Whether the verdict on a chain that is known from an earlier handshake would still be good."""
+        try:
+            self._verdict(chain)
+        except errors.SSAError:
+            return False
+        return True
+
+    def _verdict(self, chain: tuple[bytes, ...]) -> trust.Verified:
+        """The peer has to satisfy the administrator's trust store, and the anchors that the application brought."""
+        terms = self._terms
+        if self.hostname is None and not terms.ask_certificate:
+            return trust.unasked()
+        store = self._monitor.trust_store(terms.policy.trust_store)
+        verified = judge(store, terms.policy, self.hostname, chain, strict=terms.strict)
+        if terms.anchors is not None:
+            judge(terms.anchors, terms.policy, self.hostname, chain, strict=terms.strict)
+        return verified
+
+    @property
+    def took(self) -> float:
+        """Seconds since the handshake began."""
+        return time.monotonic() - self._began
+
+    @property
+    def verified(self) -> trust.Verified:
+        """The verdict that was given."""
+        if self._verified is None:
+            raise RuntimeError("keys were installed for a peer that nobody judged")
+        return self._verified

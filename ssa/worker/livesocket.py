@@ -1,0 +1,136 @@
+"""A TLS socket as the worker that made it has it: the record that the daemon was told, and the data path."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ssa import errors
+from ssa.protocol.wire import Reply
+from ssa.worker.records import NOTHING, Presented, SocketRecord, shared
+
+if TYPE_CHECKING:
+    import socket
+
+    from ssa.dtls.engine import DatagramEngine
+    from ssa.handshake.engine import Engine
+    from ssa.ktls.diag import SocketKey
+    from ssa.worker.datapath import DataPath
+    from ssa.worker.judge import Judge
+    from ssa.worker.monitor import Monitor
+    from ssa.worker.records import Application
+
+_SHARED = 16 * 1024  # bytes of certificates: a longer chain is no usual one, and shall not outlive its socket
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A handshake that is done: all that the steps before have found.
+
+    Attributes:
+        presented: our own certificates, where we are the server.
+        session_age: seconds since the peer of a session that was resumed had proved itself.
+        with_chain: the application wants the peer's certificates with the reply.
+    """
+
+    application: Application
+    engine: Engine | DatagramEngine
+    judge: Judge
+    key: SocketKey
+    presented: Presented = NOTHING
+    session_age: float = 0
+    with_chain: bool = False
+
+
+@dataclass(slots=True)
+class LiveSocket:
+    """One TLS socket."""
+
+    record: SocketRecord
+    path: DataPath
+
+
+def description(live: LiveSocket, *, whole: bool = False) -> Reply:
+    """A socket as a reply tells of it; `whole`: with the peer's certificates."""
+    record = live.record
+    is_server = record.role == "server"
+    return Reply(
+        socket_id=record.id,
+        version=record.protocol,
+        cipher=record.suite,
+        alpn=(record.alpn,) if record.alpn else (),
+        peer_identity=record.identity,
+        server_name=record.hostname if is_server else None,
+        resumed=int(record.resumed),
+        remote="{} {}".format(*record.key.remote) if is_server else None,
+        chain=b"".join(record.chain) if whole else None,
+        **live.path.reply(),
+    )
+
+
+class LiveSockets:
+    """One user's TLS sockets, by number and by inode."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._sockets: dict[int, tuple[LiveSocket, int]] = {}  # with the inode of what the application holds
+        self._by_inode: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._sockets)
+
+    def register(self, made: Made, path: DataPath) -> LiveSocket:
+        """Tell the daemon of a socket, and remember it for as long as some process has what the application holds."""
+        engine, judge, monitor = made.engine, made.judge, self._monitor
+        chain, verified = judge.chain, judge.verified
+        inode, tcp = path.watch()
+        record = SocketRecord(
+            id=monitor.new_id(),
+            key=made.key,
+            application=shared(made.application),
+            role=engine.role,
+            hostname=shared(judge.hostname or engine.server_name),
+            identity=shared(verified.identity),
+            chain=shared(chain) if sum(map(len, chain)) <= _SHARED else chain,
+            verdicts=shared(verified.verdicts),
+            protocol=path.protocol,
+            suite=engine.suite.name,
+            group=shared(engine.group),
+            alpn=shared(engine.alpn),
+            resumed=engine.resumed,
+            data_path=path.name,
+            profile="",
+            opened=time.time(),
+            presented=shared(made.presented.chain),
+            credential=shared(made.presented.credential),
+            took=judge.took,
+            session_age=made.session_age,
+        )
+        monitor.add(record, inode, tcp)
+        live = LiveSocket(record, path)
+        self._sockets[record.id] = live, inode
+        self._by_inode[inode] = record.id
+        path.begin(record.id)
+        monitor.count("handshakes")
+        monitor.count("resumed", int(record.resumed))
+        return live
+
+    def get(self, number: int) -> LiveSocket:
+        """The socket of a number. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
+        if (found := self._sockets.get(number)) is None:
+            raise errors.error("UNKNOWN_SOCKET")
+        return found[0]
+
+    def of(self, sock: socket.socket) -> LiveSocket | None:
+        """The socket that this descriptor is of; None where it is none of this user's."""
+        inode = os.fstat(sock.fileno()).st_ino
+        number = self._by_inode.get(inode)
+        return None if number is None or not self._monitor.is_held(inode) else self._sockets[number][0]
+
+    def forget(self, number: int) -> None:
+        """Let go of one that nobody holds any more."""
+        _, inode = self._sockets.pop(number, (None, 0))
+        if self._by_inode.get(inode) == number:  # the kernel gives an inode's number out again
+            del self._by_inode[inode]

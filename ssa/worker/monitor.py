@@ -1,0 +1,100 @@
+"""What a worker asks the daemon and tells it: one interface, for one user, in values that can be copied.
+
+The daemon gives each worker an object of this kind (`ssa.daemon.workers`). A worker knows nothing else of the daemon.
+Sockets ride along where the kernel is asked about them; nobody keeps one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from ssa.credentials import Credential
+    from ssa.ktls.probe import Capabilities
+    from ssa.policy.schema import Policy
+    from ssa.protocol.wire import Message, Reply
+    from ssa.trust import TrustStore
+    from ssa.worker.packets import Handover
+    from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
+
+
+class Monitor(Protocol):
+    """The daemon, as one user's worker sees it."""
+
+    # --- what is in force ---
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force at this moment."""
+
+    def capabilities(self, *, urgent: bool) -> Capabilities:
+        """What this kernel's TLS can do. A kernel that had none is asked again after a second; if `urgent`, at once."""
+
+    async def fresh_trust(self, source: str) -> None:
+        """Have a trust store read again where its files may have changed. What is wrong with it, `trust_store` says."""
+
+    def trust_store(self, source: str) -> TrustStore:
+        """The trust store as it was read last. Raises `ssa.SSAError` TRUST_STORE: then nothing is trusted."""
+
+    async def fresh_credentials(self) -> None:
+        """Have the administrator's credentials read again where their files may have changed."""
+
+    def look_soon(self) -> None:
+        """Have `fresh_credentials` begin in the background, for a caller that cannot wait."""
+
+    def usable(self, groups: Sequence[int]) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
+        """The administrator's credentials that this user, in these groups, may serve with; the names of the others."""
+
+    # --- who asks ---
+
+    def settled(self, application: Application) -> Application:
+        """The application of a listener: its program is looked at once more, and never again."""
+
+    # --- the sockets that applications hold ---
+
+    def new_id(self) -> int:
+        """A number for a socket or a listener that is about to be told of. It is never given out twice."""
+
+    def watch(self, sock: socket.socket) -> int:
+        """Have the kernel remember a socket for as long as some process holds it. The socket's inode."""
+
+    def is_held(self, inode: int) -> bool:
+        """Whether some process holds a watched socket at this very moment. It may be called in any thread."""
+
+    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
+        """Take in a TLS socket; it lives as long as the watched one does, unless it is forgotten first.
+
+        `sock` is the TCP socket where the kernel does its TLS: the kernel is asked about it later.
+        """
+
+    async def elsewhere(self, request: Message, sock: socket.socket) -> Reply | Handover | None:
+        """The answer to a request about a TLS socket that another user's worker has made.
+
+        Raises `ssa.SSAError`: UNKNOWN_SOCKET, and what that worker raises.
+        """
+
+    def forget(self, number: int) -> None:
+        """Let go of a TLS socket that has ended, though a descriptor of it may be open still."""
+
+    def relayed(self) -> int:
+        """How many open sockets of this user ssad itself keeps descriptors for."""
+
+    def listens(self, record: ListenerRecord) -> None:
+        """Take in a listener. The daemon asks the worker each time with what it serves."""
+
+    def listens_no_more(self, number: int) -> None:
+        """Let go of a listener."""
+
+    # --- what has happened ---
+
+    def count(self, counter: str, number: int = 1) -> None:
+        """Count events, by the name of a file under /ssa/stats."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count and log that a request, or a connection to a listener, came to nothing."""
+
+    def note_relayed(self, reason: str) -> None:
+        """Log, once for each reason, that connections go by the relay."""

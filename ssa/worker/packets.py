@@ -1,0 +1,84 @@
+"""A packet of an application's with what came along, and a reply with what goes along."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from ssa import errors
+
+if TYPE_CHECKING:
+    from ssa.protocol import wire
+    from ssa.worker.closing import Closer
+
+
+@dataclass(slots=True)
+class Packet:
+    """What an application sent.
+
+    Attributes:
+        sender: the process that sent it, as the kernel vouches for it.
+        too_long: it was longer than a request can be.
+        cut: it came with more descriptors than there was room for.
+    """
+
+    data: bytes
+    closer: Closer
+    descriptors: list[int] = field(default_factory=list)
+    sender: int = 0
+    too_long: bool = False
+    cut: bool = False
+    _taken: socket.socket | None = None
+
+    async def close(self) -> None:
+        """Close all that came with it, and wait until that is done."""
+        fds, self.descriptors = self.descriptors, []
+        if self._taken is not None and (fd := self._taken.detach()) >= 0:
+            fds.append(fd)
+        if fds:
+            await self.closer.close(fds).wait()
+
+    async def close_files(self) -> None:
+        """Close all but the socket that was taken."""
+        fds, self.descriptors = self.descriptors, []
+        if fds:
+            await self.closer.close(fds).wait()
+
+    def take_socket(self) -> socket.socket:
+        """The first descriptor, as a socket, which the packet closes. What is left are files.
+
+        Raises `ssa.SSAError` NO_DESCRIPTOR, NOT_TCP.
+        """
+        if not self.descriptors:
+            raise errors.error("NO_DESCRIPTOR")
+        try:
+            self._taken = socket.socket(fileno=self.descriptors[0])
+        except OSError as exc:
+            raise errors.error("NOT_TCP", exc.strerror or "") from exc
+        del self.descriptors[0]
+        return self._taken
+
+
+class Handover:
+    """A reply with descriptors, which are ours. They are closed when it was sent, or cannot be."""
+
+    __slots__ = ("_closer", "passed", "reply")
+
+    def __init__(self, closer: Closer, reply: wire.Reply, *passed: socket.socket) -> None:
+        self._closer = closer
+        self.reply = reply
+        self.passed = passed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for sock in self.passed:
+            self._closer.drop(sock)
+
+
+def twin(sock: socket.socket) -> socket.socket:
+    """Another descriptor. Not `sock.dup()`, which sets O_NONBLOCK or clears it: that is the application's too."""
+    return socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))

@@ -1,0 +1,129 @@
+"""How much of this process one user takes up, so that none can take all of it from the others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Table:
+    """The descriptors of this process, which all its users share.
+
+    Args:
+        size: how many there may be (RLIMIT_NOFILE).
+        own: how many the process needs for itself.
+    """
+
+    def __init__(self, size: int, own: int) -> None:
+        self.free = max(size - own, 8)
+        self.quotas: list[Quota] = []
+
+    def unused(self) -> int:
+        """How many are left, of all users."""
+        return self.free - sum(quota.used() for quota in self.quotas)
+
+
+class Quota:
+    """How many of a table's descriptors one user takes up.
+
+    Counted are connections to the daemon, the descriptors that came with a request, a listener's connections until
+    the application has them, sockets that are relayed, and what waits to be closed.
+
+    Args:
+        uid: the user.
+        limit: how many the user may have.
+        besides: how many of them are counted elsewhere.
+    """
+
+    def __init__(self, table: Table, uid: int, limit: int, besides: Callable[[], int] = int) -> None:
+        self._table = table
+        self.uid = uid
+        self.limit = limit
+        self._besides = besides
+        self._used = 0
+        table.quotas.append(self)
+
+    def used(self) -> int:
+        """How many the user has."""
+        return self._used + self._besides()
+
+    def left(self) -> int:
+        """How many more the user may have."""
+        return self.limit - self.used()
+
+    def unused(self) -> int:
+        """How many of the table are left, of all users."""
+        return self._table.unused()
+
+    def check(self, number: int = 1) -> None:
+        """Raise `ssa.SSAError` OVERLOADED where the user may not have so many more."""
+        if self.left() < number:
+            raise errors.error("OVERLOADED", f"uid {self.uid} has {self.used()} descriptors in ssad, of {self.limit}")
+
+    def take(self, number: int = 1) -> None:
+        """Count more. Raises `ssa.SSAError` OVERLOADED where there may not be so many, and counts none."""
+        self.check(number)
+        self._used += number
+
+    def give(self, number: int = 1) -> None:
+        """Count less."""
+        self._used -= number
+
+    @contextlib.contextmanager
+    def of(self, number: int = 1) -> Iterator[None]:
+        """A place for so many. Raises `ssa.SSAError` OVERLOADED."""
+        self.take(number)
+        try:
+            yield
+        finally:
+            self.give(number)
+
+
+class Crowd:
+    """The handshakes that are under way for a user's listeners, which strangers begin.
+
+    When there are too many, the one that has been under way for longest gives way: not the one that comes next, as
+    the others may be there for nothing else than to keep it out.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """`limit` is how many there may be."""
+        self._limit = limit
+        self._scopes: OrderedDict[object, trio.CancelScope] = OrderedDict()
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for a handshake; the block is quietly cancelled when it has to give way."""
+        key = object()
+        if len(self._scopes) >= self._limit:
+            self._scopes.popitem(last=False)[1].cancel()
+        with trio.CancelScope() as scope:
+            self._scopes[key] = scope
+            try:
+                yield
+            finally:
+                self._scopes.pop(key, None)
+
+
+class Threads:
+    """The threads that a user may keep busy, by what they do: the user can make each of these calls last for ever.
+
+    Each kind has its own, so that calls of one kind that hang leave those of another kind alone.
+    """
+
+    def __init__(self) -> None:
+        self.accept = trio.CapacityLimiter(16)  # connections of listening sockets
+        self.discard = trio.CapacityLimiter(16)  # reading what brings descriptors: the kernel closes those without room
+        self.receive_last = trio.CapacityLimiter(1)  # likewise, one at a time: it may take all room that is left
+        self.read_files = trio.CapacityLimiter(16)  # that came with a request
+        self.change_keys = trio.CapacityLimiter(16)  # our sending keys: the kernel waits for a send under way
+        self.follow_keys = trio.CapacityLimiter(16)  # the peer's
+        self.linger = trio.CapacityLimiter(1)  # ending streams in order

@@ -1,0 +1,193 @@
+"""What the pipeline's steps on a TCP socket are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import select
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ssa import errors
+from ssa.handshake import driver, records, tickets
+from ssa.handshake.secrets import application_secrets
+from ssa.ktls.constants import TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_SYN_RECV, TCP_SYN_SENT
+from ssa.ktls.control import shut_down, tcp_state
+from ssa.ktls.diag import SocketKey
+from ssa.ktls.install import attach
+from ssa.ktls.rekey import TrafficSecrets
+from ssa.ktls.tcp import shows
+from ssa.protocol.wire import Accept, Connect
+from ssa.relay import reason_for
+from ssa.suites import TLSVersion
+from ssa.tls import HANDSHAKE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from OpenSSL import SSL
+
+    from ssa.handshake.engine import Engine
+    from ssa.handshake.secrets import TrafficKeys
+    from ssa.handshake.session_cache import Resumption
+    from ssa.ktls.probe import Capabilities
+    from ssa.worker.server_context import Serving
+    from ssa.worker.terms import Terms
+    from ssa.worker.user import User
+
+_GREETING = 64  # bytes to show
+_TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.AF_INET, socket.AF_INET6)]
+
+
+def sni_of(hostname: str) -> str | None:
+    """What SNI says: a DNS name, never an address (RFC 6066 section 3)."""
+    try:
+        ipaddress.ip_address(hostname)
+    except ValueError:
+        return hostname
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A TCP socket, and how to find it again: a connection that has ended meanwhile no longer tells its addresses.
+
+    Attributes:
+        deferred: connect(2) has sent nothing yet (TCP_FASTOPEN_CONNECT, tcp(7)): our first flight opens the connection.
+    """
+
+    sock: socket.socket
+    key: SocketKey
+    deferred: bool = False
+
+
+async def connected(sock: socket.socket, *, speaks_first: bool = True) -> Connection:
+    """The connection of a socket; one that is being made is waited for.
+
+    A connection that TCP_FASTOPEN_CONNECT has put off (tcp(7)) is left so where we speak first.
+
+    Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions.
+    """
+    if (sock.family, sock.type, sock.proto) not in _TCP:
+        raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
+    deferred = _is_deferred(sock)
+    if deferred and not speaks_first:
+        with contextlib.suppress(OSError):  # to send nothing makes the connection; what becomes of it, the state tells
+            sock.send(b"", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        deferred = False
+    if not deferred:
+        await opened(sock)
+    try:
+        return Connection(sock, SocketKey.of(sock), deferred)
+    except OSError as exc:
+        raise errors.error("NOT_CONNECTED", exc.strerror or "") from exc
+
+
+async def opened(sock: socket.socket) -> None:
+    """Wait while the connection is being made. Raises `ssa.SSAError` where it is not open in both directions then."""
+    while True:
+        half_closed, state = _is_half_closed(sock), tcp_state(sock)  # so a FIN in between shows as what it is
+        if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+            break
+        if shows(sock, select.POLLOUT):  # with TCP's fast open that does not mean that the connection is made
+            await trio.sleep(driver.POLL)
+        else:
+            await trio.lowlevel.wait_writable(sock)
+    if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise driver.network_error(OSError(failed, os.strerror(failed)))
+    if state == TCP_CLOSE_WAIT:
+        raise errors.error("PEER_CLOSED")
+    if state != TCP_ESTABLISHED or half_closed:
+        raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
+
+
+def _is_deferred(sock: socket.socket) -> bool:
+    """Whether connect(2) has sent nothing yet, as it is to go with the first data: poll(2) invites to send it."""
+    return tcp_state(sock) == TCP_SYN_SENT and shows(sock, select.POLLOUT)
+
+
+def _is_half_closed(sock: socket.socket) -> bool:
+    """Whether the application has ended its reading side, which the connection's state does not tell."""
+    return shows(sock, select.POLLRDHUP)
+
+
+def refuse_plaintext(sock: socket.socket, request: Connect | Accept, ahead: bytes = b"") -> None:
+    """Refuse what was sent behind the agreement on TLS, before TLS: an attacker could have put it there (RFC 3207, 6).
+
+    A server that is upgraded speaks second: nothing can be there for a client. For a server there can be, and is
+    as a rule, the ClientHello: a handshake record, and so nothing that the protocol before could have meant. It can be
+    `ahead`, where the application has read it already.
+    """
+    if not request.upgrade:
+        return
+    try:
+        waiting = ahead[:_GREETING] or sock.recv(_GREETING, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:
+        return  # nothing is there; an error will come again
+    if waiting and (isinstance(request, Connect) or waiting[0] != HANDSHAKE):
+        shut_down(sock)
+        raise errors.error("PLAINTEXT_PENDING", repr(waiting)[1:])
+
+
+def attached(sock: socket.socket, terms: Terms, kernel: Capabilities) -> str:
+    """Attach the kernel's TLS to the socket: empty, or why the relay is taken instead. Raises `ssa.SSAError`."""
+    data_path = terms.policy.data_path
+    if reason := reason_for(data_path, kernel, asked=terms.asks_for_relay):
+        return reason
+    try:
+        attach(sock)
+    except errors.SSAError as exc:
+        if exc.reason != "NO_KERNEL_TLS" or data_path == "ktls":
+            raise
+        return f"this kernel has no TLS any more: {exc.detail}"
+    return ""
+
+
+def first_context(serving: Serving, sock: socket.socket) -> SSL.Context:
+    """A server's context before its client has said a word. Where there is none by now, the client is told."""
+    try:
+        return serving.context(None)
+    except errors.SSAError as exc:
+        driver.send_farewell(sock, records.plain_alert(exc.alert or "internal_error"))
+        raise
+
+
+@contextlib.contextmanager
+def deadline(seconds: float, began: float | None = None, reason: str = "HANDSHAKE_TIMEOUT") -> Iterator[None]:
+    """A block that may take so long, from now or from a moment of trio's clock on. Raises `ssa.HandshakeTimeout`."""
+    with trio.move_on_at((trio.current_time() if began is None else began) + seconds) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise errors.error(reason, f"{seconds:g} s")
+
+
+@contextlib.contextmanager
+def ending(sock: socket.socket) -> Iterator[None]:
+    """A block in which whatever goes wrong ends the connection."""
+    try:
+        yield
+    except BaseException:
+        shut_down(sock)
+        raise
+
+
+async def take_tickets(user: User, engine: Engine, connection: Connection, resumption: Resumption) -> TrafficKeys:
+    """Take the session tickets out of the socket, which plain reads would stumble over. The keys behind them."""
+    server = (resumption.server.hostname, connection.key.remote, engine.resumed)
+    drain = tickets.Drain(engine.keys(), connection.sock, engine.from_alert)
+    await drain.run(user.tickets.expected(server), tickets.patience(connection.sock))
+    user.tickets.saw(server, drain.tickets)
+    user.monitor.count("tickets", drain.tickets)
+    resumption.tickets = drain.messages
+    return drain.keys
+
+
+def next_secrets(engine: Engine, kernel: Capabilities) -> TrafficSecrets | None:
+    """What a change of keys will need; None for TLS 1.2, and for a kernel that cannot change them."""
+    if engine.version is not TLSVersion.TLSv1_3 or not kernel.rekey:
+        return None
+    return TrafficSecrets(*application_secrets(engine.secrets, engine.role))
