@@ -124,7 +124,7 @@ class Relays:
         if self._threads.get(uid) is thread:  # unasked, by a fault
             del self._threads[uid]
             for relay in thread.relays:
-                relay.over = True
+                relay.lose()
                 self._let_go(uid, relay)
 
     def _keep_session(self, harvest: Harvest, connection: SSL.Connection) -> None:
@@ -264,7 +264,7 @@ class _Thread(threading.Thread):
             _log.exception("a fault of ssad's own: a relayed connection is ended")
             with contextlib.suppress(OSError):
                 relay.give_up()
-            relay.over = True
+            relay.lose()
         if relay.over:
             self._remove(relay)
 
