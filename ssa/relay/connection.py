@@ -268,7 +268,8 @@ class Relay:
             self._ends(End.UNWILLING, "" if exc.errno == errno.EPIPE else _name(exc))
             return
         self._sent += sent
-        self._moved_up(ended=self._up.keep(bytes(records[sent:])))
+        if self._up.kept or sent < len(records):
+            self._moved_up(ended=self._up.keep(bytes(records[sent:])))
 
     # --- from the peer to the application -----------------------------------------------------------------------
 
