@@ -6,7 +6,7 @@ datagram shows one. `ssa.handshake.states` has the states, the events, and what 
 
 from __future__ import annotations
 
-from ssa.handshake.states import STREAM, Event, Leaves, State, Table
+from ssa.handshake.states import JUDGING, STREAM, Event, Leaves, State, Table
 
 _S, _E, _L = State, Event, Leaves
 
@@ -31,8 +31,12 @@ _SESSION: Table = {
     (_S.REFUSED, _E.END): (_S.REFUSED, _L.NOTHING),
     (_S.FAILED, _E.END): (_S.FAILED, _L.NOTHING),
 }
-# Without KEYS: the keys stay where they are.
-_HANDSHAKE: Table = {step: then for step, then in STREAM.items() if step[1] is not Event.KEYS}
+# Without what only a stream has: the keys stay with OpenSSL, and a peer is refused at the verdict alone.
+_HANDSHAKE: Table = {
+    (state, event): then
+    for (state, event), then in STREAM.items()
+    if event is not Event.KEYS and (event is not Event.REFUSE or state in JUDGING)
+}
 
 CLIENT: Table = _HANDSHAKE | _SESSION
 

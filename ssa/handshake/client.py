@@ -70,6 +70,7 @@ class ClientEngine(Engine):
 
     def start(self) -> bytes:
         """The ClientHello."""
+        self._expect(Event.START)
         self._advance()
         return self._move(Event.START)
 

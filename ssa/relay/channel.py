@@ -57,8 +57,8 @@ class Channel:
         self._connection = connection
         self.room = room  # the buffers that it works with
         self._ssl: Any = connection._ssl  # noqa: SLF001 - pyOpenSSL's own calls copy all data twice more
-        self._into_ssl: Any = connection._into_ssl  # noqa: SLF001
-        self._from_ssl: Any = connection._from_ssl  # noqa: SLF001
+        self._into_ssl: Any = connection._into_ssl  # noqa: SLF001 - likewise
+        self._from_ssl: Any = connection._from_ssl  # noqa: SLF001 - likewise
         self.records_left = suite.aead.limit  # that may be sent under the present key
 
     @property
@@ -114,7 +114,7 @@ class Channel:
             _lib.ERR_clear_error()
             written = _lib.SSL_write(self._ssl, self.room.plain.pointer + at, min(_PIECE, size - at))
             if written <= 0:  # not for want of room: it is memory
-                self._connection._raise_ssl_error(self._ssl, written)  # noqa: SLF001
+                self._connection._raise_ssl_error(self._ssl, written)  # noqa: SLF001 - it knows OpenSSL's queue of errors
             at += written
             self.records_left -= 1
             total += self._take(total)

@@ -1,27 +1,12 @@
 """One relayed connection: between the peer's TCP socket and our end of the application's pair.
 
-What is known of an end, and what it means for the other one:
+Its states are in `ssa.relay.states`: the tables of what is known of an end and of what the other end gets for it, of
+its two directions, and of its end. This is what reads and writes the sockets accordingly.
 
-    the application's end              the peer gets
-    its writing side was shut down     close_notify and a FIN, behind the last byte; the other direction goes on
-    it was closed, which was said      the same; then the connection is let go
-    it was closed without a word       a FIN alone, a truncation: the application crashed, or did not end its stream
-    it was closed with SO_LINGER       a reset: what was not sent yet is thrown away
-    {1, 0}, on the TCP socket or said
-    it does not read                   no more is read from TCP, whose window closes
+That an end was closed without a word shows as a hang-up that nobody announced, of a socket that nobody holds. A socket
+that was shut down in both directions looks the same to poll(2), but some process has it still.
 
-    the peer                           the application's end
-    close_notify                       can be read to its end; writing goes on
-    FIN without close_notify           the same; asked how, the daemon says "truncated"
-    a forged record, a fatal alert     is at its end in both directions; the daemon says which
-    a reset, a timeout                 is at its end in both directions; the daemon says which
-    it does not read                   no more is read from the pair, whose buffer fills
-
-That an end was closed without a word shows as a hang-up that nobody announced, of a socket that nobody holds: shut down
-in both directions it looks the same to poll(2), but some process has it still.
-
-Memory: what one turn has read and the other side had no room for, in each direction; while there is such, nothing
-more is read.
+Memory: what one turn has read and the other side had no room for, in each direction.
 """
 
 from __future__ import annotations
@@ -41,6 +26,7 @@ from OpenSSL import SSL
 from ssa.ktls.control import ABORT, aborts
 from ssa.ktls.tcp import shows, unacknowledged, unread
 from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
+from ssa.relay.states import EFFECTS, End, Event, Flow, Phase, Pipe, Step, follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,13 +41,14 @@ _QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_UNSENT = 2 * TURN  # bytes: more are answers to a peer that sends and sends KeyUpdates, and reads nothing
 _LEFTOVERS = 16  # turns of reading what nobody wants
 _NOBODYS = bytearray(TURN)  # where that goes, of all threads: nobody looks at it
+_LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
 
 # struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received and tcpi_bytes_sent
 _TCP_INFO = struct.Struct("=128xQ64xQ")
 
 
 class Relay:
-    """One connection. Whoever has it calls `serve` when one of its sockets is ready for what it wants of it."""
+    """One connection. Whoever has it calls `serve_peer` or `serve_application` when that socket is ready."""
 
     __slots__ = (
         "_aborted",
@@ -73,19 +60,17 @@ class Relay:
         "_inner",
         "_keep_session",
         "_log",
-        "_reading",
         "_received",
         "_sent",
         "_tcp",
         "_unsent",
         "_up",
-        "_writing",
         "deadline",
         "ended",
-        "over",
+        "phase",
     )
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
+    def __init__(  # noqa: PLR0913, PLR0917 - a connection is made of its OpenSSL, two sockets, and what others do for it
         self,
         channel: Channel,
         tcp: socket.socket,
@@ -96,26 +81,31 @@ class Relay:
         keep_session: Callable[[SSL.Connection], None] | None = None,
         log: logging.LoggerAdapter[logging.Logger] | logging.Logger = _log,
     ) -> None:
-        """It owns both sockets. `held` tells whether any process has the application's end.
+        """It owns both sockets. `held` returns whether any process has the application's end.
 
-        `do` has something done in the thread that serves the connection; `carried` are the bytes of its handshake.
+        `do` has something done in the thread that serves the connection; `carried` are the bytes of its handshake,
+        sent and received. `keep_session` is called when a session ticket may have come.
         """
-        self._channel: Channel | None = channel  # None: there is nothing more to be said or heard
+        self._channel = channel  # while it is RELAYING
         self._tcp, self._inner = tcp, inner
         self._held = held
         self._do: Callable[[Relay, Callable[[], None]], None] | None = do
         self._keep_session = keep_session
         self._log = log
-        self._up = self._down = b""  # for the peer, sealed; for the application
-        self._writing = True  # the application may write: its data is taken
-        self._reading = True  # the peer may write
+        self._up = Pipe()  # from the application to the peer; it keeps sealed records
+        self._down = Pipe()  # from the peer to the application
         self._announced = False  # the application has said that its stream ends in order
         self._aborted = False  # the application has said that it aborts the connection
         self._sent, self._received = carried
         self._unsent = -1  # bytes, when it was looked at last
-        self.over = False  # both sockets can be closed
+        self.phase = Phase.RELAYING
         self.deadline: float | None = None  # on time.monotonic's clock, once the application has gone
         self.ended: str | None = None  # how the peer's stream has ended
+
+    @property
+    def over(self) -> bool:
+        """True where both sockets can be closed."""
+        return self.phase is Phase.OVER
 
     def sockets(self) -> tuple[socket.socket, socket.socket]:
         """The peer's and the application's."""
@@ -132,12 +122,11 @@ class Relay:
 
         Hang-ups and errors can't be declined. Where nothing else is wanted they are to be told once.
         """
-        if self._channel is None:
+        if self.phase is not Phase.RELAYING:
             return _IN, _EDGE
-        tcp = (_IN if self._reading and not self._down and len(self._up) <= _MOST_UNSENT else 0) | (
-            _OUT if self._up else 0
-        )
-        inner = (_IN if self._writing and not self._up else 0) | (_OUT if self._down else 0)
+        up, down = self._up, self._down
+        tcp = (_IN if down.flow is Flow.OPEN and len(up.kept) <= _MOST_UNSENT else 0) | (_OUT if up.kept else 0)
+        inner = (_IN if up.flow is Flow.OPEN else 0) | (_OUT if down.kept else 0)
         return tcp or _EDGE, inner or _EDGE
 
     def counts(self) -> tuple[int, int]:
@@ -155,12 +144,12 @@ class Relay:
 
     def serve_peer(self, events: int) -> None:
         """The peer's socket is ready."""
-        if self._channel is None:
+        if self.phase is not Phase.RELAYING:
             self._discard()
             return
         if events & (_OUT | _GONE):
             self._flush_up()
-        if events & (_IN | _GONE) and self._reading and not self._down:
+        if events & (_IN | _GONE) and self._down.flow is Flow.OPEN:
             self._read_peer_untrusted()
 
     def serve_application(self, events: int) -> None:
@@ -168,22 +157,24 @@ class Relay:
         if events & select.EPOLLHUP and self._is_aborted():
             self._reset()
             return
-        if events & _OUT or (events & _GONE and self._down):
+        if events & _OUT or (events & _GONE and self._down.kept):
             self._flush_down()
-        if events & (_IN | _GONE) and self._writing and not self._up:
+        if events & (_IN | _GONE) and self._up.flow is Flow.OPEN:
             self._read_application_untrusted()
-        if events & select.EPOLLHUP and self.deadline is None and self._channel is not None:
-            self._hung_up()
-
-    def _hung_up(self) -> None:
-        """Nobody can read any more. What was written is sent yet, but nobody waits for it for ever."""
-        self.deadline = time.monotonic() + _LINGER
-        self._stop_reading()
+        if events & select.EPOLLHUP and self.deadline is None and self.phase is Phase.RELAYING:
+            # What was written is sent yet, but nobody waits for it for ever.
+            self.deadline = time.monotonic() + _LINGER
+            self._ends(End.UNREAD)
 
     def give_up(self) -> None:
         """The peer does not take what is left, or does not end."""
         self._leave()
-        self._finish()
+        if self.phase is Phase.LEAVING:
+            self._finish()
+
+    def lose(self) -> None:
+        """It is over by a fault of ssa's own."""
+        self.phase = follow(self.phase, Step.LOSE)
 
     def abort(self, how: str) -> None:
         """End the connection at once, in the thread that serves it; one that is over may have none any more."""
@@ -192,16 +183,42 @@ class Relay:
             do(self, functools.partial(self._abort, how))
 
     def _abort(self, how: str) -> None:
-        self._up = self._down = b""
-        self._fail(how)
+        self._ends(End.STOPPED, how)
         self.give_up()
 
-    # --- the application's data ---------------------------------------------------------------------------------
+    def _ends(self, end: End, how: str = "") -> None:
+        """Something is known of an end: do what the table says. `how` is what the daemon tells of the peer's stream."""
+        effect = EFFECTS[end]
+        if how:
+            self.ended = how if effect.final else self.ended or how
+        if effect.close_notify and self.phase is Phase.RELAYING:
+            self._to_peer(self._channel.end())
+        if effect.deaf:
+            self._log.debug("a relayed connection ends: %s", self.ended)
+            _shut_down(self._inner, socket.SHUT_RD)
+        if effect.up is not None:
+            self._moved_up(ended=self._up.move(effect.up))
+        if effect.down is not None:
+            self._moved_down(ended=self._down.move(effect.down))
+
+    def _moved_up(self, *, ended: bool) -> None:
+        if ended:
+            _shut_down(self._tcp, socket.SHUT_WR)
+            self._leave_where_both_have_ended()
+
+    def _moved_down(self, *, ended: bool) -> None:
+        if ended:
+            _shut_down(self._inner, socket.SHUT_WR)
+            self._leave_where_both_have_ended()
+
+    def _leave_where_both_have_ended(self) -> None:
+        if self.phase is Phase.RELAYING and self._up.flow is self._down.flow is Flow.SHUT:
+            self._leave()
+
+    # --- from the application to the peer -----------------------------------------------------------------------
 
     def _read_application_untrusted(self) -> None:
         """Descriptors in the stream are closed by the kernel, here: if that takes long, it is their user's own time."""
-        if self._channel is None:
-            return
         try:
             size = self._inner.recv_into(self._channel.room.content, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -209,39 +226,38 @@ class Relay:
         except OSError:  # ECONNRESET: it was closed with something unread
             size = 0
         if size:
-            self._send(size)
+            self._seal(size)
         else:
-            self._end_writing()
+            self._ends(self._how_writing_ended())
 
-    def _send(self, size: int) -> None:
-        if self._channel is None:
-            return
+    def _how_writing_ended(self) -> End:
+        if not shows(self._inner) or self._held():
+            return End.SHUT
+        # The announcement is looked at last. An application announces, and closes only then: looked at first, it
+        # could be announced and closed between that look and the next.
+        return End.CLOSED if self._announced else End.CRASHED
+
+    def _seal(self, size: int) -> None:
         if self._channel.records_left < TURN:  # as many could be in a turn, if each had a byte
-            self._fail("EKEYEXPIRED")
+            self._ends(End.BROKEN, "EKEYEXPIRED")
             return
         try:
             sealed = self._channel.seal(size)
         except SSL.Error as exc:
             self._log.error("OpenSSL seals no more: %s", exc)
-            self._fail("EPROTO")
+            self._ends(End.BROKEN, "EPROTO")
         else:
             self._to_peer(sealed)
 
-    def _end_writing(self) -> None:
-        """The application's stream ends here: in order, or by its end."""
-        self._writing = False
-        # The announcement is looked at last. An application announces, and closes only then: looked at first, it
-        # could be announced and closed between that look and the next.
-        in_order = not shows(self._inner) or self._held() or self._announced
-        if in_order and self._channel is not None:
-            self._to_peer(self._channel.end())
-        self._flush_up()
-
     def _to_peer(self, records: memoryview) -> None:
-        if self._up:
-            self._up += records
-        else:
+        if self._up.kept:
+            self._up.keep(self._up.kept + records)
+        elif self._up.flow is not Flow.SHUT:
             self._send_up(records)
+
+    def _flush_up(self) -> None:
+        if self._up.kept:
+            self._send_up(self._up.kept)
 
     def _send_up(self, records: bytes | memoryview) -> None:
         """Send as much as there is room for; the rest is kept."""
@@ -251,45 +267,25 @@ class Relay:
         except BlockingIOError:
             pass
         except OSError as exc:
-            self._peer_refuses(exc)
+            # What the peer has sent before is read yet: there can be a close_notify in it.
+            self._ends(End.UNWILLING, "" if exc.errno == errno.EPIPE else _name(exc))
             return
         self._sent += sent
-        self._up = bytes(records[sent:])
+        if self._up.kept or sent < len(records):
+            self._moved_up(ended=self._up.keep(bytes(records[sent:])))
 
-    def _flush_up(self) -> None:
-        if self._up:
-            self._send_up(self._up)
-        if self._up or self._writing or self._channel is None:
-            return
-        _shut_down(self._tcp, socket.SHUT_WR)
-        if not self._reading and not self._down:
-            self._leave()
-
-    def _peer_refuses(self, exc: OSError) -> None:
-        """The peer takes nothing more. What it has sent before is read yet: there can be a close_notify in it."""
-        self._up = b""
-        self._writing = False
-        if self.ended is None and exc.errno != errno.EPIPE:
-            self.ended = _name(exc)
-        _shut_down(self._inner, socket.SHUT_RD)
-        if not self._reading and not self._down:
-            self._leave()
-
-    # --- the peer's data ----------------------------------------------------------------------------------------
+    # --- from the peer to the application -----------------------------------------------------------------------
 
     def _read_peer_untrusted(self) -> None:
-        if self._channel is None:
-            return
         try:
             size = self._tcp.recv_into(self._channel.room.records, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError as exc:
-            self._fail(_name(exc))
+            self._ends(End.BROKEN, _name(exc))
             return
         if not size:
-            self.ended = self.ended or TRUNCATED
-            self._stop_reading()
+            self._ends(End.FIN, TRUNCATED)
             return
         self._received += size
         content, ended = self._channel.open_untrusted(size)
@@ -299,11 +295,8 @@ class Relay:
             self._to_application(content)
         if said := self._channel.say():
             self._to_peer(said)
-        if ended == CLOSE_NOTIFY:
-            self.ended = ended
-            self._stop_reading()
-        elif ended:
-            self._fail(ended)
+        if ended:
+            self._ends(End.CLOSE_NOTIFY if ended == CLOSE_NOTIFY else End.BROKEN, ended)
 
     def _to_application(self, content: memoryview) -> None:
         try:
@@ -313,40 +306,20 @@ class Relay:
         except OSError:  # nobody reads any more
             return
         if sent < len(content):
-            self._down = bytes(content[sent:])
+            self._down.keep(bytes(content[sent:]))
 
     def _flush_down(self) -> None:
+        if not self._down.kept:
+            return
         try:
-            self._down = self._down[self._inner.send(self._down, _QUIET) :]
+            rest = self._down.kept[self._inner.send(self._down.kept, _QUIET) :]
         except BlockingIOError:
             return
         except OSError:  # nobody reads any more
-            self._down = b""
-        if not self._down and not self._reading:
-            self._stop_reading()
-
-    def _stop_reading(self) -> None:
-        """Nothing more comes for the application, behind what it has not read yet."""
-        self._reading = False
-        if self.deadline is not None:
-            self._down = b""
-        if self._down:
-            return
-        _shut_down(self._inner, socket.SHUT_WR)
-        if not self._writing and not self._up:
-            self._leave()
+            rest = b""
+        self._moved_down(ended=self._down.keep(rest))
 
     # --- the end ------------------------------------------------------------------------------------------------
-
-    def _fail(self, how: str) -> None:
-        """The connection is at its end, in both directions."""
-        _log.debug("a relayed connection ends: %s", how)
-        self.ended = how
-        self._writing = False
-        _shut_down(self._inner, socket.SHUT_RD)
-        self._flush_up()
-        if self._channel is not None:
-            self._stop_reading()
 
     def _leave(self) -> None:
         """Nothing more is to be said or heard. But what comes has to be read until the peer has all that we sent.
@@ -354,16 +327,24 @@ class Relay:
         The kernel resets a connection in which something comes for a socket that is closed, as a session ticket that
         was on its way, and what is in the send buffer then is lost.
         """
-        if self._channel is None:
+        if self.phase is not Phase.RELAYING:
             return
-        self._channel.close()
-        self._channel, self._keep_session, self._up, self._down = None, None, b"", b""
-        self._writing = self._reading = False
+        self._let_go(Step.LEAVE)
         _shut_down(self._inner, socket.SHUT_RDWR)
         _shut_down(self._tcp, socket.SHUT_WR)
         if self.deadline is None:
             self.deadline = time.monotonic() + _LINGER
         self._discard()
+
+    def _let_go(self, step: Step) -> None:
+        """OpenSSL is done with."""
+        if self.phase is Phase.RELAYING:
+            self._channel.close()
+            del self._channel  # with all its memory: an application may keep its end for long
+        self.phase = follow(self.phase, step)
+        self._keep_session = None
+        self._up.move(Event.CUT)
+        self._down.move(Event.CUT)
 
     def _discard(self) -> None:
         try:
@@ -376,7 +357,7 @@ class Relay:
             if unacknowledged(self._tcp):
                 return
         except OSError as exc:
-            _log.debug("what was left of a connection: %s", exc.strerror)
+            self._log.debug("what was left of a connection: %s", exc.strerror)
         self._finish()
 
     def look(self, now: float) -> None:
@@ -384,14 +365,14 @@ class Relay:
 
         A slow peer is waited for as long as it takes something.
         """
-        if self._channel is None:
+        if self.phase is Phase.LEAVING:
             self._discard()
         if self.over or self.deadline is None:
             return
         try:
-            unsent = unacknowledged(self._tcp) + len(self._up)
+            unsent = unacknowledged(self._tcp) + len(self._up.kept)
         except OSError as exc:  # the application has made a listener of it
-            _log.debug("a relayed connection is none any more: %s", exc.strerror)
+            self._log.debug("a relayed connection is none any more: %s", exc.strerror)
             self.give_up()
             return
         if unsent != self._unsent:
@@ -406,16 +387,12 @@ class Relay:
     def _reset(self) -> None:
         """Over, with a reset as the only word to the peer: the kernel sends it when the TCP socket is closed."""
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
-        if self._channel is not None:
-            self._channel.close()
-        self._channel, self._keep_session, self._up, self._down = None, None, b"", b""
-        self._writing = self._reading = False
-        self.over = True
+        self._let_go(Step.RESET)
         self._do = None
 
     def _finish(self) -> None:
         """Over: whoever has it closes the sockets. An application may keep its end for long: that keeps no thread's."""
-        self.over = True
+        self.phase = follow(self.phase, Step.FINISH)
         self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
 
@@ -429,9 +406,6 @@ def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
         return 0, 0
     received, sent = _TCP_INFO.unpack(info)
     return sent, received - waiting
-
-
-_LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
 
 
 def _name(exc: OSError) -> str:

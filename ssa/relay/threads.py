@@ -123,7 +123,7 @@ class Relays:
         if self._thread is thread:  # unasked, by a fault
             self._thread = None
             for relay in thread.relays:
-                relay.over = True
+                relay.lose()
                 self._let_go(relay)
 
     def _keep_session(self, harvest: Harvest, connection: SSL.Connection) -> None:
@@ -257,7 +257,7 @@ class _Thread(threading.Thread):
             self._log.exception("a fault of ssad's own: a relayed connection is ended")
             with contextlib.suppress(OSError):
                 relay.give_up()
-            relay.over = True
+            relay.lose()
         if relay.over:
             self._remove(relay)
 

@@ -1,20 +1,25 @@
 """DTLS as values: addresses before packets, cookies, records, and the engine without a socket."""
 
 import contextlib
+import functools
 import socket
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssa import trust
+from ssa import errors, trust
 from ssa.credentials import pair_untrusted
 from ssa.dtls import records
+from ssa.dtls.association import Association
 from ssa.dtls.cookies import Cookies
 from ssa.dtls.engine import DatagramClient, DatagramServer
+from ssa.dtls.states import CLIENT, SERVER
 from ssa.errors import CertificateError, HandshakeError, PolicyError
+from ssa.handshake import engine as engine_module
 from ssa.handshake.contexts import ContextCache
-from ssa.handshake.states import JUDGING, State
+from ssa.handshake.states import JUDGING, Event, Impossible, State, follow
 from ssa.policy.schema import Policy
 from ssa.protocol import addresses
 
@@ -93,15 +98,26 @@ def client(contexts, size=1472):
     return DatagramClient(contexts[0], "localhost", (), size)
 
 
+def server(contexts):
+    return DatagramServer(contexts[1], lambda _: contexts[1], (), False, 1472)
+
+
 def greeted(contexts, size=1472):
     """A client and a server behind the exchange of cookies; the server's flight."""
     ours = client(contexts, size)
     theirs = DatagramServer(contexts[1], lambda _: contexts[1], (), False, size)
+    greet(ours, theirs)
+    return ours, theirs, theirs.start()
+
+
+def greet(ours, theirs):
+    """The exchange of cookies."""
     cookies = Cookies(0).of(b"here", 0)
     known, challenge = theirs.listen_untrusted(ours.start(), cookies)
     assert not known
+    assert theirs.state is State.START
     assert theirs.listen_untrusted(ours.feed_untrusted(challenge), cookies) == (True, b"")
-    return ours, theirs, theirs.start()
+    assert theirs.state is State.GREETED
 
 
 def established(contexts, size=1472):
@@ -168,6 +184,180 @@ def test_the_policys_versions_and_ciphers():
         cache.datagrams("client", Policy.default().replace("min_version", "TLSv1.3"))
     with pytest.raises(PolicyError, match="ciphers"):
         cache.datagrams("client", Policy.default().replace("ciphers", "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256"))
+
+
+class NoPort:
+    """Where an association is, as far as it asks before its handshake."""
+
+    def __init__(self):
+        self.associations, self.living, self.sent = {}, set(), []
+
+    def send(self, datagrams, *_):
+        self.sent += datagrams
+        return 0
+
+
+def test_a_hello_that_is_repeated_before_it_was_answered(contexts):
+    """A server answers in its turn: what comes meanwhile starts nothing, and is no fault."""
+
+    async def main():
+        theirs, port = server(contexts), NoPort()
+        ours = client(contexts)
+        greet(ours, theirs)
+        association = Association(port, ("127.0.0.1", 7), theirs, lambda _: trust.unasked())
+        for datagram in (client(contexts).start(), b"junk", b""):
+            association.arrived_untrusted(datagram)
+        assert theirs.state is State.GREETED
+        assert port.sent == []
+        await association.seal_and_send(b"nothing can be sent yet")
+        assert port.sent == []
+
+    trio.run(main)
+
+
+# --- the tables of states --------------------------------------------------------------------------------------------
+
+CALLS = {  # the events that a call can come to
+    "start": ({Event.START}, lambda engine: engine.start()),
+    "feed": ({Event.MORE, Event.READY, Event.FINISHED}, lambda engine: engine.feed_untrusted(b"junk")),
+    "admit": ({Event.ADMIT}, lambda engine: engine.admit(trust.unasked())),
+    "refuse": ({Event.REFUSE}, lambda engine: engine.refuse("unknown_ca")),
+    "keys": ({Event.KEYS}, lambda engine: engine.keys()),
+    "stream": ({Event.KEYS}, lambda engine: engine.stream()),
+    "retransmit": ({Event.RETRANSMIT}, lambda engine: engine.retransmit()),
+    "open": ({Event.DATA, Event.CLOSE}, lambda engine: engine.open_untrusted(b"")),
+    "seal": ({Event.SEAL}, lambda engine: engine.seal(b"content")),
+    "end": ({Event.END}, lambda engine: engine.end()),
+    "listen": ({Event.LISTEN, Event.GREET}, lambda engine: engine.listen_untrusted(b"junk", (b"cookie",))),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("state", State, ids=lambda state: state.name)
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_what_the_table_lacks_is_an_error(contexts, role, state, call):
+    """In each state what cannot happen raises, and changes nothing: no state, and not a byte leaves."""
+    engine = client(contexts) if role == "client" else server(contexts)
+    events, do = CALLS[call]
+    if any((state, event) in engine.table for event in events):
+        return
+    if call == "listen" and role == "client":
+        assert not hasattr(engine, "listen_untrusted")
+        return
+    engine.state, engine._pending = state, b"the flight that is held"
+    with pytest.raises(Impossible, match="cannot happen while"):
+        do(engine)
+    assert (engine.state, engine._pending) == (state, b"the flight that is held")
+
+
+def refused_by_the_client(contexts):
+    ours, theirs, flight = greeted(contexts)
+    for datagram in theirs.packed(flight):
+        ours.feed_untrusted(datagram)
+    assert ours.refuse("unknown_ca")[0] == 21
+    assert ours.end() == b""
+
+
+def refused_by_the_server(contexts):
+    """The client has admitted the server by then, and waits for its Finished."""
+    ours, theirs, flight = greeted(contexts)
+    for datagram in theirs.packed(flight):
+        ours.feed_untrusted(datagram)
+    for datagram in ours.packed(ours.admit(trust.unasked())):
+        theirs.feed_untrusted(datagram)
+    ours.feed_untrusted(b"junk")
+    ours.retransmit()
+    with pytest.raises(HandshakeError, match="unknown_ca"):
+        ours.feed_untrusted(theirs.refuse("unknown_ca"))
+    assert ours.end() == b""
+
+
+def ended_by(contexts, *, client):
+    ours, theirs = established(contexts)
+    first, second = (ours, theirs) if client else (theirs, ours)
+    assert second.open_untrusted(first.seal(b"content")) == ([b"content"], b"")
+    second.open_untrusted(first.end())
+    assert second.end()
+    assert (first.state, second.state) == (State.ENDED, State.CLOSED)
+    assert second.closed
+    assert not first.closed
+
+
+def failed_session(contexts):
+    ours, _ = established(contexts)
+    ours._connection.shutdown()
+    with pytest.raises(errors.SSAError):
+        ours.seal(b"content")
+
+
+def given_up(contexts):
+    for state in (State.START, State.READING, State.ADMITTED):
+        ours = client(contexts)
+        ours.state = state
+        assert ours.end() == b""
+
+
+def unanswered(contexts):
+    ours = client(contexts)
+    ours.start()
+    assert ours.retransmit() == b""  # its timer is not due yet
+    with pytest.raises(HandshakeError):
+        ours.feed_untrusted(records.plain_alert("internal_error"))
+
+
+def broken(contexts):
+    ours = client(contexts)
+    ours._connection.set_accept_state()
+    with pytest.raises(HandshakeError):
+        ours.start()
+
+
+def greeted_and_given_up(contexts):
+    theirs = server(contexts)
+    greet(client(contexts), theirs)
+    assert theirs.end() == b""
+
+
+def without_a_certificate_for_the_name(contexts):
+    def choose(name):
+        raise errors.error("NO_CREDENTIALS", name)
+
+    theirs = DatagramServer(contexts[1], choose, (), False, 1472)
+    greet(client(contexts), theirs)
+    with pytest.raises(errors.SSAError, match="localhost"):
+        theirs.start()
+    farewell = theirs.farewell()
+    assert farewell[0] == 21
+    assert len(list(records.split(farewell))) == 1
+
+
+WALKS = [
+    refused_by_the_client,
+    refused_by_the_server,
+    functools.partial(ended_by, client=True),
+    functools.partial(ended_by, client=False),
+    failed_session,
+    given_up,
+    unanswered,
+    broken,
+    greeted_and_given_up,
+    without_a_certificate_for_the_name,
+]
+
+
+def test_real_sessions_walk_the_whole_table(contexts, monkeypatch):
+    """Each row happens to a client or a server of these."""
+    walked = set()
+
+    def followed(table, state, event):
+        then = follow(table, state, event)
+        walked.add((state, event))
+        return then
+
+    monkeypatch.setattr(engine_module, "follow", followed)
+    for walk in WALKS:
+        walk(contexts)
+    assert {*CLIENT, *SERVER} - walked == set()
 
 
 # --- whatever comes --------------------------------------------------------------------------------------------------
