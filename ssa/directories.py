@@ -1,4 +1,4 @@
-"""Directories are made with the modes that are meant: mkdir(2) lets the umask take some away."""
+"""Makes directories with exactly the mode that is asked for, whatever the umask is."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make a directory with a mode, and those above it that are missing with 0755.
+    """Make a directory with this mode, and the missing ones above it with 0755.
 
-    One that is there is left as it is. Raises OSError.
+    A directory that exists is left as it is. Raises OSError.
     """
     path = path.absolute()
     if path.is_dir():

@@ -59,7 +59,7 @@ def alert_name(number: int) -> str:
 
 
 def printable(text: str, limit: int = 160) -> str:
-    r"""Text that others chose, as it may go into a message, a log or a terminal: one line, and not long.
+    r"""Make text that a peer or a program chose fit for a message, a log or a terminal: one line, and not long.
 
     Whatever is no letter, mark, number, punctuation, symbol or plain space is escaped as in a string literal: control
     characters (``\x1b``, ``\x9b``), those that change the direction of text or cannot be seen (``\u202e``), line
@@ -75,12 +75,12 @@ _LONGEST = 1000  # characters of a detail
 
 
 class SSAError(OSError):
-    """What went wrong, in the terms of `OSError`.
+    """The base of ssa's errors. It is an `OSError`: ``errno`` and ``strerror`` mean what they mean there.
 
     Attributes:
         errno: the system's number for it.
         reason: the row of `REASONS`, upper case as in `ssl.SSLError.reason`.
-        alert: the TLS alert that the peer is told, or that it sent (RFC 8446's name), or None.
+        alert: the TLS alert that the peer was sent, or has sent, by RFC 8446's name; None where there was none.
         whose_fault: ``peer``, ``policy``, ``caller``, ``network`` or ``system``.
     """
 
@@ -121,7 +121,7 @@ class HandshakeReset(HandshakeError, ConnectionResetError):
 
 
 class ConnectRefused(HandshakeError, ConnectionRefusedError):
-    """The peer refuses connections (ECONNREFUSED): what a connect(2) that was under way came to."""
+    """The peer refused the TCP connection that was being made (ECONNREFUSED)."""
 
 
 class PolicyError(SSAError):
@@ -129,7 +129,7 @@ class PolicyError(SSAError):
 
 
 class Reason:
-    """One row of the table: what the caller's exception is made of."""
+    """A row of the table: the class, errno, alert and words of the exception that the caller gets."""
 
     __slots__ = ("alert", "cls", "errno", "fault", "text")
 
@@ -278,5 +278,5 @@ REASONS: dict[str, Reason] = {
 
 
 def error(reason: str, detail: str = "", alert: str | None = None) -> SSAError:
-    """The exception for a row of `REASONS`: its class, errno and words, with the details of this case."""
+    """Make the exception for a row of `REASONS`; `detail` adds the particulars of this case to its words."""
     return REASONS[reason].cls(reason, detail, alert=alert)

@@ -1,12 +1,14 @@
-"""The administrator's files: read with care, and looked at again for next to nothing.
+"""Reads the administrator's files without letting them make the daemon wait, and notices cheaply when they change.
 
-A path can lead anywhere: to a network that does not answer, to a FIFO that nobody writes, into the file system that
-the daemon itself provides and could not answer while it waits for itself. So `follow` and what stands on it belong in
-a thread, where a deadline can be kept. What they find is a `Trail`: each directory and link that the path led
-through, and the file at its end, as lstat(2) showed them. To look at a trail again, in its order, touches nothing but
-what was found good before. Where all of it lies on file systems of this machine, which answer at once, this is done
-on the event loop. What is mounted later may hide these: so the kernel is asked first for any change of the mounts, and
-after one a trail is looked at in a thread, where it finds out what it leads through now.
+A path can lead to a network that does not answer, to a FIFO that nobody writes, or into ssad's own file system, which
+cannot answer while ssad waits for it. So `Trail.follow`, and all that calls it, runs in a thread, where a deadline can
+be kept. A `Trail` is what it found: each directory and link that the path led through, and the file at its end, as
+lstat(2) showed them.
+
+A trail is checked again in the order in which it was followed, so the check touches nothing but what was found good
+before. Where the whole trail lies on file systems of this machine, which answer at once, the event loop checks it.
+Something that is mounted later can hide these. So the kernel is first asked whether any mount has changed; after a
+change a thread checks the trail, and finds out which file systems it leads through now.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ Signature = tuple[int, ...] | None  # None: it is not there
 
 
 class Trail:
-    """How some paths were resolved.
+    """The steps by which some paths were resolved.
 
     Attributes:
         end: where the last path led, without links in it; empty where nothing is there.
@@ -58,23 +60,23 @@ class Trail:
         self._is_local = True
 
     def follow(self, path: str | os.PathLike[str], *, listed: bool = False) -> os.stat_result | None:
-        """Follow another path to its end: its lstat(2), or None where there is nothing.
+        """Follow another path to its end, and return its lstat(2), or None where there is nothing.
 
-        `listed` says that a directory at its end is to be listed: then what comes to it or goes is a change.
+        `listed`: a directory at its end will be listed, so that a file which appears or goes there counts as a change.
 
         Raises:
-            OSError: it can't be followed. EDEADLK: it leads into the file system `avoid`.
+            OSError: the path can't be followed. EDEADLK: it leads into the file system `avoid`.
         """
         mounts = _Mounts(self._avoid)
         at, self.end = "/", ""
-        ahead = os.path.abspath(path).split("/")[::-1]  # noqa: PTH100 - of bytes that no Path would have
+        ahead = os.path.abspath(path).split("/")[::-1]  # noqa: PTH100 - pathlib keeps ".." where this resolves it
         links, status = 0, None
         while ahead:
             name = ahead.pop()
             if name in ("", "."):
                 continue
             if name == "..":
-                at = os.path.dirname(at)  # noqa: PTH120 - text
+                at = os.path.dirname(at)  # noqa: PTH120 - a str, as all of this walk; Path objects would cost more
                 continue
             here = f"{at.rstrip('/')}/{name}"
             if mounts.is_avoided(here):
@@ -86,7 +88,7 @@ class Trail:
                 links += 1
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-                target = os.readlink(here)  # noqa: PTH115 - text
+                target = os.readlink(here)  # noqa: PTH115 - a str, as all of this walk
                 at = "/" if target.startswith("/") else at
                 ahead.extend(target.split("/")[::-1])
             else:
@@ -110,7 +112,7 @@ class Trail:
         return status
 
     def is_stale(self) -> bool:
-        """True where `changed` has to be asked, in a thread. Does not wait: only local file systems are asked."""
+        """True where a thread has to call `changed`. This does not wait, as it asks local file systems only."""
         return not self._is_local or self._mounts != _mounts.changes() or self._differs()
 
     def changed(self) -> bool:
@@ -139,7 +141,7 @@ _PASSED = 2  # numbers in the signature of a directory that is only passed throu
 
 
 def _signature(status: os.stat_result, *, whole: bool) -> tuple[int, ...]:
-    """Of a directory that is only passed through, what it is; of all else its content's times, too."""
+    """The numbers by which a change shows. A directory that is only passed through may change its content."""
     if not whole:
         return (status.st_dev, status.st_ino)
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -161,7 +163,7 @@ class _Mounts:
     def __init__(self, avoid: str) -> None:
         self._types: dict[str, str] = {}
         devices: dict[str, str] = {}
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123 - of bytes
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:  # noqa: PTH123 - it is a str
             for line in table:
                 before, _, after = line.partition(" - ")
                 _, _, device, _, point, *_ = before.split()
@@ -177,12 +179,12 @@ class _Mounts:
     def is_local(self, path: str) -> bool:
         """True where a file system of this machine has the path."""
         while path not in self._types and path != "/":
-            path = os.path.dirname(path)  # noqa: PTH120 - text
+            path = os.path.dirname(path)  # noqa: PTH120 - a str, and once for each step of a path
         return _LOCAL.fullmatch(self._types.get(path, "")) is not None
 
 
 class _Watch:
-    """Tells of changes of this process's mounts: poll(2) of their table says once that there was one (proc(5))."""
+    """Notices changes of this process's mounts: poll(2) of their table reports each change once (proc(5))."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -191,7 +193,7 @@ class _Watch:
         self._known: tuple[tuple[int, str], _Mounts] | None = None
 
     def changes(self) -> int:
-        """A number that grows with each change; and each time where nobody can tell. Does not wait."""
+        """A number that grows with each change, and with each call where the table can't be polled. Does not wait."""
         with self._lock:
             if self._poll is None or self._poll.poll(0):
                 self._changes += 1
@@ -221,7 +223,7 @@ _mounts = _Watch()
 
 
 def settled(read: Callable[[Trail], T], avoid: str = "") -> tuple[T, Trail]:
-    """What is read by a trail, and that trail: read again, where something was changed in just this moment."""
+    """Call `read` with a new trail; its result and the trail. It is called again where files are changing just now."""
     for _ in range(3):
         trail = Trail(avoid)
         found = read(trail)

@@ -1,4 +1,4 @@
-"""Fields of a log line, ``key=value``, as a machine can read them back and as nobody can forge them."""
+"""Fields of a log line, ``key=value``: a machine can read them back, and no value can look like another field."""
 
 from __future__ import annotations
 

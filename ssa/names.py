@@ -1,4 +1,4 @@
-"""Host names in their one canonical form: what is looked up, what SNI says and what a certificate is held against."""
+"""Host names in one canonical form, for the resolver, for SNI and for the check of the certificate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def normalise(host: str) -> Host:
-    """The name or address that a certificate is held against, in its one canonical form.
+    """A host name or an address in the canonical form in which a certificate is checked for it.
 
     An address becomes an object of `ipaddress` (a zone such as ``%eth0`` is dropped: it is no part of the peer's
     identity); a DNS name becomes A-labels (IDNA 2008 with the mapping of UTS 46), lower case, without the root's
-    dot. What it returns, as text, it accepts again.
+    dot. The text of a result is accepted again, and gives the same result.
 
     Raises:
-        ValueError: it is neither, or an address in a spelling that only some resolvers know, such as ``127.1``.
+        ValueError: `host` is neither, or an address in a spelling that only some resolvers know, such as ``127.1``.
     """
     try:
         return _address(host)
@@ -48,7 +48,7 @@ def _address(host: str) -> IPv4Address | IPv6Address:
 
 
 def _a_labels(host: str) -> str:
-    """A name with its other labels as A-labels; one that is ASCII is nothing that IDNA says anything of."""
+    """The name with A-labels in place of the labels that are not ASCII. Labels in ASCII stay as they are."""
     import idna  # late: its tables are large, and most names need none of them
 
     try:
@@ -63,5 +63,5 @@ def _a_labels(host: str) -> str:
 
 
 def is_dns_name(name: str) -> bool:
-    """Whether it is well formed: labels of letters, digits, hyphens and underscores, of the right lengths."""
+    """True for labels of letters, digits, hyphens and underscores, 1 to 63 characters each, 253 with the dots."""
     return len(name) <= _MAX_NAME and all(map(_LABEL.fullmatch, name.split(".")))

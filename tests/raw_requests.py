@@ -5,7 +5,7 @@ import socket
 import struct
 
 HOST = (85, b"localhost")
-CONNECT, ACCEPT, LISTEN, CHECK, DESCRIBE, PLUG, CLOSE = 1, 3, 4, 5, 6, 9, 11
+CONNECT, ACCEPT, LISTEN, CHECK, DESCRIBE, PLUG, GATHER, CLOSE = 1, 3, 4, 5, 6, 9, 10, 11
 
 
 def connected(ssad):

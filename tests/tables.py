@@ -4,6 +4,7 @@ A page has such a table between two comments, `<!-- table: NAME -->` and `<!-- e
 all of them anew; tests/unit/test_tables.py fails where a page differs from the code.
 """
 
+import ast
 import errno
 import re
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 from ssa.errors import REASONS
 from ssa.protocol.attributes import ATTRIBUTES
 from ssa.protocol.messages import FIELDS, KINDS, Reply, Request
+from tests.unit.test_layers import EDGES, LAYERS
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -54,7 +57,33 @@ def reasons():
     return markdown(["reason", "errno", "whose fault", "alert", "in words"], rows)
 
 
-TABLES = {"library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons}}
+def layers():
+    """The packages and modules by their layers, the highest first."""
+    rows = [
+        (len(LAYERS) - row, f"`{name}`", _first_sentence(name))
+        for row, entries in enumerate(reversed(LAYERS))
+        for name in sorted(entries)
+    ]
+    return markdown(["row", "package or module", "what it is"], rows)
+
+
+def edges():
+    """The modules that do input and output."""
+    words = EDGES if isinstance(EDGES, dict) else dict.fromkeys(EDGES, "")
+    return markdown(["module", "input and output"], [(f"`{name}`", words[name]) for name in sorted(words)])
+
+
+def _first_sentence(module):
+    """The first line of a module's docstring."""
+    path = ROOT / module.replace(".", "/")
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0].rstrip(".")
+
+
+TABLES = {
+    "library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons},
+    "architecture.md": {"layers": layers, "edges": edges},
+}
 
 
 def renewed(page):

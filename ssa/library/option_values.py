@@ -12,7 +12,7 @@ import os
 import sys
 
 from ssa.errors import SSAError, error
-from ssa.protocol.options import FILES, FLAG, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
+from ssa.protocol.options import FILES, FLAG, MAX_FILES, MAX_NAMES, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
 from ssa.tls import TLS_1_2, TLS_1_3, is_protocol_name
 
 TYPE_CHECKING = False
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 VERSIONS = {b"TLSv1.2": TLS_1_2, b"TLSv1.3": TLS_1_3}
 _MAX_NUMBER = 2**32 - 1
-_MAX_FILES = 16  # of one option
-_MAX_NAMES = 64  # so that a request with the longest of them is a message still
 
 
 class File:
@@ -100,7 +98,7 @@ class Settings:
 
     def _longer(self, option: Option, more: tuple[Any, ...]) -> tuple[Any, ...]:
         values: tuple[Any, ...] = (*self._values.get(option.field, ()), *more)
-        longest = _MAX_FILES if option.form == FILES else _MAX_NAMES
+        longest = MAX_FILES if option.form == FILES else MAX_NAMES
         if len(values) > longest:
             raise error("BAD_VALUE", f"{option.name}: more than {longest}")
         return values

@@ -1,4 +1,7 @@
-"""Who a datagram is from or for, as bytes: before each packet of a descriptor that all clients of a port share."""
+"""The address that stands before each packet of a descriptor on which all clients of a UDP port are served.
+
+docs/library.md has the layout. `SIZE` is its length in bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# what it is, the family, the port, the address (IPv4's in its first four bytes), the zone
+# the event, the family, the port, the address (IPv4's in its first four bytes), the scope
 _PREFIX = struct.Struct("=BBH16sI")
 SIZE = _PREFIX.size
 
-DATA, GONE = 0, 1  # a datagram; or: this client's session has ended, and nothing follows
+DATA, GONE = 0, 1  # events: a datagram follows; this client's session has ended, and nothing follows
 
 
 def packed(address: Any, kind: int = DATA) -> bytes:
-    """A socket address of AF_INET or AF_INET6. Raises OSError for a host that is not one in numbers."""
+    """Write a socket address of AF_INET or AF_INET6. Raises OSError where its host is a name, or its zone is none."""
     host, port, *more = address
     host, _, zone = host.partition("%")
     scope = more[1] if len(more) > 1 else 0
@@ -28,7 +31,7 @@ def packed(address: Any, kind: int = DATA) -> bytes:
 
 
 def unpacked(prefix: bytes) -> tuple[int, Any]:
-    """What it is, and the address as a socket tells it."""
+    """Read the event, and the address as `socket.recvfrom` gives it."""
     kind, family, port, host, scope = _PREFIX.unpack_from(prefix)
     if family == socket.AF_INET:
         return kind, (socket.inet_ntop(family, host[:4]), port)
@@ -39,7 +42,7 @@ def unpacked(prefix: bytes) -> tuple[int, Any]:
 
 
 def family_of(prefix: bytes) -> int:
-    """The address family."""
+    """Read the address family."""
     family: int = _PREFIX.unpack_from(prefix)[1]
     return family
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+MAX_AHEAD = 32 * 1024  # bytes that a program may have read ahead: more than any ClientHello has
+
+
 class Malformed(ValueError):
     """A value is not written in its attribute's form."""
 
@@ -101,7 +104,7 @@ _TABLE = (
         "TLS_REMOTE_HOSTNAME",
         "hostname",
         TEXT,
-        "the server's name or address, at most 1024 characters: its certificate has to be for it, and SNI says it",
+        "the server's name or address: its certificate has to be for it, and SNI says it",
     ),
     _option(
         "TLS_HOSTNAME",
@@ -188,7 +191,7 @@ _TABLE = (
         529,
         "ahead",
         BYTES,
-        "what the program has read from the socket already: the client's first bytes of TLS, at most 32768",
+        f"what the program has read from the socket already: the client's first bytes of TLS, at most {MAX_AHEAD}",
     ),
     Attribute(530, "relayed", U32, "1: the descriptor that comes with this reply is what is read and written"),
     Attribute(

@@ -1,4 +1,4 @@
-"""The socket options of the Secure Socket API: one table for `setsockopt`, the wire protocol and the documentation.
+"""The socket options of the Secure Socket API: one table for `setsockopt`, the request language and the documentation.
 
 The numbers are those of the original SSA's ``in_tls.h`` and its second version's, so that its programs
 compile; ``TLS_UPGRADE`` stands in for its TCP_UPGRADE_TLS, whose number is TCP_FASTOPEN_KEY's today.
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 IPPROTO_TLS = 205  # 715 % 255, as the original has it
 AF_HOSTNAME = 43  # an address family that only ever appears in an address given to a TLS socket
+
+MAX_FILES = 16  # that one option of form FILES can have
+MAX_NAMES = 64  # that one option of form NAMES can have: a request with the longest of them fits into a message
 
 # How a value is written.
 TEXT = "text"  # bytes, UTF-8; a NUL at the end, which C programs send, does not count
@@ -27,8 +30,8 @@ class Option:
     """A row of the table: an option at level `IPPROTO_TLS`.
 
     Attributes:
-        field: the attribute of `ssa.protocol.wire.Request` that it sets, and of its `Reply` that tells of it.
-        settable: whether it can be set, before the handshake; else ENOPROTOOPT.
+        field: the attribute of a `ssa.protocol.messages.Request` that it sets, and of a `Reply` that tells its value.
+        settable: True where it can be set before the handshake. To set another one is ENOPROTOOPT.
         readable: `NEVER` (ENOPROTOOPT), `ALWAYS` or `CONNECTED`.
     """
 
@@ -46,13 +49,13 @@ class Option:
         self.readable = readable
 
 
-def _wish(  # noqa: PLR0913
+def _wish(  # noqa: PLR0913 - the columns of the table
     number: int, name: str, field: str, form: str, meaning: str, *, readable: str = ALWAYS
 ) -> Option:
     return Option(number, name, field, form, meaning, settable=True, readable=readable)
 
 
-def _fact(  # noqa: PLR0913
+def _fact(  # noqa: PLR0913 - the columns of the table
     number: int, name: str, field: str, form: str, meaning: str, *, readable: str = CONNECTED
 ) -> Option:
     return Option(number, name, field, form, meaning, settable=False, readable=readable)

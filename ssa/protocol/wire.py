@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from ssa.protocol.attributes import ATTRIBUTES
+from ssa.protocol.attributes import ATTRIBUTES, MAX_AHEAD
 from ssa.protocol.messages import (
     FIELDS,
     KINDS,
@@ -64,7 +64,6 @@ __all__ = [
     "parse_untrusted",
 ]
 
-MAX_AHEAD = 32 * 1024  # bytes that a program may have read ahead: more than any ClientHello has
 MAX_MESSAGE = 64 * 1024  # bytes of a request, and more than a usual reply has
 MAX_REPLY = 128 * 1024  # bytes: the longest thing in one is a certificate chain, for which OpenSSL allows 100 KiB
 

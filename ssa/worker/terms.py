@@ -15,6 +15,7 @@ from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
 from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
+from ssa.protocol.options import MAX_FILES
 from ssa.protocol.wire import MAX_AHEAD
 from ssa.suites import TLSVersion
 from ssa.worker.anchors import MAX_BYTES
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ssa.worker.user import User
 
 _MAX_FILE = 256 * 1024  # bytes of a certificate's file, or a key's
-_MAX_FILES = 16  # of each kind
 _PATIENCE = 5  # seconds: a file can be of the application's own file system, and never give a byte
 
 
@@ -124,7 +124,7 @@ class _Brought:
 async def _files_untrusted(user: User, request: Request, descriptors: list[int], *, complete: bool) -> _Brought:
     counts = (request.trusted, request.certificates or 0, request.keys or 0)
     announced = [count or 0 for count in counts]
-    if sum(announced) != len(descriptors) or max(announced) > _MAX_FILES:
+    if sum(announced) != len(descriptors) or max(announced) > MAX_FILES:
         raise errors.error("NO_DESCRIPTOR", f"{len(descriptors)} files where {sum(announced)} were announced")
     if not descriptors:
         return _Brought(None if request.trusted is None else user.anchors.get_untrusted(user.uid, ()))

@@ -7,12 +7,27 @@ import re
 import select
 import socket
 import ssl
+import struct
 
 import pytest
 
 from tests import peers
 from tests.peers import Daemon, settled
-from tests.raw_requests import CHECK, CLOSE, CONNECT, DESCRIBE, HOST, PLUG, answer, ask, connected, message, number
+from tests.raw_requests import (
+    CHECK,
+    CLOSE,
+    CONNECT,
+    DESCRIBE,
+    GATHER,
+    HOST,
+    LISTEN,
+    PLUG,
+    answer,
+    ask,
+    connected,
+    message,
+    number,
+)
 
 POLICY = '[policy]\ntrust_store = "{}"\ndata_path = "relay"\n'
 
@@ -142,3 +157,110 @@ def test_what_is_no_message_is_no_version_of_one(ssad):
         with connected(ssad) as connection:
             connection.send(packet)
             assert answer(connection)[0][513] == b"BAD_REQUEST"
+
+
+def credential(pki, name="server", *names):
+    """A certificate and its key, as open files; of other names than the usual ones where some are given."""
+    certificate, key = pki.issue(name, *names) if names else (pki.cert, pki.key)
+    return certificate.open(), key.open()
+
+
+@contextlib.contextmanager
+def listening(ssad, pki, kind=socket.SOCK_STREAM):
+    """A listener that is served: the connection to ssad, and the port."""
+    family = (socket.AF_INET, kind)
+    with socket.socket(*family) as listener, connected(ssad) as queue, contextlib.ExitStack() as files:
+        listener.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+        own = [files.enter_context(file) for file in credential(pki)]
+        socket.send_fds(queue, [message(LISTEN, (88, 1), (89, 1))], [listener.fileno(), *(f.fileno() for f in own)])
+        assert answer(queue) == ({}, [])
+        yield queue, listener.getsockname()[1]
+
+
+def test_a_listener_gives_a_packet_for_each_connection(ssad, pki):
+    with listening(ssad, pki) as (queue, port):
+        assert select.select([queue], [], [], 0.2)[0] == []
+        with ssl_client(pki, port) as client:
+            found, fds = answer(queue)
+            with socket.socket(fileno=fds[0]) as end, socket.socket(fileno=fds[1]) as tcp:
+                assert (end.family, tcp.family) == (socket.AF_UNIX, socket.AF_INET)
+                assert tcp.getpeername() == client.getsockname()
+                assert found[522].decode() == "{} {}".format(*client.getsockname())
+                client.sendall(b"hello")
+                assert end.recv(100) == b"hello"
+
+
+def ssl_client(pki, port):
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.check_hostname = False
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10))
+
+
+def test_other_options_count_when_the_pipe_hangs_up(ssad, pki):
+    with listening(ssad, pki) as (queue, port), contextlib.ExitStack() as files:
+        done, theirs = os.pipe()
+        own = [files.enter_context(file) for file in credential(pki, "renewed", "renewed.test")]
+        socket.send_fds(queue, [message(LISTEN, (88, 1), (89, 1))], [theirs, *(file.fileno() for file in own)])
+        os.close(theirs)
+        poll = select.poll()
+        poll.register(done, 0)
+        assert poll.poll(5000) == [(done, select.POLLHUP)]
+        os.close(done)
+        with ssl_client(pki, port) as client:
+            assert dict(client.getpeercert()["subjectAltName"]) == {"DNS": "renewed.test"}
+            for fd in answer(queue)[1]:
+                os.close(fd)
+
+
+def udp(port):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def prefixed(address, event=0):
+    """An address before a datagram, as docs/library.md has it."""
+    host, port = address
+    return struct.pack("=BBH16sI", event, socket.AF_INET, port, socket.inet_aton(host), 0)
+
+
+def test_all_clients_of_a_port_on_one_descriptor(ssad, pki):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, contextlib.ExitStack() as files:
+        server.bind(("127.0.0.1", 0))
+        own = [files.enter_context(file) for file in credential(pki)]
+        found, fds = ask(ssad, message(GATHER, (88, 1), (89, 1)), server.fileno(), *(file.fileno() for file in own))
+        assert (found, len(fds)) == ({}, 1)
+        with socket.socket(fileno=fds[0]) as all_clients, udp(server.getsockname()[1]) as client:
+            all_clients.settimeout(10)
+            where = client.getsockname()
+            found, ends = ask(ssad, message(CONNECT, HOST), client.fileno())
+            assert found[113] == b"DTLSv1.2"
+            assert found[525] == prefixed(where)
+            with socket.socket(fileno=ends[0]) as end:
+                end.settimeout(10)
+                end.send(b"from the client")
+                assert all_clients.recv(2000) == prefixed(where) + b"from the client"
+                all_clients.send(prefixed(where) + b"to the client")
+                assert end.recv(2000) == b"to the client"
+            assert all_clients.recv(2000) == prefixed(where, event=1)  # the client has closed
+
+
+def test_a_session_over_datagrams_ends_with_and_without_a_word(ssad, pki):
+    for word in (True, False):
+        with listening(ssad, pki, socket.SOCK_DGRAM) as (queue, port), udp(port) as client:
+            found, ends = ask(ssad, message(CONNECT, HOST), client.fileno())
+            assert 0 < number(found, 523) <= 2**14
+            told, fds = answer(queue)
+            assert told[524] == prefixed(client.getsockname())
+            with socket.socket(fileno=ends[0]) as end, socket.socket(fileno=fds[0]) as accepted:
+                end.settimeout(10)
+                if word:
+                    accepted.shutdown(socket.SHUT_WR)
+                else:
+                    (ssad.mount / "sockets" / str(struct.unpack("=Q", found[96])[0]) / "close").write_text("1")
+                assert end.recv(100) == b""
+                poll = select.poll()
+                poll.register(end, 0)
+                assert bool(poll.poll(200)) == (not word)
