@@ -1,4 +1,4 @@
-"""An error as one line for a person: what is wrong, whose fault it is, what to do about it."""
+"""Explains an error to a person in one line: what is wrong, whose fault it is, what to do about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ssa.errors import SSAError
 
 
 class Failure(Exception):
-    """What was asked could not be done. The message is for a person, and whole."""
+    """A verb failed. The message is for a person, and complete."""
 
 
 FAULTS: dict[str, str] = {
@@ -22,12 +22,12 @@ FAULTS: dict[str, str] = {
 
 _TRUST = "If you do trust it, add its CA to the policy's trust_store (`ssa policy get trust_store`)"
 _POLICY = "`ssa policy` shows what is allowed"
-_DOCTOR = "`ssa doctor` tells more"
+_DOCTOR = "`ssa doctor` says what is wrong and what to do"
 
-# What can be done about a row of `ssa.errors.REASONS`, where that is more than to tell the peer.
+# Advice for the rows of `ssa.errors.REASONS` where a user of this machine can do something.
 ADVICE: dict[str, str] = {
-    "CERTIFICATE_EXPIRED": "Its operator has to renew it; see that this machine's clock is right",
-    "CERTIFICATE_NOT_YET_VALID": "See that this machine's clock is right",
+    "CERTIFICATE_EXPIRED": "Its operator has to renew it; check that this machine's clock is right",
+    "CERTIFICATE_NOT_YET_VALID": "Check that this machine's clock is right",
     "SELF_SIGNED_CERTIFICATE": _TRUST,
     "UNKNOWN_CA": _TRUST,
     "HOSTNAME_MISMATCH": "Connect by a name that the certificate is for",
@@ -37,8 +37,8 @@ ADVICE: dict[str, str] = {
     "NO_COMMON_CIPHER": "The policy's ciphers, ciphersuites and groups say which are allowed",
     "NO_COMMON_GROUP": "The policy's groups say which are allowed",
     "NO_COMMON_SIGNATURE": "The policy's signature_algorithms say which are allowed",
-    "NOT_TLS": "See that the port is one for TLS",
-    "HANDSHAKE_TIMEOUT": "See that the port is one for TLS; --timeout and the policy's handshake_timeout limit it",
+    "NOT_TLS": "Check that the port is one for TLS",
+    "HANDSHAKE_TIMEOUT": "Check that the port is one for TLS; --timeout and the policy's handshake_timeout limit it",
     "POLICY_DENIED": _POLICY,
     "KERNEL_REFUSED": _DOCTOR,
     "TRUST_STORE": _DOCTOR,
@@ -53,7 +53,7 @@ _RESOLVER = {
 
 
 def explain(failure: BaseException) -> str:
-    """The line, without an end; whatever a peer has put into the message is harmless in it."""
+    """The explanation, without a line end. Text that a peer chose is escaped in it."""
     return printable(_words(failure))
 
 
