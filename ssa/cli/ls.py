@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     if sockets:
         output.print_table(COLUMNS, [cells(row, now) for row in sockets])
     else:
-        output.print_line("no TLS sockets of yours are open")
+        output.print_line("no TLS sockets")
     if others > 0:
         output.print_line(f"and {others} of other users, which root can see")
     return 0

@@ -447,7 +447,7 @@ def test_show_of_anothers(tree, capsys, monkeypatch):
 
     monkeypatch.setattr(filesystem.FileSystem, "_member", refuse)
     status, _, told = call(capsys, "show", "12")
-    assert (status, told) == (1, "ssa: TLS socket 12 is another user's: root can look at it\n")
+    assert (status, told) == (1, "ssa: TLS socket 12 is another user's: run this as root to see it\n")
 
 
 def test_show(tree, capsys):
