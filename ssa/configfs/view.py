@@ -47,7 +47,7 @@ class KernelState(Protocol):
 
 
 class Asked(Protocol):
-    """The facts that a TLS socket and a listener have in common. They are properties, so that a frozen class will do."""
+    """The facts that a TLS socket and a listener have in common. Properties, so that a frozen class fits."""
 
     @property
     def id(self) -> int:
