@@ -1,6 +1,6 @@
-"""A certificate in words, for people and programs.
+"""Shows a certificate to people and programs.
 
-It is read as the daemon reads it, part by part: what is odd in one part hides none of the others.
+It is read with the daemon's reader, part by part: a part that cannot be read does not hide the others.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def decode(pem: str) -> list[dict[str, Any]]:
-    """The certificates of a PEM text. One that cannot be read is told of under ``error``."""
+    """The certificates of a PEM text, each as a dictionary. One that cannot be read has only the key ``error``."""
     end = "-----END CERTIFICATE-----\n"
     return [_decode_untrusted(block) for block in pem.split(end) if block.strip()]
 
@@ -27,7 +27,7 @@ def _decode_untrusted(block: str) -> dict[str, Any]:
 
     try:
         certificate = Certificate(base64.b64decode("".join(block.splitlines()[1:])))
-    except Exception as failure:  # noqa: BLE001 - what a parser of outside bytes may raise is open-ended
+    except Exception as failure:  # noqa: BLE001 - a parser of outside bytes may raise anything
         return {"error": f"this certificate cannot be read: {failure}"}
     return {name: _part_untrusted(read, certificate) for name, read in _PARTS.items()}
 
@@ -37,7 +37,7 @@ def _part_untrusted(read: Callable[[Certificate], Any], certificate: Certificate
         return read(certificate)
     except SSAError as failure:
         return f"cannot be read: {failure.detail}"
-    except Exception as failure:  # noqa: BLE001 - as above
+    except Exception as failure:  # noqa: BLE001 - a parser of outside bytes may raise anything
         return f"cannot be read: {failure}"
 
 

@@ -1,11 +1,11 @@
-"""`ssa connect`: standard input and output to a TLS server, as ncat --ssl does.
+"""`ssa connect`: connects standard input and output to a TLS server, as ncat --ssl does.
 
-A thread takes the input to the server while the main one brings back the output, each of them blocking: however much
-goes either way, neither waits for the other. The end of the input ends our half of the stream (close_notify, RFC 8446
-section 6.1), as soon as the server is silent; the server's close_notify ends the command.
+A thread sends the input to the server, while the main thread writes the server's data to the output. Each blocks, and
+neither waits for the other. When the input ends, our half of the stream is ended (close_notify, RFC 8446 section 6.1),
+as soon as the server is silent. The server's close_notify ends the command.
 
-Not before it is silent: a server that has closed its socket with our close_notify unread resets the connection, and the
-end of its answer is lost.
+We wait for the server's silence because of servers that close their socket with our close_notify unread: that resets
+the connection, and the end of the answer is lost.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _CHUNK = 1 << 16
-_SILENCE = 0.2  # seconds without a word from the server, after which it waits for our end
-_GRACE = 1.0  # seconds for a write to be done that is not stuck
+_SILENCE = 0.2  # seconds without data from the server, after which it is taken to wait for our end of the stream
+_GRACE = 1.0  # seconds for a write that is under way to be done
 _INPUT, _OUTPUT = 0, 1
 
 
@@ -49,11 +49,11 @@ def _run(options: argparse.Namespace) -> int:
     try:
         _bring_back(fd, sender)
     except BrokenPipeError:
-        raise  # our own output: nobody reads it any more
+        raise  # nobody reads our own output any more
     except OSError as failure:
         raise Failure(f"{peer}: {explain(failure)}") from failure
     if not sender.finish():
-        raise Failure(f"{peer}: the peer ended the connection before it had taken all the input")
+        raise Failure(f"{peer}: the peer ended the connection before it had received all the input")
     return 0
 
 
@@ -67,7 +67,7 @@ def _connect(options: argparse.Namespace, peer: str) -> int:
 
 
 def _bring_back(fd: int, sender: _Sender) -> None:
-    """All that the peer sends, to standard output, until its close_notify."""
+    """Write all data from the peer to standard output, until the peer's close_notify."""
     while data := ssa.recv(fd, _CHUNK):
         sender.heard += 1
         _write_all(_OUTPUT, data)
@@ -78,12 +78,12 @@ def _write_all(fd: int, data: bytes) -> None:
     while view:
         try:
             view = view[os.write(fd, view) :]
-        except BlockingIOError:  # who shares the stream with us made it non-blocking
+        except BlockingIOError:  # a program that shares the stream with us made it non-blocking
             select.select([], [fd], [])
 
 
 def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Line ends as CR LF, those that are so already left alone, wherever the chunks are cut."""
+    """The chunks with every LF that has no CR before it as CR LF, wherever the chunks are cut."""
     last = b""
     for chunk in chunks:
         yield re.sub(rb"(?<!\r)\n", b"\r\n", last + chunk)[len(last) :]
@@ -91,20 +91,20 @@ def with_crlf(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class _Sender(threading.Thread):
-    """Takes standard input to the peer, and tells it the end of it."""
+    """Sends standard input to the peer, and then ends our half of the stream."""
 
     def __init__(self, fd: int, *, crlf: bool, shutdown: bool) -> None:
         super().__init__(daemon=True)  # it may wait for input that never comes
         self._fd = fd
         self._crlf = crlf
         self._shutdown = shutdown
-        self.heard = 0  # how often something has come from the peer
-        self._sending = threading.Lock()  # held from before a read to the end of the write: nothing is in between
+        self.heard = 0  # reads that brought data from the peer
+        self._sending = threading.Lock()  # held from before a read to the end of the write of its data
         self._complete = False
         self._failed = False
 
     def start(self) -> None:
-        """Start, and let no interrupt come in between: the interpreter's end crashes in a thread that is half begun."""
+        """Start with SIGINT blocked: Python crashes if it ends while a thread is only half started."""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             super().start()
@@ -119,7 +119,7 @@ class _Sender(threading.Thread):
             if self._shutdown:
                 self._end_writing()
         except OSError:
-            self._failed = True  # why, the receiving end finds out
+            self._failed = True  # the main thread meets the reason when it reads
 
     def _chunks(self) -> Iterator[bytes]:
         while not self._complete:
@@ -135,14 +135,14 @@ class _Sender(threading.Thread):
         while heard != self.heard or select.select([self._fd], [], [], 0)[0]:
             heard = self.heard
             time.sleep(_SILENCE)
-        with self._sending, Borrowed(self._fd) as sock:  # `finish` keeps the lock, and the descriptor is closed
+        with self._sending, Borrowed(self._fd) as sock:  # `finish` keeps the lock when the descriptor is closed
             datapath.shutdown(sock)
 
     def finish(self) -> bool:
-        """Close the connection. False if the peer has not taken all that there was for it.
+        """Close the connection. Returns False if the peer has not received all the input.
 
-        Then it is told no close_notify, as the stream does not end where it should; nor could it be told, while the
-        kernel still waits for room to send the rest.
+        Then no close_notify is sent, because the stream is incomplete. It could not be sent either, while the kernel
+        still waits for room to send the rest.
         """
         if not self._sending.acquire(timeout=_GRACE) or self._failed or not (self._complete or _no_more()):
             return False
@@ -151,11 +151,11 @@ class _Sender(threading.Thread):
 
 
 def _no_more() -> bool:
-    """Whether the input has ended, or waits for somebody to type on."""
+    """True if the input has ended, or if it is a terminal or pipe that has nothing to read now."""
     return not select.select([_INPUT], [], [], 0)[0] or not os.read(_INPUT, 1)
 
 
-# --- what -v tells ------------------------------------------------------------------------------------------------
+# --- what -v prints ------------------------------------------------------------------------------------------------
 
 
 def _about(fd: int) -> str:
@@ -175,7 +175,7 @@ def _about(fd: int) -> str:
 
 
 def _socket_id(fd: int) -> int | None:
-    """The socket's number, as the daemon has it."""
+    """The number by which the daemon knows the socket."""
     with Borrowed(fd) as sock:
         return connection.describe(sock).socket_id
 
@@ -184,7 +184,7 @@ def _socket_id(fd: int) -> int | None:
 
 
 def port(text: str) -> int | str:
-    """A port's number, or a service's name for the resolver."""
+    """Read a port's number, or a service's name for the resolver."""
     if not text.isdigit():
         return text
     if not 0 < int(text) < 1 << 16:
@@ -193,7 +193,7 @@ def port(text: str) -> int | str:
 
 
 def seconds(text: str) -> float:
-    """A time to wait."""
+    """Read a time to wait, in seconds."""
     with contextlib.suppress(ValueError):
         if 0 < (value := float(text)) < 1e6:
             return value
@@ -201,10 +201,10 @@ def seconds(text: str) -> float:
 
 
 def protocols(text: str) -> list[str]:
-    """Names with commas between them."""
+    """Read protocol names with commas between them."""
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it")
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name in it, expected such as h2,http/1.1")
     return names
 
 
@@ -214,41 +214,43 @@ _SOURCE = re.compile(
 
 
 def source(text: str) -> tuple[str, int]:
-    """A local address, with a port or without: 192.0.2.1, 192.0.2.1:5000, ::1, [::1]:5000."""
+    """Read a local address, with or without a port: 192.0.2.1, 192.0.2.1:5000, ::1, [::1]:5000."""
     found = _SOURCE.fullmatch(text)
     number = int((found["a"] or found["b"] or 0) if found else -1)
     if not found or not 0 <= number < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address, or [address]:port")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an address, expected such as 192.0.2.1, 192.0.2.1:5000, [::1]:5000"
+        )
     return found["bracketed"] or found["plain"] or found["v6"], number
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "host", metavar="HOST", help="a host name, which the server's certificate has to be for, or an address"
+        "host", metavar="HOST", help="the server's host name or address; its certificate has to be for it"
     )
-    parser.add_argument("port", type=port, metavar="PORT", help="a number, or a service's name such as https")
+    parser.add_argument("port", type=port, metavar="PORT", help="the port's number, or a service's name such as https")
     parser.add_argument(
-        "--alpn", type=protocols, metavar="A,B", help="application protocols to offer, the preferred first"
+        "--alpn", type=protocols, metavar="A,B", help="application protocols to offer (ALPN), the preferred one first"
     )
     parser.add_argument("--timeout", type=seconds, metavar="S", help="seconds for connection and handshake together")
     parser.add_argument("--source", type=source, metavar="ADDR[:PORT]", help="the local address to connect from")
-    parser.add_argument("--crlf", action="store_true", help="send each line end as CR LF, as many protocols want it")
+    parser.add_argument("--crlf", action="store_true", help="send each line end as CR LF, which many protocols demand")
     parser.add_argument(
         "--no-shutdown", action="store_true", help="keep our half of the stream open when standard input ends"
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="say on standard error what was agreed on, and with whom"
+        "-v", "--verbose", action="store_true", help="print the peer and the TLS parameters on standard error"
     )
 
 
 VERB = Verb(
     name="connect",
-    summary="connect to a TLS server: standard input and output",
+    summary="connect standard input and output to a TLS server",
     description="""\
-Connects, and takes standard input to the server and what it sends to standard output, until the server ends
-the stream. The end of the input ends our half of the stream, and what the server sends then is still printed;
-for a server that hangs up at that, with its answer unsent, there is --no-shutdown. The server is verified under
-the policy: there is no way to connect without. A stream that is cut short is an error (status 1).
+Connects to a TLS server, sends it standard input, and prints its data, until the server ends the stream. When the
+input ends, our half of the stream is ended too, and the server's further data is still printed. Use --no-shutdown for
+a server that then hangs up without an answer. The server's certificate is verified under the policy; this cannot be
+turned off. A stream that is cut short is an error (status 1).
 """,
     examples="""\
 printf 'GET / HTTP/1.0\\r\\nHost: example.com\\r\\n\\r\\n' | ssa connect example.com 443

@@ -1,4 +1,4 @@
-"""`ssa env`: the variables by which programs find a daemon, for the shell to set."""
+"""`ssa env`: prints shell code that sets the variables by which programs find a daemon."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def _variables() -> dict[str, str]:
-    """Raises `Failure` where no daemon of this user has run."""
+    """The variables. Raises `Failure` if this user has no daemon."""
     directory = os.environ.get("SSA_RUN_DIR") or paths.user_run_dir()
     if not _is_ours(Path(directory)):
-        raise Failure(f"no daemon of yours runs on {directory}: start `ssad --user`")
+        raise Failure(f"no daemon of yours has its socket in {directory}: start `ssad --user`")
     return {
         "SSA_RUN_DIR": directory,
         "SSA_MOUNT": paths.told(directory, paths.MOUNT_LINK) or paths.mounted(),
@@ -30,9 +30,9 @@ def _variables() -> dict[str, str]:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Tell whether the directory holds a daemon's socket and is this user's or root's.
+    """True if the directory has a daemon's socket in it, and belongs to this user or root.
 
-    Anybody can make the directory under /tmp that `ssad --user` would take.
+    The owner is checked because any user can make the directory under /tmp that `ssad --user` would use.
     """
     try:
         owner = directory.lstat().st_uid
@@ -54,8 +54,8 @@ VERB = Verb(
     name="env",
     summary="print the variables by which your programs find `ssad --user`",
     description="""\
-Prints a line of shell that sets SSA_RUN_DIR, SSA_MOUNT and SSA_CONFIG to those of your own daemon (`ssad --user`), or
-of the daemon whose run directory SSA_RUN_DIR names. Programs started from that shell use it.
+Prints a line of shell code that sets SSA_RUN_DIR, SSA_MOUNT and SSA_CONFIG for your own daemon (`ssad --user`), or for
+the daemon whose run directory SSA_RUN_DIR names. Programs started from that shell then use that daemon.
 """,
     examples='eval "$(ssa env)"\n',
     run=_run,

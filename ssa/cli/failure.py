@@ -1,15 +1,15 @@
-"""An error as one line for a person: what is wrong, whose fault it is, what to do about it."""
+"""Explains an error to a person in one line: what is wrong, whose fault it is, what to do about it."""
 
 from __future__ import annotations
 
 import socket
 
 from ssa.cli.output import printable
-from ssa.errors import SSAError
+from ssa.errors import REASONS, SSAError
 
 
 class Failure(Exception):
-    """What was asked could not be done. The message is for a person, and whole."""
+    """A verb failed. The message is for a person, and complete."""
 
 
 FAULTS: dict[str, str] = {
@@ -20,32 +20,6 @@ FAULTS: dict[str, str] = {
     "system": "this machine's fault",
 }
 
-_TRUST = "If you do trust it, add its CA to the policy's trust_store (`ssa policy get trust_store`)"
-_POLICY = "`ssa policy` shows what is allowed"
-_DOCTOR = "`ssa doctor` tells more"
-
-# What can be done about a row of `ssa.errors.REASONS`, where that is more than to tell the peer.
-ADVICE: dict[str, str] = {
-    "CERTIFICATE_EXPIRED": "Its operator has to renew it; see that this machine's clock is right",
-    "CERTIFICATE_NOT_YET_VALID": "See that this machine's clock is right",
-    "SELF_SIGNED_CERTIFICATE": _TRUST,
-    "UNKNOWN_CA": _TRUST,
-    "HOSTNAME_MISMATCH": "Connect by a name that the certificate is for",
-    "WEAK_KEY": _POLICY,
-    "WEAK_SIGNATURE": _POLICY,
-    "UNSUPPORTED_VERSION": "The policy's min_version and max_version say which are allowed",
-    "NO_COMMON_CIPHER": "The policy's ciphers, ciphersuites and groups say which are allowed",
-    "NO_COMMON_GROUP": "The policy's groups say which are allowed",
-    "NO_COMMON_SIGNATURE": "The policy's signature_algorithms say which are allowed",
-    "NOT_TLS": "See that the port is one for TLS",
-    "HANDSHAKE_TIMEOUT": "See that the port is one for TLS; --timeout and the policy's handshake_timeout limit it",
-    "POLICY_DENIED": _POLICY,
-    "KERNEL_REFUSED": _DOCTOR,
-    "TRUST_STORE": _DOCTOR,
-    "OVERLOADED": "Try again later",
-}
-
-
 _RESOLVER = {
     socket.EAI_ADDRFAMILY: "the local address is of another family (IPv4, IPv6) than the server's",
     socket.EAI_SERVICE: "there is no service of that name: give the port's number, or a name of /etc/services",
@@ -53,13 +27,13 @@ _RESOLVER = {
 
 
 def explain(failure: BaseException) -> str:
-    """The line, without an end; whatever a peer has put into the message is harmless in it."""
+    """The explanation, without a line end. Text that a peer chose is escaped in it."""
     return printable(_words(failure))
 
 
 def _words(failure: BaseException) -> str:
     if isinstance(failure, SSAError):
-        advice = ADVICE.get(failure.reason)
+        advice = REASONS[failure.reason].advice
         return f"{failure.strerror} ({failure.reason}: {FAULTS[failure.whose_fault]})" + (
             f". {advice}" if advice else ""
         )

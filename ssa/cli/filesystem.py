@@ -1,4 +1,4 @@
-"""Reading and writing the daemon's file system: its files as values, its absence in words (docs/configfs.md)."""
+"""Reads and writes the daemon's file system (docs/configfs.md), and explains why it is not there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssa.protocol import paths
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# What the errors of the mount point itself mean.
+# The meaning of errors of the mount point itself.
 _ABSENT: dict[int, str] = {
     errno.ENOENT: "no ssad has its file system at {root}: start `ssad` (as root); for your own `ssad --user`: "
     'eval "$(ssa env)"',
@@ -46,7 +46,7 @@ def _verbatim(text: str) -> str | None:
     return text.strip() and text
 
 
-# The files of a socket that are not one value a file, as text.
+# Readers of the files of a socket whose value is not one text.
 _KINDS: dict[str, Callable[[str], Any]] = {
     "peer_cert": _verbatim,
     "peer_chain": _verbatim,
@@ -62,28 +62,28 @@ _KINDS: dict[str, Callable[[str], Any]] = {
 
 
 class FileSystem:
-    """The mounted file system of the daemon that is asked.
+    """The mounted file system of a daemon.
 
-    Each question to it is a message to the daemon and back, and there may be thousands of sockets: so their files are
-    opened from their directory, not from the root, and read by one call.
+    Every open and read is a message to the daemon and back, and there may be thousands of sockets. So a socket's files
+    are opened relative to their directory, not from the root, and each is read with one call.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        """Raises `Failure` where no daemon's file system is."""
+        """Raises `Failure` if no daemon's file system is there."""
         self.root = root or Path(paths.mounted())
         try:
             self.version = self.read("version").strip()
         except OSError as failure:
-            told = _ABSENT.get(failure.errno or 0, f"the file system at {{root}} does not answer: {failure.strerror}")
-            raise Failure(told.format(root=self.root)) from failure
+            words = _ABSENT.get(failure.errno or 0, f"the file system at {{root}} cannot be read: {failure.strerror}")
+            raise Failure(words.format(root=self.root)) from failure
 
     def read(self, path: str) -> str:
-        """A file's text. Raises OSError."""
+        """The text of a file. Raises OSError."""
         with _opened(self.root / path) as file:
             return _text(file)
 
     def write(self, path: str, text: str) -> None:
-        """Put a value into a file: one write, whole. Raises OSError."""
+        """Put a whole value into a file by one system call. Raises OSError."""
         with _opened(self.root / path, os.O_WRONLY) as file:
             os.write(file, text.encode() + b"\n")
 
@@ -93,20 +93,20 @@ class FileSystem:
             return {name: _read(name, directory).removesuffix("\n") for name in os.listdir(directory)}
 
     def sockets(self) -> list[dict[str, Any]]:
-        """The listeners and live sockets that the reader may see, as values by the name of their files. Raises OSError.
+        """All listeners and sockets that this user may see, each as the values of its files by name. Raises OSError.
 
-        What a socket has no value for, or the kernel does not know of it (any more), is None.
+        A value is None if the socket has none, or if the kernel has forgotten the connection.
         """
         rows = [json.loads(line) for line in self.read("sockets.jsonl").splitlines()]
         return sorted(rows, key=lambda row: int(row["id"]))
 
     def count(self) -> int:
-        """How many listeners and live sockets there are, of all users. Raises OSError."""
+        """The number of listeners and live sockets of all users. Raises OSError."""
         with _opened(self.root / "listeners") as listeners:
             return int(self.read("stats/sockets")) + len(os.listdir(listeners))
 
     def socket(self, number: int) -> dict[str, Any] | None:
-        """A socket's or listener's files by name; None if it is gone, maybe meanwhile. Raises OSError."""
+        """The values of a socket's or listener's files, by name; None if it is gone. Raises OSError."""
         found = (self._member(collection, number) for collection in ("sockets", "listeners"))
         return next((files for files in found if files is not None), None)
 
@@ -130,7 +130,7 @@ def _opened(path: str | Path, flags: int = os.O_RDONLY, directory: int | None = 
 
 
 def _text(file: int) -> str:
-    """A file's content: as on every file system like this one, what one read gives is all there is, if it has room."""
+    """The content of a file. One read gives all of it, unless it has more bytes than the read."""
     pieces = [os.read(file, _ROOM)]
     while pieces[-1] and len(pieces[-1]) % _ROOM == 0:
         pieces.append(os.read(file, _ROOM))

@@ -1,4 +1,4 @@
-"""`ssa ls`: the TLS sockets of this machine, a line each."""
+"""`ssa ls`: lists the TLS sockets of this machine, one a line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-# The table: a column, and what is in it of a socket, at a moment.
+# The table: each column, and the function that gives its value for a socket at a moment.
 TABLE: tuple[tuple[Column, Callable[[Row, float], Any]], ...] = (
     (Column("ID", numbers=True), lambda row, _: row["id"]),
     (Column("USER"), lambda row, _: row["user"]),
@@ -49,7 +49,7 @@ COLUMNS = tuple(column for column, _ in TABLE)
 
 def _run(options: argparse.Namespace) -> int:
     tree = FileSystem()
-    others = tree.count()  # before: one that comes meanwhile is no other's
+    others = tree.count()  # counted first, so that a socket that is made meanwhile does not count as another user's
     found = tree.sockets()
     others -= len(found)
     known = processes(row["pid"] for row in found)
@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def named(row: Row, process: Process | None) -> Row:
-    """A socket with the names of its user and its program, as far as they can be told."""
+    """A socket with the names of its user, program, script and unit, as far as they are known."""
     exe = row["exe"] or ""
     if process is None or not process.asked(exe, moment(row["opened"])):
         return {**row, "user": user(row["uid"]), "program": PurePath(exe).name or None, "script": None, "unit": None}
@@ -77,7 +77,7 @@ def named(row: Row, process: Process | None) -> Row:
 
 
 def _program(exe: str, script: str) -> str | None:
-    """A program in few words: of a script, the file and the directory that it is in."""
+    """A short name of a program. For a script it is the file and its directory."""
     if not script:
         return PurePath(exe).name or None
     if script.startswith("-"):
@@ -87,7 +87,7 @@ def _program(exe: str, script: str) -> str | None:
 
 @functools.lru_cache
 def user(uid: int) -> str:
-    """The user's name, or the number where there is none."""
+    """The name of a user, or the number if it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -95,13 +95,13 @@ def user(uid: int) -> str:
 
 
 def cells(row: Row, now: float) -> list[str]:
-    """A socket as a line of the table."""
+    """The cells of a socket in the table."""
     values = (value(row, now) for _, value in TABLE)
     return [str(value) if value not in {None, ""} else NOTHING for value in values]
 
 
 def moment(text: str) -> float:
-    """Seconds since 1970 of a time as the file system writes it."""
+    """The seconds since 1970 of a time in the form of the file system."""
     return datetime.fromisoformat(text).timestamp()
 
 
@@ -110,15 +110,15 @@ VERB = Verb(
     summary="list the TLS sockets of this machine",
     description="""\
 Lists every TLS socket that ssad has made and that some process still holds, and every socket that it listens on for
-an application: the user and the program that asked for it (of an interpreter, the script; the systemd unit, if there
-is one), the name that was asked for, the peer's address, what the kernel says of version, cipher and bytes on the
-wire, who does the record crypto (path: ktls is the kernel), whether the policy in force would allow it now, and
-whether the connection has ended. Whoever is not root sees its own sockets, and how many others there are.
+an application. It shows the user and the program that asked for it (for an interpreter the script, and the systemd
+unit, if there is one), the host name, the peer's address, version, cipher and bytes on the wire as the kernel reports
+them, the data path (ktls: the kernel encrypts; relay: ssad does), if the policy in force would allow it now, and the
+state of the connection. Root sees all sockets; other users see their own, and the number of the others.
 """,
     examples="""\
 ssa ls
 ssa ls --json | jq -r '.[] | select(.version == "TLSv1.2") | .exe' | sort | uniq -c
-grep -L ^yes /ssa/sockets/*/compliant     those that the policy in force would not allow
+grep -L ^yes /ssa/sockets/*/compliant     # sockets that the policy in force would not allow
 """,
     run=_run,
 )

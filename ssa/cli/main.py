@@ -1,4 +1,4 @@
-"""`ssa`: the table of verbs, the parser made of it, and how every failure ends: one line and a status."""
+"""`ssa`: makes the parser from the table of verbs, runs a verb, and turns every failure into one line and a status."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ if TYPE_CHECKING:
 
     from ssa.cli.verb import Verb
 
-VERBS = ("connect", "ls", "show", "policy", "doctor", "env")  # a module each, which is loaded when it is needed
+VERBS = ("connect", "ls", "show", "policy", "doctor", "env")  # one module each, loaded when it is needed
 
 _DESCRIPTION = """\
-TLS as a service of the operating system, from the command line. The daemon ssad makes TLS handshakes for
-applications and judges their peers under one policy, the administrator's; the kernel does the rest. This command
-connects, shows the TLS sockets of this machine, shows and changes the policy, and says what a machine lacks.
+The command line of ssa: TLS as a service of the operating system. The daemon ssad makes TLS handshakes for
+applications, and verifies their peers under the administrator's policy; the kernel encrypts and decrypts. This command
+connects to a server, shows the TLS sockets of this machine, shows and changes the policy, and says what the machine
+lacks.
 """
 
 _EPILOG = """\
 environment:
-  SSA_RUN_DIR   the run directory of the ssad to ask (/run/ssa)
-  SSA_MOUNT     where its file system is (where that ssad says, else /ssa)
-  SSA_CONFIG    the policy's file, which `ssa policy save` writes (that ssad's, else /etc/ssa/policy.toml)
-  NO_COLOR      no colours
+  SSA_RUN_DIR   the run directory of the ssad to use (default: /run/ssa)
+  SSA_MOUNT     the mount point of its file system (default: the one that this ssad uses, else /ssa)
+  SSA_CONFIG    the policy's file, which `ssa policy save` writes (default: this ssad's, else /etc/ssa/policy.toml)
+  NO_COLOR      set it to print without colours
 
 files:
-  /ssa/policy/*    the policy in force; `ssa policy set` writes there, as echo can
-  /ssa/sockets/*   what `ssa ls` and `ssa show` read; cat can, too
+  /ssa/policy/*    the policy in force; `ssa policy set` writes these files, and so can echo
+  /ssa/sockets/*   the live sockets; `ssa ls` and `ssa show` read these files, and so can cat
 
 examples:
-  ssa doctor                                       can this machine do it, and what is missing?
+  ssa doctor                                       what this machine has, what it lacks, and what to do
   printf 'GET / HTTP/1.0\\r\\n\\r\\n' | ssa connect example.com 443
-  ssa ls                                           who has TLS connections to whom?
+  ssa ls                                           the TLS connections of this machine's programs
   ssa show 7                                       all about one of them
-  ssa policy set min_version TLSv1.3               from the next handshake on, for every program
-  ssa policy save                                  and after the next start, too
+  ssa policy set min_version TLSv1.3               for every program, from the next handshake on
+  ssa policy save                                  keep it for the daemon's next start
 
-exit status: 0 done; 1 it failed, standard error says why in one line; 2 wrong use; 130 interrupted.
+exit status: 0 done; 1 failed, with the reason in one line on standard error; 2 wrong use; 130 interrupted.
 
-`ssa VERB --help` has more on each verb, with examples.
+`ssa VERB --help` explains a verb, with examples.
 """
 
 _HELP = frozenset({"-h", "--help"})
@@ -57,7 +58,7 @@ _JSON_HELP = "print JSON, for programs"
 
 
 def verbs(names: Sequence[str] = VERBS) -> list[Verb]:
-    """The verbs of these names."""
+    """Load the verbs of these names."""
     return [importlib.import_module(f"ssa.cli.{name}").VERB for name in names]
 
 
@@ -91,21 +92,21 @@ def _add_verbs(parser: argparse.ArgumentParser, verbs: Sequence[Verb]) -> None:
         )
         own.set_defaults(verb=verb)
         if verb.json:
-            # Without a default of its own, it leaves what stood before the verb.
+            # It has no default of its own, so that a --json before the verb counts.
             own.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=_JSON_HELP)
         verb.arguments(own)
         _add_verbs(own, verb.verbs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the process's exit status."""
+    """Run the command. Returns the exit status of the process."""
     _open_standard_streams()
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        pass  # whoever read our output has enough of it
+        pass  # the reader of our output has closed it
     except (OSError, BadValue, Failure) as failure:
         print(f"ssa: {explain(failure)}", file=sys.stderr)  # noqa: T201
     _forget_output()
@@ -130,19 +131,19 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Have something at 0, 1 and 2: a connection that got one of these numbers would be read from or written to."""
+    """Open descriptors 0, 1 and 2 if they are closed: else a connection could get one of these numbers."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - Python has none for a closed one
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):  # names and paths need not be in the locale's encoding
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - it stays open to the end
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - it stays open to the end
+    for stream in (sys.stdout, sys.stderr):  # names and paths may not be in the locale's encoding
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_output() -> None:
-    """What could not be written must not fail once more when Python ends."""
+    """Send unwritten output to /dev/null, so that Python does not fail again on it at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

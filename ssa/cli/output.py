@@ -1,6 +1,6 @@
-"""What verbs print: tables for people, plain lines for pipes, JSON for programs.
+"""Prints what verbs show: tables for people, plain lines for pipes, JSON for programs.
 
-Much of what is shown was chosen by a peer, so whatever a terminal might act on is escaped before it gets there.
+Peers chose much of this text, so characters that a terminal might act on are escaped.
 """
 
 from __future__ import annotations
@@ -29,18 +29,23 @@ def printable(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """For programs: ASCII only, so nothing in it can harm a terminal either."""
-    print(json.dumps(value, indent=2))  # noqa: T201 - it is what the command is for
+    """Print a value as JSON, in ASCII, so that it cannot harm a terminal."""
+    print(json.dumps(value, indent=2))  # noqa: T201 - printing is the purpose
 
 
 def print_line(text: str) -> None:
-    """One line."""
-    print(printable(text))  # noqa: T201
+    """Print one line."""
+    print(printable(text))  # noqa: T201 - printing is the purpose
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its title, whether it is of numbers (aligned to the right), and whether of prose."""
+    """A column of a table.
+
+    Attributes:
+        numbers: align the cells to the right.
+        prose: cells may be broken between words.
+    """
 
     title: str
     numbers: bool = False
@@ -48,11 +53,11 @@ class Column:
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """A table with a heading. Nothing is ever cut off, and no word broken.
+    """Print a table with a heading. Nothing is cut off, and no word is broken.
 
-    In a pipe, each row is one line, however long. On a terminal, prose is broken between words to fit; where that does
-    not do, each row is a paragraph of titles and values. A newline in a cell is the caller's own, and is all that stays
-    of control characters.
+    In a pipe each row is one line, however long. On a terminal prose is broken between words to fit. If the table still
+    does not fit, each row is a paragraph of titles and values. Newlines in cells stay, as they are the caller's; other
+    control characters are escaped.
     """
     cells = [[[printable(line) for line in cell.split("\n")] for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -72,7 +77,7 @@ def _print_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, bo
     for number, row in enumerate((titles, *rows)):
         placed = zip(row, widths, columns, strict=True)
         line = _GAP.join(_placed(cell, width, column) for cell, width, column in placed).rstrip()
-        print(f"\x1b[1m{line}\x1b[0m" if bold and not number else line)  # noqa: T201
+        print(f"\x1b[1m{line}\x1b[0m" if bold and not number else line)  # noqa: T201 - printing is the purpose
 
 
 _WIDEST = 100  # columns of running text: longer lines are hard to read
@@ -87,7 +92,7 @@ def _placed(cell: str, width: int, column: Column) -> str:
 
 
 def _width(text: str) -> int:
-    """The columns that a terminal needs for it."""
+    """The columns of a terminal that a text takes."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(char) in {"W", "F"} for char in text)
@@ -95,7 +100,7 @@ def _width(text: str) -> int:
 
 
 def _widths(columns: Sequence[Column], rows: Cells, width: int) -> list[int] | None:
-    """How wide each column is, so that all fit; None where they cannot."""
+    """The widths of the columns with which the table fits; None if it cannot."""
     wanted = [_longest(column, [row[number] for row in rows]) for number, column in enumerate(columns)]
     least = [
         min(
@@ -120,7 +125,7 @@ def _longest_word(cells: Iterable[Sequence[str]]) -> int:
 
 
 def _wrapped(columns: Sequence[Column], rows: Cells, widths: Sequence[int]) -> list[list[str]]:
-    """The lines that the rows make: a row is as many as its highest cell."""
+    """The rows as lines. A row has as many lines as its highest cell."""
     lines: list[list[str]] = []
     for row in rows:
         cells = [
@@ -141,11 +146,11 @@ def _print_paragraphs(columns: Sequence[Column], rows: Cells, width: int) -> Non
         shown = zip(columns, row, strict=True)
         fields = [f"{column.title} {' '.join(cell)}" for column, cell in shown if cell != [NOTHING]]
         for line in _paragraph(fields, width):
-            print(line)  # noqa: T201
+            print(line)  # noqa: T201 - printing is the purpose
 
 
 def _paragraph(fields: Iterable[str], width: int) -> list[str]:
-    """Fields on lines, each whole on one line if that has room for it; what goes on is indented."""
+    """Fields joined to lines. A field is not broken if a line has room for it; further lines are indented."""
     lines = [""]
     for field in fields:
         joined = f"{lines[-1]}{_GAP}{field}" if lines[-1].strip() else f"{lines[-1]}{field}"
@@ -163,19 +168,19 @@ _INDENT = "    "
 
 
 def print_entries(entries: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Names, each with paragraphs beside it that are broken between words: for people, on a terminal and in a pipe."""
+    """Print names with paragraphs beside them, broken between words, on a terminal and in a pipe."""
     indent = max((len(name) for name, _ in entries), default=0) + 2
     room = max(min(shutil.get_terminal_size().columns, _WIDEST), indent + _PROSE)
     for name, paragraphs in entries:
         lead = printable(name).ljust(indent)
         for paragraph in paragraphs:
             for line in textwrap.wrap(printable(paragraph), room - indent, break_long_words=False) or [""]:
-                print(f"{lead}{line}".rstrip())  # noqa: T201
+                print(f"{lead}{line}".rstrip())  # noqa: T201 - printing is the purpose
                 lead = " " * indent
 
 
 def print_fields(title: str, fields: Iterable[tuple[str, str]]) -> None:
-    """A heading, and a line a field below it."""
+    """Print a heading, and one line for each field below it."""
     shown = list(fields)
     width = max((len(name) for name, _ in shown), default=0)
     print_line(title)

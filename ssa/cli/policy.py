@@ -1,4 +1,4 @@
-"""`ssa policy`: the policy in force, changed and saved."""
+"""`ssa policy`: shows, changes, resets and saves the policy in force."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def describe(setting: Setting[Any], text: str) -> dict[str, Any]:
-    """A setting and its value, as --json prints them."""
+    """A setting and its value, for --json."""
     return {
         "name": setting.name,
         "value": _value(setting, text),
@@ -75,7 +75,7 @@ def _get(options: argparse.Namespace) -> int:
 # --- changing -----------------------------------------------------------------------------------------------------
 
 
-DEFAULT = "default"  # as a value: what `ssa policy reset` puts there
+DEFAULT = "default"  # this value means the setting's default
 
 
 def _set(options: argparse.Namespace) -> int:
@@ -91,8 +91,8 @@ def _set(options: argparse.Namespace) -> int:
 def _reset(options: argparse.Namespace) -> int:
     """Put the defaults back.
 
-    A default may be refused beside another setting as it is now (a max_version below the default min_version). So
-    what is refused comes again after the others.
+    A default may contradict another setting's present value (such as a max_version below the default min_version). So
+    a default that is refused is tried again after the others.
     """
     named = [setting_untrusted(name) for name in options.names]
     tree = FileSystem()
@@ -133,7 +133,7 @@ def _put(tree: FileSystem, setting: Setting[Any], text: str) -> None:
 def _refusal(tree: FileSystem, name: str, text: str, failure: OSError) -> str:
     """Say why the daemon refused a value. The file system gives an errno only, so the value is judged again here."""
     if failure.errno in (errno.EACCES, errno.EPERM):
-        return f"{name}: only the user that ssad runs as may change the policy (root, or with --user that user)"
+        return f"{name}: only ssad's own user may change the policy: run this as root, or as the user of `ssad --user`"
     if failure.errno != errno.EINVAL:
         return f"{name}: {failure.strerror}"
     return f"{_reason(tree, name, text)}. The policy stays as it was"
@@ -150,14 +150,14 @@ def _reason(tree: FileSystem, name: str, text: str) -> str:
         return str(bad)
     except (OSError, ValueError) as failure:
         return f"{name}: {explain(failure)}"
-    return f"{name}: ssad refuses the value, its log says why"
+    return f"{name}: ssad refused the value: its log says why"
 
 
-_PATIENCE = 5.0  # seconds for a file system to answer: the daemon waits no longer either
+_PATIENCE = 5.0  # seconds to wait for a file system, as long as the daemon waits
 
 
 def _known(tree: FileSystem) -> dict[str, str]:
-    """The settings in force, without those that only a newer daemon has."""
+    """The settings in force, without those of a newer daemon that this program does not know."""
     return {name: text for name, text in tree.policy().items() if name in SETTINGS}
 
 
@@ -170,11 +170,11 @@ def _save(options: argparse.Namespace) -> int:
         make_directory(target.parent, 0o755)
         files.save(target, policy)
     except PermissionError as failure:
-        raise Failure(f"{target}: {failure.strerror}: only root, or the file's owner, can save the policy") from failure
+        raise Failure(f"{target}: {failure.strerror}: run this as root, or as the owner of the file") from failure
     if options.json:
         output.print_json({"file": str(target)})
     else:
-        output.print_line(f"the policy in force is in {target}, ssad starts with it")
+        output.print_line(f"the policy in force is saved in {target}: ssad starts with it")
     return 0
 
 
@@ -198,7 +198,7 @@ def _name_and_values(parser: argparse.ArgumentParser) -> None:
         "values",
         nargs="+",
         metavar="VALUE",
-        help="the value; those of a list are several arguments, or one; '' is empty, `default` is the default",
+        help="the value; a list may be several arguments or one; '' is the empty list, `default` the default value",
     )
 
 
@@ -206,10 +206,10 @@ _SETTINGS_HELP = "settings:\n" + "".join(f"  {row.name:21} {row.doc}\n" for row 
 
 _LIST = Verb(
     name="list",
-    summary="show all settings (as without a verb)",
+    summary="show all settings (`ssa policy` does the same)",
     description="""\
-Shows the policy in force: each setting's value, whether it is not the default, what it means, and which way is
-stricter.
+Shows the policy in force: for each setting its value, a mark if that is not the default, its meaning, and the stricter
+direction.
 """,
     examples="""\
 ssa policy
@@ -221,8 +221,8 @@ _GET = Verb(
     name="get",
     summary="print the value of a setting, or of several",
     description="""\
-Prints the value in force of one setting: a line, or for a list a line a word. Of several settings it prints each
-with its name and its meaning.
+Prints the value in force of one setting: one line, or for a list one line for each word. For several settings it prints
+each with its name and its meaning.
 """,
     notes=_SETTINGS_HELP,
     examples="""\
@@ -236,9 +236,9 @@ _SET = Verb(
     name="set",
     summary="change one setting, from the next handshake on",
     description="""\
-Changes one setting of the policy in force, for the next handshake of every program. Connections that are open
-stay: /ssa/sockets/*/compliant says which would not be made any more. A bad value changes nothing, and is
-explained. It lasts as long as the daemon: `ssa policy save` keeps it.
+Changes one setting of the policy in force, for the next handshake of every program. Open connections stay;
+/ssa/sockets/*/compliant says which of them the new policy would not allow. A bad value is explained and changes
+nothing. The change lasts until the daemon ends: `ssa policy save` keeps it for the next start.
 """,
     notes=_SETTINGS_HELP,
     examples="""\
@@ -253,10 +253,10 @@ ssa policy set groups default
 )
 _RESET = Verb(
     name="reset",
-    summary="put the default back, of the settings named or of all",
+    summary="put the default values back, of some settings or of all",
     description="""\
-Puts the defaults back, for the next handshake of every program, and prints what it changed. The policy's file
-stays as it is: `ssa policy save` writes it, and SIGHUP has ssad read it again.
+Puts the default values back, for the next handshake of every program, and prints the changes. The policy's file stays
+as it is: `ssa policy save` writes it, and after SIGHUP ssad reads it again.
 """,
     examples="""\
 ssa policy reset groups
@@ -269,8 +269,8 @@ _SAVE = Verb(
     name="save",
     summary="keep the policy in force for the daemon's next start",
     description="""\
-Writes the policy in force to the file that ssad starts with (SSA_CONFIG, else the file that the running ssad names):
-whole or not at all, with the comments, the owner and the mode that are there.
+Writes the policy in force to the file that ssad starts with (SSA_CONFIG, else the file that the running ssad names).
+The file is written whole or not at all, and keeps its comments, its owner and its mode.
 """,
     examples="ssa policy set min_version TLSv1.3 && ssa policy save\n",
     run=_save,
@@ -280,8 +280,8 @@ VERB = Verb(
     name="policy",
     summary="show, change, reset and save the policy",
     description="""\
-The policy that all TLS of this machine's programs is under. Without a verb it is shown. Applications can only
-tighten it ("stricter"), for themselves.
+The policy for the TLS connections of all programs of this machine. Without a verb, it is shown. An application can
+only make it stricter, and only for itself.
 """,
     examples="""\
 ssa policy

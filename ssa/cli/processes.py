@@ -1,6 +1,7 @@
-"""What /proc says of the processes that have TLS sockets, so that a person can tell them apart.
+"""Reads /proc for the programs behind TLS sockets, so that a person can tell them apart.
 
-All of it is the process's own word: whoever can run a program can give it any name. The daemon's `exe` is the kernel's.
+A process chooses most of this itself: anyone who runs a program can give it any name. The `exe` in /ssa is from the
+kernel.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _PROC = Path("/proc")
-_STALL = 0.1  # seconds: a process can make whoever reads its arguments wait, for ever
+_STALL = 0.1  # seconds: a process can make readers of its arguments wait, for ever
 _STALLS = 5
 _INTERPRETER = re.compile(r"(python|perl|ruby|node|nodejs|php|lua|bash|dash|sh|zsh|ksh)[0-9.]*")
 _UNIT = re.compile(r"/([^/\n]+\.(?:service|scope))(?=/|\n|$)")
-_STARTED = 19  # the field of /proc/PID/stat behind the program's name: when it began, in ticks since boot (proc(5))
-_ROUNDED = 1.01  # seconds: the time of a handshake is a whole second
+_STARTED = 19  # the field of /proc/PID/stat, counted behind the name: its start, in ticks since boot (proc(5))
+_ROUNDED = 1.01  # seconds: /ssa shows the time of a handshake in whole seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class Process:
     """One process. Its texts are printable, as those in /ssa.
 
     Attributes:
-        exe: the path of its program; empty where that may not be known.
-        script: what the interpreter that it is runs; empty if it is none.
-        unit: the systemd unit that its cgroup is of, or nothing.
-        began: in seconds since 1970.
+        exe: the path of its program; empty if we may not know it.
+        script: the script that it runs, if it is an interpreter; else empty.
+        unit: the systemd unit of its cgroup; empty if there is none.
+        began: its start, in seconds since 1970.
     """
 
     exe: str
@@ -44,12 +45,12 @@ class Process:
     began: float
 
     def asked(self, exe: str, opened: float) -> bool:
-        """Whether it can be the process of that program that made a handshake then; numbers are used again."""
+        """True if this process can have asked for a socket then, as that program. Process numbers are used again."""
         return self.began <= opened + _ROUNDED and not (exe and self.exe and exe != self.exe)
 
 
 def processes(pids: Iterable[int]) -> dict[int, Process]:
-    """Those that are there, and that can be read without waiting."""
+    """The processes of these numbers that exist, and that can be read without waiting, by number."""
     found: dict[int, Process] = {}
     waiting = list(dict.fromkeys(pids))[::-1]
     for _ in range(_STALLS):
@@ -70,7 +71,7 @@ def _read_all(waiting: list[int], found: dict[int, Process]) -> None:
         try:
             found[pid] = _read(_PROC / str(pid))
         except (OSError, IndexError, ValueError):
-            continue  # it is gone, or not ours to know
+            continue  # it is gone, or we may not read it
 
 
 def _read(directory: Path) -> Process:
@@ -92,7 +93,7 @@ def _link(path: Path) -> str:
 
 
 def script(arguments: list[str]) -> str:
-    """What an interpreter runs, by its command line: a file, ``-m`` and a module, or ``-c``; nothing of others."""
+    """The script in an interpreter's command line: a file, ``-m`` and a module, or ``-c``. Empty for other programs."""
     if not arguments or not _INTERPRETER.fullmatch(PurePath(arguments[0]).name):
         return ""
     for number, argument in enumerate(arguments[1:], 1):
@@ -106,7 +107,7 @@ def script(arguments: list[str]) -> str:
 
 
 def unit(cgroup: str) -> str:
-    """The innermost service, or scope, that a process is in, by its /proc/PID/cgroup (cgroups(7))."""
+    """The innermost service, else the innermost scope, in the text of /proc/PID/cgroup (cgroups(7))."""
     names: list[str] = _UNIT.findall(cgroup)
     services = [name for name in names if name.endswith(".service")]
     return (services or names or [""])[-1]

@@ -1,4 +1,4 @@
-"""`ssa show`: all that is known of one TLS socket."""
+"""`ssa show`: shows all that is known of one TLS socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         found = FileSystem().socket(options.id)
     except PermissionError:
-        raise Failure(f"TLS socket {options.id} is another user's: root can look at it") from None
+        raise Failure(f"TLS socket {options.id} is another user's: run this as root to see it") from None
     if found is None:
         raise Failure(f"there is no TLS socket {options.id} (any more): `ssa ls` lists those that are open")
     found["certificates"] = decode(found.get("peer_chain") or "")
@@ -48,7 +48,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _text(value: Any) -> str:
-    """A value for a person."""
+    """The text of a value, for a person."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -57,15 +57,16 @@ def _text(value: Any) -> str:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", type=int, metavar="ID", help="the socket's number, as `ssa ls` shows it")
+    parser.add_argument("id", type=int, metavar="ID", help="the socket's number, from the first column of `ssa ls`")
 
 
 VERB = Verb(
     name="show",
     summary="show all about one TLS socket",
     description="""\
-Shows every file of a socket under /ssa/sockets or of a listener under /ssa/listeners, the certificates that its peer
-sent, decoded, what each validator said of them, and a server's own. Whoever is not root sees its own sockets.
+Shows the files of a socket under /ssa/sockets or of a listener under /ssa/listeners, the decoded certificates of the
+peer, the verdict of each validator on them, and a server's own certificate. Root may look at all sockets, other users
+only at their own.
 """,
     examples="""\
 ssa show 7

@@ -1,4 +1,4 @@
-"""What a verb of the command line is: one row of a table, from which the parser and the help are made."""
+"""A verb of the command line: one row of a table, from which the parser and the help are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def no_arguments(_parser: argparse.ArgumentParser) -> None:
-    """For a verb that takes none."""
+    """Add no arguments: for a verb that takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,12 @@ class Verb:
         summary: one line, for the list of verbs.
         description: a paragraph, for its own --help.
         examples: lines of shell, for its own --help.
-        notes: more for its own --help, laid out already.
-        run: the exit status; raises OSError, ValueError or `Failure`, which `main` tells in one line.
+        notes: more text for its own --help, printed as it is.
+        run: runs the verb, and returns the exit status. It raises OSError, `BadValue` or `Failure`, which `main`
+            prints in one line.
         arguments: adds the verb's own to its parser.
-        json: whether it takes --json.
-        verbs: verbs below it; without one of them it is `run` itself.
+        json: True if it takes --json.
+        verbs: the verbs below it. Without one of them, `run` is called.
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""Mounting the file system, and taking the mount point over from a daemon that has crashed.
+"""Mounts the file system, and takes over the mount point of a daemon that has crashed.
 
     mount = await ssa.configfs.mount.init(view, "/ssa")
-    await nursery.start(mount.main)       # returns when a read of the mount has been answered
-    ...                                   # until cancelled, or unmounted from outside
+    await nursery.start(mount.main)       # returns when the mount has answered a request
+    ...                                   # it runs until it is cancelled, or unmounted from outside
 
-One process can mount one file system: libfuse's binding keeps it in globals.
+One process can mount one file system, because the binding to libfuse keeps it in global variables.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _OPTIONS = frozenset({"fsname=ssa", "subtype=ssa", "default_permissions", "noexe
 
 
 class MountError(OSError):
-    """The file system cannot be mounted there. The message says why, and what to do."""
+    """The file system cannot be mounted there. The message says why and what to do."""
 
 
 async def init(view: View, mountpoint: str | os.PathLike[str], *, allow_other: bool | None = None) -> Mount:
-    """Mount a view; it answers from when `Mount.main` runs.
+    """Mount the file system. It answers as soon as `Mount.main` runs.
 
     Args:
-        view: what to show.
-        mountpoint: an empty directory, or none yet, or what a crashed daemon left there.
-        allow_other: let other users in; by default if root mounts, as fusermount3 wants user_allow_other of others.
+        view: the daemon's side.
+        mountpoint: an empty directory, or a missing one, or the mount of a crashed daemon.
+        allow_other: let other users in. By default only root does: for others fusermount3 demands user_allow_other.
 
     Raises:
         MountError: it cannot be mounted there.
@@ -60,9 +60,11 @@ async def init(view: View, mountpoint: str | os.PathLike[str], *, allow_other: b
     try:
         pyfuse3.init(Operations(Tree(build(view), view)), str(path), options)
     except RuntimeError as failure:
-        # libfuse has written its own reason to stderr, and tells us none.
+        # libfuse has written the reason to stderr, and gives us none.
         raise MountError(
-            errno.EIO, f"FUSE refused to mount there ({failure}); is there a /dev/fuse?", str(path)
+            errno.EIO,
+            f"FUSE refused to mount there ({failure}): see `ssa doctor`",
+            str(path),
         ) from None
     return Mount(path, _topmost(path))
 
@@ -86,27 +88,31 @@ class Mount:
             self.unmount()
 
     def unmount(self) -> None:
-        """Unmount, lazily: who has a file open gets errors. What others mounted over it stays. Safe to call twice."""
+        """Unmount lazily: programs that have a file open get errors. A mount over it stays. Safe to call twice."""
         if self._open:
             self._open = False
             pyfuse3.close(unmount=self._is_topmost())
 
     def _is_topmost(self) -> bool:
-        """Whether unmounting the path would unmount this file system, and not another one."""
+        """True if unmounting the path would unmount this file system, and not another one over it."""
         found = _topmost(self.path)
         if found is not None and found != self._mounted:
             log.warning(
-                "%s: another file system (%s) is mounted there by now, and stays; what is left of this one below it is "
-                "taken over by the next ssad",
+                "%s: another file system (%s) was mounted over this one, and stays; the next ssad takes over what is "
+                "left of this one below it",
                 self.path,
                 found.fstype,
             )
         return found == self._mounted
 
     async def _ready(self, task_status: trio.TaskStatus[None]) -> None:
-        """Say that the mount is live once it has answered: a process must not wait for itself, so a thread does."""
+        """Report the mount as ready when it has answered. A thread asks: the event loop must not wait for itself."""
         if not await _answers(self.path / "version", _READY_SECONDS):
-            raise MountError(errno.ETIMEDOUT, "the mount does not answer", str(self.path))
+            raise MountError(
+                errno.ETIMEDOUT,
+                "the mount does not answer, so ssad ends: see its log",
+                str(self.path),
+            )
         task_status.started()
 
 
@@ -114,7 +120,7 @@ class Mount:
 
 
 async def _prepare(mountpoint: Path) -> Path:
-    """Make the mount point an empty directory that nothing is mounted on."""
+    """Make the mount point an empty directory with no file system mounted on it."""
     path = without_links(mountpoint)
     while mounted := _topmost(path):
         await _take_over(path, mounted.fstype)
@@ -129,12 +135,16 @@ def _empty_directory(path: Path) -> Path:
     except OSError as failure:
         raise MountError(failure.errno, f"cannot make the mount point: {failure.strerror}", str(path)) from None
     if occupied:
-        raise MountError(errno.ENOTEMPTY, "the mount point is not empty; mounting would hide what is in it", str(path))
+        raise MountError(
+            errno.ENOTEMPTY,
+            "the mount point is not empty, and mounting would hide its files: name another (--mount)",
+            str(path),
+        )
     return path
 
 
 def without_links(mountpoint: Path) -> Path:
-    """The mount point as the mount table has it, without asking a file system that may be dead or stuck."""
+    """The path of the mount point in the mount table. A file system there, maybe dead or stuck, is not asked."""
     absolute = mountpoint.absolute()
     path = Path(os.path.realpath(absolute.parent)) / absolute.name
     try:
@@ -152,7 +162,7 @@ class _Mounted(NamedTuple):
 
 
 def _topmost(path: Path) -> _Mounted | None:
-    """The topmost file system mounted at a path: the one that umount(2) of this path takes away."""
+    """The topmost file system mounted at a path, which umount(2) of the path would unmount. None: there is none."""
     found = None
     for row in Path("/proc/self/mountinfo").read_bytes().splitlines():
         before, _, after = row.partition(b" - ")
@@ -167,11 +177,19 @@ def _unescaped(field: bytes) -> bytes:
 
 
 async def _take_over(path: Path, fstype: str) -> None:
-    """Remove the mount of a crashed daemon; refuse to touch any other."""
+    """Unmount a crashed daemon's file system. Raises MountError for any other."""
     if fstype != _FSTYPE:
-        raise MountError(errno.EBUSY, f"another file system is mounted there ({fstype})", str(path))
+        raise MountError(
+            errno.EBUSY,
+            f"another file system is mounted there ({fstype}): name another place (--mount)",
+            str(path),
+        )
     if not await _is_stale(path):
-        raise MountError(errno.EBUSY, "mounted already, by a daemon that is alive", str(path))
+        raise MountError(
+            errno.EBUSY,
+            "mounted already, by a daemon that is alive: stop it, or name another place (--mount)",
+            str(path),
+        )
     log.warning("%s: taking over the mount of a daemon that is gone", path)
     await trio.to_thread.run_sync(_detach, path, abandon_on_cancel=True)
     left = _topmost(path)
@@ -180,9 +198,9 @@ async def _take_over(path: Path, fstype: str) -> None:
 
 
 async def _is_stale(path: Path) -> bool:
-    """Whether the daemon behind a mount is gone: ENOTCONN. One that is merely stuck is alive."""
+    """True if the daemon behind a mount is gone (ENOTCONN). A daemon that is only stuck is alive."""
     try:
-        # Unlike a file's attributes, these are never answered from the kernel's cache.
+        # The kernel never answers statvfs(3) from its cache, as it may stat(2).
         await _in_time(os.statvfs, path, _PROBE_SECONDS)
     except OSError as failure:
         return failure.errno == errno.ENOTCONN
@@ -197,7 +215,7 @@ async def _answers(path: Path, seconds: float) -> bool:
 
 
 async def _in_time(ask: Callable[[Path], object], path: Path, seconds: float) -> bool:
-    """Ask a file system in a thread that may be left behind; whether there was an answer in time."""
+    """Ask a file system in a thread, which is left behind if it is late. True if there was an answer in time."""
     with trio.move_on_after(seconds):
         await trio.to_thread.run_sync(ask, path, abandon_on_cancel=True)
         return True
@@ -205,7 +223,7 @@ async def _in_time(ask: Callable[[Path], object], path: Path, seconds: float) ->
 
 
 def _detach(path: Path) -> None:
-    """Unmount lazily, with the first program that can."""
+    """Unmount lazily, with the first program that succeeds."""
     for command in _UNMOUNT:
         try:
             subprocess.run([*command, str(path)], check=True, capture_output=True, timeout=30)  # noqa: S603 - fixed

@@ -1,4 +1,4 @@
-"""Values to the bytes of a file: one value a line, a newline at the end. Pure."""
+"""Makes the bytes of a file from values: one value a line, with a newline at the end. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 
 def text(value: object) -> str:
-    r"""One value as printable text on one line, whoever chose it.
+    r"""One value as printable text on one line. A peer or a user may have chosen the value.
 
-    A backslash is written ``\134``, as in /proc/mounts. Each byte, in UTF-8, of a character that is not printable is
-    written likewise: of control and formatting characters such as U+009B and U+202E, and of bytes that are not UTF-8.
+    A backslash is written ``\134``, as in /proc/mounts. A character that is not printable is written as its bytes in
+    UTF-8, each in the same form: control and formatting characters such as U+009B and U+202E, and bytes that are not
+    UTF-8.
     """
     written = str(value)
     if written.isprintable() and "\\" not in written:
@@ -26,23 +27,23 @@ def text(value: object) -> str:
 def _shown(char: str) -> str:
     if char.isprintable() and char != "\\":
         return char
-    # os.fsdecode() has U+DC80 to U+DCFF for bytes that are not UTF-8; other surrogates can be in no file's name.
+    # os.fsdecode() makes U+DC80 to U+DCFF of bytes that are not UTF-8. No file name has other surrogates.
     handler = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
     return "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", handler))
 
 
 def line(value: object) -> bytes:
-    """One value, and a newline behind it."""
+    """One value and a newline."""
     return text(value).encode() + b"\n"
 
 
 def lines(values: Iterable[object]) -> bytes:
-    """A list, one value a line; an empty one is an empty line."""
+    """A list, one value a line. An empty list is an empty line."""
     return b"".join(line(value) for value in values) or b"\n"
 
 
-def yes_no(value: bool) -> bytes:  # noqa: FBT001 - it is the value
-    """A truth value."""
+def yes_no(value: bool) -> bytes:  # noqa: FBT001 - the argument is the value
+    """``yes`` or ``no``, and a newline."""
     return b"yes\n" if value else b"no\n"
 
 

@@ -1,4 +1,4 @@
-"""What the daemon provides to the file system: these protocols are all that the file system knows of it."""
+"""The interface of the daemon to the file system, which knows nothing else of the daemon."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class KernelState(Protocol):
 
     @property
     def tx(self) -> str:
-        """Who encrypts what is sent, as sw."""
+        """The place where sent data is encrypted: sw, hw or base (nowhere)."""
 
     @property
     def rx(self) -> str:
-        """Who decrypts what is received, as sw."""
+        """The place where received data is decrypted: sw, hw or base (nowhere)."""
 
     @property
     def bytes_sent(self) -> int:
@@ -47,7 +47,7 @@ class KernelState(Protocol):
 
 
 class Asked(Protocol):
-    """What is known of a TLS socket and of a listener alike. Properties, so that a frozen class will do."""
+    """The facts that a TLS socket and a listener have in common. Properties, so that a frozen class fits."""
 
     @property
     def id(self) -> int:
@@ -87,7 +87,7 @@ class Socket(Asked, Protocol):
 
     @property
     def identity(self) -> str:
-        """Who the peer was verified to be."""
+        """The name, address or subject that the peer was verified to have."""
 
     @property
     def presented(self) -> Sequence[bytes]:
@@ -266,7 +266,7 @@ class View(Protocol):
 
     @property
     def kernel(self) -> Mapping[str, str]:
-        """What this kernel can do: a text for each row of `ssa.ktls.probe.FACTS`, by name."""
+        """The abilities of this kernel: a text for each row of `ssa.ktls.probe.FACTS`, by name."""
 
     @property
     def sockets(self) -> Sockets:

@@ -1,4 +1,4 @@
-"""Whether the process that closes a file was killed: the kernel flushes its files, as if it had closed them itself."""
+"""Finds out if a process was killed while it wrote. The kernel flushes its files, as if it had closed them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PROC = Path("/proc")
-# Fields of /proc/PID/stat behind the program's name (proc(5)): the flags, and what waitpid(2) will say.
+# Fields of /proc/PID/stat, counted behind the program's name (proc(5)): flags, and the status for waitpid(2).
 _FLAGS, _EXIT_CODE = 6, 49
 _EXITING = 0x4  # PF_EXITING of include/linux/sched.h
 _MOST = 64  # processes that are looked at
 
 
 def process_of(thread: int) -> int:
-    """The process of a thread, which FUSE names; the thread itself where /proc does not tell."""
+    """The process of a thread: FUSE gives the thread's number. The thread itself if /proc does not say."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         status = (_PROC / str(thread) / "status").read_text("ascii", "replace")
         return int(status.partition("\nTgid:")[2].split()[0])
@@ -27,17 +27,16 @@ def process_of(thread: int) -> int:
 
 
 def was_killed(pid: int) -> bool:
-    """Whether a process, or one that descends from it, is being ended by a signal at this moment.
+    """True if a signal is ending a process, or one of its descendants, at this moment. False if /proc does not say.
 
-    A shell opens a file for its children, so these count. A process that is ending is still there: the kernel makes it
-    wait for the answer to its flush. One that ends by itself, with whatever status, was not killed. False where /proc
-    does not tell.
+    Descendants count, because a shell opens a file for its children. An ending process is still in /proc: the kernel
+    makes it wait for the answer to its flush. A process that exits itself, with any status, was not killed.
     """
     return any(map(_is_dying, itertools.islice(_family(pid), _MOST)))
 
 
 def _family(pid: int) -> Iterator[int]:
-    """A process and its descendants, those closest to it first."""
+    """A process and its descendants, the closest first."""
     waiting = deque([pid] if pid > 0 else [])
     while waiting:
         pid = waiting.popleft()

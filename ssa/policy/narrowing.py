@@ -1,4 +1,4 @@
-"""How a request narrows each setting. Each function takes the policy's value and the request's; its result counts.
+"""Narrows each setting by a request. A function takes the policy's value and the request's; its result counts.
 
 A request may tighten the policy. One that asks for less than the policy demands is refused: `Loosening`.
 """
