@@ -143,7 +143,7 @@ def told(silent, listener, pki):
         yield
 
 
-def datagrams(silent, listener, pki):
+def datagrams(pki):
     options = {"type": socket.SOCK_DGRAM, "certificate": pki.cert, "private_key": pki.key}
     with ssa.create_server(("127.0.0.1", 0), **options) as server, ssa.socket(type=socket.SOCK_DGRAM) as client:
         client.settimeout(10)
@@ -156,7 +156,7 @@ def datagrams(silent, listener, pki):
             yield
 
 
-def datagrams_of_all(silent, listener, pki):
+def datagrams_of_all(pki):
     with ssa.socket(type=socket.SOCK_DGRAM) as server, ssa.socket(type=socket.SOCK_DGRAM) as client:
         server.tell(certificates=pki.cert, keys=pki.key)
         server.bind(("127.0.0.1", 0))
@@ -179,19 +179,25 @@ OPERATIONS = [
     ready_to_be_accepted,
     from_elsewhere,
     told,
-    datagrams,
-    datagrams_of_all,
 ]
+
+
+def check(daemon, middle):
+    before, mine, of_ssad = what_a_child_has(), inheritable(os.getpid()), inheritable(daemon.process.pid)
+    for _ in middle:
+        assert what_a_child_has() <= before
+        assert inheritable(os.getpid()) == mine
+        assert inheritable(daemon.process.pid) == of_ssad
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_a_child_in_the_middle_of_it_gets_nothing(ssad, silent, listener, pki, operation):
-    before, mine, of_ssad = what_a_child_has(), inheritable(os.getpid()), inheritable(ssad.process.pid)
-    middle = operation(silent, listener, pki)
-    for _ in middle:
-        assert what_a_child_has() <= before
-        assert inheritable(os.getpid()) == mine
-        assert inheritable(ssad.process.pid) == of_ssad
+    check(ssad, operation(silent, listener, pki))
+
+
+@pytest.mark.parametrize("operation", [datagrams, datagrams_of_all], ids=lambda operation: operation.__name__)
+def test_nor_does_it_with_datagrams(cleaned, pki, operation):
+    check(cleaned, operation(pki))
 
 
 def test_at_no_moment_is_one_inheritable(ssad, listener, pki):
