@@ -220,13 +220,14 @@ async def open_stream(  # noqa: PLR0913 - as trio.open_tcp_stream, and what TLS 
 
 
 async def _handshake(sock: TLSSocket) -> None:
-    """Begin the handshake, and wait until it is done. Raises `ssa.SSAError`."""
-    while True:
-        try:
-            sock.upgrade(server_side=False)
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(sock)
-        else:
+    """Make the handshake. Raises `ssa.SSAError`. Cancelled, nothing is left of it, here or in the daemon."""
+    with sock.begin_upgrade(server_side=False) as daemon:
+        while True:
+            await trio.lowlevel.wait_readable(daemon)
+            try:
+                sock.finish_upgrade(daemon)
+            except BlockingIOError:
+                continue
             return
 
 

@@ -91,6 +91,30 @@ class Connecting(Numbered):
         except OSError as exc:
             raise self._failed(exc) from None
 
+    def begin_upgrade(self, *, server_side: bool) -> connection.DaemonConnection:
+        """Ask for the handshake, as `upgrade` does, and return the connection to the daemon, which is the caller's.
+
+        For event loops: the connection is readable when `finish_upgrade` has something to take. Nothing else is on the
+        descriptor's number meanwhile, so no epoll set has to be looked for. To close the connection is to give up.
+        """
+        self._check(UPGRADE)
+        request = self._upgrade_request(server_side=server_side, timeout_ms=None)
+        daemon = connection.DaemonConnection(deadlines.local())
+        self._phase = FAILED  # unless all goes well
+        try:
+            daemon.tell(request, self, self._settings.descriptors())
+        except OSError as exc:
+            daemon.close()
+            raise self._failed(exc) from None
+        return daemon
+
+    def finish_upgrade(self, daemon: connection.DaemonConnection) -> None:
+        """Take the reply to `begin_upgrade`. Raises BlockingIOError where there is none yet, else as `upgrade`."""
+        try:
+            self._go_live(*daemon.reply_now())
+        except OSError as exc:
+            raise self._failed(exc) from None
+
     # --- the request ------------------------------------------------------------------------------------------------
 
     def _look_up(self, address: Any) -> tuple[str, list[Any]]:

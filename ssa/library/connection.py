@@ -101,6 +101,13 @@ class DaemonConnection:
         self.tell(request, sock, files)
         return reply_with_sockets(self._socket)
 
+    def reply_now(self) -> tuple[wire.Reply, list[int]]:
+        """The reply to what was told, and the end of the pair where the daemon relays, which is the caller's.
+
+        Raises BlockingIOError where it has not come yet.
+        """
+        return reply_with_sockets(self._socket, socket.MSG_DONTWAIT)
+
     def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
         """Send a request, without waiting for its answer.
 

@@ -7,9 +7,11 @@ was, and says itself what a close(2) cannot: that it is one, and not a crash.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+import threading
 import time
 
 from ssa import errors
@@ -76,11 +78,28 @@ def _say(sock: socket.socket, close: wire.Close, how: int | None = None) -> None
     try:
         if how is not None:
             sock.shutdown(how)
-        with connection.DaemonConnection(time.monotonic() + _ROOM) as daemon:
-            daemon.ask(close, sock)
+        _tell(sock, close, time.monotonic())
+    except TimeoutError:  # the daemon's queue is full
+        threading.Thread(target=_tell_and_close, args=(sock.dup(), close)).start()
     except OSError as exc:
         if exc.errno not in _GONE:
             raise
+
+
+def _tell(sock: socket.socket, close: wire.Close, deadline: float) -> None:
+    """Tell the daemon, without waiting for its answer.
+
+    The packet has the descriptor with it: so for the daemon the pair's end is not closed before the packet is read,
+    even where this process has gone meanwhile.
+    """
+    with connection.DaemonConnection(deadline) as daemon:
+        daemon.tell(close, sock)
+
+
+def _tell_and_close(sock: socket.socket, close: wire.Close) -> None:
+    """Runs in a thread of its own, as it waits for a daemon that is busy. Meanwhile `sock` keeps the stream open."""
+    with sock, contextlib.suppress(OSError):
+        _tell(sock, close, time.monotonic() + _ROOM)
 
 
 _GONE = frozenset(

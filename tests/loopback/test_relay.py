@@ -754,3 +754,78 @@ def test_the_demo_runs_on_this_kernel_as_it_is(tmp_path):
     path = "The kernel encrypts" if probe().tls else "The daemon encrypts, as this kernel has no TLS"
     assert path in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+CLOSING = {
+    "close": (lambda sock: sock.close(), ""),
+    "shutdown": (lambda sock: sock.shutdown(socket.SHUT_WR), ""),
+    "shutdown and close": (lambda sock: (sock.shutdown(socket.SHUT_WR), sock.close()), ""),
+    "ssa.close": (lambda sock: ssa.close(sock.detach()), ""),
+    "os.close": (lambda sock: os.close(sock.detach()), "cut"),
+}
+
+
+@pytest.mark.parametrize("how", CLOSING)
+def test_closing_is_told_and_not_waited_for(mortal, pki, how):
+    """An event loop stands still for as long as a close waits: so it does not wait for a daemon that is stopped."""
+    close, wanted = CLOSING[how]
+    peer = Peer()
+    with peers.python_server(pki, peer) as port, client(port) as sock:
+        sock.sendall(b"all of it")
+        mortal.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        close(sock)
+        took = time.monotonic() - began
+        mortal.process.send_signal(signal.SIGCONT)
+        assert peer.saw() == (b"all of it", wanted)
+    assert took < 0.2
+
+
+def test_an_abort_is_told_and_not_waited_for(mortal, pki):
+    done = threading.Event()
+
+    def serve(tls, _):
+        with socket.socket(fileno=os.dup(tls.fileno())) as tcp:
+            if isinstance(first_failure(lambda: tcp.recv(100)), ConnectionResetError):
+                done.set()
+
+    with peers.python_server(pki, serve) as port:
+        sock = client(port)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        fd = sock.detach()
+        mortal.process.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        ssa.close(fd)
+        took = time.monotonic() - began
+        mortal.process.send_signal(signal.SIGCONT)
+        assert done.wait(20)
+    assert took < 0.2
+
+
+def test_a_program_that_closes_and_is_gone_has_ended_its_stream(ssad, pki):
+    """It tells the daemon so, and is no more when the daemon hears it: that is no truncation."""
+    for how in ("s.close()", "ssa.close(s.detach())", "s.close(); os.kill(os.getpid(), 9)"):
+        for _ in range(6):
+            peer = Peer()
+            with peers.python_server(pki, peer) as port:
+                code = f"import os, ssa; s = ssa.create_connection(('localhost', {port})); s.sendall(b'x'); {how}"
+                subprocess.run([sys.executable, "-c", code], check=False, timeout=20)
+                assert peer.saw() == (b"x", "")
+
+
+def test_a_queue_that_is_full_holds_up_no_close(mortal, pki):
+    """Where the daemon takes no connection at the moment, a thread waits for it."""
+    peer = Peer()
+    with peers.python_server(pki, peer) as port, contextlib.ExitStack() as waiting:
+        sock = client(port)
+        sock.sendall(b"x")
+        mortal.process.send_signal(signal.SIGSTOP)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                waiting.enter_context(ssa.library.connection.DaemonConnection(time.monotonic()))
+        began = time.monotonic()
+        sock.close()
+        took = time.monotonic() - began
+        mortal.process.send_signal(signal.SIGCONT)
+        assert peer.saw() == (b"x", "")
+    assert took < 0.2

@@ -1,5 +1,6 @@
 """Another open file on a descriptor's number, and who holds one: on the kernel itself."""
 
+import asyncio
 import os
 import select
 import socket
@@ -131,3 +132,48 @@ def test_an_entry_from_before_is_taken_over():
         os.close(aside)
         other.send(b"x")
         assert loop.poll(1) == [(number, select.EPOLLIN)]
+
+
+def test_in_asyncio_the_loop_is_asked_and_no_descriptor_is_looked_at(two, monkeypatch):
+    """However many descriptors the process has, a connect on an event loop costs the same."""
+    (ready, _), (quiet, _) = two
+    looked = []
+
+    async def watch():
+        loop, came = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(quiet.fileno(), came.set)
+        await asyncio.sleep(0.01)
+        assert not came.is_set()
+        monkeypatch.setattr(os, "listdir", lambda path: looked.append(path) or [])
+        os.close(fdswap.swap(quiet.fileno(), ready.fileno()))
+        await came.wait()
+        assert loop.remove_reader(quiet.fileno())
+        assert not loop.remove_reader(quiet.fileno())
+
+    asyncio.run(asyncio.wait_for(watch(), 5))
+    assert looked == []
+
+
+def test_in_asyncio_what_is_not_watched_stays_so(two):
+    (ready, _), (quiet, _) = two
+
+    async def watch():
+        os.close(fdswap.swap(quiet.fileno(), ready.fileno()))
+        loop = asyncio.get_running_loop()
+        assert not loop.remove_reader(quiet.fileno())
+        assert await loop.sock_recv(quiet, 1) == b"x"
+
+    quiet.setblocking(False)
+    asyncio.run(asyncio.wait_for(watch(), 5))
+
+
+def test_beside_a_loop_of_another_thread_all_sets_are_looked_at(two):
+    (ready, _), (quiet, _) = two
+    with select.epoll() as epoll:
+        epoll.register(quiet, select.EPOLLIN)
+
+        async def elsewhere():
+            await asyncio.to_thread(lambda: os.close(fdswap.swap(quiet.fileno(), ready.fileno())))
+
+        asyncio.run(elsewhere())
+        assert epoll.poll(1) == [(quiet.fileno(), select.EPOLLIN)]
