@@ -204,7 +204,7 @@ def test_a_hello_that_is_repeated_before_it_was_answered(contexts):
         theirs, port = server(contexts), NoPort()
         ours = client(contexts)
         greet(ours, theirs)
-        association = Association(port, ("127.0.0.1", 7), theirs, lambda _: trust.unasked())
+        association = Association(port, ("127.0.0.1", 7), theirs)
         for datagram in (client(contexts).start(), b"junk", b""):
             association.arrived_untrusted(datagram)
         assert theirs.state is State.GREETED
@@ -297,6 +297,14 @@ def given_up(contexts):
         assert ours.end() == b""
 
 
+def given_up_while_held(contexts):
+    """The session is replaced, or its socket closed, before the verdict."""
+    for state in (State.HELD, State.HELD_LAST):
+        ours, _, _ = greeted(contexts)
+        ours.state = state
+        assert ours.end() == b""
+
+
 def unanswered(contexts):
     ours = client(contexts)
     ours.start()
@@ -338,6 +346,7 @@ WALKS = [
     functools.partial(ended_by, client=False),
     failed_session,
     given_up,
+    given_up_while_held,
     unanswered,
     broken,
     greeted_and_given_up,
