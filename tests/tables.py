@@ -12,7 +12,7 @@ from pathlib import Path
 from ssa.errors import REASONS
 from ssa.protocol.attributes import ATTRIBUTES
 from ssa.protocol.messages import FIELDS, KINDS, Reply, Request
-from tests.unit.test_layers import EDGES, LAYERS
+from tests.unit.layers import EDGES, LAYERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -69,8 +69,7 @@ def layers():
 
 def edges():
     """The modules that do input and output."""
-    words = EDGES if isinstance(EDGES, dict) else dict.fromkeys(EDGES, "")
-    return markdown(["module", "input and output"], [(f"`{name}`", words[name]) for name in sorted(words)])
+    return markdown(["module", "input and output"], [(f"`{name}`", words) for name, words in sorted(EDGES.items())])
 
 
 def _first_sentence(module):

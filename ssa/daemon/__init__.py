@@ -1,1 +1,1 @@
-"""ssad. The way of a request is in `pipeline`; read that first."""
+"""The daemon, ssad: who asks, what is in force, which sockets there are, and the start and end of the process."""

@@ -1,1 +1,1 @@
-"""What touches the bytes of applications and peers: handshakes, keys, the life after them."""
+"""All of ssad that touches the bytes of applications and peers. `pipeline` is the way of a request; read it first."""
