@@ -7,8 +7,8 @@ export SSA_KERNEL_TIMEOUT ?= 3600
 BENCH_KERNEL = $(or $(KERNEL),7.2)
 
 BIN := .venv/bin
-ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse)
-ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop)
+ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
+ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
 .PHONY: help setup demo native test test-7.2 test-long lint bench clean
 .DEFAULT_GOAL := help

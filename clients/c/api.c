@@ -193,7 +193,7 @@ static int shake_hands(int fd, struct exchange *exchange, struct settings *setti
     if (end != FOREVER)
         request_number(&exchange->request, ATTRIBUTE_TIMEOUT_MS, end > now() ? (uint32_t)(end - now()) : 1);
     int count = settings_request(settings, &exchange->request, FOR_CLIENT, files);
-    if (exchange_ask(exchange, fd, files, count))
+    if (exchange_ask(exchange, fd, files, count) || exchange_check_descriptor(exchange, false))
         return -1;
     struct connection *connection = connection_new(fd, SHAKING);
     if (!connection)

@@ -193,9 +193,10 @@ static bool finish_now(struct connection *connection, int fd) {
         exchange_forget(exchange);
         return false;
     }
+    if (!done)
+        done = exchange_check_descriptor(exchange, connection->datagram);
     if (!done && !exchange->reply.count)
-        done =
-            connection->datagram ? fail(EIO, "ssad failed: its reply lacks the descriptor") : take_back(connection, fd);
+        done = take_back(connection, fd);
     if (done || go_live(connection, fd, &exchange->reply))
         note_failure(connection, fd);
     exchange_forget(exchange);
@@ -372,7 +373,8 @@ static int shake_hands(struct connection *connection, int fd, struct exchange *e
         }
         return fail(number == ETIMEDOUT ? EINPROGRESS : number, "the connection and its handshake are under way");
     }
-    done = done ? -1 : go_live(connection, fd, &exchange->reply);
+    if (!done && !(done = exchange_check_descriptor(exchange, connection->datagram)))
+        done = go_live(connection, fd, &exchange->reply);
     exchange_close(exchange);
     return done;
 }

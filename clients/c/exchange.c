@@ -175,20 +175,14 @@ enum { HEADER = 12 }; /* bytes: a reply's attributes are kept without it */
 
 static int read_untrusted(struct exchange *exchange, size_t size) {
     struct reply *reply = &exchange->reply;
-    bool whole = reply_is_whole_untrusted(reply->data, size);
-    if (whole) {
+    if (reply_is_whole_untrusted(reply->data, size)) {
         reply->size = size - HEADER;
         memmove(reply->data, reply->data + HEADER, reply->size);
-        if (judge(reply))
-            return -1;
-        if (!attribute_number(reply->data, reply->size, ATTRIBUTE_RELAYED) || reply->count)
-            return 0;
+        return judge(reply);
     }
     reply->size = 0;
     return fail(EIO, "ssad failed: %s",
-                whole  ? "its reply lacks the descriptor"
-                : size ? "its reply is none of this protocol's"
-                       : "it went away in the middle of the request");
+                size ? "its reply is none of this protocol's" : "it went away in the middle of the request");
 }
 
 int exchange_hear(struct exchange *exchange, int flags) {
@@ -222,6 +216,12 @@ int exchange_ask(struct exchange *exchange, int sock, const int *files, int coun
     while ((done = exchange_hear(exchange, 0)) && errno == EINTR)
         continue;
     return done;
+}
+
+int exchange_check_descriptor(struct exchange *exchange, bool always) {
+    struct reply *reply = &exchange->reply;
+    bool is_due = always || attribute_number(reply->data, reply->size, ATTRIBUTE_RELAYED);
+    return is_due && !reply->count ? fail(EIO, "ssad failed: its reply lacks the descriptor") : 0;
 }
 
 bool exchange_says(const struct exchange *exchange, const char *reason) {

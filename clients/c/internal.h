@@ -117,6 +117,7 @@ int exchange_tell(struct exchange *exchange, int sock, const int *files, int cou
  * size. */
 int exchange_hear(struct exchange *exchange, int flags);
 int exchange_ask(struct exchange *exchange, int sock, const int *files, int count);
+int exchange_check_descriptor(struct exchange *exchange, bool always); /* it has come; else -1: EIO */
 void exchange_drop_descriptors(struct exchange *exchange);
 bool exchange_says(const struct exchange *exchange, const char *reason); /* the reply's reason is this one */
 
