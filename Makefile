@@ -53,7 +53,7 @@ test-long: setup ## what takes too long for `make test`: the same tests 500 time
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch]))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c))
 
 lint: setup ## ruff, mypy and clang-format
 	$(BIN)/ruff check .

@@ -12,35 +12,18 @@
  *     what breaks the connection      it stays in the socket; the peer gets the alert    the failure, each time
  *                                     that it deserves, and the end of our stream
  *
- * RFC 8446 sections 4.6, 5, 5.1, 6; RFC 5246 sections 7.2.2 and 7.4.1.1. The table of what each record means is at the
- * top of ssa/ktls/post_handshake.py.
+ * What each record means is post_handshake.c's. What stays in the socket keeps every other reader from what is behind
+ * it, in whatever process.
  */
 
 #include "internal.h"
+#include "post_handshake.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-enum { TLS12 = 0x0303, TLS13 = 0x0304 };
-enum { HELLO_REQUEST = 0, CLIENT_HELLO = 1, NEW_SESSION_TICKET = 4, KEY_UPDATE = 24 }; /* RFC 8446 section 4 */
-enum { WARNING = 1, FATAL = 2 };
-/* alerts: RFC 8446 section 6 */
-enum {
-    CLOSE_NOTIFY = 0,
-    UNEXPECTED_MESSAGE = 10,
-    HANDSHAKE_FAILURE = 40,
-    ILLEGAL_PARAMETER = 47,
-    DECODE_ERROR = 50,
-    INTERNAL_ERROR = 80,
-    USER_CANCELED = 90,
-    NO_RENEGOTIATION = 100,
-};
-enum { MOST_WARNINGS = 4 }; /* alerts in a row that are passed over, as OpenSSL takes */
-enum { HEADER = 4 };        /* bytes of a handshake message: its type and length */
 
 /* --- the connection has failed
  * ----------------------------------------------------------------------------------------- */
@@ -65,14 +48,23 @@ static enum served violation(struct connection *connection, int fd, int alert, c
     return SERVE_FAILED;
 }
 
+static enum served break_by(struct connection *connection, int fd, const struct verdict *verdict) {
+    char text[WORDS_ROOM];
+    if (verdict->why)
+        return violation(connection, fd, verdict->alert, verdict->why);
+    snprintf(text, sizeof text, "the peer ended the connection with the alert %s", alert_name(verdict->peer_alert));
+    break_connection(connection, fd, EPROTO, NO_ALERT, text);
+    return SERVE_FAILED;
+}
+
 /* What the kernel says, once, of a record that it cannot take. The first record of a connection that is plain text
  * instead looks to the kernel like one that is too long. */
 static const struct {
     int number, alert;
     const char *text;
 } unreadables[] = {
-    {EBADMSG, 20, "a record was forged or damaged on its way: it does not decrypt"},
-    {EMSGSIZE, 22, "a record is longer than TLS allows, or is none"},
+    {EBADMSG, BAD_RECORD_MAC, "a record was forged or damaged on its way: it does not decrypt"},
+    {EMSGSIZE, RECORD_OVERFLOW, "a record is longer than TLS allows, or is none"},
     {EINVAL, DECODE_ERROR, "a record has the version of no TLS"},
 };
 
@@ -86,147 +78,86 @@ bool is_unreadable(int number, int *alert, const char **text) {
     return false;
 }
 
-/* --- alerts
- * --------------------------------------------------------------------------------------------------------------- */
+/* --- a record that this process takes
+ * -------------------------------------------------------------------------------------- */
 
-static enum served take(struct connection *connection, int fd, const unsigned char *content, ssize_t size,
-                        enum served then) {
+struct looked {
+    int type;
+    const unsigned char *content;
+    size_t size;
+};
+
+static enum served take(struct connection *connection, int fd, const struct looked *looked) {
     struct exchange *scratch = exchange_of(-1);
     int type;
     if (!scratch)
         return SERVE_FAILED;
     unsigned char *again = scratch->reply.data;
-    bool same = record_read(fd, again, size ? (size_t)size : 1, MSG_DONTWAIT, &type) == size &&
-                !memcmp(again, content, (size_t)size);
+    ssize_t got = record_read(fd, again, looked->size ? looked->size : 1, MSG_DONTWAIT, &type);
+    bool same = got == (ssize_t)looked->size && !memcmp(again, looked->content, looked->size);
     exchange_forget(scratch);
     if (same)
-        return then;
+        return looked->type == RECORD_ALERT ? PASSED : GO_ON;
     break_connection(connection, fd, EIO, INTERNAL_ERROR,
                      "somebody else reads from this socket, and what came is lost");
     return SERVE_FAILED;
 }
 
-static enum served peer_failed(struct connection *connection, int fd, int number) {
-    char text[WORDS_ROOM];
-    snprintf(text, sizeof text, "the peer ended the connection with the alert %s", alert_name(number));
-    break_connection(connection, fd, EPROTO, -1, text);
-    return SERVE_FAILED;
+/* A handshake record that begins with the byte of a KeyUpdate and is none: the kernel waits for a key. */
+static enum served take_handshake(struct connection *connection, int fd, const struct looked *looked) {
+    enum served served = take(connection, fd, looked);
+    if (served == GO_ON && looked->content[0] == KEY_UPDATE)
+        read_on(fd);
+    return served;
 }
 
-static enum served serve_alert_untrusted(struct connection *connection, int fd, const unsigned char *alert,
-                                         ssize_t size) {
-    bool modern = tls_version(fd) == TLS13;
-    if (size != 2)
-        return violation(connection, fd, size ? DECODE_ERROR : UNEXPECTED_MESSAGE,
-                         size ? "an alert of another length than 2" : "an empty record that is no data");
-    if (alert[1] == USER_CANCELED && (modern || alert[0] == WARNING))
-        return take(connection, fd, alert, size, PASSED);
-    if (!modern && alert[0] != WARNING && alert[0] != FATAL)
-        return violation(connection, fd, ILLEGAL_PARAMETER, "an alert of another level than warning and fatal");
-    if (!modern && alert[0] == WARNING && alert[1] == NO_RENEGOTIATION)
-        return violation(connection, fd, HANDSHAKE_FAILURE, "no_renegotiation, and nobody had asked for it");
-    if (!modern && alert[0] == WARNING)
-        return take(connection, fd, alert, size, PASSED);
-    return peer_failed(connection, fd, alert[1]);
-}
-
-/* --- handshake messages
- * ------------------------------------------------------------------------------------------------------ */
-
-/* Lengths, in bytes, as OpenSSL bounds them: a ticket of 64 KiB and as many extensions. `taker`: 1 servers, 0 clients,
- * -1 both. */
-static const struct {
-    int version, type, taker;
-    uint32_t longest;
-} messages[] = {
-    {TLS13, NEW_SESSION_TICKET, 0, 131338},
-    {TLS13, KEY_UPDATE, -1, 1},
-    {TLS12, HELLO_REQUEST, 0, 0},
-    {TLS12, CLIENT_HELLO, 1, 131396},
-};
-
-/* What a record of handshake messages has. */
-struct contents {
-    bool update, tickets, hello; /* a KeyUpdate at the end; NewSessionTickets; a ClientHello */
-    bool piece;                  /* the last message goes on in the next record */
-    uint32_t missing;            /* bytes of it */
-    unsigned char begun[HEADER]; /* its header, as far as it has come */
-    int begun_size;
-    int alert; /* of what no stream has; -1: nothing */
-    const char *why;
-};
-
-static void refuse(struct contents *contents, int alert, const char *why) {
-    contents->alert = alert;
-    contents->why = why;
-}
-
-static uint32_t length_untrusted(struct contents *contents, const unsigned char *header, size_t size, int version,
-                                 int server) {
-    uint32_t length = 0;
-    for (size_t at = 0; at < sizeof messages / sizeof *messages; at++) {
-        if (messages[at].version != version || messages[at].type != header[0] ||
-            (server >= 0 && messages[at].taker == !server))
-            continue;
-        for (size_t byte = 1; byte < HEADER; byte++)
-            length = length << 8 | (byte < size ? header[byte] : 0U);
-        if (length > messages[at].longest)
-            refuse(contents, messages[at].longest <= 1 ? DECODE_ERROR : ILLEGAL_PARAMETER,
-                   "a handshake message that is too long");
-        return length;
-    }
-    refuse(contents, UNEXPECTED_MESSAGE, "a handshake message that no stream has");
-    return 0;
-}
-
-static void note_message(struct contents *contents, const unsigned char *message, uint32_t length) {
-    contents->update = message[0] == KEY_UPDATE;
-    contents->tickets |= message[0] == NEW_SESSION_TICKET;
-    contents->hello |= message[0] == CLIENT_HELLO;
-    if (message[0] == KEY_UPDATE && !length)
-        refuse(contents, DECODE_ERROR, "a KeyUpdate without a word");
-    else if (message[0] == KEY_UPDATE && message[HEADER] > 1)
-        refuse(contents, ILLEGAL_PARAMETER, "a KeyUpdate that asks for what there is not");
-}
-
-/* The messages that begin in a record. */
-static struct contents contents_untrusted(const unsigned char *data, size_t size, int version, int server) {
-    struct contents contents = {.alert = -1};
-    if (!size)
-        refuse(&contents, UNEXPECTED_MESSAGE, "an empty record that is no data");
-    while (size && contents.alert < 0) {
-        if (contents.update) {
-            refuse(&contents, UNEXPECTED_MESSAGE, "something behind a KeyUpdate in its record (RFC 8446 section 5.1)");
-            break;
-        }
-        uint32_t length = length_untrusted(&contents, data, size, version, server);
-        if (contents.alert >= 0)
-            break;
-        if (size < HEADER + (size_t)length) {
-            contents.piece = true;
-            contents.begun_size = size < HEADER ? (int)size : HEADER;
-            memcpy(contents.begun, data, (size_t)contents.begun_size);
-            contents.missing = (uint32_t)(HEADER + length - size);
-            break;
-        }
-        note_message(&contents, data, length);
-        data += HEADER + length;
-        size -= HEADER + length;
-    }
-    return contents;
-}
-
-static void hand_in_tickets(int fd, const unsigned char *content, size_t size) {
-    struct exchange *exchange = exchange_open(0);
+static void hand_in_tickets(int fd, const unsigned char *messages, size_t size) {
+    struct exchange *exchange = size ? exchange_open(0) : NULL;
     if (!exchange)
         return;
     request_begin(&exchange->request, KIND_TICKET);
-    request_bytes(&exchange->request, ATTRIBUTE_TICKET, content, size);
+    request_bytes(&exchange->request, ATTRIBUTE_TICKET, messages, size);
     exchange_tell(exchange, fd, NULL, 0);
     exchange_close(exchange);
 }
 
-/* Have ssad take the messages that are next, and follow the peer's KeyUpdate. `refused`: ssad is not there, or does not
+/* The next record of a message that ssad could not take: what is left of it is passed over. */
+static enum served skip_piece(struct connection *connection, int fd, const struct looked *looked) {
+    if (looked->size > connection->skip)
+        return violation(connection, fd, UNEXPECTED_MESSAGE, "a message in pieces, and something behind it");
+    enum served served = take_handshake(connection, fd, looked);
+    if (served == GO_ON)
+        connection->skip -= (uint32_t)looked->size;
+    return served == GO_ON && connection->skip ? MORE : served;
+}
+
+/* A message that goes on in the next record, without an ssad that joins the pieces. A ticket is lost then, and no
+ * worse. */
+static enum served begin_to_skip(struct connection *connection, int fd, const struct looked *looked,
+                                 const struct verdict *verdict) {
+    if (!verdict->missing)
+        return SERVE_FAILED;
+    enum served served = take_handshake(connection, fd, looked);
+    if (served != GO_ON)
+        return served;
+    connection->skip = verdict->missing;
+    return MORE;
+}
+
+/* --- a record that ssad takes
+ * ------------------------------------------------------------------------------------------------ */
+
+static void break_as_told(struct connection *connection, int fd, const struct reply *reply) {
+    char name[64], detail[WORDS_ROOM / 2];
+    size_t length = 0;
+    const char *told = attribute(reply->data, reply->size, ATTRIBUTE_ALERT, &length);
+    copy_text(name, sizeof name, told ? told : "unexpected_message", told ? length : sizeof name);
+    told = attribute(reply->data, reply->size, ATTRIBUTE_DETAIL, &length);
+    copy_text(detail, sizeof detail, told ? told : "", told ? length : 0);
+    violation(connection, fd, alert_number(name), detail);
+}
+
+/* Have ssad take the messages that are next, and follow the peer's KeyUpdate. `refused`: it is not there, or does not
  * know the socket. */
 static enum served ask_ssad(struct connection *connection, int fd, bool *refused) {
     struct exchange *exchange = exchange_open(LOCAL);
@@ -235,21 +166,14 @@ static enum served ask_ssad(struct connection *connection, int fd, bool *refused
         return SERVE_FAILED;
     request_begin(&exchange->request, KIND_REKEY);
     request_number(&exchange->request, ATTRIBUTE_RECEIVING, 1);
-    struct reply *reply = &exchange->reply;
+    const struct reply *reply = &exchange->reply;
     enum served served = SERVE_FAILED;
     if (!exchange_ask(exchange, fd, NULL, 0)) {
         bool answer = attribute_number(reply->data, reply->size, ATTRIBUTE_SENDING);
         bool more = attribute_number(reply->data, reply->size, ATTRIBUTE_UNFINISHED);
         served = more ? MORE : answer ? ANSWER : GO_ON;
     } else if (exchange_says(exchange, "PROTOCOL_VIOLATION")) {
-        char name[64] = "";
-        size_t length = 0;
-        const char *told = attribute(reply->data, reply->size, ATTRIBUTE_ALERT, &length);
-        copy_text(name, sizeof name, told ? told : "unexpected_message", told ? length : sizeof name);
-        const char *detail = attribute(reply->data, reply->size, ATTRIBUTE_DETAIL, &length);
-        char text[WORDS_ROOM / 2] = "";
-        copy_text(text, sizeof text, detail ? detail : "", detail ? length : 0);
-        violation(connection, fd, alert_number(name), text);
+        break_as_told(connection, fd, reply);
     } else {
         *refused = exchange_says(exchange, "UNKNOWN_SOCKET");
     }
@@ -257,72 +181,51 @@ static enum served ask_ssad(struct connection *connection, int fd, bool *refused
     return served;
 }
 
-/* Serve a record without ssad. A message that goes on in the next record is passed over: only its end is remembered. */
-static enum served serve_alone(struct connection *connection, int fd, const unsigned char *content, size_t size,
-                               const struct contents *contents) {
-    if (take(connection, fd, content, (ssize_t)size, GO_ON) != GO_ON)
-        return SERVE_FAILED;
-    if (content[0] == KEY_UPDATE)
-        read_on(fd);
-    if (contents->tickets)
-        hand_in_tickets(fd, content, size - (contents->piece ? (size_t)contents->begun_size : 0));
-    if (contents->hello)
-        send_alert(fd, WARNING, NO_RENEGOTIATION, MSG_DONTWAIT);
-    return contents->piece ? MORE : GO_ON;
-}
-
-/* The next record of a message that ssad did not take: what is left of it is passed over. */
-static enum served skip_piece(struct connection *connection, int fd, const unsigned char *content, ssize_t size) {
-    size_t part = (size_t)size < connection->skip ? (size_t)size : connection->skip;
-    if (part < (size_t)size)
-        return violation(connection, fd, UNEXPECTED_MESSAGE, "a message in pieces, and something behind it");
-    if (take(connection, fd, content, size, GO_ON) != GO_ON)
-        return SERVE_FAILED;
-    if (content[0] == KEY_UPDATE)
-        read_on(fd);
-    connection->skip -= (uint32_t)part;
-    return connection->skip ? MORE : GO_ON;
-}
-
-static enum served serve_handshake_untrusted(struct connection *connection, int fd, const unsigned char *content,
-                                             ssize_t size) {
-    int version = tls_version(fd);
-    if (connection->skip)
-        return skip_piece(connection, fd, content, size);
-    struct contents contents = contents_untrusted(content, (size_t)size, version, atomic_load(&connection->server));
-    if (contents.alert < 0 && !contents.update && !contents.piece)
-        return serve_alone(connection, fd, content, (size_t)size, &contents);
+/* A handshake record may be the rest of a message whose beginning another process has met: only ssad knows. */
+static enum served ask_first(struct connection *connection, int fd, const struct looked *looked,
+                             const struct verdict *verdict) {
     bool refused;
     enum served served = ask_ssad(connection, fd, &refused);
-    if (served != SERVE_FAILED || !refused || contents.update)
+    if (served != SERVE_FAILED || !refused || verdict->update)
         return served;
-    if (contents.alert >= 0)
-        return violation(connection, fd, contents.alert, contents.why);
-    if (contents.begun_size < HEADER || contents.begun[0] == KEY_UPDATE)
-        return SERVE_FAILED;
-    connection->skip = contents.missing;
-    return serve_alone(connection, fd, content, (size_t)size, &contents);
+    if (verdict->meaning == MEANS_FAIL)
+        return break_by(connection, fd, verdict);
+    return begin_to_skip(connection, fd, looked, verdict);
 }
 
 /* --- the next record
  * ------------------------------------------------------------------------------------------------------------ */
 
+static enum served serve_looked_untrusted(struct connection *connection, int fd, const struct looked *looked) {
+    if (looked->type == RECORD_HANDSHAKE && connection->skip)
+        return skip_piece(connection, fd, looked);
+    struct verdict verdict = verdict_untrusted(tls_version(fd), atomic_load(&connection->server), looked->type,
+                                               looked->content, looked->size);
+    if (verdict.meaning == MEANS_END)
+        return END;
+    if (verdict.meaning == MEANS_ASK || (verdict.meaning == MEANS_FAIL && looked->type == RECORD_HANDSHAKE))
+        return ask_first(connection, fd, looked, &verdict);
+    if (verdict.meaning == MEANS_FAIL)
+        return break_by(connection, fd, &verdict);
+    enum served served = take(connection, fd, looked);
+    if (served == GO_ON && verdict.meaning == MEANS_TICKET)
+        hand_in_tickets(fd, looked->content, looked->size);
+    if (served == GO_ON && verdict.meaning == MEANS_NO_RENEGOTIATION)
+        send_alert(fd, WARNING, NO_RENEGOTIATION, MSG_DONTWAIT);
+    return served;
+}
+
 static enum served serve_record_untrusted(struct connection *connection, int fd, unsigned char *content,
                                           bool unfinished) {
-    int type;
-    ssize_t size = record_look(fd, content, LONGEST_RECORD, &type);
+    struct looked looked = {.content = content};
+    ssize_t size = record_look(fd, content, LONGEST_RECORD, &looked.type);
     bool refused;
     if (size < 0)
         return errno == EAGAIN ? (unfinished ? MORE : GO_ON) : SERVE_FAILED;
-    if (type == RECORD_DATA)
+    if (looked.type == RECORD_DATA)
         return unfinished && size ? ask_ssad(connection, fd, &refused) : GO_ON;
-    if (type == RECORD_ALERT && size == 2 && content[1] == CLOSE_NOTIFY)
-        return END;
-    if (type == RECORD_HANDSHAKE)
-        return serve_handshake_untrusted(connection, fd, content, size);
-    if (type == RECORD_ALERT)
-        return serve_alert_untrusted(connection, fd, content, size);
-    return violation(connection, fd, UNEXPECTED_MESSAGE, "a record of a type that no stream has");
+    looked.size = (size_t)size;
+    return serve_looked_untrusted(connection, fd, &looked);
 }
 
 enum served serve_control_untrusted(struct connection *connection, int fd, bool unfinished) {

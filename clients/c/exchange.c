@@ -165,9 +165,9 @@ static int judge(const struct reply *reply) {
         return 0;
     const struct reason *reason = reason_named(name, size);
     const char *detail = attribute(reply->data, reply->size, ATTRIBUTE_DETAIL, &length);
-    if (!reason)
-        return fail(EIO, "ssad failed for a reason that this library does not know: %.*s: %.*s", (int)size, name,
-                    (int)length, length ? detail : "");
+    uint32_t number = attribute_number(reply->data, reply->size, ATTRIBUTE_ERRNO);
+    if (!reason) /* of a later version: the number and the details are enough */
+        return fail(number ? (int)number : EIO, "%.*s: %.*s", (int)size, name, (int)length, length ? detail : "");
     return fail(reason->number, "%s%s%.*s", reason->text, length ? ": " : "", (int)length, length ? detail : "");
 }
 
@@ -175,12 +175,17 @@ enum { HEADER = 12 }; /* bytes: a reply's attributes are kept without it */
 
 static int read_untrusted(struct exchange *exchange, size_t size) {
     struct reply *reply = &exchange->reply;
-    if (reply_is_whole_untrusted(reply->data, size)) {
+    enum reading read = reply_read_untrusted(reply->data, size);
+    if (read == READ_REPLY) {
         reply->size = size - HEADER;
         memmove(reply->data, reply->data + HEADER, reply->size);
         return judge(reply);
     }
     reply->size = 0;
+    if (read == READ_OTHER_VERSION)
+        return fail(EPROTONOSUPPORT,
+                    "ssad speaks another version of the request language than this library, which speaks "
+                    "SSA1: they have to be of one version");
     return fail(EIO, "ssad failed: %s",
                 size ? "its reply is none of this protocol's" : "it went away in the middle of the request");
 }

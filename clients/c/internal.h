@@ -91,7 +91,8 @@ void request_bytes(struct request *request, int type, const void *value, size_t 
 void request_text(struct request *request, int type, const char *text);
 void request_number(struct request *request, int type, uint32_t value);
 void request_end(struct request *request); /* the header's count and length */
-bool reply_is_whole_untrusted(const unsigned char *data, size_t size);
+enum reading { READ_REPLY, READ_NOTHING, READ_OTHER_VERSION };
+enum reading reply_read_untrusted(const unsigned char *data, size_t size);               /* a packet, with its header */
 const void *attribute(const unsigned char *data, size_t size, int type, size_t *length); /* NULL: it lacks it */
 uint32_t attribute_number(const unsigned char *data, size_t size, int type);             /* 0: it lacks it */
 

@@ -1,6 +1,6 @@
 /* tables.h: made by tools/make-header from the Python tables. */
 
-/* ssa/protocol/wire.py: kinds of messages, and types of attributes */
+/* ssa/protocol/messages.py and attributes.py: kinds of messages, and types of attributes */
 enum {
     KIND_CONNECT = 1,
     KIND_REPLY = 2,
@@ -11,9 +11,10 @@ enum {
     KIND_REKEY = 7,
     KIND_TICKET = 8,
     KIND_PLUG = 9,
-    KIND_CLOSE = 11,
     KIND_GATHER = 10,
+    KIND_CLOSE = 11,
 };
+enum { LAST_KIND = 11 };
 enum { MAX_REQUEST = 65536, MAX_REPLY = 131072 };
 enum {
     ATTRIBUTE_HOSTNAME = 85,
@@ -45,16 +46,65 @@ enum {
     ATTRIBUTE_TICKET = 519,
     ATTRIBUTE_PADDING = 520,
     ATTRIBUTE_REKEYABLE = 521,
+    ATTRIBUTE_REMOTE = 522,
+    ATTRIBUTE_LARGEST = 523,
+    ATTRIBUTE_PEER = 524,
+    ATTRIBUTE_LOCAL = 525,
+    ATTRIBUTE_ERRNO = 526,
+    ATTRIBUTE_WITH_CHAIN = 527,
+    ATTRIBUTE_RELAY = 528,
+    ATTRIBUTE_AHEAD = 529,
     ATTRIBUTE_RELAYED = 530,
     ATTRIBUTE_ENDED = 531,
     ATTRIBUTE_STRICT = 540,
     ATTRIBUTE_UNFINISHED = 541,
-    ATTRIBUTE_REMOTE = 522,
-    ATTRIBUTE_PEER = 524,
-    ATTRIBUTE_LARGEST = 523,
-    ATTRIBUTE_LOCAL = 525,
-    ATTRIBUTE_ABORT = 540,
+    ATTRIBUTE_ABORT = 542,
 };
+
+/* ssa/protocol/attributes.py: number, form of the value */
+#define ATTRIBUTE_ROWS \
+    X(85, WRITTEN_TEXT) \
+    X(86, WRITTEN_TEXT) \
+    X(87, WRITTEN_U32) \
+    X(88, WRITTEN_U32) \
+    X(89, WRITTEN_U32) \
+    X(90, WRITTEN_NAMES) \
+    X(91, WRITTEN_U32) \
+    X(92, WRITTEN_NAMES) \
+    X(93, WRITTEN_TEXT) \
+    X(94, WRITTEN_U32) \
+    X(95, WRITTEN_BYTES) \
+    X(96, WRITTEN_U64) \
+    X(98, WRITTEN_TEXT) \
+    X(100, WRITTEN_TEXT) \
+    X(109, WRITTEN_U32) \
+    X(111, WRITTEN_U32) \
+    X(112, WRITTEN_U32) \
+    X(113, WRITTEN_TEXT) \
+    X(114, WRITTEN_U32) \
+    X(512, WRITTEN_U32) \
+    X(513, WRITTEN_TEXT) \
+    X(514, WRITTEN_TEXT) \
+    X(515, WRITTEN_U32) \
+    X(516, WRITTEN_U32) \
+    X(517, WRITTEN_U32) \
+    X(518, WRITTEN_U32) \
+    X(519, WRITTEN_BYTES) \
+    X(520, WRITTEN_BYTES) \
+    X(521, WRITTEN_U32) \
+    X(522, WRITTEN_TEXT) \
+    X(523, WRITTEN_U32) \
+    X(524, WRITTEN_BYTES) \
+    X(525, WRITTEN_BYTES) \
+    X(526, WRITTEN_U32) \
+    X(527, WRITTEN_U32) \
+    X(528, WRITTEN_U32) \
+    X(529, WRITTEN_BYTES) \
+    X(530, WRITTEN_U32) \
+    X(531, WRITTEN_TEXT) \
+    X(540, WRITTEN_U32) \
+    X(541, WRITTEN_U32) \
+    X(542, WRITTEN_U32) \
 
 /* ssa/protocol/options.py: number, name, attribute, form, settable, readable */
 #define OPTION_ROWS \
@@ -86,7 +136,7 @@ enum {
     X("UNKNOWN_CA", 129, "no path from the certificate to a trust anchor") \
     X("HOSTNAME_MISMATCH", 129, "certificate is for another name") \
     X("WRONG_PURPOSE", 129, "certificate is for another purpose") \
-    X("NOT_A_CA", 129, "certificate was issued by one that is no CA") \
+    X("NOT_A_CA", 129, "certificate's issuer is not a CA") \
     X("NAME_CONSTRAINT", 129, "certificate breaks its CA's name constraints") \
     X("PATH_LENGTH", 129, "chain is longer than a CA in it allows") \
     X("CHAIN_TOO_LONG", 129, "chain is longer than the policy allows") \
@@ -100,13 +150,13 @@ enum {
     X("NO_COMMON_CIPHER", 71, "peer offers no cipher suite that the policy allows") \
     X("NO_COMMON_GROUP", 71, "peer offers no key exchange group that the policy allows") \
     X("NO_COMMON_SIGNATURE", 71, "peer offers no signature algorithm that can be used here") \
-    X("NO_COMMON_PROTOCOL", 71, "peer offers no application protocol that is spoken here") \
+    X("NO_COMMON_PROTOCOL", 71, "peer offers no application protocol (ALPN) that this side accepts") \
     X("NOT_SERVED", 71, "client asked for a name that is not served here") \
-    X("PLAINTEXT_PENDING", 71, "peer sent plain text behind the agreement on TLS, where an attacker could have put it") \
+    X("PLAINTEXT_PENDING", 71, "peer sent plain text after TLS was agreed on: an attacker may have put it there") \
     X("NOT_TLS", 71, "peer does not speak TLS") \
     X("PROTOCOL_VIOLATION", 71, "peer broke the TLS protocol") \
     X("RECORD_OVERFLOW", 71, "peer sent an oversized record") \
-    X("HANDSHAKE_TOO_LONG", 71, "peer sent more than any handshake needs, without an end") \
+    X("HANDSHAKE_TOO_LONG", 71, "peer sent more data than a handshake can need") \
     X("HANDSHAKE_TIMEOUT", 110, "peer did not complete the handshake in time") \
     X("CONNECTION_CLOSED", 104, "peer closed the connection in the middle of the handshake") \
     X("PEER_CLOSED", 107, "peer closed the connection before the handshake") \
@@ -118,26 +168,27 @@ enum {
     X("POLICY_DENIED", 13, "policy does not allow this") \
     X("CREDENTIAL_DENIED", 13, "this user may not serve with the administrator's certificate") \
     X("BAD_REQUEST", 22, "request is malformed") \
+    X("VERSION_MISMATCH", 93, "the program's ssa library and ssad are of different versions") \
     X("BAD_VALUE", 22, "value is not valid") \
     X("BAD_CREDENTIALS", 22, "certificate or key cannot be used") \
     X("KEY_MISMATCH", 22, "private key does not belong to the certificate") \
-    X("NO_CREDENTIALS", 126, "there is no certificate to serve") \
+    X("NO_CREDENTIALS", 126, "there is no certificate to serve with") \
     X("NO_DESCRIPTOR", 22, "request lacks a descriptor, or carries others than it announces") \
     X("NOT_TCP", 88, "descriptor is not a TCP socket") \
     X("NOT_UDP", 88, "descriptor is not a UDP socket") \
     X("NOT_CONNECTED", 107, "socket is not connected") \
     X("NOT_LISTENING", 22, "descriptor is not a listening TCP socket") \
-    X("UNKNOWN_SOCKET", 107, "this ssad knows no such TLS socket: another one made it, or it is closed") \
+    X("UNKNOWN_SOCKET", 107, "this ssad does not know the TLS socket: another ssad made it, or it is closed") \
     X("WOULD_BLOCK", 11, "send buffer is full") \
     X("CONNECTION_LOST", 32, "connection has ended") \
     X("ALREADY_TLS", 17, "socket is a TLS socket already") \
-    X("NO_COUNTERPART", 95, "ssa has no counterpart for this part of the ssl module") \
-    X("NO_KERNEL_TLS", 93, "this kernel has no TLS (see `ssa doctor`)") \
+    X("NO_COUNTERPART", 95, "ssa does not support this part of the ssl module") \
+    X("NO_KERNEL_TLS", 93, "this kernel has no TLS") \
     X("NO_REKEY", 93, "the keys of this connection cannot be changed") \
-    X("KERNEL_REFUSED", 93, "the kernel refused the keys, the connection is closed") \
+    X("KERNEL_REFUSED", 93, "the kernel refused the keys, so the connection is closed") \
     X("TRUST_STORE", 5, "the trust store cannot be read") \
-    X("OVERLOADED", 11, "daemon has no resources left for this request") \
-    X("DAEMON_FAULT", 5, "daemon failed; its log has the details") \
+    X("OVERLOADED", 11, "ssad has no resources left for this request") \
+    X("DAEMON_FAULT", 5, "ssad failed: its log has the details") \
 
 #define ALERT_ROWS \
     X(0, "close_notify") \
