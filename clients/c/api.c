@@ -12,8 +12,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-/* --- a TCP connection to a host of several addresses: Happy Eyeballs (RFC 8305)
- * ----------------------------------------- */
+/* --- a TCP connection to a host of several addresses: Happy Eyeballs (RFC 8305) --- */
 
 enum { ATTEMPT_DELAY = 250, MOST_ATTEMPTS = 16 }; /* milliseconds before the next address is tried beside the last */
 
@@ -123,8 +122,7 @@ static int run(struct race *race, const struct addrinfo *all) {
     return fd;
 }
 
-/* --- ssa_connect_tls
- * ------------------------------------------------------------------------------------------------------ */
+/* --- ssa_connect_tls --- */
 
 static int look_up(const char *host, const char *service, int flags, struct addrinfo **found) {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = flags};
@@ -236,8 +234,7 @@ EXPORT int ssa_connect_tls(const char *host, const char *service, const struct s
     return fd;
 }
 
-/* --- reading, writing, closing
- * ------------------------------------------------------------------------------------------------ */
+/* --- reading, writing, closing --- */
 
 static struct connection *get(int fd) {
     struct connection *connection = connection_get(fd);

@@ -65,8 +65,7 @@ int tls_socket(int family, int type) {
     return fd;
 }
 
-/* --- a handshake that is done
- * ------------------------------------------------------------------------------------------ */
+/* --- a handshake that is done --- */
 
 /* Keep what the reply says; a client's whole chain is asked for when it is wanted (`Describe`). */
 void note_info(struct connection *connection, const struct reply *reply) {
@@ -121,13 +120,12 @@ int go_live(struct connection *connection, int fd, struct reply *reply) {
     return 0;
 }
 
-/* --- a handshake that failed
- * --------------------------------------------------------------------------------------------- */
+/* --- a handshake that failed --- */
 
 /* Where TCP has never reached its peer, the socket is as before and can try again. */
 static void fall_back(struct connection *connection, int fd) {
     int before = errno, phase = FAILED;
-    if (connection->datagram) {
+    if (connection->datagram) { /* it has no connection to be ended, and can try again */
         datagram_disconnect(fd);
     } else if (!was_connected(fd)) {
         if (tcp_state(fd) != TCP_CLOSE)
@@ -157,8 +155,7 @@ static int give_up(struct connection *connection, int fd, int phase) {
     return -1;
 }
 
-/* --- while the program does something else
- * -------------------------------------------------------------------------------- */
+/* --- while the program does something else --- */
 
 enum { PLUG = 2048 }; /* bytes: more than a quarter of the smallest send buffer, see unix_writable() of af_unix.c */
 
@@ -253,8 +250,7 @@ int check_live(struct connection *connection, int fd, int flags) {
     return phase == LIVE ? 0 : unfit(connection, ENOTCONN, "the socket is no TLS connection");
 }
 
-/* --- connect(2)
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- connect(2) --- */
 
 struct target {
     char hostname[256];
@@ -327,31 +323,32 @@ static int write_request(struct connection *connection, struct exchange *exchang
     request_begin(&exchange->request, kind);
     if (kind == KIND_CONNECT)
         request_text(&exchange->request, ATTRIBUTE_HOSTNAME, hostname);
-    if (!connection->datagram && !connection->bare)
+    if (!connection->datagram)
         request_number(&exchange->request, ATTRIBUTE_CONTROL, 1);
     if (upgrade)
         request_number(&exchange->request, ATTRIBUTE_UPGRADE, 1);
-    return settings_request(connection->settings, &exchange->request, kind == KIND_CONNECT ? FOR_CLIENT : FOR_SERVER,
-                            files);
+    struct guard guard = guard_enter(&connection->lock);
+    int count = settings_request(connection->settings, &exchange->request,
+                                 kind == KIND_CONNECT ? FOR_CLIENT : FOR_SERVER, files);
+    guard_leave(&guard);
+    return count;
 }
 
 /* Connect to the address, or to the first of a name's that answers. Something that was interrupted goes on by itself.
  */
-static int connect_tcp(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size) {
+static int connect_tcp(int fd, const struct sockaddr *address, socklen_t size) {
     int done = NEXT(connect)(fd, address, size);
     if (done && errno == ECONNABORTED) /* of an attempt before, whose error somebody has read */
         done = NEXT(connect)(fd, address, size);
-    (void)connection;
     return done;
 }
 
-static int connect_to_one(struct connection *connection, int fd, struct target *target) {
+static int connect_to_one(int fd, struct target *target) {
     if (!target->found)
-        return connect_tcp(connection, fd, (struct sockaddr *)&target->address, target->size);
+        return connect_tcp(fd, (struct sockaddr *)&target->address, target->size);
     int done = -1;
     for (struct addrinfo *info = target->found; info; info = info->ai_next)
-        if (!(done = connect_tcp(connection, fd, info->ai_addr, info->ai_addrlen)) || errno == EINPROGRESS ||
-            errno == EINTR)
+        if (!(done = connect_tcp(fd, info->ai_addr, info->ai_addrlen)) || errno == EINPROGRESS || errno == EINTR)
             break;
     return done;
 }
@@ -379,14 +376,14 @@ static int shake_hands(struct connection *connection, int fd, struct exchange *e
     return done;
 }
 
-static int connect_claimed(struct connection *connection, int fd, struct target *target) {
+static int connect_stream(struct connection *connection, int fd, struct target *target) {
     int files[ALL_FILES];
     bool waits = does_wait(fd);
     struct exchange *exchange = exchange_open(waits ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
     if (!exchange)
         return -1;
     int count = write_request(connection, exchange, KIND_CONNECT, target->hostname, false, files), waited = 0;
-    if (connect_to_one(connection, fd, target)) {
+    if (connect_to_one(fd, target)) {
         waited = errno;
         if (waited != EINPROGRESS && waited != EINTR) {
             exchange_close(exchange);
@@ -394,6 +391,33 @@ static int connect_claimed(struct connection *connection, int fd, struct target 
         }
     }
     return shake_hands(connection, fd, exchange, files, count, waits ? waited : EINPROGRESS);
+}
+
+static int connect_datagram_to(struct connection *connection, int fd, const char *hostname,
+                               const struct sockaddr *address, socklen_t size) {
+    int files[ALL_FILES];
+    bool waits = does_wait(fd);
+    struct exchange *exchange = exchange_open(waits ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
+    if (!exchange)
+        return -1;
+    int count = write_request(connection, exchange, KIND_CONNECT, hostname, false, files);
+    if (!NEXT(connect)(fd, address, size))
+        return shake_hands(connection, fd, exchange, files, count, waits ? 0 : EINPROGRESS);
+    int number = errno;
+    exchange_close(exchange);
+    return fail_plainly(number);
+}
+
+/* An address whose host says that nobody is there is passed over for the name's next one. */
+static int connect_datagram(struct connection *connection, int fd, struct target *target) {
+    struct addrinfo one = {.ai_addr = (struct sockaddr *)&target->address, .ai_addrlen = target->size};
+    int done = -1;
+    for (const struct addrinfo *info = target->found ? target->found : &one; info; info = info->ai_next) {
+        done = connect_datagram_to(connection, fd, target->hostname, info->ai_addr, info->ai_addrlen);
+        if (!done || errno != ECONNREFUSED)
+            break;
+    }
+    return done;
 }
 
 static bool claim(struct connection *connection, int phase) {
@@ -422,15 +446,14 @@ int tls_connect(struct connection *connection, int fd, const struct sockaddr *ad
     if (!done)
         done = settle_hostname(connection, &target);
     if (!done)
-        done = connect_claimed(connection, fd, &target);
+        done = (connection->datagram ? connect_datagram : connect_stream)(connection, fd, &target);
     if (done && atomic_load(&connection->phase) == SHAKING)
         give_up(connection, fd, FAILED);
     drop_target(&target);
     return done;
 }
 
-/* --- TLS_UPGRADE
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- TLS_UPGRADE --- */
 
 static int peer_address(int fd, char *text, size_t room) {
     struct sockaddr_storage peer;

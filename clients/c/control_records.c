@@ -25,8 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* --- the connection has failed
- * ----------------------------------------------------------------------------------------- */
+/* --- the connection has failed --- */
 
 int break_connection(struct connection *connection, int fd, int number, int alert, const char *text) {
     int nothing = 0;
@@ -78,8 +77,7 @@ bool is_unreadable(int number, int *alert, const char **text) {
     return false;
 }
 
-/* --- a record that this process takes
- * -------------------------------------------------------------------------------------- */
+/* --- a record that this process takes --- */
 
 struct looked {
     int type;
@@ -144,8 +142,7 @@ static enum served begin_to_skip(struct connection *connection, int fd, const st
     return MORE;
 }
 
-/* --- a record that ssad takes
- * ------------------------------------------------------------------------------------------------ */
+/* --- a record that ssad takes --- */
 
 static void break_as_told(struct connection *connection, int fd, const struct reply *reply) {
     char name[64], detail[WORDS_ROOM / 2];
@@ -193,8 +190,7 @@ static enum served ask_first(struct connection *connection, int fd, const struct
     return begin_to_skip(connection, fd, looked, verdict);
 }
 
-/* --- the next record
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- the next record --- */
 
 static enum served serve_looked_untrusted(struct connection *connection, int fd, const struct looked *looked) {
     if (looked->type == RECORD_HANDSHAKE && connection->skip)

@@ -192,17 +192,34 @@ void unhide(int fd) {
     guard_leave(&guard);
 }
 
-int each_number(struct connection *connection, int (*act)(int fd, void *argument), void *argument) {
+/* Call `act` for each number that has a connection, until it returns something else than 0. NULL: of any. */
+static int each_entry(struct connection *connection, int (*act)(int fd, void *argument), void *argument) {
     for (int page = 0; page < MOST_NUMBERS / NUMBERS_A_PAGE; page++) {
         entry *entries = atomic_load(&descriptor_pages[page]);
-        for (int at = 0; entries && at < NUMBERS_A_PAGE; at++)
-            if (atomic_load_explicit(&entries[at], memory_order_relaxed) == connection) {
-                int done = act(page * NUMBERS_A_PAGE + at, argument);
-                if (done)
-                    return done;
-            }
+        for (int at = 0; entries && at < NUMBERS_A_PAGE; at++) {
+            struct connection *there = atomic_load_explicit(&entries[at], memory_order_relaxed);
+            int done = there && (!connection || there == connection) ? act(page * NUMBERS_A_PAGE + at, argument) : 0;
+            if (done)
+                return done;
+        }
     }
     return 0;
+}
+
+int each_number(struct connection *connection, int (*act)(int fd, void *argument), void *argument) {
+    return each_entry(connection, act, argument);
+}
+
+int each_tls_number(int (*act)(int fd, void *argument), void *argument) {
+    return each_entry(NULL, act, argument);
+}
+
+static int is_at_least(int fd, void *argument) {
+    return (unsigned)fd >= *(unsigned *)argument ? fd + 1 : 0;
+}
+
+int next_hidden(unsigned from) {
+    return each_entry(&hidden, is_at_least, &from) - 1;
 }
 
 void descriptors_after_fork(void) {

@@ -20,11 +20,12 @@ int tls_shutdown(struct connection *connection, int fd, int how) {
     finish(connection, fd);
     if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
         return fail_plainly(EINVAL);
-    if (connection->datagram && atomic_load(&connection->beside) >= 0) {
+    int phase = atomic_load(&connection->phase);
+    if (connection->datagram && (phase == LIVE || phase == LISTENING || phase == GATHERING)) {
         atomic_store(how == SHUT_RD ? &connection->read_ended : &connection->write_ended, true);
         return (int)syscall(SYS_shutdown, fd, how);
     }
-    if (atomic_load(&connection->phase) != LIVE)
+    if (phase != LIVE)
         return shut_down_beside(connection, fd, how);
     if (how != SHUT_RD && !atomic_exchange(&connection->write_ended, true)) {
         atomic_store(&connection->budget, -1);

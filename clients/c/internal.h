@@ -25,11 +25,11 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-/* --- next.c: libc's own functions, or those of the library that comes next --------------------------------------- */
+/* --- next.c: libc's own functions, or those of the library that comes next --- */
 
 #include "next.h"
 
-/* --- locks.c ------------------------------------------------------------------------------------------------------ */
+/* --- locks.c --- */
 
 /* A recursive lock that a signal handler may take: the word is the owner's thread id, so no moment has one without the
  * other. */
@@ -51,7 +51,7 @@ struct guard {
 struct guard guard_enter(struct lock *lock);
 void guard_leave(struct guard *guard); /* keeps errno */
 
-/* --- errors.c ----------------------------------------------------------------------------------------------------- */
+/* --- errors.c --- */
 
 /* Note why a call fails, for ssa_error(), set errno, and return -1. */
 int fail(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -70,8 +70,7 @@ struct reason {
 };
 const struct reason *reason_named(const char *name, size_t size);
 
-/* --- wire.c: the request language, docs/architecture.md --------------------------------------------------------------
- */
+/* --- wire.c: the request language, docs/architecture.md --- */
 
 struct request {
     size_t size;
@@ -96,8 +95,7 @@ enum reading reply_read_untrusted(const unsigned char *data, size_t size);      
 const void *attribute(const unsigned char *data, size_t size, int type, size_t *length); /* NULL: it lacks it */
 uint32_t attribute_number(const unsigned char *data, size_t size, int type);             /* 0: it lacks it */
 
-/* --- exchange.c: a request to ssad, and its reply
- * --------------------------------------------------------------------- */
+/* --- exchange.c: a request to ssad, and its reply --- */
 
 /* One conversation: a connection to ssad, with room for the longest request and reply. */
 struct exchange {
@@ -122,8 +120,7 @@ int exchange_check_descriptor(struct exchange *exchange, bool always); /* it has
 void exchange_drop_descriptors(struct exchange *exchange);
 bool exchange_says(const struct exchange *exchange, const char *reason); /* the reply's reason is this one */
 
-/* --- settings.c: what a socket was told by its options
- * ----------------------------------------------------------------- */
+/* --- settings.c: what a socket was told by its options --- */
 
 enum { FORM_TEXT, FORM_NUMBER, FORM_FLAG, FORM_NAMES, FORM_FILES, FORM_VERSION };
 enum { READ_NEVER, READ_ALWAYS, READ_CONNECTED };
@@ -159,8 +156,7 @@ enum { FOR_CLIENT, FOR_SERVER };
 int settings_request(const struct settings *settings, struct request *request, int whom, int *files);
 enum { ALL_FILES = FILE_KINDS * MOST_FILES };
 
-/* --- descriptors.c: the table of descriptors
- * ---------------------------------------------------------------------------- */
+/* --- descriptors.c: the table of descriptors --- */
 
 enum phase { LIVE, FRESH, PLAIN, CONNECTING, SHAKING, LISTENING, FAILED, BROKEN, GATHERING };
 
@@ -180,7 +176,6 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     _Atomic int forks;      /* `fork_count` when it was made: an older one may be shared by processes */
     bool bare;              /* made by ssa_connect_tls */
     bool datagram;
-    bool was_reached; /* the handshake has been begun */
     int family;
     int failure; /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
     int backlog;
@@ -237,11 +232,11 @@ int hide(int fd);               /* move a descriptor to a number that is out of 
 void unhide(int fd);            /* close it */
 void move_hidden(int fd);       /* the program wants the number */
 int each_number(struct connection *connection, int (*act)(int fd, void *argument), void *argument);
-int highest_number(void);
+int each_tls_number(int (*act)(int fd, void *argument), void *argument); /* of any connection, and hidden ones */
+int next_hidden(unsigned from); /* the next descriptor of our own; -1: there is none */
 void descriptors_after_fork(void);
 
-/* --- sockets.c: small questions to the kernel
- * ------------------------------------------------------------------------------ */
+/* --- sockets.c: small questions to the kernel --- */
 
 int get_number(int fd, int level, int name, int fallback);
 uint64_t cookie_of(int fd); /* SO_COOKIE; 0: it has none */
@@ -254,16 +249,14 @@ int timeout_of(int fd, int name); /* SO_RCVTIMEO or SO_SNDTIMEO in milliseconds;
 bool is_ours(struct connection *connection, int fd); /* the number is still that open file */
 void close_quietly(int fd);                          /* keeps errno */
 
-/* --- fdswap.c: another open file on a descriptor's number
- * -------------------------------------------------------------------- */
+/* --- fdswap.c: another open file on a descriptor's number --- */
 
 int swap(struct connection *connection, int fd, int other);       /* puts `other` there and closes it. 0 or -1 */
 int put_beside(struct connection *connection, int fd, int other); /* the same; what was there goes to `beside` */
 int take_back(struct connection *connection, int fd);             /* `beside` is on the number again */
 void note_epoll(struct connection *connection, int epoll, int operation, uint32_t events, uint64_t data);
 
-/* --- connection.c: connect, upgrade
- * ------------------------------------------------------------------------------------------- */
+/* --- connection.c: connect, upgrade --- */
 
 int tls_socket(int family, int type);
 int tls_connect(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size);
@@ -277,22 +270,18 @@ void note_info(struct connection *connection, const struct reply *reply);
 const char *phase_words(int phase);
 int start_unattended(struct connection *connection, int fd, struct exchange *exchange);
 
-/* --- listeners.c
- * ---------------------------------------------------------------------------------------------------------------- */
+/* --- listeners.c --- */
 
 int tls_listen(struct connection *connection, int fd, int backlog);
 int tls_accept(struct connection *connection, int fd, struct sockaddr *address, socklen_t *size, int flags);
 int serve_on(struct connection *connection, int fd);
 
-/* --- options.c
- * --------------------------------------------------------------------------------------------------------------------
- */
+/* --- options.c --- */
 
 int set_option(struct connection *connection, int fd, int name, const void *value, socklen_t size);
 int get_option(struct connection *connection, int fd, int name, void *value, socklen_t *size);
 
-/* --- records.c: the records of kernel TLS that are no data
- * ---------------------------------------------------------------------------- */
+/* --- records.c: the records of kernel TLS that are no data --- */
 
 enum { RECORD_ALERT = 21, RECORD_HANDSHAKE = 22, RECORD_DATA = 23, LONGEST_RECORD = 1 << 14 };
 struct record {
@@ -314,8 +303,7 @@ bool was_connected(int fd);
 int64_t records_left(int fd); /* under the key; -1: errno */
 void read_on(int fd);
 
-/* --- control_records.c: what is done about them
- * ------------------------------------------------------------------------------------------ */
+/* --- control_records.c: what is done about them --- */
 
 enum served { GO_ON, PASSED, END, ANSWER, MORE, SERVE_FAILED };
 enum served serve_control_untrusted(struct connection *connection, int fd, bool unfinished);
@@ -323,8 +311,7 @@ enum served look_behind_untrusted(struct connection *connection, int fd);
 int break_connection(struct connection *connection, int fd, int number, int alert, const char *words); /* -1 */
 bool is_unreadable(int number, int *alert, const char **words);
 
-/* --- keys.c: how long a key serves, and who sends
- * ------------------------------------------------------------------------------------------ */
+/* --- keys.c: how long a key serves, and who sends --- */
 
 enum { STRIDE = 1 << 10, PART = 1 << 20 };
 #define ENDLESS (INT64_C(1) << 62)
@@ -337,28 +324,22 @@ int change_keys(struct connection *connection, int fd, bool waits);     /* 0 or 
 bool close_in_turn(struct connection *connection, int fd); /* true: another thread sends, and closes it behind that */
 int end_writing_error(int flags);                          /* EPIPE, with SIGPIPE; -1 */
 
-/* --- stream.c: reading and writing
- * ------------------------------------------------------------------------------------------------------------ */
+/* --- stream.c: reading and writing --- */
 
 ssize_t stream_read(struct connection *connection, int fd, const struct iovec *parts, int count, int flags);
 ssize_t stream_write(struct connection *connection, int fd, const struct iovec *parts, int count, int flags);
+ssize_t stream_splice(struct connection *connection, int in, off_t *offset, int fd, size_t size, unsigned flags);
 ssize_t stream_sendfile(struct connection *connection, int fd, int in, off_t *offset, size_t count);
 
-/* --- relay.c
- * ------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- relay.c --- */
 
 int relay_check_end(struct connection *connection, int fd); /* 0: in order. -1: errno */
 int relay_write_failure(struct connection *connection, int fd);
 void relay_end_writing(int fd);
 void relay_abort(int fd);
 
-/* --- datagrams.c: DTLS
- * ------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- datagrams.c: DTLS --- */
 
-int datagram_connect(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size,
-                     const char *hostname, struct exchange *exchange);
 void datagram_disconnect(int fd);
 int datagram_prepare_listener(int fd);
 ssize_t datagram_read(struct connection *connection, int fd, struct msghdr *message, int flags);
@@ -366,17 +347,12 @@ ssize_t datagram_write(struct connection *connection, int fd, const struct msghd
 int datagram_address(struct connection *connection, int type, struct sockaddr *address, socklen_t *size);
 void datagram_release(struct connection *connection);
 
-/* --- ending.c
- * ------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- ending.c --- */
 
 int tls_shutdown(struct connection *connection, int fd, int how);
 int tls_close(int fd);
-int close_range_of_ours(unsigned first, unsigned last, int flags);
 
-/* --- process.c
- * ------------------------------------------------------------------------------------------------------------------------------------------
- */
+/* --- process.c --- */
 
 extern atomic_int fork_count;
 bool is_own_process(void); /* false in the child of a vfork(2), whose memory is the parent's */

@@ -20,8 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* --- turns
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- turns --- */
 
 static bool is_shared_by_processes(struct connection *connection) {
     return atomic_load_explicit(&connection->forks, memory_order_relaxed) != atomic_load(&fork_count);
@@ -75,8 +74,7 @@ bool close_in_turn(struct connection *connection, int fd) {
     return waits;
 }
 
-/* --- what is due
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- what is due --- */
 
 int end_writing_error(int flags) {
     if (!(flags & MSG_NOSIGNAL))

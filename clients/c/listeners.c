@@ -70,8 +70,7 @@ int tls_listen(struct connection *connection, int fd, int backlog) {
     return listen_first(connection, fd, backlog);
 }
 
-/* --- another ssad
- * ------------------------------------------------------------------------------------------------------- */
+/* --- another ssad --- */
 
 /* ssad has gone: have its successor go on. Of what accept(2) says, ENOBUFS is what event loops take a rest at before
  * they try again: the descriptor stays readable, so at anything else they would be here again at once. */
@@ -115,8 +114,7 @@ int serve_on(struct connection *connection, int fd) {
     return done;
 }
 
-/* --- accept(2)
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- accept(2) --- */
 
 /* The peer's address; the kernel forgets it when the peer has gone, and ssad has said it. */
 static void told_address(struct connection *connection, struct sockaddr_storage *peer, socklen_t *size) {

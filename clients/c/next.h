@@ -15,6 +15,7 @@
 #include <sys/uio.h>
 
 #define NEXT_FUNCTIONS(X)                                                                                              \
+    X(int, socketpair, (int, int, int, int *))                                                                         \
     X(int, socket, (int, int, int))                                                                                    \
     X(int, connect, (int, const struct sockaddr *, socklen_t))                                                         \
     X(int, listen, (int, int))                                                                                         \

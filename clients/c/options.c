@@ -7,8 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* --- setting --------------------------------------------------------------------------------------------------------
- */
+/* --- setting --- */
 
 /* ssad says whether the policy allows the options, so that an error comes where it was made. */
 static int check_with_ssad(const struct settings *settings) {
@@ -96,8 +95,7 @@ int set_option(struct connection *connection, int fd, int name, const void *valu
     return done;
 }
 
-/* --- reading ---------------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 /* Where a value goes, as getsockopt(2) has it. */
 struct room {

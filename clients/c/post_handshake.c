@@ -14,8 +14,7 @@ static struct verdict means(enum meaning meaning) {
     return (struct verdict){.meaning = meaning, .alert = NO_ALERT};
 }
 
-/* --- alerts
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- alerts --- */
 
 static struct verdict alert_untrusted(bool modern, const unsigned char *alert, size_t size) {
     if (size != 2)
@@ -37,8 +36,7 @@ static struct verdict alert_untrusted(bool modern, const unsigned char *alert, s
     return verdict;
 }
 
-/* --- handshake messages
- * --------------------------------------------------------------------------------------------------- */
+/* --- handshake messages --- */
 
 enum { HEADER = 4 }; /* bytes of a handshake message: its type and length */
 

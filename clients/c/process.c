@@ -50,8 +50,7 @@ __attribute__((constructor(101))) static void begin(void) {
     adopt_inherited();
 }
 
-/* --- descriptors that come from elsewhere
- * ------------------------------------------------------------------------------- */
+/* --- descriptors that come from elsewhere --- */
 
 static bool has_kernel_tls(int fd) {
     char layer[16] = "";
@@ -125,8 +124,7 @@ void adopt_inherited(void) {
     errno = before;
 }
 
-/* --- who else holds a socket
- * ------------------------------------------------------------------------------------------------ */
+/* --- who else holds a socket --- */
 
 struct name { /* struct linux_dirent64 (getdents64(2)) */
     uint64_t inode;

@@ -124,8 +124,7 @@ bool does_abort(int fd) {
     return !syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_LINGER, &linger, &size) && linger.l_onoff && !linger.l_linger;
 }
 
-/* --- what TCP knows
- * ------------------------------------------------------------------------------------------------------ */
+/* --- what TCP knows --- */
 
 int tcp_state(int fd) {
     unsigned char state = 0;
@@ -146,8 +145,7 @@ bool was_connected(int fd) {
     return (info[0] != TCP_SYN_SENT && info[0] != TCP_CLOSE) || acked;
 }
 
-/* --- what the kernel knows of its keys
- * ------------------------------------------------------------------------------------- */
+/* --- what the kernel knows of its keys --- */
 
 /* By the kernel's number of the cipher: how many records one key may protect, below what RFC 8446 section 5.5 allows
  * AES-GCM, and RFC 9147 section 4.5.3 AES-CCM; and the size of struct tls12_crypto_info_*, which ends with the number.

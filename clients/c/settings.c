@@ -32,8 +32,7 @@ static int bad_value(const struct option *option, const char *why) {
     return fail(EINVAL, "value is not valid: %s: %s", option->name, why);
 }
 
-/* --- copies ---------------------------------------------------------------------------------------------------------
- */
+/* --- copies --- */
 
 struct settings *settings_hold(struct settings *settings) {
     if (settings)
@@ -91,8 +90,7 @@ struct settings *settings_with_hostname(struct settings *before, const char *hos
     return settings;
 }
 
-/* --- values, by their form -------------------------------------------------------------------------------------------
- */
+/* --- values, by their form --- */
 
 static int set_text(struct settings *settings, const struct option *option, const char *value, size_t size) {
     char *text = option->number == TLS_REMOTE_HOSTNAME ? settings->hostname : settings->server_name;
@@ -251,8 +249,7 @@ struct settings *settings_changed(struct settings *before, const struct option *
     return settings;
 }
 
-/* --- the attributes of a request
- * -------------------------------------------------------------------------------------- */
+/* --- the attributes of a request --- */
 
 static const int numbers_of_all[] = {TLS_SESSION_TTL, TLS_VERSION_MIN, TLS_VERSION_MAX, 0};
 static const int numbers_of_servers[] = {TLS_REQUEST_PEER_AUTH, 0};

@@ -33,8 +33,7 @@ static bool is_stale(struct connection *connection, int fd) {
     return true;
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------------------------------- */
+/* --- reading --- */
 
 static ssize_t kernel_read(int fd, const struct iovec *parts, int count, int flags) {
     if (count == 1)
@@ -213,8 +212,7 @@ ssize_t stream_read(struct connection *connection, int fd, const struct iovec *p
     return read_past_records(connection, fd, parts, count, flags, got);
 }
 
-/* --- writing
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- writing --- */
 
 static ssize_t kernel_write(int fd, const struct iovec *parts, int count, int flags) {
     if (count == 1)
@@ -300,8 +298,7 @@ ssize_t stream_write(struct connection *connection, int fd, const struct iovec *
     return sent;
 }
 
-/* --- sendfile(2)
- * ------------------------------------------------------------------------------------------------------------- */
+/* --- sendfile(2) --- */
 
 /* Never more than the file has: while the kernel has sent less than it was asked for, it says to TCP that more is to
  * come, behind the file's last byte too before Linux 6.5 (fs/splice.c, SPLICE_F_MORE): the last bytes would wait for
@@ -341,4 +338,20 @@ ssize_t stream_sendfile(struct connection *connection, int fd, int in, off_t *of
     }
     turn_end(connection, fd, turn);
     return all;
+}
+
+/* --- splice(2) into a stream --- */
+
+ssize_t stream_splice(struct connection *connection, int in, off_t *offset, int fd, size_t size, unsigned flags) {
+    if (atomic_load(&connection->phase) && check_live(connection, fd, 0))
+        return -1;
+    struct turn turn = turn_begin(connection, fd);
+    ssize_t moved = -1;
+    if (atomic_load(&connection->budget) >= 0 || !look_at_budget(connection, fd, 0)) {
+        moved = NEXT(splice)(in, offset, fd, NULL, size, flags);
+        if (moved > 0)
+            atomic_fetch_sub(&connection->budget, 1 + (moved >> 10));
+    }
+    turn_end(connection, fd, turn);
+    return moved;
 }

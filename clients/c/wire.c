@@ -78,8 +78,7 @@ uint32_t attribute_number(const unsigned char *data, size_t size, int type) {
     return number;
 }
 
-/* --- reading a reply ------------------------------------------------------------------------------------------------
- */
+/* --- reading a reply --- */
 
 static bool is_u32_untrusted(const unsigned char *value, size_t size) {
     (void)value;

@@ -173,7 +173,18 @@ class Player:
 
     def recvfrom(self, name, size):
         data, address = self.named[name].recvfrom(size)
+        self.named["address"] = address
         return [data.decode("latin1"), address and list(address)[:1]]
+
+    def reply(self, name, text):
+        """To whom the last datagram came from."""
+        return self.named[name].sendto(text.encode(), self.named["address"])
+
+    def connect_host(self, name, host, port):
+        """connect(2) with an address of AF_HOSTNAME: struct sockaddr_host of ssa.h."""
+        address = struct.pack("=H", ssa.AF_HOSTNAME) + struct.pack("!H255s", port, host.encode())
+        if Bare.native.connect(self.named[name].fileno(), address, len(address)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def sendto(self, name, text, host, port):
         return self.named[name].sendto(text.encode(), (host, port))

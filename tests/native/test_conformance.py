@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import ssa
 from ssa.suites import TLSVersion
 from ssa.tls import ALERT
-from tests import peers
+from tests import datagrams, peers
 from tests.interop import raw
 
 HERE = Path(__file__).parent
@@ -101,6 +102,9 @@ def server(pki, peer, name):
             yield port
     elif name == "none":
         yield 1
+    elif name == "dtls":
+        with datagrams.gnutls_server(pki) as (port, _):
+            yield port
     elif name == "alerts":
         with peers.script(lambda connection: alerts(pki, connection)) as port:
             yield port
@@ -160,7 +164,15 @@ def replaced(value, words):
     return words.get(value, value) if isinstance(value, str) else value
 
 
-def client(pki, peer, port):
+def client(pki, peer, port, kind):
+    if kind == "datagrams":
+        with ssa.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.connect(("localhost", port))
+            sock.send(b"hello")
+            peer.seen = sock.recv(100).decode()
+        peer.told.set()
+        return
     context = ssl.create_default_context(cafile=pki.ca)
     context.set_alpn_protocols(["http/1.1"])
     tcp = socket.create_connection(("127.0.0.1", port))
@@ -208,13 +220,15 @@ def play(case, process, words, pki, peer):
         told = json.loads(line)
         if "results" in told:
             return told["results"]
-        threading.Thread(target=client, args=(pki, peer, told["port"]), daemon=True).start()
+        threading.Thread(target=client, args=(pki, peer, told["port"], case["client"]), daemon=True).start()
         process.stdin.write("\n")
     raise AssertionError(f"the player ended with {process.wait()}")
 
 
-@pytest.mark.parametrize("player", ["library", "socket"])
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+BOTH = [(case, player) for case in CASES for player in ("library", "socket") if case.get("only", player) == player]
+
+
+@pytest.mark.parametrize(("case", "player"), BOTH, ids=lambda value: value if isinstance(value, str) else value["name"])
 @pytest.mark.usefixtures("ssad")
 def test_conformance(case, player, pki, words, players):
     peer = Peer()
