@@ -7,10 +7,10 @@ export SSA_KERNEL_TIMEOUT ?= 3600
 BENCH_KERNEL = $(or $(KERNEL),7.2)
 
 BIN := .venv/bin
-ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse)
-ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop)
+ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
+ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
-.PHONY: help setup demo test test-7.2 test-long lint bench clean
+.PHONY: help setup demo native test test-7.2 test-long lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,11 +31,14 @@ demo: setup ## what ssa is for, shown on real servers: here, and on a kernel wit
 build/interop-go: tests/interop/go/main.go | setup # here, as the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
-test: lint build/interop-go ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
+native: | setup ## libssa for C programs, in build/native: libssa.so and ssa.h
+	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native
+
+test: lint native build/interop-go ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
 	$(BIN)/pytest $(ON_HOST)
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
-test-7.2: setup build/interop-go ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
+test-7.2: setup native build/interop-go ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
 	tools/kernel-build 7.2
 	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
@@ -50,10 +53,14 @@ test-long: setup ## what takes too long for `make test`: the same tests 500 time
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 
-lint: setup ## ruff and mypy
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c))
+
+lint: setup ## ruff, mypy and clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/python tools/make-header --check
 
 bench: setup ## measure: the relay on this machine, then kernel TLS under KERNEL=7.2 (made on the first time) or 6.1
 	$(BIN)/python -m bench --part host

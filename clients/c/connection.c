@@ -1,0 +1,497 @@
+/* connection.c: connect(2) and TLS_UPGRADE, at once or while the program does something else. */
+
+#include "internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static const char *const phases[] = {
+    [LIVE] = "it is connected",
+    [FRESH] = "it is not connected",
+    [PLAIN] = "it is in plain text until TLS_UPGRADE",
+    [CONNECTING] = "its handshake is under way",
+    [SHAKING] = "its handshake is under way",
+    [LISTENING] = "it listens",
+    [FAILED] = "its handshake failed",
+    [BROKEN] = "its connection has failed",
+    [GATHERING] = "it serves all its clients",
+};
+
+const char *phase_words(int phase) {
+    return phases[phase];
+}
+
+int unfit(struct connection *connection, int number, const char *what) {
+    int phase = atomic_load(&connection->phase);
+    bool why = phase == FAILED && *connection->words;
+    return fail(number, "%s: %s%s%s", what, phases[phase], why ? ": " : "", why ? connection->words : "");
+}
+
+int failed(struct connection *connection) {
+    struct guard guard = guard_enter(&connection->lock);
+    copy_text(connection->words, sizeof connection->words, words(), WORDS_ROOM);
+    guard_leave(&guard);
+    return -1;
+}
+
+int tls_socket(int family, int type) {
+    bool datagram = (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_DGRAM;
+    if (family == AF_HOSTNAME)
+        return fail(EAFNOSUPPORT, "AF_HOSTNAME is of addresses: connect(2) takes one on any TLS socket");
+    if (family != AF_INET && family != AF_INET6)
+        return fail(EAFNOSUPPORT, "TLS runs over AF_INET and AF_INET6");
+    if (!datagram && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM)
+        return fail(EPROTONOSUPPORT, "TLS runs over SOCK_STREAM, and DTLS over SOCK_DGRAM");
+    int fd = NEXT(socket)(family, type, datagram ? IPPROTO_UDP : IPPROTO_TCP);
+    if (fd < 0)
+        return fail_plainly(errno);
+    struct connection *connection = connection_new(fd, FRESH);
+    if (!connection) {
+        close_quietly(fd);
+        return -1;
+    }
+    connection->family = family;
+    connection->datagram = datagram;
+    connection_put(connection);
+    return fd;
+}
+
+/* --- a handshake that is done --- */
+
+/* Keep what the reply says; a client's whole chain is asked for when it is wanted (`Describe`). */
+void note_info(struct connection *connection, const struct reply *reply) {
+    size_t length;
+    struct guard guard = guard_enter(&connection->lock);
+    connection->info_size = 0;
+    if (reply->size <= sizeof connection->info) {
+        memcpy(connection->info, reply->data, reply->size);
+        connection->info_size = reply->size;
+    }
+    atomic_store(&connection->server, attribute(reply->data, reply->size, ATTRIBUTE_REMOTE, &length) != NULL);
+    uint32_t largest = attribute_number(reply->data, reply->size, ATTRIBUTE_LARGEST);
+    if (largest)
+        connection->largest = largest;
+    guard_leave(&guard);
+}
+
+/* What concerns the calls on the descriptor itself goes with the number. */
+static void carry_over(int from, int to, int name) {
+    struct timeval interval = {0, 0};
+    socklen_t size = sizeof interval;
+    if (!syscall(SYS_getsockopt, from, SOL_SOCKET, name, &interval, &size) && (interval.tv_sec || interval.tv_usec))
+        syscall(SYS_setsockopt, to, SOL_SOCKET, name, &interval, size);
+}
+
+static int live_on(struct connection *connection, int fd, int other) {
+    int tcp = atomic_load(&connection->beside);
+    carry_over(tcp < 0 ? fd : tcp, other, SO_RCVTIMEO);
+    carry_over(tcp < 0 ? fd : tcp, other, SO_SNDTIMEO);
+    if (tcp < 0 ? put_beside(connection, fd, other) : swap(connection, fd, other)) {
+        close_quietly(other);
+        return -1;
+    }
+    return 0;
+}
+
+int go_live(struct connection *connection, int fd, struct reply *reply) {
+    note_info(connection, reply);
+    if (reply->count) {
+        if (live_on(connection, fd, reply->descriptors[--reply->count]))
+            return -1;
+        atomic_store(&connection->relayed, true);
+    }
+    atomic_store(&connection->rekeyable, attribute_number(reply->data, reply->size, ATTRIBUTE_REKEYABLE) != 0);
+    if (atomic_load(&connection->relayed))
+        atomic_store(&connection->budget, ENDLESS);
+    struct guard guard = guard_enter(&connection->lock);
+    connection->cookie = cookie_of(fd);
+    connection->words[0] = 0;
+    guard_leave(&guard);
+    atomic_store(&connection->phase, LIVE);
+    return 0;
+}
+
+/* --- a handshake that failed --- */
+
+/* Where TCP has never reached its peer, the socket is as before and can try again. */
+static void fall_back(struct connection *connection, int fd) {
+    int before = errno, phase = FAILED;
+    if (connection->datagram) { /* it has no connection to be ended, and can try again */
+        datagram_disconnect(fd);
+    } else if (!was_connected(fd)) {
+        if (tcp_state(fd) != TCP_CLOSE)
+            syscall(SYS_shutdown, fd, SHUT_RDWR); /* nobody waits for it any more */
+        phase = FRESH;
+    } else {
+        syscall(SYS_shutdown, fd, SHUT_RDWR);
+    }
+    struct guard guard = guard_enter(&connection->lock);
+    struct settings *dropped = phase == FRESH || connection->datagram ? connection->settings : NULL;
+    if (dropped) {
+        connection->settings = connection->settings_before;
+        connection->settings_before = NULL;
+    }
+    guard_leave(&guard);
+    settings_release(dropped);
+    atomic_store(&connection->phase, phase);
+    errno = before;
+}
+
+static int give_up(struct connection *connection, int fd, int phase) {
+    failed(connection);
+    if (phase == FAILED)
+        fall_back(connection, fd);
+    else
+        atomic_store(&connection->phase, phase);
+    return -1;
+}
+
+/* --- while the program does something else --- */
+
+enum { PLUG = 2048 }; /* bytes: more than a quarter of the smallest send buffer, see unix_writable() of af_unix.c */
+
+/* The descriptor's number is the connection to ssad now. What ssad leaves unread until it is done keeps that from
+ * looking writable. */
+int start_unattended(struct connection *connection, int fd, struct exchange *exchange) {
+    static const unsigned char zeros[PLUG];
+    int smallest = 1;
+    request_begin(&exchange->request, KIND_PLUG);
+    request_bytes(&exchange->request, ATTRIBUTE_PADDING, zeros, sizeof zeros);
+    syscall(SYS_setsockopt, exchange->ssad, SOL_SOCKET, SO_SNDBUF, &smallest, sizeof smallest);
+    if (exchange_tell(exchange, -1, NULL, 0) || put_beside(connection, fd, exchange->ssad))
+        return -1;
+    exchange_forget(exchange);
+    atomic_store(&connection->phase, CONNECTING);
+    return 0;
+}
+
+static void note_failure(struct connection *connection, int fd) {
+    connection->failure = errno;
+    failed(connection);
+    take_back(connection, fd);
+    fall_back(connection, fd);
+}
+
+static bool finish_now(struct connection *connection, int fd) {
+    struct exchange *exchange = exchange_of(fd);
+    if (!exchange)
+        return false;
+    int done = exchange_hear(exchange, MSG_DONTWAIT);
+    if (done && (errno == EAGAIN || errno == EINTR)) {
+        exchange_forget(exchange);
+        return false;
+    }
+    if (!done)
+        done = exchange_check_descriptor(exchange, connection->datagram);
+    if (!done && !exchange->reply.count)
+        done = take_back(connection, fd);
+    if (done || go_live(connection, fd, &exchange->reply))
+        note_failure(connection, fd);
+    exchange_forget(exchange);
+    return true;
+}
+
+bool finish(struct connection *connection, int fd) {
+    int before = errno;
+    struct guard guard = guard_enter(&connection->lock);
+    bool done = atomic_load(&connection->phase) != CONNECTING || finish_now(connection, fd);
+    guard_leave(&guard);
+    errno = before;
+    return done;
+}
+
+static int wait_until_done(struct connection *connection, int fd, int timeout) {
+    while (!finish(connection, fd)) {
+        struct pollfd poll = {.fd = fd, .events = POLLIN};
+        struct timespec left = {timeout / 1000, timeout % 1000 * 1000000L};
+        long found = syscall(SYS_ppoll, &poll, 1, timeout == FOREVER ? NULL : &left, NULL, 0);
+        if (found <= 0)
+            return found ? -1 : fail(EAGAIN, "the connection and its handshake are under way");
+    }
+    return 0;
+}
+
+/* connect(2) while one is under way: EALREADY, or it waits; when it is done: how it went, once. */
+static int connect_again(struct connection *connection, int fd) {
+    if (!finish(connection, fd)) {
+        if (!does_wait(fd))
+            return fail(EALREADY, "the connection and its handshake are under way");
+        if (wait_until_done(connection, fd, timeout_of(fd, SO_SNDTIMEO)))
+            return -1;
+    }
+    struct guard guard = guard_enter(&connection->lock);
+    int failure = connection->failure;
+    connection->failure = 0;
+    guard_leave(&guard);
+    return failure ? fail(failure, "%s", connection->words) : 0;
+}
+
+int check_live(struct connection *connection, int fd, int flags) {
+    int phase = atomic_load(&connection->phase);
+    if (phase == CONNECTING && !finish(connection, fd)) {
+        if (flags & MSG_DONTWAIT || !does_wait(fd))
+            return fail(EAGAIN, "the connection and its handshake are under way");
+        if (wait_until_done(connection, fd, timeout_of(fd, SO_RCVTIMEO)))
+            return -1;
+    }
+    phase = atomic_load(&connection->phase);
+    int broken = atomic_load(&connection->broken);
+    if (broken)
+        return fail(broken, "%s", connection->words);
+    return phase == LIVE ? 0 : unfit(connection, ENOTCONN, "the socket is no TLS connection");
+}
+
+/* --- connect(2) --- */
+
+struct target {
+    char hostname[256];
+    struct addrinfo *found; /* of AF_HOSTNAME */
+    struct sockaddr_storage address;
+    socklen_t size;
+};
+
+static int look_up(struct connection *connection, struct target *target, const struct sockaddr_host *host) {
+    char service[8];
+    struct addrinfo hints = {.ai_family = connection->family,
+                             .ai_socktype = connection->datagram ? SOCK_DGRAM : SOCK_STREAM,
+                             .ai_flags = AI_IDN};
+    copy_text(target->hostname, sizeof target->hostname, (const char *)host->sin_addr.name, sizeof host->sin_addr.name);
+    snprintf(service, sizeof service, "%u", ntohs(host->sin_port));
+    int done = getaddrinfo(target->hostname, service, &hints, &target->found);
+    if (done)
+        return fail(done == EAI_SYSTEM ? errno : EHOSTUNREACH, "%s: %s", target->hostname, gai_strerror(done));
+    return 0;
+}
+
+static int find_target(struct connection *connection, struct target *target, const struct sockaddr *address,
+                       socklen_t size) {
+    target->found = NULL;
+    if (size < sizeof address->sa_family || size > sizeof target->address)
+        return (size >= offsetof(struct sockaddr_host, sin_addr) && address->sa_family == AF_HOSTNAME)
+                   ? look_up(connection, target, (const struct sockaddr_host *)address)
+                   : fail_plainly(EINVAL);
+    memcpy(&target->address, address, size);
+    target->size = size;
+    const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+    if (address->sa_family == AF_INET && size >= sizeof *four)
+        inet_ntop(AF_INET, &four->sin_addr, target->hostname, sizeof target->hostname);
+    else if (address->sa_family == AF_INET6 && size >= offsetof(struct sockaddr_in6, sin6_scope_id))
+        inet_ntop(AF_INET6, &six->sin6_addr, target->hostname, sizeof target->hostname);
+    else
+        return fail_plainly(address->sa_family == AF_INET || address->sa_family == AF_INET6 ? EINVAL : EAFNOSUPPORT);
+    return 0;
+}
+
+static void drop_target(struct target *target) {
+    if (target->found)
+        freeaddrinfo(target->found);
+}
+
+/* The name for which the certificate has to be: TLS_REMOTE_HOSTNAME, or the host of the address. It can be read then.
+ */
+static int settle_hostname(struct connection *connection, struct target *target) {
+    struct guard guard = guard_enter(&connection->lock);
+    struct settings *before = connection->settings, *with;
+    int done = 0;
+    settings_release(connection->settings_before);
+    if (before && *before->hostname) {
+        copy_text(target->hostname, sizeof target->hostname, before->hostname, sizeof before->hostname);
+        connection->settings_before = settings_hold(before);
+    } else if ((with = settings_with_hostname(before, target->hostname))) {
+        connection->settings_before = before;
+        connection->settings = with;
+    } else {
+        connection->settings_before = settings_hold(before);
+        done = -1;
+    }
+    guard_leave(&guard);
+    return done;
+}
+
+static int write_request(struct connection *connection, struct exchange *exchange, int kind, const char *hostname,
+                         bool upgrade, int *files) {
+    request_begin(&exchange->request, kind);
+    if (kind == KIND_CONNECT)
+        request_text(&exchange->request, ATTRIBUTE_HOSTNAME, hostname);
+    if (!connection->datagram)
+        request_number(&exchange->request, ATTRIBUTE_CONTROL, 1);
+    if (upgrade)
+        request_number(&exchange->request, ATTRIBUTE_UPGRADE, 1);
+    struct guard guard = guard_enter(&connection->lock);
+    int count = settings_request(connection->settings, &exchange->request,
+                                 kind == KIND_CONNECT ? FOR_CLIENT : FOR_SERVER, files);
+    guard_leave(&guard);
+    return count;
+}
+
+/* Connect to the address, or to the first of a name's that answers. Something that was interrupted goes on by itself.
+ */
+static int connect_tcp(int fd, const struct sockaddr *address, socklen_t size) {
+    int done = NEXT(connect)(fd, address, size);
+    if (done && errno == ECONNABORTED) /* of an attempt before, whose error somebody has read */
+        done = NEXT(connect)(fd, address, size);
+    return done;
+}
+
+static int connect_to_one(int fd, struct target *target) {
+    if (!target->found)
+        return connect_tcp(fd, (struct sockaddr *)&target->address, target->size);
+    int done = -1;
+    for (struct addrinfo *info = target->found; info; info = info->ai_next)
+        if (!(done = connect_tcp(fd, info->ai_addr, info->ai_addrlen)) || errno == EINPROGRESS || errno == EINTR)
+            break;
+    return done;
+}
+
+/* Have the handshake made. Where the wait ends early, by a signal or SO_SNDTIMEO, it goes on by itself, as a connect(2)
+ * of TCP does. */
+static int shake_hands(struct connection *connection, int fd, struct exchange *exchange, const int *files, int count,
+                       int waited) {
+    if (exchange_tell(exchange, fd, files, count)) {
+        exchange_close(exchange);
+        return -1;
+    }
+    int done = waited ? (errno = waited, -1) : exchange_hear(exchange, 0), number = errno;
+    bool silent = done && !exchange->reply.size;
+    if (silent && (number == EINTR || number == EINPROGRESS || number == ETIMEDOUT)) {
+        if (start_unattended(connection, fd, exchange)) {
+            exchange_close(exchange);
+            return -1;
+        }
+        return fail(number == ETIMEDOUT ? EINPROGRESS : number, "the connection and its handshake are under way");
+    }
+    if (!done && !(done = exchange_check_descriptor(exchange, connection->datagram)))
+        done = go_live(connection, fd, &exchange->reply);
+    exchange_close(exchange);
+    return done;
+}
+
+static int connect_stream(struct connection *connection, int fd, struct target *target) {
+    int files[ALL_FILES];
+    bool waits = does_wait(fd);
+    struct exchange *exchange = exchange_open(waits ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
+    if (!exchange)
+        return -1;
+    int count = write_request(connection, exchange, KIND_CONNECT, target->hostname, false, files), waited = 0;
+    if (connect_to_one(fd, target)) {
+        waited = errno;
+        if (waited != EINPROGRESS && waited != EINTR) {
+            exchange_close(exchange);
+            return fail_plainly(waited);
+        }
+    }
+    return shake_hands(connection, fd, exchange, files, count, waits ? waited : EINPROGRESS);
+}
+
+static int connect_datagram_to(struct connection *connection, int fd, const char *hostname,
+                               const struct sockaddr *address, socklen_t size) {
+    int files[ALL_FILES];
+    bool waits = does_wait(fd);
+    struct exchange *exchange = exchange_open(waits ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
+    if (!exchange)
+        return -1;
+    int count = write_request(connection, exchange, KIND_CONNECT, hostname, false, files);
+    if (!NEXT(connect)(fd, address, size))
+        return shake_hands(connection, fd, exchange, files, count, waits ? 0 : EINPROGRESS);
+    int number = errno;
+    exchange_close(exchange);
+    return fail_plainly(number);
+}
+
+/* An address whose host says that nobody is there is passed over for the name's next one. */
+static int connect_datagram(struct connection *connection, int fd, struct target *target) {
+    struct addrinfo one = {.ai_addr = (struct sockaddr *)&target->address, .ai_addrlen = target->size};
+    int done = -1;
+    for (const struct addrinfo *info = target->found ? target->found : &one; info; info = info->ai_next) {
+        done = connect_datagram_to(connection, fd, target->hostname, info->ai_addr, info->ai_addrlen);
+        if (!done || errno != ECONNREFUSED)
+            break;
+    }
+    return done;
+}
+
+static bool claim(struct connection *connection, int phase) {
+    return atomic_compare_exchange_strong(&connection->phase, &phase, SHAKING);
+}
+
+static int cannot_connect(struct connection *connection) {
+    int phase = atomic_load(&connection->phase);
+    int number = phase == SHAKING  ? EALREADY
+                 : phase == FAILED ? EINVAL
+                                   : EISCONN; /* which retry loops take for success */
+    return unfit(connection, number, "the socket cannot connect");
+}
+
+static bool is_under_way(struct connection *connection) {
+    return atomic_load(&connection->phase) == CONNECTING || connection->failure;
+}
+
+int tls_connect(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size) {
+    if (is_under_way(connection))
+        return connect_again(connection, fd);
+    if (!claim(connection, FRESH) && !(connection->datagram && claim(connection, FAILED)))
+        return cannot_connect(connection);
+    struct target target;
+    int done = find_target(connection, &target, address, size);
+    if (!done)
+        done = settle_hostname(connection, &target);
+    if (!done)
+        done = (connection->datagram ? connect_datagram : connect_stream)(connection, fd, &target);
+    if (done && atomic_load(&connection->phase) == SHAKING)
+        give_up(connection, fd, FAILED);
+    drop_target(&target);
+    return done;
+}
+
+/* --- TLS_UPGRADE --- */
+
+static int peer_address(int fd, char *text, size_t room) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    if (syscall(SYS_getpeername, fd, &peer, &size))
+        return fail_plainly(errno);
+    const void *address = peer.ss_family == AF_INET ? (void *)&((struct sockaddr_in *)&peer)->sin_addr
+                                                    : (void *)&((struct sockaddr_in6 *)&peer)->sin6_addr;
+    return inet_ntop(peer.ss_family, address, text, (socklen_t)room) ? 0 : fail_plainly(errno);
+}
+
+static int upgrade_claimed(struct connection *connection, int fd, int kind, const char *hostname) {
+    int files[ALL_FILES];
+    bool waits = does_wait(fd);
+    struct exchange *exchange = exchange_open(waits ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
+    if (!exchange) {
+        atomic_store(&connection->phase, PLAIN);
+        return failed(connection);
+    }
+    int count = write_request(connection, exchange, kind, hostname, true, files);
+    return shake_hands(connection, fd, exchange, files, count, waits ? 0 : EINPROGRESS);
+}
+
+int tls_upgrade(struct connection *connection, int fd, int role) {
+    char hostname[256] = "";
+    int phase = atomic_load(&connection->phase);
+    if (is_under_way(connection))
+        return connect_again(connection, fd);
+    if (phase != PLAIN)
+        return unfit(connection, phase == LIVE ? EISCONN : ENOTCONN, "there is nothing to upgrade");
+    if (peer_address(fd, hostname, sizeof hostname))
+        return -1;
+    if (!claim(connection, PLAIN))
+        return cannot_connect(connection);
+    if (connection->settings && *connection->settings->hostname)
+        copy_text(hostname, sizeof hostname, connection->settings->hostname, sizeof connection->settings->hostname);
+    int done = upgrade_claimed(connection, fd, role == 2 ? KIND_ACCEPT : KIND_CONNECT, hostname);
+    if (done && atomic_load(&connection->phase) == SHAKING)
+        give_up(connection, fd, FAILED);
+    return done;
+}

@@ -1,0 +1,247 @@
+"""One suite for all libraries: the cases of conformance.json, played by the Python library and by libssa."""
+
+import contextlib
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import ssa
+from ssa.suites import TLSVersion
+from ssa.tls import ALERT
+from tests import datagrams, peers
+from tests.interop import raw
+
+HERE = Path(__file__).parent
+CASES = json.loads((HERE / "conformance.json").read_text())
+
+
+class Peer:
+    """A server, or a client of the case's listener, and what it has seen."""
+
+    def __init__(self):
+        self.seen = None
+        self.told = threading.Event()
+
+    def until_the_end(self, tls, answer):
+        """Read to the end, and note down how the stream ended."""
+        try:
+            while data := tls.recv(65536):
+                if answer:
+                    tls.sendall(data)
+            self.seen = "end"
+            with contextlib.suppress(OSError):
+                tls.unwrap()
+        except ConnectionResetError:
+            self.seen = "reset"
+        except ssl.SSLError as exc:
+            self.seen = "cut" if "UNEXPECTED_EOF" in str(exc) or isinstance(exc, ssl.SSLEOFError) else str(exc)
+        finally:
+            self.told.set()
+
+
+def echo(peer, tls, tcp):
+    peer.until_the_end(tls, answer=True)
+
+
+def reads(peer, tls, tcp):
+    peer.until_the_end(tls, answer=False)
+
+
+def greets(peer, tls, tcp):
+    tls.sendall(b"hello")
+    with contextlib.suppress(OSError):
+        tls.unwrap()
+
+
+def cuts(peer, tls, tcp):
+    tls.sendall(b"hello")
+    tcp = socket.socket(fileno=tls.detach())
+    tcp.shutdown(socket.SHUT_WR)
+    with tcp:
+        while tcp.recv(65536):
+            pass
+
+
+def talks(peer, tls):
+    tls.sendall(b"hello")
+    peer.seen = tls.recv(100).decode()
+    with contextlib.suppress(OSError):
+        tls.unwrap()
+    peer.told.set()
+
+
+def plain(connection):
+    connection.sendall(b"220 mail.example ESMTP, and no TLS at all\r\n")
+    connection.recv(10000)
+
+
+def alerts(pki, connection):
+    """A fatal alert in the middle of the stream (RFC 8446 section 6.2)."""
+    peer = raw.Raw(connection, raw.context(pki, TLSVersion.TLSv1_3, server=True), server=True)
+    peer.send(peer.seal(b"hello"), peer.seal(bytes([2, 40]), ALERT))
+    while connection.recv(10000):
+        pass
+
+
+def stalls(connection):
+    while connection.recv(10000):
+        pass
+
+
+@contextlib.contextmanager
+def server(pki, peer, name):
+    if name in ("plain", "stalls"):
+        with peers.script(globals()[name]) as port:
+            yield port
+    elif name == "none":
+        yield 1
+    elif name == "dtls":
+        with datagrams.gnutls_server(pki) as (port, _):
+            yield port
+    elif name == "alerts":
+        with peers.script(lambda connection: alerts(pki, connection)) as port:
+            yield port
+    else:
+        with tls_server(pki, peer, name) as port:
+            yield port
+
+
+@contextlib.contextmanager
+def tls_server(pki, peer, name):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    if name == "tls12":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    if name == "alpn":
+        context.set_alpn_protocols(["http/1.1"])
+
+    def serve(connection):
+        try:
+            tls = context.wrap_socket(connection, server_side=True, suppress_ragged_eofs=False)
+        except OSError:
+            peer.seen = "refused"
+            peer.told.set()
+            return
+        with tls:
+            SERVERS.get(name, echo)(peer, tls, connection)
+
+    with peers.script(serve) as port:
+        yield port
+
+
+SERVERS = {"greets": greets, "cuts": cuts, "reads": reads}
+
+
+@pytest.fixture(scope="module")
+def words(pki, tmp_path_factory):
+    """What the words with a dollar stand for, but the port."""
+    directory = tmp_path_factory.mktemp("words")
+    file = directory / "pattern"
+    file.write_bytes((bytes(range(256)) * 1172)[:300000])
+    other = peers.PKI(directory / "other")
+    return {
+        "$file": str(file),
+        "$cert": str(pki.cert),
+        "$key": str(pki.key),
+        "$ca": str(pki.ca),
+        "$ca_text": pki.ca.read_text(),
+        "$other_ca": str(other.ca),
+        "$other_key": str(other.key),
+    }
+
+
+def replaced(value, words):
+    if isinstance(value, list):
+        return [replaced(part, words) for part in value]
+    return words.get(value, value) if isinstance(value, str) else value
+
+
+def client(pki, peer, port, kind):
+    if kind == "datagrams":
+        with ssa.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.connect(("localhost", port))
+            sock.send(b"hello")
+            peer.seen = sock.recv(100).decode()
+        peer.told.set()
+        return
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.set_alpn_protocols(["http/1.1"])
+    tcp = socket.create_connection(("127.0.0.1", port))
+    with context.wrap_socket(tcp, server_hostname="localhost") as tls:
+        talks(peer, tls)
+
+
+class Players:
+    """A process for each library, which plays one case after the other."""
+
+    def __init__(self, libssa, environment):
+        self._environments = {"library": environment, "socket": environment | {"LD_PRELOAD": str(libssa)}}
+        self._running = {}
+
+    def process(self, player):
+        if player not in self._running:
+            self._running[player] = subprocess.Popen(
+                [sys.executable, HERE / "player.py", player],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ | self._environments[player],
+                text=True,
+                bufsize=1,
+            )
+        return self._running[player]
+
+    def end(self, player):
+        with self._running.pop(player) as process:
+            process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def players(running, libssa):
+    made = Players(libssa, running.environment)
+    yield made
+    for player in list(made._running):
+        made.end(player)
+
+
+def play(case, process, words, pki, peer):
+    """Play a case's steps: their results."""
+    steps = [replaced(step[0], words) for step in case["steps"]]
+    process.stdin.write(json.dumps(steps) + "\n")
+    while line := process.stdout.readline():
+        told = json.loads(line)
+        if "results" in told:
+            return told["results"]
+        threading.Thread(target=client, args=(pki, peer, told["port"], case["client"]), daemon=True).start()
+        process.stdin.write("\n")
+    raise AssertionError(f"the player ended with {process.wait()}")
+
+
+BOTH = [(case, player) for case in CASES for player in ("library", "socket") if case.get("only", player) == player]
+
+
+@pytest.mark.parametrize(("case", "player"), BOTH, ids=lambda value: value if isinstance(value, str) else value["name"])
+@pytest.mark.usefixtures("ssad")
+def test_conformance(case, player, pki, words, players):
+    peer = Peer()
+    with server(pki, peer, case.get("peer", "none")) as port:
+        words |= {"$port": port}
+        results = play(case, players.process(player), words, pki, peer)
+        if case.get("ends"):
+            players.end(player)
+        for (call, *expected), result in zip(case["steps"], results, strict=True):
+            if expected and expected[0] is not None:
+                assert result == replaced(expected[0], words), call
+            elif not expected:
+                assert not isinstance(result, dict), (call, result)
+        if "sees" in case:
+            assert peer.told.wait(10)
+            assert peer.seen in case["sees"]

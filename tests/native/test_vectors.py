@@ -1,0 +1,82 @@
+"""The vectors of tests/vectors, against what libssa writes and reads: no ssad is needed."""
+
+import json
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ssa.errors import ALERT_NUMBERS
+from ssa.protocol.attributes import ATTRIBUTES, BYTES, NAMES, U32, U64
+from ssa.protocol.messages import KINDS
+
+ROOT = Path(__file__).resolve().parents[2]
+BY_NAME = {attribute.name: attribute for attribute in ATTRIBUTES.values()}
+NUMBERS = {kind.name: kind.number for kind in KINDS.values()}
+VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+
+def rows(name):
+    lines = (ROOT / "tests" / "vectors" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def as_hex(name, value):
+    """The value of an attribute as it is on the wire."""
+    form = BY_NAME[name].form
+    if form in (U32, U64):
+        return struct.pack("=I" if form is U32 else "=Q", value).hex()
+    if form is NAMES:
+        return b"".join(bytes([len(part)]) + part.encode() for part in value).hex()
+    return value if form is BYTES else value.encode().hex()
+
+
+def attributes(row):
+    return [f"{BY_NAME[name].number}:{as_hex(name, value)}" for name, value in row["attributes"].items()]
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """What libssa says to each question, a line each."""
+    program = ROOT / "build" / "native" / "tests" / "vectors"
+
+    def ask(questions):
+        done = subprocess.run([program], input="\n".join(questions) + "\n", capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    return ask
+
+
+def test_requests_are_written_byte_for_byte(answers):
+    requests = [row for row in rows("messages") if row["kind"] != "reply"]
+    asked = [" ".join(["write", str(NUMBERS[row["kind"]]), *attributes(row)]) for row in requests]
+    assert answers(asked) == [row["hex"] for row in requests]
+    assert len(asked) > 10
+
+
+def test_replies_are_read(answers):
+    replies = [row for row in rows("messages") + rows("also-read") if row["kind"] == "reply"]
+    known = {str(attribute.number) for attribute in ATTRIBUTES.values()}
+    for row, answer in zip(replies, answers([f"read {row['hex']}" for row in replies]), strict=True):
+        word, *read = answer.split()
+        assert word == "reply"
+        assert {part for part in read if part.split(":")[0] in known} == set(attributes(row)), row["meaning"]
+
+
+def test_what_is_no_reply_is_refused(answers):
+    refused = [row for row in rows("refused") if row["read_as"] == "reply"]
+    words = {"VERSION_MISMATCH": "other version", "DAEMON_FAULT": "nothing"}
+    for row, answer in zip(refused, answers([f"read {row['hex'] or '-'}" for row in refused]), strict=True):
+        assert answer == words[row["error"]], row["meaning"]
+    assert len(refused) > 3
+
+
+def test_what_records_mean(answers):
+    asked = [
+        f"record {VERSIONS[row['version']]} {int(row['role'] == 'server')} {row['type']} {row['hex'] or '-'}"
+        for row in rows("records")
+    ]
+    for row, answer in zip(rows("records"), answers(asked), strict=True):
+        alert = -1 if row["alert"] is None else ALERT_NUMBERS[row["alert"]]
+        assert answer == (f"fail {alert}" if row["outcome"] == "fail" else row["outcome"]), row["meaning"]
