@@ -1,7 +1,7 @@
-# `make` lists the targets. Tests that need a kernel with TLS find one by tools/kernel-run: see there.
+# `make` lists the targets. tools/kernel-run provides a kernel with TLS for the tests that need one.
 
 PYTHON ?= /usr/bin/python3
-# A test run that hangs ends. In seconds, for each start of the test kernel.
+# The longest time of a test run, in seconds, for each start of the test kernel.
 export SSA_KERNEL_TIMEOUT ?= 3600
 
 BENCH_KERNEL = $(or $(KERNEL),7.2)
@@ -13,41 +13,41 @@ ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 .PHONY: help setup demo native test test-7.2 test-long lint bench clean
 .DEFAULT_GOAL := help
 
-help: ## this list
+help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z0-9.-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/ready ## Debian's packages, and .venv with the Python ones
+setup: .venv/ready ## install Debian packages, and Python packages in .venv
 
 .venv/ready: pyproject.toml tools/debian-packages
 	tools/setup-debian
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[dev]' # a plain path: /ssa is no package
+	$(BIN)/pip install --quiet --config-settings editable_mode=compat --editable '.[dev]' # by a plain path, so that /ssa is not taken for the package
 	touch $@
 
-demo: setup ## what ssa is for, shown on real servers: here, and on a kernel with TLS if this one has none
+demo: setup ## show ssa with real servers: here, and on a kernel with TLS if this one has none
 	tools/demo
 	$(BIN)/python -c 'import sys; from ssa.ktls.probe import probe; sys.exit(not probe().tls)' || tools/kernel-run tools/demo
 
-build/interop-go: tests/interop/go/main.go | setup # here, as the test kernel takes minutes for it
+build/interop-go: tests/interop/go/main.go | setup # built here, because the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
-native: | setup ## libssa for C programs, in build/native: libssa.so and ssa.h
+native: | setup ## build libssa for C programs, in build/native: libssa.so and ssa.h
 	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native
 
-test: lint native build/interop-go ## lint; the tests that need no kernel of their own; the others under a kernel with TLS
+test: lint native build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
 	$(BIN)/pytest $(ON_HOST)
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
-test-7.2: setup native build/interop-go ## the latter under kernel 7.2, which has rekeying (made on the first time: six minutes)
+test-7.2: setup native build/interop-go ## run the tests for kernel TLS on kernel 7.2, which has rekeying (built the first time: six minutes)
 	tools/kernel-build 7.2
 	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
-# Tests that failed once on a busy machine: 500 times each, beside busy loops.
+# Tests that have failed on a busy machine. They run 500 times each, beside busy loops.
 ENDS := tests/loopback/test_relay.py::test_the_last_holder_ends_the_stream
 CUTS := tests/kernel/test_tlssocket.py::test_a_file_tells_a_cut_stream
 AGAIN := pytest --quiet --repeat 500 --maxfail=1
 
-test-long: setup ## what takes too long for `make test`: the same tests 500 times under load, on all kernels
+test-long: setup ## run some tests 500 times under load, on all kernels
 	tools/kernel-build 7.2
 	tools/under-load 3 $(BIN)/$(AGAIN) $(ENDS)
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
@@ -55,18 +55,18 @@ test-long: setup ## what takes too long for `make test`: the same tests 500 time
 
 C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c))
 
-lint: setup ## ruff, mypy and clang-format
+lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/make-header --check
 
-bench: setup ## measure: the relay on this machine, then kernel TLS under KERNEL=7.2 (made on the first time) or 6.1
+bench: setup ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
 	$(BIN)/python -m bench --part host
 	test $(BENCH_KERNEL) = 6.1 || tools/kernel-build $(BENCH_KERNEL)
 	KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel
 
-clean: ## remove what make has made here (not the kernels: they lie in ~/.cache/ssa)
+clean: ## remove what make has made here (the kernels in ~/.cache/ssa stay)
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

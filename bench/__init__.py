@@ -1,1 +1,1 @@
-"""What ssa costs, beside the same work done with Python's `ssl` in the same kernel and the same run."""
+"""Measures the cost of ssa, and of the same work with Python's `ssl`, on the same kernel and in the same run."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: one run of everything, as a table with the aim beside each ratio, or as JSON."""
+"""`python -m bench`: runs all measurements, and prints a table with the aim beside each ratio, or JSON."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What is measured, in which parts, and in which of them its aims count."""
+    """A measurement: the function that takes it, the parts that have it, and the part in which its aims count."""
 
     take: Callable[[World], list[Row]]
     parts: tuple[Part, ...]
@@ -58,7 +58,7 @@ MEASUREMENTS: dict[str, Measurement] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and show; 1 where an aim was missed and `--strict` was given, 2 where nothing can be measured."""
+    """Measure and print. Returns 1 if an aim was missed and `--strict` is given, 2 if nothing can be measured."""
     options = _parse(arguments)
     kernel, part = probe(), Part(options.part)
     if part is Part.KERNEL and not kernel.tls:
@@ -84,7 +84,7 @@ def _of(part: Part) -> list[str]:
 
 
 def _taken(measurement: Measurement, everything: World) -> list[Row]:
-    """Its rows; an aim that counts in the other part only is shown there."""
+    """The rows of a measurement. An aim that counts in the other part only is left out."""
     rows = measurement.take(everything)
     return rows if measurement.aims is everything.part else [replace(row, aim="", met=None) for row in rows]
 
@@ -97,11 +97,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "tools/kernel-run python -m bench.",
     )
     default = Part.KERNEL if probe().tls else Part.HOST
-    parser.add_argument("only", nargs="*", metavar="MEASUREMENT", help=f"of these only: {', '.join(MEASUREMENTS)}")
+    parser.add_argument("only", nargs="*", metavar="MEASUREMENT", help=f"take only these: {', '.join(MEASUREMENTS)}")
     parser.add_argument(
-        "--part", choices=list(Part), default=default, help=f"what to measure ({default}, as this kernel is)"
+        "--part",
+        choices=list(Part),
+        default=default,
+        help=f"the part to measure (default on this kernel: {default})",
     )
-    parser.add_argument("--json", action="store_true", help="JSON on standard output, with quartiles, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON with quartiles, for programs")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if an aim is missed")
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(_of(Part(options.part))):
@@ -110,7 +113,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _about(part: Part) -> dict[str, str]:
-    """What a number means nothing without."""
+    """The facts about this machine that the numbers depend on."""
     versions = {name: importlib.metadata.version(name) for name in ("pyOpenSSL", "cryptography", "trio")}
     return {
         "part": f"{part}: {_PARTS[part]}",
@@ -134,7 +137,7 @@ def _machine() -> str:
 
 
 def _processor() -> str:
-    """User-mode Linux does not tell the processor's name, but passes on the flags that decide."""
+    """The processor. User-mode Linux does not know its name, but passes on the flags that matter."""
     fields = _cpuinfo()
     marks = [flag for flag in ("aes", "vaes", "avx512f") if flag in fields.get("flags", "").split()]
     return f"{fields.get('model name', 'unknown')} with {', '.join(marks) or 'no aes'}"
@@ -161,7 +164,7 @@ def _show(part: Part, about: dict[str, str], rows: list[Row]) -> None:
 
 
 def _console() -> Console:
-    """Of the terminal's width; of the table's own for a pipe, even one that a guest's console stands for."""
+    """A console as wide as the terminal; in a pipe, even behind a guest's console, as wide as the table."""
     terminal = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
     return Console() if terminal else Console(width=140, force_terminal=False)
 

@@ -1,4 +1,4 @@
-"""Bulk data: how fast one end of a connection encrypts and decrypts, in the kernel and in the process."""
+"""Bulk data: the speed at which one end of a connection encrypts and decrypts, in the kernel and in the process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bench.world import HOST, World, beside, connect_ssl
 _MEBIBYTES = 128
 _SIZE = _MEBIBYTES << 20
 _ROUNDS = 7
-_CHUNK = 1 << 14  # bytes a call, a record for both sides: what a call costs is not what is compared
+_CHUNK = 1 << 14  # bytes of a call, one record: so the cost of calls does not dominate
 
-Move = Callable[[socket.socket], float]  # the seconds that it takes to move all the data
+Move = Callable[[socket.socket], float]  # returns the seconds that moving all the data took
 
 
 def bulk(world: World) -> list[Row]:
-    """Sending, sending a file and receiving; nothing but the reason where the comparison would be false."""
+    """Measure sending, sending a file and receiving. Gives only the reason if the comparison would be unfair."""
     driver = _kernel_gcm()
     if not _accelerated(driver):
         note = f"not comparable: this kernel encrypts without the processor's AES ({driver or 'no gcm(aes)'})"
@@ -56,12 +56,12 @@ def _row(world: World, port: int, name: str, our_move: Move, their_move: Move) -
 
 
 def rates(seconds: Samples) -> Samples:
-    """Megabytes a second, of the times that it took."""
+    """Megabytes a second, computed from the times."""
     return Samples(tuple(_SIZE / 1e6 / value for value in seconds.values))
 
 
 def _sending(send: Callable[[socket.socket], None], sock: socket.socket) -> float:
-    """Until the peer has taken the last byte."""
+    """The time until the peer has received the last byte."""
 
     def all_of_it() -> None:
         send(sock)
@@ -96,7 +96,7 @@ def _read_and_send(file: IO[bytes], sock: socket.socket) -> None:
 
 
 def receiving(sock: socket.socket) -> float:
-    """From the word to begin until the last byte is here."""
+    """The time from the request to begin until the last byte has come."""
     sock.sendall(SOURCE)
     buffer = bytearray(_CHUNK)
     if sock.recv_into(buffer, 1) != 1 or buffer[:1] != READY:
@@ -115,7 +115,7 @@ def receiving(sock: socket.socket) -> float:
 
 
 def _kernel_gcm() -> str:
-    """The driver that the kernel takes for AES-GCM: that of the highest priority; empty where it has none yet."""
+    """The kernel's driver for AES-GCM, which is that of the highest priority; empty if it has none yet."""
     found = []
     for block in Path("/proc/crypto").read_text().split("\n\n"):
         fields = dict(map(str.strip, line.split(":", 1)) for line in block.splitlines() if ":" in line)
@@ -125,18 +125,18 @@ def _kernel_gcm() -> str:
 
 
 def _accelerated(driver: str) -> bool:
-    """Whether a driver uses the processor's instructions: those of other architectures say so by other names."""
+    """True if a driver's name says that it uses the processor's AES instructions."""
     return any(mark in driver for mark in ("aesni", "vaes", "-ce", "p10", "s390"))
 
 
 def peer(world: World) -> contextlib.AbstractContextManager[int]:
-    """The other end, in a process of its own; its port."""
+    """Run the other end in a process of its own. Gives its port."""
     return beside("peer", world.cert, world.key, _SIZE // BLOCK)
 
 
 @contextlib.contextmanager
 def _file() -> Iterator[IO[bytes]]:
-    """A file in memory of as many bytes, all of them there."""
+    """A file of so many bytes in memory, with all its pages allocated."""
     with tempfile.TemporaryFile(dir="/dev/shm", buffering=0) as file:
         for _ in range(_MEBIBYTES):
             file.write(os.urandom(1 << 20))

@@ -1,4 +1,4 @@
-"""A program that stands between as the relay does: it copies from a plain socket to `ssl` and back, in one loop.
+"""A relay made with `ssl`: it copies between a plain socket and a TLS socket, in one loop.
 
 `python -m bench.copier PORT CA` prints its port, and connects to that PORT of localhost for each connection it takes.
 """
@@ -41,7 +41,7 @@ def _send(tls: ssl.SSLSocket, data: bytes) -> None:
 
 
 def _pass_on(tls: ssl.SSLSocket, plain: socket.socket) -> bool:
-    """Pass on what has come; False at the end."""
+    """Pass on the data that has come. Returns False at the end."""
     with contextlib.suppress(ssl.SSLWantReadError):
         while data := tls.recv(_CHUNK):
             plain.sendall(data)

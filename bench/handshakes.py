@@ -1,4 +1,4 @@
-"""Handshakes: how long one takes, what it costs the daemon, and whether fifty get in each other's way."""
+"""Handshakes: the time of one, its cost for the daemon, and the time of fifty at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PAIRS = 200
-_IN_A_ROW = 3  # handshakes a sample, so that what is left to do behind one is paid for by its own kind
+_IN_A_ROW = 3  # handshakes of a sample, so that work left over from one is counted with its own kind
 _BLOCKS = 5
 _BLOCK = 150  # handshakes: user-mode Linux counts CPU time by ticks of 10 ms
 _ROUNDS = 31
@@ -26,7 +26,7 @@ _LIVE = 1000
 
 
 def warm(world: World) -> list[Row]:
-    """A program that runs already, and has its trust store loaded."""
+    """Measure a program that has been running and has its trust store loaded."""
     return [_warm(world, "TLS 1.3", world.tls13), _warm(world, "TLS 1.2", world.tls12)]
 
 
@@ -50,7 +50,7 @@ def _warm(world: World, version: str, port: int) -> Row:
 
 
 def cpu(world: World) -> list[Row]:
-    """The CPU time of one handshake on this machine: the daemon's share and the program's, against that with `ssl`."""
+    """Measure the CPU time of one handshake on this machine, daemon and program together, and with `ssl`."""
     daemon = world.daemon.process.pid
     ours, theirs = world.pair(world.tls13)
 
@@ -83,7 +83,7 @@ def cpu(world: World) -> list[Row]:
 
 
 def post_quantum(world: World) -> list[Row]:
-    """What the hybrid key exchange costs, beside x25519 alone, in the time of a handshake.
+    """Measure the time of a handshake with the hybrid key exchange, and with x25519 alone.
 
     With a server of ours, which takes the hybrid: the same daemon computes both ends. And with nginx, which takes
     x25519: the hybrid's share was made and sent for nothing.
@@ -108,7 +108,7 @@ def _hybrid(world: World, name: str, port: int) -> Row:
 
 
 def at_once(world: World) -> list[Row]:
-    """Fifty handshakes that the daemon has to make at once, against the same fifty one after the other.
+    """Measure fifty handshakes that the daemon makes at once, and fifty that it makes one after the other.
 
     One thread asks for all fifty and then takes the replies: fifty threads of Python would themselves cost as much
     as the difference that is looked for.
@@ -124,7 +124,7 @@ def at_once(world: World) -> list[Row]:
         warm_up=1,
         scale=1000 / _AT_ONCE,
     )
-    # Round by round: a machine that is slower for a second is so for both halves of a round.
+    # Both halves are measured in each round, so that a slow second of the machine slows both.
     ratio = Samples(tuple(b / a for a, b in zip(together.values, in_turn.values, strict=True))).median
     return [
         Row(
@@ -140,7 +140,7 @@ def at_once(world: World) -> list[Row]:
 
 
 class _Asked:
-    """A handshake that the daemon was asked for, as `ssa.connect_tls` does it, but without waiting."""
+    """A handshake that the daemon was asked for as by `ssa.connect_tls`, but without waiting for it."""
 
     def __init__(self, port: int) -> None:
         self._daemon = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -157,7 +157,7 @@ class _Asked:
 
 
 def live(world: World) -> list[Row]:
-    """What the daemon remembers of a socket: how much it grows with the second thousand of them.
+    """Measure the daemon's memory for a socket, by its growth with the second thousand of them.
 
     The first thousand takes what is free in its heap already, and would seem to cost less.
     """

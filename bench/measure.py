@@ -1,4 +1,4 @@
-"""Numbers and how they are taken: interleaved samples, medians, and a row of the table."""
+"""Takes measurements: interleaved samples, their medians, and a row of the table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Sample = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What was measured, in the unit of its row."""
+    """The measured values, in the unit of their row."""
 
     values: tuple[float, ...]
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """The median."""
         return statistics.median(self.values)
 
     def describe(self) -> dict[str, float | int]:
-        """For JSON: the median, the quartiles around it, and how many."""
+        """The median, the quartiles and the number of values, for JSON."""
         if len(self.values) < 2:
             return {"median": self.median, "samples": len(self.values)}
         low, _, high = statistics.quantiles(self.values, n=4)
@@ -34,7 +34,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. `ratio` is what the aim is about, so which way it goes is the row's own."""
+    """One line of the table. The aim is about `ratio`; each row defines what is divided by what."""
 
     name: str
     unit: str
@@ -46,7 +46,7 @@ class Row:
     note: str = ""
 
     def describe(self) -> dict[str, Any]:
-        """For JSON."""
+        """The row as a dictionary, for JSON."""
         return {
             "name": self.name,
             "unit": self.unit,
@@ -67,7 +67,7 @@ def elapsed(action: Callable[[], object]) -> float:
 
 
 def interleaved(times: int, *samples: Sample, warm_up: int = 5, scale: float = 1.0) -> list[Samples]:
-    """Take each sample in turn, A B A B, so that a drift of the machine is in all of them alike.
+    """Take the samples in turn, A B A B, so that a drift of the machine affects all of them equally.
 
     Python's garbage collector waits meanwhile: it would come into whichever is being measured.
     """
@@ -88,12 +88,12 @@ def interleaved(times: int, *samples: Sample, warm_up: int = 5, scale: float = 1
 
 def cpu_seconds(pid: int) -> float:
     """The CPU time of a process so far, user and system, to the nanosecond: /proc counts in hundredths of a second."""
-    clock = (~pid << 3) | 2  # what clock_getcpuclockid(3) makes of a process id
+    clock = (~pid << 3) | 2  # the clock that clock_getcpuclockid(3) gives for a process
     return time.clock_gettime(clock)
 
 
 def memory(pid: int) -> int:
-    """The bytes of memory that are a process's share: its PSS, which counts a page shared by two as a half."""
+    """The memory of a process in bytes: its PSS, which counts half of a page that two processes share."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

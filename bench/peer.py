@@ -1,4 +1,4 @@
-"""The other end of the bulk measurements: it only moves bytes, so that what is measured is this end's work.
+"""The other end of the bulk measurements. It only moves bytes, so that only our end's work is measured.
 
 It makes the handshake in memory and reads one byte. On `SINK` it swallows the records that come without
 decrypting them. On `SOURCE` it encrypts everything beforehand, says `READY`, and sends it at the client's next
@@ -49,7 +49,7 @@ class _Peer:
                 return
 
     def _word(self) -> bytes:
-        """One byte of the client's."""
+        """One byte from the client."""
         while True:
             try:
                 return self._tls.read(1)
@@ -101,7 +101,7 @@ def main(cert: str, key: str, mebibytes: str) -> None:
             sock, _ = listener.accept()
             with sock:
                 if os.fork() == 0:
-                    with contextlib.suppress(OSError):  # the client hangs up when it likes
+                    with contextlib.suppress(OSError):  # the client may hang up at any time
                         _Peer(context, sock).serve(int(mebibytes))
                     os._exit(0)
 

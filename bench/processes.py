@@ -1,4 +1,4 @@
-"""A program that has just been started: it pays for its imports, and without ssa for the trust store too."""
+"""Measures a program that was just started: it has to load its imports and, without ssa, the trust store."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(time.perf_counter() - start)
 
 
 def fresh(world: World) -> list[Row]:
-    """Both ways to look at it: what the program does from its first line on, and the whole process from outside."""
+    """Measure the program from its first line on, and the whole process from outside."""
     inside: dict[str, list[float]] = {_SSA: [], _SSL: []}
 
     with _installed() as site:
@@ -61,7 +61,7 @@ def _row(name: str, ours: Samples, theirs: Samples, *, aim: str) -> Row:
 
 
 def _run(code: str, world: World, site: Path) -> float:
-    """The seconds that the program counted itself.
+    """The seconds that the program itself measured.
 
     It is run by the system's Python and not by that of a virtual environment, whose start imports much already.
     """
@@ -73,7 +73,7 @@ def _run(code: str, world: World, site: Path) -> float:
 
 @contextlib.contextmanager
 def _installed() -> Iterator[Path]:
-    """A directory with ssa as pip installs it: compiled. In a checkout it may not be."""
+    """A directory with ssa installed by pip, so compiled. In a checkout it may not be."""
     with tempfile.TemporaryDirectory(prefix="ssa-bench.") as site:
         package = Path(site) / "ssa"
         shutil.copytree(Path(ssa.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))

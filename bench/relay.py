@@ -1,4 +1,4 @@
-"""The relay: what it costs that the daemon stands between, beside other programs that stand between."""
+"""The relay: the cost of the daemon between program and server, and of other programs in that place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ECHO_ROUNDS = 25
 
 
 def relay(world: World) -> list[Row]:
-    """All of it, with the policy's data path set to the relay."""
+    """Take all measurements of this module, with the policy's data_path set to relay."""
     world.daemon.set("data_path", "relay")
     try:
         return [*_bulk(world), *_idle(world), _echo(world)]
@@ -85,7 +85,7 @@ def _rows(port: int, copier: int, stunnel: int, name: str, move: bulk.Move) -> l
 
 @contextlib.contextmanager
 def _stunnel(port: int) -> Iterator[int]:
-    """Stunnel as a client; its port."""
+    """Run stunnel as a client. Gives its port."""
     own = free_port()
     with tempfile.TemporaryDirectory() as directory:
         configuration = Path(directory) / "stunnel.conf"
@@ -99,14 +99,14 @@ def _stunnel(port: int) -> Iterator[int]:
 
 
 def _idle(world: World) -> list[Row]:
-    """Relayed sockets on which nothing happens."""
+    """Measure the CPU time for relayed sockets that carry no data."""
     pid = world.daemon.process.pid
     with contextlib.ExitStack() as held:
 
         def hold() -> int:
             for _ in range(_IDLE):
                 held.enter_context(ssa.create_connection((HOST, world.tls13)))
-            time.sleep(1)  # their tickets are in
+            time.sleep(1)  # until their tickets have come
             return memory(pid)
 
         before = hold()
@@ -134,7 +134,7 @@ def _idle(world: World) -> list[Row]:
 
 
 def _echo(world: World) -> Row:
-    """A byte there and back, from a relayed client to a server with `ssl`, beside a client with `ssl`.
+    """Measure a byte there and back to a server with `ssl`: from a relayed client, and from a client with `ssl`.
 
     And beside what else can stand between, in the note: what the two wake-ups more cost, whoever is woken.
     """

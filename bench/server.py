@@ -1,4 +1,4 @@
-"""A server that sends one byte to whoever has made the handshake, and closes: `python -m bench.server KIND CERT KEY`.
+"""A server that sends one byte to each client after the handshake, and closes: `python -m bench.server KIND CERT KEY`.
 
 KIND is ``ssa``, or ``asyncio`` for Python's `ssl` as asyncio uses it. It prints its port, and serves until killed.
 """
@@ -16,7 +16,7 @@ _BACKLOG = 2048
 
 
 def serve_ssa(cert: str, key: str) -> None:
-    """Five lines."""
+    """Serve with ssa, in a loop of five lines."""
     with ssa.create_server(("127.0.0.1", 0), certificate=cert, private_key=key, backlog=_BACKLOG) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
@@ -26,7 +26,7 @@ def serve_ssa(cert: str, key: str) -> None:
 
 
 def serve_asyncio(cert: str, key: str) -> None:
-    """The same with asyncio's streams."""
+    """Serve with asyncio's streams and `ssl`."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):

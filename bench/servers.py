@@ -1,4 +1,4 @@
-"""Servers: how many handshakes a second, and whether clients that do nothing get in the way of those that do."""
+"""Servers: handshakes a second, and the effect of idle clients on the others."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import socket
 from bench.measure import Row, Samples, elapsed, interleaved
 from bench.world import World, beside, connect_ssl
 
-_HANDSHAKES = 40  # a sample
+_HANDSHAKES = 40  # of a sample
 _ROUNDS = 21
 _IDLE = 1000
 _PROBES = 15
 
 
 def serve(world: World) -> list[Row]:
-    """Handshakes a second of a server with a client that does nothing else, beside an asyncio server with `ssl`.
+    """Measure the handshakes a second of a server with ssa, and of an asyncio server with `ssl`.
 
     The client is the same, and its work is on the same processor: what is told is the rate of both together.
     """
@@ -46,7 +46,7 @@ def _connects(world: World, port: int) -> float:
 
 
 def idle(world: World) -> list[Row]:
-    """From connect to the server's first byte, with a thousand clients that have connected and say nothing."""
+    """Measure the time from connect to the server's first byte, beside a thousand clients that send nothing."""
     with _server("ssa", world) as quiet, _server("ssa", world) as busy, contextlib.ExitStack() as held:
         for _ in range(_IDLE):
             held.enter_context(socket.create_connection(("127.0.0.1", busy)))
@@ -75,5 +75,5 @@ def _first_byte(world: World, port: int) -> float:
 
 
 def _server(kind: str, world: World) -> contextlib.AbstractContextManager[int]:
-    """A server in a process of its own; its port."""
+    """Run a server in a process of its own. Gives its port."""
     return beside("server", kind, world.cert, world.key)

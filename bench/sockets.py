@@ -1,4 +1,4 @@
-"""What a TLSSocket costs in a program: its calls beside a plain TCP socket's, and its latency beside `ssl`'s."""
+"""Measures a TLSSocket in a program: the cost of its calls against TCP's, and its latency against `ssl`'s."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ECHOES = 200
 
 
 def calls(world: World) -> list[Row]:
-    """Send and recv, of messages so short that the call is what costs: a TLS socket's beside a TCP socket's.
+    """Measure send and recv of messages so short that the call dominates, on a TLS socket and on a TCP socket.
 
     Both ends are in this process, and of one kind: a sample is so many messages sent, and then received. What the
     kernel does for TLS in each call is in it, and the same calls by `socket.socket` on the same descriptor tell it
@@ -64,7 +64,7 @@ def _call_rows(pairs: list[Pair], room: int, names: tuple[str | None, str]) -> l
 
 
 def _one_round(sender: socket.socket, receiver: socket.socket, room: int) -> tuple[float, float]:
-    """The time of a send and of a recv in microseconds: one message is there at each recv."""
+    """The time of a send and of a recv, in microseconds. One message is there at each recv."""
     send, recv = sender.send, receiver.recv
     sending = receiving = 0.0
     for _ in range(_CALLS // _BATCH):
@@ -78,7 +78,7 @@ def _one_round(sender: socket.socket, receiver: socket.socket, room: int) -> tup
 
 
 def small_file(world: World) -> list[Row]:
-    """A file sent by sendfile without a count, until the other end has its last byte, beside the same over TCP.
+    """Measure sendfile without a count until the other end has the last byte, over TLS and over TCP.
 
     Both ends are in this process. The file is so short that the calls are what costs, not the encryption.
     """
@@ -117,7 +117,7 @@ def _tls_pair(world: World) -> Iterator[Pair]:
         client = ssa.create_connection((HOST, listener.getsockname()[1]))
         server, _ = listener.accept()
         with client, server:
-            client.sendall(b"x")  # what came with the handshake is out of the way then
+            client.sendall(b"x")  # what came with the handshake has been read then
             server.recv(1)
             server.sendall(b"x")
             client.recv(1)
@@ -135,7 +135,7 @@ def _tcp_pair() -> Iterator[Pair]:
 
 @contextlib.contextmanager
 def _bare(pair: Pair) -> Iterator[Pair]:
-    """The same descriptors, as objects of `socket.socket`."""
+    """The descriptors of these sockets, as objects of `socket.socket`."""
     client, server = (socket.socket(fileno=sock.fileno()) for sock in pair)
     try:
         yield client, server
@@ -145,7 +145,7 @@ def _bare(pair: Pair) -> Iterator[Pair]:
 
 
 def echo(world: World) -> list[Row]:
-    """A byte there and back, between a client and a server of the same kind."""
+    """Measure a byte there and back, between a client and a server of the same kind."""
     with _tls_pair(world) as tls, ssl_server(world) as accept:
         plain = accept(lambda port: connect_ssl(world.context, port))
         with echoing(*tls) as ours, echoing(*plain) as theirs:
@@ -170,7 +170,7 @@ def _echo(client: socket.socket) -> float:
 
 @contextlib.contextmanager
 def echoing(client: socket.socket, server: socket.socket) -> Iterator[socket.socket]:
-    """The client, while the server sends back whatever it says."""
+    """The client, while the server sends back all that it receives."""
     for sock in (client, server):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -191,7 +191,7 @@ Connect = Callable[[int], socket.socket]
 
 @contextlib.contextmanager
 def ssl_server(world: World) -> Iterator[Callable[[Connect], Pair]]:
-    """A server with `ssl`: called with what connects to a port, it gives both ends."""
+    """A server with `ssl`. It takes a function that connects to a port, and gives both ends."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(world.cert, world.key)
     with contextlib.ExitStack() as opened, socket.create_server(("127.0.0.1", 0)) as listener:

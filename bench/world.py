@@ -1,4 +1,4 @@
-"""What is measured: an nginx that can take many connections, an ssad, and an `ssl` context that trusts the same."""
+"""The servers and clients that are measured: an nginx, an ssad, and an `ssl` context with the same trust anchors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class World:
     tls13: int
     daemon: Daemon
     context: ssl.SSLContext
-    ca: Path  # the authority that the servers' certificates are of
+    ca: Path  # the authority of the servers' certificates
     cert: Path
     key: Path
 
@@ -67,23 +67,23 @@ class World:
         os.close(ssa.connect_tls(HOST, port))
 
     def ssl(self, port: int) -> None:
-        """Connect and close, with `ssl`. Neither of the two says close_notify."""
+        """Connect and close, with `ssl`. Neither client sends close_notify."""
         connect_ssl(self.context, port).close()
 
     def pair(self, port: int) -> tuple[Callable[[], None], Callable[[], None]]:
-        """Both, for one server."""
+        """Both clients, for one server."""
         return (lambda: self.ssa(port)), (lambda: self.ssl(port))
 
 
 def connect_ssl(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
-    """Connect as a Python program does without ssa."""
+    """Connect as a Python program without ssa does."""
     sock = socket.create_connection((HOST, port))
     return context.wrap_socket(sock, server_hostname=HOST)
 
 
 @contextlib.contextmanager
 def beside(module: str, *arguments: object) -> Iterator[int]:
-    """A module of this package as a process of its own; the port that it prints."""
+    """Run a module of this package as a process of its own. Gives the port that it prints."""
     command = [sys.executable, "-m", f"bench.{module}", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent) as process:
         try:
@@ -94,12 +94,12 @@ def beside(module: str, *arguments: object) -> Iterator[int]:
 
 @contextlib.contextmanager
 def world(part: Part) -> Iterator[World]:
-    """All of it, in a temporary directory."""
+    """Start all of it, in a temporary directory."""
     _allow_descriptors()
     with tempfile.TemporaryDirectory(prefix="ssa-bench.") as name:
         directory = Path(name)
         pki = PKI(directory / "pki")
-        # A leaf under an intermediate, as public servers have it.
+        # A leaf under an intermediate, as with public servers.
         leaf = pki.authority.create_child_ca().issue_cert(HOST, "127.0.0.1")
         cert, key = pki.store("bench", leaf)
         with _nginx(directory / "nginx", cert, key) as ports, _daemon(directory, pki.ca, part) as daemon:
@@ -127,7 +127,7 @@ def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def _daemon(directory: Path, ca: Path, part: Part) -> Iterator[Daemon]:
-    """Run an ssad that trusts what the system trusts and the authority of the servers here."""
+    """Run an ssad that trusts the system's anchors and the authority of these servers."""
     store = directory / "trust.pem"
     store.write_bytes(_system_store().read_bytes() + ca.read_bytes())
     policy = f'[policy]\ntrust_store = "{store}"\ndata_path = "{DATA_PATHS[part]}"\n'

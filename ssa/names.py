@@ -9,10 +9,10 @@ from ipaddress import IPv4Address, IPv6Address
 Host = str | IPv4Address | IPv6Address
 
 _MAX_NAME = 253  # characters of a DNS name (RFC 1035, section 2.3.4), without the root's dot
-_MAX_TYPED = 1024  # characters looked at before conversion, which is slow on long nonsense
-# Letters, digits, hyphens (RFC 952, RFC 1123), and the underscore that private networks use.
+_MAX_TYPED = 1024  # characters: conversion is slow, so longer names are refused before it
+# Letters, digits and hyphens (RFC 952, RFC 1123), and the underscore, which private networks use.
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-# A name that ends like this is an address in one of inet_aton's spellings: the resolver would take it as one.
+# A name with such a last label is an address in a form of inet_aton(3), and the resolver would take it as one.
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -57,8 +57,8 @@ def _a_labels(host: str) -> str:
     except UnicodeError as failure:  # idna.IDNAError is one
         what = ascii(str(failure))[1:-1]
         raise ValueError(
-            f"{host!a} is no host name: IDNA 2008 forbids it: {what}; one that is there all the same can be written "
-            "as A-labels (xn--...)"
+            f"{host!a} is no host name: IDNA 2008 forbids it: {what}; if the name exists all the same, write it as "
+            "A-labels (xn--...)"
         ) from failure
 
 

@@ -183,6 +183,13 @@ def _socket_id(fd: int) -> int | None:
 # --- arguments ----------------------------------------------------------------------------------------------------
 
 
+def host(text: str) -> str:
+    """Read a host name or an address."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty, expected a host name or an address")
+    return text
+
+
 def port(text: str) -> int | str:
     """Read a port's number, or a service's name for the resolver."""
     if not text.isdigit():
@@ -226,7 +233,7 @@ def source(text: str) -> tuple[str, int]:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "host", metavar="HOST", help="the server's host name or address; its certificate has to be for it"
+        "host", type=host, metavar="HOST", help="the server's host name or address; its certificate has to be for it"
     )
     parser.add_argument("port", type=port, metavar="PORT", help="the port's number, or a service's name such as https")
     parser.add_argument(

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ssa._version import __version__
 from ssa.cli.failure import Failure, explain
@@ -57,6 +57,14 @@ _WIDTH = 100  # of descriptions
 _JSON_HELP = "print JSON, for programs"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors name the help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2, after the usage and the message."""
+        super().error(f"{message}; `{self.prog} --help` explains it")
+
+
 def verbs(names: Sequence[str] = VERBS) -> list[Verb]:
     """Load the verbs of these names."""
     return [importlib.import_module(f"ssa.cli.{name}").VERB for name in names]
@@ -64,7 +72,7 @@ def verbs(names: Sequence[str] = VERBS) -> list[Verb]:
 
 def build_parser(names: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """The parser, with a subparser for each verb."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ssa",
         description=_DESCRIPTION,
         epilog=_EPILOG,

@@ -136,7 +136,8 @@ def _refusal(tree: FileSystem, name: str, text: str, failure: OSError) -> str:
         return f"{name}: only ssad's own user may change the policy: run this as root, or as the user of `ssad --user`"
     if failure.errno != errno.EINVAL:
         return f"{name}: {failure.strerror}"
-    return f"{_reason(tree, name, text)}. The policy stays as it was"
+    reason = _reason(tree, name, text)
+    return f"{reason}{'' if reason.endswith('?') else '.'} The policy stays as it was"
 
 
 def _reason(tree: FileSystem, name: str, text: str) -> str:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+from typing import Any
 
 from ssa.cli import output
 from ssa.cli.certificate import decode
 from ssa.cli.failure import Failure
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.verb import Verb
-
-if TYPE_CHECKING:
-    import argparse
 
 _SECTIONS = frozenset({"id", "peer_cert", "peer_chain", "own_cert", "verdicts"})  # shown apart from the other files
 
@@ -56,8 +54,15 @@ def _text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+def number(text: str) -> int:
+    """Read a socket's number."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a socket's number, `ssa ls` lists them")
+    return int(text)
+
+
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", type=int, metavar="ID", help="the socket's number, from the first column of `ssa ls`")
+    parser.add_argument("id", type=number, metavar="ID", help="the socket's number, from the first column of `ssa ls`")
 
 
 VERB = Verb(

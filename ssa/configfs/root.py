@@ -38,7 +38,7 @@ def build(view: View) -> Directory:
             ),
             Collection(
                 "listeners",
-                "Who listens.",
+                "The listening sockets.",
                 Numbered(view.listeners),
                 Directory("", "One listening socket.", LISTENER_FILES, mode=0o500),
                 owner=owner,
@@ -123,7 +123,7 @@ CREDENTIAL_FILES: tuple[File[Credential], ...] = (
     ),
     File(
         "users",
-        "Who may serve with it, one a line: a user's name or number, %group, or *. Else root, and ssad's own user.",
+        "The users who may serve with it, besides root and ssad's own: names, numbers, %group or *, one a line.",
         lambda c: render.lines(c.users.shown()),
         lambda c, text: c.set_users(text),
         check=lambda c, text: c.check_users(text),
@@ -142,7 +142,7 @@ def _credentials(view: View) -> Collection:
     credentials = view.credentials
     return Collection(
         "credentials",
-        "What servers prove their names with.",
+        "The certificates and keys of servers.",
         Named(credentials),
         Directory("", "A certificate and its key.", CREDENTIAL_FILES),
         create=credentials.create,

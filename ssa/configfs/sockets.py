@@ -124,7 +124,9 @@ SOCKET_FACTS: tuple[Fact[SocketSubject], ...] = (
     Fact(
         "peer_chain", "All certificates that the peer sent, its own first, PEM.", lambda s: s.socket.chain, render.pem
     ),
-    Fact("peer_identity", "Who the peer was verified to be.", lambda s: s.socket.identity),
+    Fact(
+        "peer_identity", "The name, address or subject that the peer was verified to have.", lambda s: s.socket.identity
+    ),
     Fact("own_cert", "The certificate that a server presented, PEM.", lambda s: s.socket.presented[:1], render.pem),
     Fact("credential", "The name of the credential that a server presented.", lambda s: s.socket.credential),
     Fact("hostname", "The host name asked for (SNI).", lambda s: s.socket.hostname),
@@ -137,18 +139,18 @@ SOCKET_FACTS: tuple[Fact[SocketSubject], ...] = (
     Fact("data_path", "ktls or relay: which is in use.", lambda s: s.socket.data_path),
     Fact(
         "tx",
-        "Who encrypts what is sent: sw, hw or base (nobody), asked of the kernel.",
+        "Where sent data is encrypted: sw, hw or base (nowhere), asked of the kernel.",
         lambda s: s.kernel.tx,
         live=True,
     ),
-    Fact("rx", "Who decrypts what is received, asked of the kernel.", lambda s: s.kernel.rx, live=True),
+    Fact("rx", "Where received data is decrypted, asked of the kernel.", lambda s: s.kernel.rx, live=True),
     Fact("local", "This side's address and port.", lambda s: s.socket.local),
     Fact("remote", "The peer's address and port.", lambda s: s.socket.remote),
     Fact("pid", "The process that asked for TLS.", lambda s: s.socket.pid),
     Fact("uid", "The user that asked for TLS.", lambda s: s.socket.uid),
     Fact("exe", "The program that asked for TLS.", lambda s: s.socket.exe),
     Fact("profile", "The profile that matched; an empty line if none did.", lambda s: s.socket.profile),
-    Fact("verdicts", "What each validator said, one a line.", lambda s: s.socket.verdicts, render.lines),
+    Fact("verdicts", "The verdict of each validator, one a line.", lambda s: s.socket.verdicts, render.lines),
     Fact("opened", "When the handshake was done, RFC 3339 in UTC.", lambda s: s.socket.opened, render.moment),
     Fact(
         "state",
@@ -205,7 +207,7 @@ LISTENER_FACTS: tuple[Fact[Listener], ...] = (
     Fact("pid", "The process that listens.", lambda s: s.pid),
     Fact("uid", "Its user.", lambda s: s.uid),
     Fact("exe", "Its program.", lambda s: s.exe),
-    Fact("opened", "Since when, RFC 3339 in UTC.", lambda s: s.opened, render.moment),
+    Fact("opened", "When it began to listen, RFC 3339 in UTC.", lambda s: s.opened, render.moment),
 )
 
 _LONGEST_LIST = 64 << 10  # bytes of names

@@ -174,7 +174,7 @@ def test_a_name_in_two_places_is_one_credential(ssad, pki):
             assert served(listener) in cert[0].read_text() != ""
             assert [row["credentials"] for row in rows(ssad) if row["role"] == "listener"] == [["both"]]
             if cert is first:
-                assert f"{stored} does not, until that is removed (rmdir)" in ssad.log
+                assert f"hides {stored} until it is removed (rmdir)" in ssad.log
                 live.rmdir()
     with pytest.raises(FileExistsError):
         live.mkdir()

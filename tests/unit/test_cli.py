@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
@@ -88,6 +89,7 @@ def test_version(capsys):
         ("frobnicate",),
         ("connect",),
         ("connect", "host"),
+        ("connect", "", "443"),
         ("connect", "host", "65536"),
         ("connect", "host", "0"),
         ("connect", "host", "443", "--timeout", "0"),
@@ -107,6 +109,25 @@ def test_wrong_use(capsys, arguments):
     assert status == 2
     assert not printed
     assert told.startswith("usage: ssa")
+    if arguments:
+        assert re.search(r"error: .*; `ssa[a-z ]* --help` explains it\n$", told)
+
+
+@pytest.mark.parametrize(
+    ("system", "advice"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)), "check the host and the port"),
+        (TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)), "check the host and the port"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "check its spelling"),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), "DNS"),
+    ],
+)
+def test_what_to_do_about_an_error_of_the_network(system, advice):
+    assert advice in failure.explain(system)
+
+
+def test_no_advice_of_the_network_for_words_of_our_own():
+    assert failure.explain(ConnectionRefusedError(errno.ECONNREFUSED, "no ssad listens")) == "no ssad listens"
 
 
 # --- no daemon ------------------------------------------------------------------------------------------------------
