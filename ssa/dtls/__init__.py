@@ -1,1 +1,1 @@
-"""DTLS: what TLS is over datagrams. No kernel does its records, so the daemon keeps the UDP socket (docs/dtls.md)."""
+"""DTLS: TLS over datagrams. No kernel protects its records, so the daemon keeps the UDP socket (docs/dtls.md)."""

@@ -48,9 +48,9 @@ class Association:
         self._way = way or []
         self.key = addresses.packed(address)
         self.engine = engine
-        self.hello = hello  # that a server's began with
+        self.hello = hello  # of a server's session: the hello that it began with
         self.sent = self.received = 0  # bytes over UDP
-        self.heard = trio.current_time()  # when there was a datagram from the peer
+        self.heard = trio.current_time()  # when the last datagram came from the peer, on trio's clock
         self._failure: errors.SSAError | None = None
         self._left = 0  # records that may be sent under the key
         self._progress = trio.Event()
@@ -67,7 +67,7 @@ class Association:
 
     @property
     def local(self) -> Any:
-        """Our address in it."""
+        """Our own address in this session."""
         return udp.address_of(self._way, self.port.local)
 
     @property
@@ -77,7 +77,7 @@ class Association:
 
     @property
     def largest(self) -> int:
-        """How many bytes the application can send in one datagram."""
+        """The most bytes that the application can send in one datagram."""
         return min(self.port.mtu(self.address) - self.engine.costs, MAX_CONTENT)
 
     # --- the handshake --------------------------------------------------------------------------------------------
@@ -85,6 +85,8 @@ class Association:
     async def start(self) -> None:
         """Send our first flight. Raises `ssa.SSAError`, after the peer has been told."""
         with self._telling():
+            if self._failure is not None:
+                raise self._failure  # it was ended before it began
             self._send(self.engine.start())
 
     async def peer_chain(self) -> tuple[bytes, ...]:
@@ -143,13 +145,13 @@ class Association:
             raise
 
     def doubt(self, failure: errors.SSAError) -> None:
-        """An error that ends a handshake, and nothing else."""
+        """Take an error that is not authenticated: it ends a handshake, and nothing else."""
         if self.engine.state not in _LIVE and self._failure is None:
             self._failure = failure
             self._progress.set()
 
     def arrived_untrusted(self, datagram: bytes) -> None:
-        """A datagram from the peer's address."""
+        """Take a datagram from the peer's address."""
         self.received += len(datagram)
         self.heard = trio.current_time()
         if self._failure is not None or not datagram:
@@ -180,7 +182,7 @@ class Association:
     # --- what follows it --------------------------------------------------------------------------------------------
 
     def deliver_to(self, queue: Queue, finish: Callable[[], None]) -> None:
-        """From now on what comes goes there; `finish` is called after the last of it."""
+        """Put what comes into the queue from now on. `finish` is called after the last of it."""
         self._queue, self._finish = queue, finish
         self._left = self.engine.suite.aead.limit
         for content in self._early:
@@ -200,13 +202,13 @@ class Association:
                 self.sent += len(datagram)
 
     def end(self) -> None:
-        """Say farewell, and leave."""
+        """Send our close_notify, and leave the port."""
         if not self.engine.closed and not self.over:
             self._send(self.engine.end())
         self.abort()
 
     def abort(self) -> None:
-        """Leave, without a word to the peer: it has gone, or the address is another's by now."""
+        """Leave the port and send nothing: the peer has gone, or another session has its address by now."""
         self.over = True
         self._failure = self._failure or errors.error("CONNECTION_CLOSED")
         self._progress.set()

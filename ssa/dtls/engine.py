@@ -8,7 +8,7 @@ Three things are left to us:
 
 * A memory BIO knows no datagrams. What comes in is fed one at a time, and read to its end; what goes out are records,
   which are packed into datagrams as large as the path takes.
-* Nobody rings when OpenSSL's timer is due: `patience` says how long to wait, `retransmit` is for then.
+* OpenSSL has a timer and no clock: `patience` says how long to wait, and `retransmit` is called then.
 * The session does not end with the handshake: there is no kernel to hand it to.
 
 The tables of the states are in `ssa.dtls.states`.
@@ -40,7 +40,7 @@ _MOST = 1472  # bytes: what Ethernet carries; a handshake gains nothing by more
 
 
 class DatagramEngine(Engine):
-    """What both roles add. Not ended by the handshake: `open_untrusted` and `seal` are for what follows."""
+    """A session, in what both roles have in common. After the handshake there are `open_untrusted` and `seal`."""
 
     _unanswered = 0
     _size = _MOST
@@ -52,7 +52,7 @@ class DatagramEngine(Engine):
 
     @property
     def presented(self) -> None:
-        """Not looked for: DTLS's records and fragments are others."""
+        """None: it is not looked for in the records and fragments of DTLS."""
         return
 
     @property
@@ -128,10 +128,10 @@ class DatagramEngine(Engine):
     # --- what follows it ------------------------------------------------------------------------------------------
 
     def open_untrusted(self, datagram: bytes) -> tuple[list[bytes], bytes]:
-        """What the peer sent in a datagram, if it sent it: a content for each record; and what has to be answered.
+        """Open a datagram of the peer's. Returns the content of each record, and what has to be answered.
 
-        An empty datagram asks for what has come together with the end of the handshake. Raises `ssa.SSAError` when the
-        session has failed; when the peer has ended it, `closed` is true.
+        Records that are not the peer's have no content. An empty datagram asks for what came in the last datagram of
+        the handshake. Raises `ssa.SSAError` when the session has failed. When the peer has ended it, `closed` is true.
         """
         self._expect(Event.DATA)
         self._take_in(datagram)
@@ -161,7 +161,9 @@ class DatagramEngine(Engine):
         return self._move(Event.SEAL)
 
     def end(self) -> bytes:
-        """Our close_notify; nothing where there is no session."""
+        """End the session. Returns our close_notify; nothing where the handshake is not done."""
+        self._expect(Event.END)
+        self._pending = b""  # of a handshake: a flight that is held
         if self.state in _LIVE:
             with contextlib.suppress(SSL.Error):  # of a session that fails just now
                 self._connection.shutdown()
@@ -205,9 +207,10 @@ class DatagramServer(DatagramEngine, ServerEngine):
         self.fit(size)
 
     def listen_untrusted(self, datagram: bytes, cookies: tuple[bytes, ...]) -> tuple[bool, bytes]:
-        """A first datagram, and the cookies of where it came from: whether it has one of them, and the answer.
+        """Take a first datagram. `cookies` are those of the address that it came from.
 
-        When it has, the session is that client's, and `start` goes on. Otherwise nothing has changed.
+        Returns true if the datagram has one of the cookies: the session is that client's, and `start` goes on.
+        Otherwise returns the answer, which has a cookie, and nothing has changed.
         Raises `ssa.HandshakeError`; then this engine is of no further use.
         """
         self._expect(Event.LISTEN)

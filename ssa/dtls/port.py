@@ -41,7 +41,7 @@ _REASONS = {
 
 
 class Session(Protocol):
-    """What a port, and who serves it, do with a session on it: `ssa.dtls.association.Association`."""
+    """What a port needs of a session on it. `ssa.dtls.association.Association` has all of this."""
 
     key: bytes  # the peer's address, packed
     hello: bytes  # that a server's began with
@@ -64,7 +64,7 @@ class Session(Protocol):
 
 
 class Port:
-    """A UDP socket of an application's, which we own from now on."""
+    """A UDP socket of an application, which the daemon owns from now on."""
 
     def __init__(
         self,
@@ -86,9 +86,9 @@ class Port:
         self._nursery: trio.Nursery | None = None
         self._started = trio.Event()
         self._writable = trio.Lock()
-        self.associations: dict[bytes, Session] = {}  # who is reached by datagrams
-        self.living: set[Session] = set()  # those that an application holds, besides
-        self.open = greet is not None  # for sessions to come: else it ends with its last one
+        self.associations: dict[bytes, Session] = {}  # by the peer's address: those that get its datagrams
+        self.living: set[Session] = set()  # those, and those that have ended and the application still reads
+        self.open = greet is not None  # for new sessions; otherwise the port ends with its last session
         udp.discover_mtu(sock, PMTUDISC_DO)
         self.local = sock.getsockname()
         udp.tell_ways(sock)
@@ -103,28 +103,28 @@ class Port:
             raise
 
     def start_soon(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Do something as long as this port is there at most."""
+        """Run `work` in a task that ends with the port at the latest."""
         if self._nursery is None:
             raise RuntimeError("the port was not started")
         self._nursery.start_soon(self._guarded, work, *arguments)
 
     def shut(self) -> None:
-        """No new sessions; those that are there go on."""
+        """Accept no new sessions. Those that are there go on."""
         self.open = False
         self._close_when_empty()
 
     def close(self) -> None:
-        """End all of it."""
+        """End the port and its sessions."""
         self._scope.cancel()
 
     def leave(self, association: Session) -> None:
-        """A session is over."""
+        """Forget a session that is over."""
         self.cut(association)
         self.living.discard(association)
         self._close_when_empty()
 
     def cut(self, association: Session) -> None:
-        """A session is no longer reached by datagrams."""
+        """Give a session no more datagrams."""
         if self.associations.get(association.key) is association:
             del self.associations[association.key]
 
@@ -133,17 +133,17 @@ class Port:
             self.close()
 
     def mtu(self, address: Any) -> int:
-        """How large a datagram to that address can be, by what the kernel knows of the path."""
+        """The most bytes of a datagram to that address, by what the kernel knows of the path."""
         return udp.mtu(self._socket, address)
 
     def send(self, datagrams: list[bytes], address: Any, way: Way) -> int:
-        """Send at once or not at all, as DTLS has its own ways with what is lost. The bytes that were sent."""
+        """Send at once or not at all, as DTLS repeats what is lost. Returns how many bytes were sent."""
         return sum(len(datagram) for datagram in datagrams if self._sent(datagram, address, way))
 
     async def send_when_possible(self, datagram: bytes, address: Any, way: Way) -> bool:
-        """Send when the socket takes more; False where it cannot be sent.
+        """Send as soon as the socket has room. Returns False where the datagram cannot be sent.
 
-        The application was told how large a datagram can be. When the path has become narrower since, the datagram goes
+        The application was told how large a datagram can be. Where the path has a smaller MTU since, the datagram goes
         in fragments.
         """
         while True:
@@ -161,7 +161,7 @@ class Port:
             udp.discover_mtu(self._socket, PMTUDISC_DO)
 
     def _sent(self, datagram: bytes, address: Any, way: Way, *, wait: bool = False) -> bool:
-        for _ in range(2):  # what an earlier one came to is told first, in place of sending
+        for _ in range(2):  # the first call may fail with the error of an earlier datagram, and send nothing
             try:
                 self._socket.sendmsg([datagram], way, QUIETLY, address)
             except BlockingIOError:
@@ -198,7 +198,7 @@ class Port:
             self.log.exception("a fault of ssad's own, in a session over datagrams")
 
     async def _receive(self) -> None:
-        """Read until the application ends the reading side of its socket, which it may still have."""
+        """Read until the application shuts down the reading side of its socket, of which it may have a copy."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             taken, end = 0, time.perf_counter() + _TURN
@@ -214,7 +214,7 @@ class Port:
             await trio.lowlevel.checkpoint()
 
     def _take_untrusted(self) -> bool:
-        """Whether there was a datagram, or an error."""
+        """Take one datagram. Returns False where there was neither a datagram nor an error."""
         try:
             datagram, found, _, address = self._socket.recvmsg(records.PACKET, WAY_SIZE, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -233,15 +233,15 @@ class Port:
         association = self.associations.get(key)
         hello = records.hello_untrusted(datagram) if self.open else b""
         if hello and (association is None or association.hello != hello):
-            # Of a new client, or of one that has begun anew: it shows that it can be reached, and then replaces the old
-            # one (RFC 6347 section 4.2.8).
+            # A new client, or one that has begun anew. It has to show a cookie; then its session replaces the old one
+            # (RFC 6347 section 4.2.8).
             if self._greet is not None:
                 self._greet(datagram, key, address, way)
         elif association is not None:
             association.arrived_untrusted(datagram)
 
     def _reported(self, exc: OSError) -> None:
-        """What the network says of something that was sent: meant for a handshake, where there is only one."""
+        """Take an error that the network reports. It ends a handshake on a port that has one session."""
         self.log.debug("UDP: %s", exc.strerror)
         if exc.errno in _REASONS and not self.open:
             for association in list(self.living):

@@ -1,4 +1,4 @@
-"""What goes between a session and its application: datagrams over a socket pair. The edge."""
+"""The datagrams between a session and its application, which go over a socket pair."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _BATCH = 16  # packets, before others get their turn
 
 
 class Queue:
-    """What comes from a peer, on its way to the application: our end of a socket pair."""
+    """Puts what comes from a peer into the socket pair, for the application to read."""
 
     def __init__(self, ours: socket.socket, prefix: bytes = b"", farewell: bytes = b"") -> None:
-        """`prefix` goes before each packet; `farewell` is the last one, where the pair is not this peer's alone."""
+        """`prefix` goes before each packet. `farewell` is the last packet, where the pair serves several peers."""
         self._ours = ours
         self._prefix = prefix
         self._farewell = farewell
 
     def put(self, content: bytes) -> None:
-        """A datagram; lost when there is no room."""
+        """Put a datagram into the pair. It is lost when there is no room."""
         try:
             self._ours.send(self._prefix + content, QUIETLY)
-        except OSError as exc:  # full, or the application has gone, of which its reader will know
+        except OSError as exc:  # full, or the application has gone, which the reader of the pair notices
             _log.debug("a datagram was lost on its way to the application: %s", exc.strerror)
 
     def end(self) -> None:
-        """The peer has ended its side in order: an end of file, while our end stays open."""
+        """Tell the application that the peer has ended the session: by an end of file, or by the farewell."""
         try:
             if self._farewell:
                 self._ours.send(self._farewell, QUIETLY)
@@ -52,10 +52,10 @@ async def packets(
     take: Callable[[bytes], Awaitable[None]],
     in_a_thread: Callable[[Callable[[], bytes]], Awaitable[bytes]],
 ) -> None:
-    """Give each packet that the application writes to `take`, until it has closed its end, or ended its writing.
+    """Give each packet that the application writes to `take`, until the application has closed its end or its writing.
 
-    Descriptors that come along are of no use. The kernel closes them where the packet is read, and that can block: such
-    a packet is read `in_a_thread`.
+    Descriptors in a packet are of no use. The kernel closes them when the packet is read, and that can block: so such a
+    packet is read `in_a_thread`.
     """
     read = functools.partial(ours.recv, records.PACKET, socket.MSG_DONTWAIT)
     while True:
@@ -65,7 +65,7 @@ async def packets(
                 packet = await in_a_thread(read) if _has_descriptors(ours) else read()
             except BlockingIOError:
                 break
-            except OSError:  # it has gone, and left something unread
+            except OSError:  # the application has gone, and left something unread
                 return
             if not packet and is_ended(ours):
                 return
@@ -74,5 +74,5 @@ async def packets(
 
 
 def _has_descriptors(ours: socket.socket) -> bool:
-    """Whether descriptors come with the next packet. Raises as recvmsg(2)."""
+    """True where descriptors come with the next packet. Raises what recvmsg(2) gives."""
     return bool(ours.recvmsg(0, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)[2] & socket.MSG_CTRUNC)

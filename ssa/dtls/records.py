@@ -1,4 +1,4 @@
-"""DTLS records as bytes (RFC 6347 section 4.1): just enough to put them into datagrams. No I/O here."""
+"""DTLS records as bytes (RFC 6347 section 4.1): as much as it takes to put them into datagrams. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKET = 2**16  # bytes: more than a UDP datagram has
 
 
 def split(flight: bytes) -> Iterator[bytes]:
-    """OpenSSL's records, which lie one behind the other."""
+    """Split what OpenSSL wants to send into its records."""
     at = 0
     while at < len(flight):
         end = at + HEADER + _RECORD.unpack_from(flight, at)[-1]
@@ -30,7 +30,7 @@ def split(flight: bytes) -> Iterator[bytes]:
 
 
 def packed(flight: bytes, size: int) -> list[bytes]:
-    """The records in as few datagrams as their size allows; one that is longer goes alone."""
+    """Put the records into as few datagrams of at most `size` bytes as possible. A longer record goes alone."""
     datagrams: list[bytes] = []
     for record in split(flight):
         if datagrams and len(datagrams[-1]) + len(record) <= size:
@@ -41,7 +41,7 @@ def packed(flight: bytes, size: int) -> list[bytes]:
 
 
 def first_untrusted(datagram: bytes, most: int) -> bytes:
-    """As much of a peer's datagram as are its first records; what is behind them is lost, as a datagram can be."""
+    """The first `most` records of a peer's datagram. What is behind them is dropped, as the network may drop it."""
     at = count = 0
     while at + HEADER <= len(datagram) and count < most:
         at += HEADER + _RECORD.unpack_from(datagram, at)[-1]
@@ -50,15 +50,15 @@ def first_untrusted(datagram: bytes, most: int) -> bytes:
 
 
 def plain_alert(alert: str) -> bytes:
-    """A fatal alert, where no key is in use yet."""
+    """The record of a fatal alert in plain text: while no key is in use."""
     content = bytes([FATAL, errors.ALERT_NUMBERS[alert]])
     return _RECORD.pack(ALERT, DTLS_1_2, 0, _LATE, 0, len(content)) + content
 
 
 def hello_untrusted(datagram: bytes) -> bytes:
-    """The body of the ClientHello that a datagram begins with, in plain text; empty where it begins with another thing.
+    """The body of the plain-text ClientHello at the beginning of a datagram; empty where there is none.
 
-    Two of the same body are one, sent twice.
+    A client that sends its ClientHello again sends an equal body.
     """
     plain = datagram[3:5] == b"\0\0"
     if len(datagram) <= _MESSAGE or datagram[0] != HANDSHAKE or datagram[HEADER] != CLIENT_HELLO or not plain:

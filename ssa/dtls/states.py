@@ -1,7 +1,7 @@
 """The states of a DTLS session as tables: those of a handshake, cookies before it, data behind it. Pure.
 
-A client begins in START, a server in START too: it answers a first datagram with a cookie, and keeps nothing, until a
-datagram shows one. `ssa.handshake.states` has the states, the events, and what the tables are read with.
+Client and server begin in START. A server answers a first datagram with a cookie, and keeps nothing, until a datagram
+shows one. `ssa.handshake.states` has the states, the events, and what the tables are read with.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ssa.handshake.states import JUDGING, STREAM, Event, Leaves, State, Table
 _S, _E, _L = State, Event, Leaves
 
 _SESSION: Table = {
-    # A flight is sent again by who waits for an answer to it.
+    # An end that waits for an answer to its flight sends the flight again.
     (_S.READING, _E.RETRANSMIT): (_S.READING, _L.FLIGHT),
     (_S.ADMITTED, _E.RETRANSMIT): (_S.ADMITTED, _L.FLIGHT),
     # There is no kernel to go on: the session is the engine's.

@@ -1,4 +1,4 @@
-"""A UDP socket of an application's: sending from the right address, the path's MTU, and what arrives where. The edge.
+"""A UDP socket of an application: which of its addresses a datagram came to, the path's MTU, errors, its end.
 
 The socket was passed to us with its addresses and its network namespace; the application may have a copy of it.
 """
@@ -31,7 +31,7 @@ QUIETLY = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 def mtu(sock: socket.socket, address: Any) -> int:
-    """How many bytes a datagram to that address can have, by what the kernel knows of the path."""
+    """The most bytes of a datagram to that address, by what the kernel knows of the path."""
     level, _, option = _MTU_OPTIONS[sock.family]
     try:
         try:
@@ -66,7 +66,7 @@ def tell_ways(sock: socket.socket) -> None:
 
 
 def way_back(found: Way) -> Way:
-    """What sends an answer from the address that a datagram came to."""
+    """What makes sendmsg(2) send an answer from the address that a datagram came to."""
     for level, kind, value in found:
         if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
             _, ours, _ = _IN_PKTINFO.unpack(value)

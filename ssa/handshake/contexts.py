@@ -1,4 +1,4 @@
-"""OpenSSL contexts, one for each distinct policy and certificate: to build one costs a handshake's time."""
+"""OpenSSL contexts, one for each distinct offer. They are cached: building one takes as long as a handshake."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _CACHED = 256  # contexts; a policy's narrowings are few, the certificates of a 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What a context is made of: policies that differ in other things share one."""
+    """What a context is made of. Policies that differ in other settings share a context."""
 
     role: Role
     suites: tuple[Suite, ...]
     groups: tuple[str, ...]
     signature_algorithms: tuple[str, ...]
     credentials: tuple[Credential, ...]
-    session_ttl: int  # seconds; a server's
-    only: str | None = None  # the one name that is served: in TLS 1.2 a session's name stands for the one asked for
+    session_ttl: int  # seconds; of a server
+    only: str | None = None  # the one name that is served: in TLS 1.2 a resumed session has the name it was made with
     datagrams: bool = False  # DTLS
 
     @property
@@ -68,14 +68,14 @@ class ContextCache:
         self._last: tuple[Policy, Capabilities, SSL.Context] | None = None
 
     def client(self, policy: Policy, kernel: Capabilities, credentials: tuple[Credential, ...] = ()) -> SSL.Context:
-        """The context for a client under this policy, offering only what this kernel can protect.
+        """The context for a client under this policy, which offers only what this kernel can protect.
 
         Raises `ssa.PolicyError` when nothing is left to offer.
         """
         if credentials:
             return self._find(_offer("client", policy, kernel, credentials))
         if self._last is not None and self._last[0] is policy and self._last[1] is kernel:
-            return self._last[2]  # most requests come under the policy as it is
+            return self._last[2]  # the usual case: a request that narrows nothing
         context = self._find(_offer("client", policy, kernel, ()))
         self._last = policy, kernel, context
         return context
@@ -88,10 +88,10 @@ class ContextCache:
         session_ttl: int,
         only: str | None = None,
     ) -> SSL.Context:
-        """The context for a server with these certificates, one of a kind. `session_ttl` 0: no session is resumed.
+        """The context for a server with these certificates, at most one for each kind of key.
 
-        With `only` the server has sessions of its own. Raises `ssa.PolicyError` when nothing is left to offer,
-        `ssa.SSAError` for a certificate that can't be used.
+        No session is resumed where `session_ttl` is 0. With `only` the server has sessions of its own.
+        Raises `ssa.PolicyError` when nothing is left to offer, `ssa.SSAError` for a certificate that can't be used.
         """
         return self._find(replace(_offer("server", policy, kernel, credentials, session_ttl), only=only))
 
@@ -103,7 +103,7 @@ class ContextCache:
         session_ttl: int = 0,
         only: str | None = None,
     ) -> SSL.Context:
-        """The context for DTLS: whatever the policy allows, as it is not the kernel that protects the records.
+        """The context for DTLS. It offers all that the policy allows, as OpenSSL protects the records.
 
         Raises `ssa.PolicyError` when nothing is left to offer, `ssa.SSAError` for a certificate that can't be used.
         """
@@ -137,7 +137,7 @@ def _offer(
 
 
 def withheld(policy: Policy, kernel: Capabilities) -> str:
-    """What a peer is not offered though the policy's suites allow it, as the kernel has to do it and cannot."""
+    """Names what the policy allows and a peer is not offered, because data_path is ktls and this kernel cannot."""
     if policy.data_path != "ktls":
         return ""
     suites = [suite for suite in (*policy.ciphersuites, *policy.ciphers) if not kernel.offers(suite)]
@@ -145,7 +145,7 @@ def withheld(policy: Policy, kernel: Capabilities) -> str:
 
 
 def _has_group(policy: Policy, suite: Suite) -> bool:
-    """Whether the policy has a group for the suite: the hybrids are of TLS 1.3, and TLS 1.2's DHE needs none."""
+    """True where the policy has a group for the suite: the hybrids are of TLS 1.3, and TLS 1.2's DHE needs none."""
     return suite.version is TLSVersion.TLSv1_3 or suite.is_dhe or not POST_QUANTUM.issuperset(policy.groups)
 
 
@@ -158,9 +158,9 @@ def _check_groups(policy: Policy, role: Role, suites: Sequence[Suite]) -> None:
 def group_list(groups: tuple[str, ...], role: Role) -> str:
     """The groups in OpenSSL's notation (SSL_CTX_set1_groups_list(3)).
 
-    A client sends key shares, marked `*`, for its first classical group and for a hybrid before that: whatever the
-    server can do of the two, it need not ask for another share. A server asks a client that can do a hybrid for its
-    share, where it prefers that: `/` ends the groups among which the shares that are there decide.
+    A client sends key shares, marked `*`, for its first classical group and for a hybrid before that. A server that
+    can do either of the two need not ask for another share. A server prefers all groups before a `/` to those behind
+    it, even where it has to ask the client for a share (HelloRetryRequest): so a hybrid is used where both ends can.
     """
     classical = next((index for index, name in enumerate(groups) if name not in POST_QUANTUM), len(groups))
     if role == "client":
@@ -186,7 +186,7 @@ def _library() -> str:
     return SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
 
 
-# What is offered of the suites that the policy allows, by who may do the record crypto.
+# What is offered of the suites that the policy allows, by the setting data_path.
 _PREFERENCES: dict[str, Callable[[list[Suite], Capabilities], tuple[Suite, ...]]] = {
     "ktls": lambda allowed, kernel: tuple(filter(kernel.offers, allowed)),
     "ktls-or-relay": lambda allowed, kernel: tuple(sorted(allowed, key=kernel.offers, reverse=True)),  # stable
@@ -199,14 +199,14 @@ def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> 
     context.set_options(_OPTIONS)
     context.set_mode(_lib.SSL_MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # The chain is judged by ssa.trust, when the peer's last flight is there: OpenSSL's own verdict is not asked.
+    # OpenSSL verifies nothing: ssa.trust judges the chain, when the peer has sent it (`Engine.admit`).
     context.set_verify(SSL.VERIFY_NONE)
     for version, setter in _SUITE_SETTERS.items():
         if names := offer.names(version):
             setter(context, names)
     _set_list(_lib.SSL_CTX_set1_curves_list, context, group_list(offer.groups, offer.role))
     _set_list(_lib.SSL_CTX_set1_sigalgs_list, context, ":".join(offer.signature_algorithms))
-    if not offer.datagrams:  # those keys stay where they are
+    if not offer.datagrams:  # DTLS keys stay in OpenSSL
         context.set_keylog_callback(keylog)
     for credential in offer.credentials:
         _use(context, credential)
@@ -224,7 +224,7 @@ def _bare_context(offer: _Offer) -> SSL.Context:
     context = SSL.Context(_DATAGRAM_METHODS[offer.role])
     context.set_min_proto_version(DTLS_1_2)
     context.set_max_proto_version(DTLS_1_2)
-    context.set_options(SSL.OP_NO_QUERY_MTU)  # a memory BIO knows none
+    context.set_options(SSL.OP_NO_QUERY_MTU)  # a memory BIO has no MTU
     if offer.role == "server":
         context.set_cookie_generate_callback(give_cookie)
         context.set_cookie_verify_callback(take_cookie)
@@ -233,7 +233,7 @@ def _bare_context(offer: _Offer) -> SSL.Context:
 
 def _use(context: SSL.Context, credential: Credential) -> None:
     try:
-        # From a file only does OpenSSL keep a chain for each kind of key; and this one is nowhere on disk.
+        # OpenSSL keeps a chain for each kind of key only if it reads it from a file. This file is in memory.
         with _in_memory(credential.certificate_pem) as path:
             context.use_certificate_chain_file(path)
         _use_key(context, crypto.load_privatekey(crypto.FILETYPE_PEM, credential.key_pem))
@@ -243,7 +243,7 @@ def _use(context: SSL.Context, credential: Credential) -> None:
 
 
 def _use_key(context: Any, key: Any) -> None:
-    """Take a key as OpenSSL's own object: those of `cryptography` have no RSASSA-PSS keys."""
+    """Use a key as OpenSSL's own object: `cryptography` has no RSASSA-PSS keys."""
     if _lib.SSL_CTX_use_PrivateKey(context._context, key._pkey) != 1:  # noqa: SLF001 - the objects for the raw binding
         _lib.ERR_clear_error()
         raise SSL.Error([("", "", "the key is not the certificate's")])
@@ -276,5 +276,5 @@ _SUITE_SETTERS: dict[TLSVersion, Callable[[SSL.Context, bytes], None]] = {
 
 def _set_list(setter: Any, context: SSL.Context, names: str) -> None:
     if setter(context._context, names.encode()) != 1:  # noqa: SLF001 - the context for the raw binding
-        # The policy's vocabulary is what OpenSSL was seen to take, so this is a fault of this installation.
+        # The policy knows only names that OpenSSL takes. So this OpenSSL is another one than ssa was made for.
         raise errors.error("DAEMON_FAULT", f"OpenSSL refuses the list {names}")

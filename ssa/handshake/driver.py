@@ -1,9 +1,9 @@
-"""Moves records between a socket and an engine, on the application's own descriptor.
+"""Moves records between the application's TCP socket and an engine.
 
-Two rules make the hand-over possible. *Never over-read*: bytes are looked at with MSG_PEEK, and consumed only up
-to the end of the record that the engine needs; what follows the handshake stays in the socket for the kernel.
-*Leave the flags alone*: O_NONBLOCK belongs to the open file that the application holds too, so every call
-says MSG_DONTWAIT and waits for readiness by itself.
+Two rules make it possible to hand the socket to the kernel afterwards. *Never over-read*: the driver looks at bytes
+with MSG_PEEK, and consumes them only up to the end of the record that the engine needs. What follows the handshake
+stays in the socket. *Leave the flags alone*: O_NONBLOCK belongs to the open file, which the application has too. So
+every call says MSG_DONTWAIT, and the driver waits for readiness by itself.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ Judge = Callable[[tuple[bytes, ...]], Verified]
 
 
 class RecordReader:
-    """Whole records from a socket, and not a byte more than was asked for.
+    """Reads whole records from a socket, and not a byte more than was asked for.
 
-    A peer that always has more to send gets its turn once in each round of the event loop, and not for ever.
+    A peer that always has more to send gets one turn in each round of the event loop, and `MAX_RECORDS` in all.
     """
 
     def __init__(self, sock: socket.socket, ahead: bytes = b"") -> None:
@@ -51,7 +51,7 @@ class RecordReader:
         self._looks = 0  # since this task waited
 
     async def peek(self) -> list[bytes]:
-        """The whole records that are there, 1 to `BATCH`. They are not consumed until `consume`.
+        """Wait for records. Returns 1 to `BATCH` whole ones, which stay in the socket until `consume`.
 
         Raises `ssa.HandshakeError` for what is no TLS, for too much of it, and when the peer is gone.
         """
@@ -65,12 +65,12 @@ class RecordReader:
             found, rest = records.split_untrusted(data, BATCH)
             if found:
                 return found
-            # Half a record: to peek at it again would spin. The record is ours in any case, so take what is there.
+            # Half a record. The socket would be readable at once again, so consume it: the record is ours in any case.
             self._discard(len(rest) - len(self._partial))
             self._partial = rest
 
     def consume(self, found: list[bytes]) -> None:
-        """Take these records, the first of what was peeked at, out of the socket."""
+        """Take these records, the first of those that `peek` returned, out of the socket."""
         count = sum(map(len, found))
         self._discard(count - len(self._partial))
         self._partial = self._partial[count:]
@@ -90,7 +90,7 @@ class RecordReader:
             raise errors.error("HANDSHAKE_TOO_LONG", f"{self._records} records, {self._bytes} bytes")
 
     async def _take_turns(self) -> None:
-        """Let the other tasks run, and the deadline end this one, where two looks in a row had nothing to wait for."""
+        """Let the other tasks run after two looks that found data at once: only so can the deadline end this task."""
         if self._looks == 2:
             await trio.lowlevel.checkpoint()
             self._looks = 0
@@ -129,7 +129,7 @@ async def wait_readable(sock: socket.socket) -> None:
         await trio.lowlevel.wait_readable(sock)
 
 
-# What an operation on the socket failed with; one that connects only with the first data can fail with all of these.
+# By errno. With TCP Fast Open a send connects, and can fail with all of these.
 _REASONS = {
     errno.ECONNRESET: "CONNECTION_RESET",
     errno.EPIPE: "CONNECTION_RESET",
@@ -141,8 +141,8 @@ _REASONS = {
 
 
 def network_error(exc: OSError) -> errors.SSAError:
-    """The error for what an operation on the TCP socket failed with."""
-    stolen = exc.errno == errno.EAGAIN  # there was something a moment ago
+    """The error for an OSError of an operation on the TCP socket."""
+    stolen = exc.errno == errno.EAGAIN  # MSG_PEEK has shown data a moment ago
     detail = "somebody else reads from this socket" if stolen else exc.strerror or ""
     return errors.error(_REASONS.get(exc.errno or 0, "NETWORK"), detail)
 
@@ -170,7 +170,7 @@ class Handshake:
         self._reader = RecordReader(sock, ahead)
 
     async def start(self) -> None:
-        """Send what comes before the peer has said anything. Raises `ssa.HandshakeError`."""
+        """Send our first flight, before the peer has said anything. Raises `ssa.HandshakeError`."""
         await send(self._socket, self._engine.start())
 
     async def peer_chain(self) -> tuple[bytes, ...]:
@@ -225,8 +225,8 @@ class Handshake:
 async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> bytes:
     """Feed as many of the records as the engine wants, and consume just those.
 
-    OpenSSL's work is done on the event loop, as a thread for each step costs more than it gains; except where a
-    server could make it last, at everybody's cost.
+    OpenSSL works on the event loop, as a thread for each step costs more than it gains. Only a step that a server could
+    make last (`is_costly_untrusted`) is done in a thread.
     """
     answer = b""
     for used, record in enumerate(found, 1):
@@ -245,9 +245,10 @@ async def _feed(engine: Engine, reader: RecordReader, found: list[bytes]) -> byt
 
 
 def send_farewell(sock: socket.socket, alert: bytes) -> None:
-    """Say why and hang up, without waiting: the peer may not even be reading.
+    """Send the alert and end the connection, without waiting: the peer may not even be reading.
 
-    What is left to read is read first: closing over unread bytes resets the connection, and the alert with it.
+    What is left to read is read first. The kernel resets a connection that is closed over unread bytes, and the peer
+    would lose the alert.
     """
     try:
         if alert:

@@ -41,7 +41,7 @@ _FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
 class Engine(ABC):
-    """What both roles have in common. An engine makes one handshake: throw it away afterwards."""
+    """One handshake, in what both roles have in common."""
 
     role: ClassVar[Role]
     table: ClassVar[Table] = STREAM
@@ -52,7 +52,7 @@ class Engine(ABC):
         self.state = state
         self._negotiation = negotiation
         self._step = ""  # OpenSSL's name for where it was before its last step
-        self._received_alert: int | None = None  # the number in the last record, if it was an alert in plain text
+        self._received_alert: int | None = None  # the alert's number, if the last record was one in plain text
         self._received = 0  # records since ChangeCipherSpec: in TLS 1.2, under the key that the kernel gets
         self._pending = b""  # what OpenSSL wants to send, until it may
         self._sent = b""  # the last flight: in TLS 1.2 its end is protected by the key that the kernel gets
@@ -91,7 +91,7 @@ class Engine(ABC):
         return self._alert(alert)
 
     def farewell(self) -> bytes:
-        """What OpenSSL has to say after a failure: its alert, or nothing.
+        """After a failure: the alert that OpenSSL has for the peer, if it has one.
 
         The alert is the last record of what is pending. A record that ends one flight and then goes wrong can leave our
         answer to the flight before the alert. Nobody has judged the peer by then, so the answer is not sent.
@@ -157,7 +157,7 @@ class Engine(ABC):
 
     @property
     def server_name(self) -> str:
-        """To a server: the name that the client asked for (SNI); empty where it did not say."""
+        """Of a server: the name that the client asked for (SNI); empty where it asked for none."""
         return self._negotiation.server_name or ""
 
     @property
@@ -178,12 +178,12 @@ class Engine(ABC):
 
     @property
     def hello(self) -> ClientHello | None:
-        """To a server: what the client offers; None where that is not known."""
+        """Of a server: what the client offers; None where that is not known."""
         return None
 
     @property
     def largest(self) -> int:
-        """How many bytes the content of a record that we send may have at most; 0 for as many as TLS allows."""
+        """The most bytes of content that a record of ours may have; 0 for as many as TLS allows."""
         return 0
 
     @property
@@ -194,7 +194,7 @@ class Engine(ABC):
 
     @property
     def presented(self) -> int | None:
-        """How many bytes of certificates we have sent when we were asked for one; None where we were not."""
+        """Of a client: the bytes of certificates that it sent when it was asked for one; None if it was not asked."""
         return None
 
     def from_alert(self, alert: str) -> errors.SSAError:

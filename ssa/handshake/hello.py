@@ -1,6 +1,7 @@
-"""What a client offers, read from its ClientHello (RFC 8446 section 4.1.2). Pure.
+"""Reads what a client offers from its ClientHello (RFC 8446 section 4.1.2). Pure.
 
-OpenSSL judges it. This is for what OpenSSL does not tell: what the two ends did not share, how long a record may be.
+OpenSSL negotiates. This is for two things that OpenSSL does not tell: what the two ends do not have in common, and how
+long the client wants records to be.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
 
 _SUITES = {suite.number: suite.name for suite in SUITES.values()}
 _VERSIONS = OTHER_VERSIONS | {version.value: version.label for version in TLSVersion}
-_READ = 512  # numbers of a list: nobody knows more
+_READ = 512  # numbers of a list: more than there are
 _SHOWN = 8  # names, of a list that a client has sent
 
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """The offers that matter here, as the names of the policy; what has no name is its number."""
+    """What a client offers, by the names that the policy uses. A number without a name stands as 0x1234."""
 
     versions: tuple[str, ...]
     suites: tuple[str, ...]
@@ -45,7 +46,7 @@ class ClientHello:
     signatures: tuple[str, ...]
 
     def lacks(self, policy: Policy) -> tuple[str, str] | None:
-        """What it has not in common with a server's policy, the first such thing: a row of REASONS, and the words."""
+        """The first thing that client and policy do not share: a row of REASONS, and the words; or None."""
         versions = [version.label for version in TLSVersion if policy.min_version <= version <= policy.max_version]
         shared = [version for version in versions if version in self.versions]
         modern = TLSVersion.TLSv1_3.label in shared
@@ -69,7 +70,7 @@ def _few(names: Iterable[str]) -> str:
 
 
 def parse_untrusted(message: bytes) -> ClientHello:
-    """A whole ClientHello message. Raises ValueError for what is none."""
+    """Parse a whole ClientHello message. Raises ValueError for anything else."""
     reader = _Reader(message)
     if reader.number(1) != CLIENT_HELLO or reader.number(3) != len(message) - MESSAGE_HEADER:
         raise ValueError("this is no ClientHello")
@@ -88,9 +89,9 @@ def parse_untrusted(message: bytes) -> ClientHello:
 
 
 def largest_untrusted(message: bytes) -> int:
-    """How many bytes of content a client wants in a record at most (max_fragment_length); 0 where it does not say.
+    """The most bytes of content that a client wants in a record (max_fragment_length); 0 where it does not say.
 
-    For each handshake, so it looks for nothing else. Raises ValueError for what is no ClientHello.
+    This is called for each handshake, so it reads nothing else. Raises ValueError for anything but a ClientHello.
     """
     try:
         at = MESSAGE_HEADER + 2 + RANDOM
@@ -106,7 +107,7 @@ def largest_untrusted(message: bytes) -> int:
 
 
 class _Reader:
-    """What is left of some bytes. Raises ValueError where they are too few."""
+    """Takes numbers and blocks from the front of some bytes. Raises ValueError where too few are left."""
 
     def __init__(self, data: bytes) -> None:
         self.left = data
@@ -121,7 +122,7 @@ class _Reader:
         return int.from_bytes(self.take(size), "big")
 
     def block(self, size: int) -> bytes:
-        """Bytes behind their length, which has `size` bytes."""
+        """The bytes that follow their length, a number of `size` bytes."""
         return self.take(self.number(size))
 
 
@@ -134,7 +135,7 @@ def _extensions_untrusted(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _inner(extensions: dict[int, bytes], kind: int, size: int) -> bytes:
-    """The list in an extension, behind its length."""
+    """The list in an extension, without the length before it; empty where there is no such extension."""
     return _Reader(extensions[kind]).block(size) if kind in extensions else b""
 
 
@@ -144,6 +145,6 @@ def _names(numbers: bytes, known: dict[int, str]) -> tuple[str, ...]:
 
 
 def _up_to(legacy: bytes) -> tuple[str, ...]:
-    """The versions of a client that names its highest: TLS 1.2 at most, before there was the extension."""
+    """The versions of a client that does not send supported_versions: up to its legacy_version, TLS 1.2 at most."""
     highest = min(int.from_bytes(legacy, "big"), TLS_1_2)
     return tuple(name for number, name in _VERSIONS.items() if number <= highest)

@@ -1,4 +1,4 @@
-"""TLS records (RFC 8446 section 5.1): where one ends, and how to open one under a known key. Pure."""
+"""TLS records (RFC 8446 section 5.1): finding their ends, and sealing and opening them under a known key. Pure."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _CIPHERS: dict[AEAD, Callable[[bytes], _Cipher]] = {
 def record_length_untrusted(data: bytes) -> int:
     """The length of the record that begins here, header included; 0 while its header is not complete.
 
-    Raises `ssa.HandshakeError`: NOT_TLS for what can't be a record, RECORD_OVERFLOW for too long a one. Their alerts
-    are those of RFC 8446 sections 5 and 6.2.
+    Raises `ssa.HandshakeError`: NOT_TLS for what can't be a record, RECORD_OVERFLOW for a record that is too long. The
+    alerts of these errors are those of RFC 8446 sections 5 and 6.2.
     """
     if data and data[0] not in _TYPES:
         raise errors.error("NOT_TLS", _guess(data), "unexpected_message")
@@ -66,9 +66,9 @@ def _guess(data: bytes) -> str:
 
 
 def split_untrusted(data: bytes, most: int | None = None) -> tuple[list[bytes], bytes]:
-    """The whole records at the front of `data`, `most` of them at most, and what is behind them.
+    """The whole records at the front of `data`, `most` of them at most, and the bytes behind them.
 
-    Raises as `record_length_untrusted`, where there is no record in front of what can't be one.
+    Raises what `record_length_untrusted` raises, if `data` begins with what can't be a record.
     """
     records: list[bytes] = []
     at = 0
@@ -85,7 +85,7 @@ def split_untrusted(data: bytes, most: int | None = None) -> tuple[list[bytes], 
 
 
 def server_hello_suite_untrusted(record: bytes) -> int | None:
-    """The cipher suite's number in a record that begins with a ServerHello (RFC 8446 section 4.1.3), else None."""
+    """The number of the cipher suite in a record that begins with a ServerHello (RFC 8446 section 4.1.3), else None."""
     body = record[RECORD_HEADER:]
     at = MESSAGE_HEADER + 2 + RANDOM  # the message's header, version and random; then the session's id with its length
     if record[:1] != bytes([HANDSHAKE]) or body[:1] != bytes([SERVER_HELLO]) or len(body) <= at:
@@ -95,12 +95,12 @@ def server_hello_suite_untrusted(record: bytes) -> int | None:
 
 
 def _nonce(key: TrafficKey, sequence: int) -> bytes:
-    """RFC 8446 section 5.3."""
+    """The nonce of a record (RFC 8446 section 5.3; RFC 7905 section 2 has the same for TLS 1.2)."""
     return (int.from_bytes(key.iv, "big") ^ sequence).to_bytes(len(key.iv), "big")
 
 
 def open_untrusted(aead: AEAD, key: TrafficKey, sequence: int, record: bytes) -> tuple[int, bytes] | None:
-    """The content type and content of a TLS 1.3 record, or None where it is not one under this key and number."""
+    """The content type and content of a TLS 1.3 record; None where it does not open under this key and number."""
     header, sealed = record[:RECORD_HEADER], record[RECORD_HEADER:]
     try:
         inner = _CIPHERS[aead](key.key).decrypt(_nonce(key, sequence), sealed, header)
@@ -134,5 +134,5 @@ def fatal_alert(name: str) -> bytes:
 
 
 def plain_alert(name: str) -> bytes:
-    """The record of a fatal alert before any key is in use."""
+    """The record of a fatal alert in plain text: while no key is in use."""
     return bytes([ALERT]) + RECORD_VERSION + b"\0\x02" + fatal_alert(name)

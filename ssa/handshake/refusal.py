@@ -1,4 +1,4 @@
-"""Why a handshake failed, in the words of the error: at which step, and which settings may be the cause. Pure."""
+"""Adds to the error of a failed handshake the step at which it failed, and the settings that may be the cause. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _VERSIONS = ("min_version", "max_version")
 _LISTS = ("ciphersuites", "ciphers", "groups", "signature_algorithms")
 
-# The settings of which one may be why the two ends share nothing, by the alert that the peer sent.
+# The settings that may be the reason why the two ends share nothing, by the alert that the peer sent.
 _BY_ALERT = {
     "protocol_version": _VERSIONS,
     "handshake_failure": (*_VERSIONS, *_LISTS),
@@ -24,7 +24,7 @@ _BY_ALERT = {
     "illegal_parameter": _LISTS,
     "missing_extension": _LISTS,
 }
-# By our own finding, a row of `ssa.errors.REASONS`.
+# The settings that may be the reason, by the row of `ssa.errors.REASONS` that we found ourselves.
 _BY_REASON = {
     "UNSUPPORTED_VERSION": _VERSIONS,
     "NO_COMMON_CIPHER": (*_VERSIONS, *_LISTS),
@@ -34,7 +34,7 @@ _BY_REASON = {
 
 
 def narrowed(policy: Policy, names: tuple[str, ...]) -> str:
-    """Those of the settings that leave less than ssa's default does, with what is left of them."""
+    """Names the settings that allow less than ssa's default does, with what they allow."""
     return "; ".join(filter(None, (_narrowed(policy, name) for name in names)))
 
 
@@ -54,9 +54,9 @@ _FEW = 4  # names, that are shown
 
 @contextlib.contextmanager
 def explaining(engine: Engine, policy: Policy, withheld: Callable[[], str] = str) -> Iterator[None]:
-    """A block in which a handshake fails, if it does, with its step, and with what may be the cause on our side.
+    """A block whose `ssa.HandshakeError` is raised with the step of the handshake and a possible cause on our side.
 
-    `withheld` tells what the policy allows and the kernel cannot do, where all has to be the kernel's.
+    `withheld` returns what the policy allows and this kernel cannot do, where data_path is ktls.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a finished handshake leaves for the kernel: from OpenSSL's secrets to the keys of both directions. Pure."""
+"""From OpenSSL's secrets to the traffic keys of both directions, as the kernel takes them. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ssa.tls import RECORD_HEADER
 
 
 class Secrets(dict[str, bytes]):
-    """A connection's lines of the key log, by label (draft-ietf-tls-keylogfile). Never shown by `repr`."""
+    """The secrets in a connection's key log, by label (draft-ietf-tls-keylogfile). `repr` shows the labels alone."""
 
     def add(self, line: bytes) -> None:
         """Take one line: label, client random, secret."""
@@ -28,14 +28,14 @@ Role = Literal["client", "server"]  # ours
 
 @dataclass(frozen=True, slots=True)
 class TrafficKeys:
-    """Both directions as we see them, each with the number of records already spent under its key."""
+    """The keys for sending and receiving, each with the number of records that it has protected already."""
 
     suite: Suite
     tx: CryptoInfo
     rx: CryptoInfo
 
     def received(self, records: int) -> TrafficKeys:
-        """The same after so many more records were read."""
+        """These keys, after so many more records were received."""
         return replace(self, rx=replace(self.rx, sequence=self.rx.sequence + records))
 
 
@@ -47,13 +47,13 @@ _LABELS: dict[Role, tuple[str, str]] = {
 
 
 def application_secrets(secrets: Secrets, role: Role) -> tuple[bytes, bytes]:
-    """TLS 1.3's application traffic secrets: of what we send, and of what we receive."""
+    """TLS 1.3's application traffic secrets: the one for sending, and the one for receiving."""
     ours, theirs = _LABELS[role]
     return secrets[ours], secrets[theirs]
 
 
 def tls13_keys(suite: Suite, secrets: Secrets, role: Role, *, sent: int) -> TrafficKeys:
-    """TLS 1.3's application keys. When the handshake ends, only a server's tickets have been `sent` under them."""
+    """TLS 1.3's application keys. `sent` records are protected by them already: a server's session tickets."""
 
     def info(secret: bytes, sequence: int) -> CryptoInfo:
         return CryptoInfo(TLSVersion.TLSv1_3, suite.aead, traffic_key(suite, secret), sequence)
@@ -72,10 +72,10 @@ def tls12_keys(  # noqa: PLR0913 - what RFC 5246 section 6.3 takes
     sent: list[bytes],
     received: int,
 ) -> TrafficKeys:
-    """TLS 1.2's keys: each side's Finished was sent under them, as a rule in one record.
+    """TLS 1.2's keys. They have protected the Finished of each side, as a rule in one record.
 
-    `sent` are our records under them: the kernel's nonces go on behind the last that was spent (RFC 5288 section 3).
-    `received` is the number of the peer's.
+    `sent` are our records under them. The kernel goes on behind the last nonce in them (RFC 5288 section 3).
+    `received` is the number of the peer's records under them.
     """
     client, server = key_block(suite, master, client_random, server_random)
     ours, theirs = (client, server) if role == "client" else (server, client)

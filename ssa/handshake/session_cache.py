@@ -1,19 +1,20 @@
-"""Sessions of servers, kept to be resumed: to whom one is offered again, for how long, and how often. Pure.
+"""The cache of client sessions: to which server one is offered again, for how long, and how often. Pure.
 
-Theory of operation. A session stands for a verdict: who offers it takes the server for who it was when it last proved
-itself by its certificate. So it is offered only where nothing that this verdict hung on can differ: see `Server`; the
-chain is judged anew by whoever takes the session, under the policy of that moment. The server's address does not
-count, as the verdict is on the name: a server behind several addresses shares its ticket keys, and one that does not
-declines.
+Theory of operation. A server that resumes a session sends no certificate: the client trusts it because of the
+certificate that it sent when the session was made. So a session stands for a verdict, and is offered only where all
+that this verdict depended on is equal (`Server`). The caller judges the chain of the session again, under the policy of
+that moment. The server's address does not matter, as the verdict is on its name. A server behind several addresses
+shares its ticket keys, or declines the session.
 
-`session_ttl` counts from the proof, not from the latest ticket: a session that was resumed is no younger for it. The
-server's lifetime of a ticket counts from the ticket.
+`session_ttl` counts from the handshake in which the server sent its certificate, not from the latest ticket: a session
+that was resumed is no younger for it. The lifetime that the server gives a ticket counts from the ticket.
 
-Each session is handed out once (RFC 8446 appendix C.4). With TLS 1.2, where there is nothing to gain by that, it is
-put back after the handshake; so in both versions one that fails is gone.
+Each session is offered once (RFC 8446 appendix C.4). A session of TLS 1.2, where that gains nothing, is put back after
+the handshake. So in both versions a session with which a handshake fails is gone.
 
-TLS 1.3's tickets come when they come. Those of a bare descriptor are there at once (`ssa.handshake.tickets`). For
-others the engine waits, one of a few and not for long, until the application's library has read them.
+A TLS 1.3 server sends its tickets at any time after the handshake. For a bare descriptor the daemon reads them before
+the hand-over (`ssa.handshake.tickets`). For other sockets the application's library reads them and passes them on;
+until then the cache keeps the engine, which makes a session of a ticket, for some seconds.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ if TYPE_CHECKING:
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
 _SERVERS = 256
-_EACH = 4  # sessions of a server: one for each of a few connections at once
-_ENGINES = 64  # that wait for tickets
+_EACH = 4  # sessions of a server: for as many connections that are made at once
+_ENGINES = 64  # that are kept for tickets
 _WAIT = 20  # seconds: a client asks, a server answers, and the tickets are before the answer
 _LONGEST_TICKET = 8 * 1024  # bytes: one can have a chain of certificates in it
 _LONGEST_LIFE = 7 * 24 * 3600  # seconds (RFC 8446 section 4.6.1)
 
 
 class Server(NamedTuple):
-    """To whom a session may be offered again."""
+    """The key of the cache: a session is offered again only where all of this is equal."""
 
     uid: int  # whose application asks: no user learns by resumption whom another one visits
     hostname: str
@@ -60,12 +61,12 @@ class Server(NamedTuple):
 
 
 def _boot_time() -> float:
-    """Goes on while the machine sleeps, and nobody can set it back."""
+    """A clock that goes on while the machine sleeps, and that nobody can set back."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class SessionCache:
-    """The sessions of all servers, those used last, and the engines that wait for tickets."""
+    """The sessions of the servers that were used last, and the engines that wait for tickets."""
 
     def __init__(self, clock: Callable[[], float] = _boot_time) -> None:
         self.clock = clock
@@ -76,9 +77,9 @@ class SessionCache:
         return sum(map(len, self._servers.values()))
 
     def resume(self, server: Server, ttl: int, trusts: Callable[[tuple[bytes, ...]], bool]) -> Resumption:
-        """For a handshake with a server: the session to offer, if there is one whose chain is still trusted.
+        """Begin a handshake with a server. The result has the session to offer, if there is one that `trusts` accepts.
 
-        `ttl` is for how long, in seconds, a session may be resumed; 0: none is offered, and none will be kept.
+        A session may be resumed for `ttl` seconds. 0 means that none is offered, and none will be kept.
         """
         return Resumption(self, server, ttl, self._take(server, ttl, trusts) if ttl else None)
 
@@ -96,7 +97,7 @@ class SessionCache:
         return None
 
     def keep(self, server: Server, session: Session) -> None:
-        """Put a session on the server's shelf; the oldest makes room."""
+        """Keep a session of a server, in place of its oldest one where there are too many."""
         shelf = self._servers.setdefault(server, [])
         shelf.append(session)
         del shelf[:-_EACH]
@@ -131,7 +132,7 @@ class SessionCache:
 
 
 class Proof(NamedTuple):
-    """How the server proved itself, and for how long that counts."""
+    """The chain that the server sent, when it was, and until when that counts."""
 
     chain: tuple[bytes, ...]
     proven: float
@@ -150,16 +151,16 @@ class Harvest:
         self._latest: Any = None
 
     def reap_untrusted(self, messages: bytes) -> int:
-        """Keep the sessions of NewSessionTicket messages; how many it has been so far."""
+        """Keep the sessions of NewSessionTicket messages. Returns how many messages there have been in all."""
         for message in split_tickets_untrusted(messages)[: _EACH - self._reaped]:
             self._reaped += 1
             self.keep(self._engine.resumable_by_untrusted(message))
         return self._reaped
 
     def glean(self, connection: SSL.Connection) -> SSL.Session | None:
-        """The session, if it is one more to `keep`, that OpenSSL has made of the latest ticket.
+        """The session that OpenSSL has made of the latest ticket; None if that was returned before.
 
-        For where OpenSSL goes on with the connection itself: in that thread.
+        For the relay, where OpenSSL goes on with the connection. Called in the thread that serves it.
         """
         if self._reaped >= _EACH or _lib.SSL_get_session(connection._ssl) == self._latest:  # noqa: SLF001 - by far cheaper
             return None
@@ -170,7 +171,7 @@ class Harvest:
         return native
 
     def keep(self, native: SSL.Session | None) -> None:
-        """Keep a session, if the server lets us."""
+        """Keep a session, if the server allows it to be resumed."""
         lifetime = 0 if native is None else self._lifetime(native)
         if native is None or not lifetime:
             return
@@ -178,28 +179,28 @@ class Harvest:
         self._cache.keep(self._server, Session(native, self._proof.chain, self._proof.proven, expires))
 
     def _lifetime(self, native: SSL.Session) -> int:
-        """For how many seconds the server lets us resume; 0: it does not."""
+        """For how many seconds the server allows the session to be resumed; 0 if it does not."""
         told = facts(encoded(native))
         if not told.identifier:
             return 0
-        if not told.lifetime and self._engine.version is TLSVersion.TLSv1_2:  # it leaves that to us (RFC 5077, 3.3)
+        if not told.lifetime and self._engine.version is TLSVersion.TLSv1_2:  # we decide (RFC 5077 section 3.3)
             return _LONGEST_LIFE
         return min(told.lifetime, _LONGEST_LIFE)
 
 
 class Resumption:
-    """One handshake's business with sessions. A block in which it fails drops those of its server."""
+    """The sessions of one handshake. As a context manager it drops those of its server where the handshake fails."""
 
     def __init__(self, cache: SessionCache, server: Server, ttl: int, session: Session | None) -> None:
         self.server = server
-        self.session = session  # to be offered
-        self.tickets = b""  # NewSessionTicket messages that came at once
+        self.session = session  # that is offered
+        self.tickets = b""  # NewSessionTicket messages that were read before the hand-over
         self._cache = cache
         self._ttl = ttl
 
     @property
     def age(self) -> float:
-        """Seconds since the server of the session that is offered had proved itself."""
+        """Seconds since the server sent the certificate of the session that is offered; 0 without a session."""
         return 0 if self.session is None else self._cache.clock() - self.session.proven
 
     def __enter__(self) -> None:
@@ -212,9 +213,9 @@ class Resumption:
             self._cache.forget(self.server)
 
     def harvest(self, chain: tuple[bytes, ...], engine: ClientEngine) -> Harvest | None:
-        """What makes sessions of the connection's tickets, after the handshake; None where none is kept.
+        """After the handshake: what makes sessions of the connection's tickets; None where none is kept.
 
-        `chain` is what was judged.
+        `chain` is the chain that was judged.
         """
         if self.session is not None and not engine.resumed:
             self._cache.forget(self.server)
@@ -224,9 +225,9 @@ class Resumption:
         return Harvest(self._cache, self.server, engine, Proof(chain, proven, proven + self._ttl))
 
     def keep(self, number: int, chain: tuple[bytes, ...], engine: ClientEngine) -> None:
-        """After the handshake for the live socket of that number: keep its sessions, or wait for their tickets.
+        """After the handshake of the live socket `number`: keep its sessions, or wait for their tickets.
 
-        `chain` is what was judged.
+        `chain` is the chain that was judged.
         """
         harvest = self.harvest(chain, engine)
         if harvest is None:
@@ -243,7 +244,7 @@ class Resumption:
 
 
 def split_tickets_untrusted(messages: bytes) -> list[bytes]:
-    """The NewSessionTicket messages in this; none where there is anything else, or one is too long."""
+    """Split NewSessionTicket messages. Returns none where there is anything else among them, or one is too long."""
     tickets = []
     at = 0
     while at < len(messages):
@@ -265,10 +266,10 @@ def encoded(native: SSL.Session) -> bytes:
 
 
 class Facts(NamedTuple):
-    """What OpenSSL tells of a session in its ASN.1 form only."""
+    """Fields of a session that OpenSSL gives in its ASN.1 form only."""
 
     identifier: bytes  # empty where the session can't be resumed
-    lifetime: int  # seconds: the server's word; 0: it has given none
+    lifetime: int  # seconds, as the server has said; 0 if it has not
 
 
 def facts(der: bytes) -> Facts:
@@ -296,7 +297,7 @@ def _elements(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """The first element of DER: its tag, its value, and what is behind it."""
+    """The first element of DER: its tag, its value, and the bytes behind it."""
     length, at = data[1], 2
     if length & 0x80:
         at += length & 0x7F

@@ -1,9 +1,9 @@
-"""Taking a TLS 1.3 server's session tickets out of the way, before the kernel has the keys.
+"""Reads the session tickets of a TLS 1.3 server before the kernel has the keys.
 
-A server sends them right behind the handshake, whenever it likes (RFC 8446 section 4.6.1), and to a plain read of
-a kernel TLS socket each is an EIO. So for a bare descriptor they are taken here: peek at the record, try it under
-the key that is known already; a ticket is consumed, anything else is left for the kernel. A record is never
-consumed in part: the kernel has to find the stream at a record's beginning.
+A server sends its tickets at any time after the handshake (RFC 8446 section 4.6.1). A plain read(2) of a kernel TLS
+socket that meets one fails with EIO. So for a bare descriptor the daemon reads the tickets: it peeks at a record, and
+opens it under the key that it knows already. A ticket is consumed. Anything else is left in the socket for the kernel.
+A record is never consumed in part, as the kernel has to find the stream at the beginning of a record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ssa.errors import SSAError
     from ssa.handshake.secrets import TrafficKeys
 
-# Of one connection, far above what servers send: OpenSSL's two, of some 250 bytes, or one of 64 KiB (RFC 8446 4.6.1).
+# For one connection. Servers send far less: OpenSSL two tickets of some 250 bytes. RFC 8446 allows 64 KiB.
 MAX_TICKETS = 32
 _MAX_RECORDS = 128
 _MAX_BYTES = 128 * 1024
@@ -38,13 +38,13 @@ _RTT = 68  # offset of tcpi_rtt, microseconds, in struct tcp_info (include/uapi/
 
 
 class Drain:
-    """The tickets of one connection."""
+    """Reads the tickets of one connection."""
 
     def __init__(self, keys: TrafficKeys, sock: socket.socket, refused: Callable[[str], SSAError]) -> None:
-        """`refused` is the error for a fatal alert of the server's."""
+        """`refused` returns the error for a fatal alert of the server, by its name."""
         self.keys = keys
         self.tickets = 0
-        self.messages = b""  # those tickets
+        self.messages = b""  # the NewSessionTicket messages
         self._socket = sock
         self._refused = refused
         self._records = self._bytes = 0  # consumed so far
@@ -52,8 +52,8 @@ class Drain:
     async def run(self, expected: int | None, patience: float) -> None:
         """Wait until `expected` tickets have come (None: as many as do), for `patience` seconds at most.
 
-        Whatever the server sends, other tasks get their turn after `BATCH` records, and a server that sends more than
-        any needs has the rest left to whoever reads the socket.
+        Other tasks get their turn after `BATCH` records. If a server sends more than `MAX_TICKETS`, the rest is left in
+        the socket, for the application's reads.
 
         Raises `ssa.HandshakeError` when the server's answer to our Finished is a fatal alert.
         """
@@ -77,10 +77,10 @@ class Drain:
         return self.tickets >= MAX_TICKETS or self._records >= _MAX_RECORDS or self._bytes >= _MAX_BYTES
 
     def take_untrusted(self) -> int | None:
-        """Consume the tickets that are there, in `BATCH` records at most.
+        """Consume the tickets that are in the socket, in `BATCH` records at most.
 
-        How many bytes are behind them, of a record or of a ticket that goes on in the next; None: what is next is no
-        ticket, or too long a one.
+        Returns how many bytes are behind them: of half a record, or of a ticket that goes on in the next record; None
+        where what comes next is no ticket, or a ticket that is too long.
         """
         if (data := self._peek()) is None:
             return None
@@ -103,7 +103,7 @@ class Drain:
         return 0 if len(found) == BATCH else left
 
     def _peek(self) -> bytes | None:
-        """What is there, nothing yet being empty; None where the connection has ended: that is the application's."""
+        """What the socket has, empty while it has nothing; None where the connection has ended, which is left there."""
         try:
             return self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT) or None
         except BlockingIOError:
@@ -112,7 +112,7 @@ class Drain:
             return None
 
     def _take(self, found: list[bytes], messages: bytes, count: int) -> None:
-        """Consume records that hold whole messages: nobody who reads on can have the beginning of one."""
+        """Consume records that hold whole messages. So the kernel's next record does not begin within a message."""
         length = sum(map(len, found))
         if self._socket.recv(length, socket.MSG_DONTWAIT) != b"".join(found):
             raise error("NETWORK", "somebody else reads from this socket")
@@ -123,7 +123,7 @@ class Drain:
         self._bytes += length
 
     def _ticket_untrusted(self, record: bytes, ahead: int) -> bytes | None:
-        """The content of the record that comes so many behind the next one; None for one that is no handshake's."""
+        """The content of the record that comes `ahead` behind the next one; None unless it is a handshake record."""
         rx = self.keys.rx
         opened = records.open_untrusted(rx.aead, rx.key, rx.sequence + ahead, record)
         if opened is None:
@@ -135,17 +135,17 @@ class Drain:
 
 
 def patience(sock: socket.socket) -> float:
-    """How long to wait for tickets, in seconds: two round trips and what a busy server may need, a quarter at most."""
+    """How many seconds to wait for tickets: two round trips and 40 ms for a busy server, a quarter at most."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT + 4)
     rtt = int.from_bytes(info[_RTT : _RTT + 4], sys.byteorder) / 1e6
     return min(0.25, 2 * rtt + 0.04)
 
 
 class TicketMemory:
-    """How many tickets each server sent last time: so that a known server is waited for exactly as long as it takes.
+    """Remembers how many tickets each server sent last time. So a known server is waited for just as long as it takes.
 
-    A server is its name and address, and whether a session was resumed: then it may send fewer. A number that has
-    shrunk costs `patience` once.
+    A server is its name, its address, and whether a session was resumed, as it may send fewer tickets then. A server
+    that sends fewer than the last time is waited for `patience` seconds once.
     """
 
     _REMEMBERED = 1024  # servers

@@ -1,1 +1,1 @@
-"""Kernel TLS: from secrets to keys, into the socket, and what the kernel says of it afterwards."""
+"""Kernel TLS: from secrets to keys, from keys into the socket, and what the kernel tells of the socket."""

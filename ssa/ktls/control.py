@@ -1,8 +1,8 @@
-"""The records of a kernel TLS socket that are no data: what is read and sent of them.
+"""Reads and sends control records on a kernel TLS socket: alerts and handshake messages.
 
-On such a socket a plain read that meets a record which is no data gets EIO, again and again, with nothing
-lost; recvmsg with room for a control message returns the record and its type. And what the kernel calls the
-end of the stream is a bare FIN, the truncation of RFC 8446 section 6.1: the true end is a close_notify alert.
+A plain read(2) that meets a control record fails with EIO, again and again, and nothing is lost. recvmsg(2) with room
+for a control message returns the record and its type. What the kernel calls the end of the stream is a bare FIN: by
+RFC 8446 section 6.1 that is a truncation, as the stream ends with a close_notify alert.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _ANCILLARY = socket.CMSG_SPACE(1)
 
 
 def look(sock: socket.socket) -> tuple[int, bytes]:
-    """The next record, which stays where it is: its type and content, of data the first byte only. Raises OSError.
+    """Peek at the next record. Returns its type and content, of data the first byte only. Raises OSError.
 
-    To look for more data could make the kernel find a KeyUpdate behind it, and poll(2) hide everything.
+    A look at more data could make the kernel find a KeyUpdate behind it. poll(2) would then say that there is nothing.
     """
     kind, content = receive_record(sock, _PEEK, 1)
     return (kind, content) if kind == APPLICATION_DATA else receive_record(sock, _PEEK)
@@ -49,7 +49,7 @@ _PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 
 
 def receive_record(sock: socket.socket, flags: int = 0, size: int = MAX_CONTENT) -> tuple[int, bytes]:
-    """The next record, or what is left of it, whatever its type: the type and the content. Raises OSError."""
+    """Read the next record, or what is left of it. Returns its type and content. Raises OSError."""
     data, ancillary, _, _ = sock.recvmsg(size, _ANCILLARY, flags)
     for level, kind, value in ancillary:
         if (level, kind) == (SOL_TLS, TLS_GET_RECORD_TYPE):
@@ -58,7 +58,7 @@ def receive_record(sock: socket.socket, flags: int = 0, size: int = MAX_CONTENT)
 
 
 def version(sock: socket.socket) -> int:
-    """The protocol's version, by its number on the wire. Raises OSError."""
+    """The version of TLS, by its number on the wire. Raises OSError."""
     return int.from_bytes(sock.getsockopt(SOL_TLS, TLS_TX, 2 + 2)[:2], sys.byteorder)
 
 
@@ -79,9 +79,9 @@ def send_alert(sock: socket.socket, level: int, number: int, flags: int = 0) -> 
 
 
 def refuse_renegotiation(sock: socket.socket) -> None:
-    """Answer a TLS 1.2 peer that wants to negotiate anew: no (RFC 5246 section 7.2.2). Raises OSError.
+    """Answer a TLS 1.2 peer that asks for renegotiation with no_renegotiation (RFC 5246 section 7.2.2).
 
-    Where there is no room for that the peer gets no answer.
+    The peer gets no answer where the send buffer has no room. Raises OSError.
     """
     try:
         send_alert(sock, WARNING, NO_RENEGOTIATION, socket.MSG_DONTWAIT)
@@ -90,17 +90,17 @@ def refuse_renegotiation(sock: socket.socket) -> None:
 
 
 def fail(sock: socket.socket, alert: str | None, *, unreadable: bool = False) -> None:
-    """End a connection that has failed: the peer gets the alert of that name, if any, and then the end of our stream.
+    """End a connection that has failed: send the peer the alert of that name, if any, and end our stream.
 
-    Nobody waits for a peer that does not read: it gets no alert then. `unreadable`: reading ends too, as the kernel
-    would wait for ever for a record that makes sense. An error means that the connection has ended already.
+    A peer that does not read gets no alert, as nothing waits for it. Where `unreadable` is true reading ends too: the
+    kernel would wait for ever for a record that makes sense. OSErrors are passed over: the connection has ended then.
     """
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     try:
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # an error that the kernel remembers would stop the alert
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # an error that it has not told yet would stop the alert
         writable = any(events & select.POLLOUT for _, events in poll.poll(0))
-        if alert and writable:  # else the kernel makes it wait for a send that is blocked
+        if alert and writable:  # otherwise sendmsg(2) could wait for another thread's send
             send_alert(sock, FATAL, ALERT_NUMBERS[alert], socket.MSG_DONTWAIT)
         sock.shutdown(socket.SHUT_RDWR if unreadable else socket.SHUT_WR)
     except OSError:
@@ -108,7 +108,7 @@ def fail(sock: socket.socket, alert: str | None, *, unreadable: bool = False) ->
 
 
 def shut_down(sock: socket.socket) -> None:
-    """End the connection in both directions. One that is gone already is as good."""
+    """End the connection in both directions; nothing is to be done where it has ended already."""
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError as exc:
@@ -122,9 +122,9 @@ def send_close_notify(sock: socket.socket, flags: int = 0) -> None:
 
 
 def end_writing(sock: socket.socket, patience: float = 1) -> None:
-    """Half-close: close_notify and the FIN behind it.
+    """Send close_notify and then a FIN. Reading goes on.
 
-    Raises OSError, BlockingIOError when a full send buffer makes no room for them in so many seconds.
+    Raises OSError; BlockingIOError where the send buffer has no room for `patience` seconds.
     """
     try:
         send_close_notify(sock, socket.MSG_DONTWAIT)
@@ -147,16 +147,14 @@ ABORT = struct.pack("=ii", 1, 0)  # struct linger
 
 
 def say_nothing(_sock: socket.socket) -> None:
-    """The goodbye of a connection that has failed: its last word was the alert."""
+    """What `end` sends on a connection that has failed: nothing, as the alert was the last record."""
 
 
 def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> None:
-    """Have goodbye said, close_notify and the FIN behind the last byte written, and leave nothing unread.
+    """Call `say_goodbye`, which sends close_notify and a FIN, and read away what has come.
 
-    Who closes with something left unread resets the connection, and what was written last may never arrive: so what
-    has come meanwhile is read and thrown away. Errors of a connection that has ended already are not told.
-
-    Raises OSError for what is wrong with the descriptor itself.
+    close(2) resets a connection that has something unread, and what was written last may never arrive. Errors of a
+    connection that has ended already are passed over. Raises OSError where the descriptor itself is wrong.
     """
     try:
         say_goodbye(sock)
@@ -168,9 +166,9 @@ def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> No
             raise
 
 
-_LEFTOVERS = 64  # records: a peer that goes on sending is reset
+_LEFTOVERS = 64  # records: after so many, a peer that goes on sending gets a reset
 
-# What a connection that has ended gives. EAGAIN: there is no more to read, or still no room for the alert.
+# The errors of a connection that has ended. EAGAIN: nothing more is there to read, or there is no room for the alert.
 _ENDED = frozenset(
     {
         errno.EAGAIN,
@@ -190,12 +188,12 @@ _ENDED = frozenset(
 
 
 def tcp_state(sock: socket.socket) -> int:
-    """The connection's, one of the TCP_* of `ssa.ktls.constants`. Raises OSError."""
+    """The state of the TCP connection: one of TCP_* in `ssa.ktls.constants`. Raises OSError."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def was_connected(sock: socket.socket) -> bool:
-    """True where connect(2) has reached the peer, whatever came then: its SYN was acknowledged. Raises OSError."""
+    """True where the peer has acknowledged the SYN of connect(2), whatever came then. Raises OSError."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
     return info[0] not in (TCP_SYN_SENT, TCP_CLOSE) or _BYTES_ACKED.unpack(info) != (0,)
 
@@ -233,8 +231,9 @@ def records_received(sock: socket.socket) -> int:
 def read_on(sock: socket.socket) -> None:
     """Have the kernel read on behind a handshake record that begins like a KeyUpdate and is none.
 
-    Since Linux 6.14 it goes by the record's first byte, which can be in the middle of a message, and waits for a key.
-    It gets the one that it has. Kernels before do not wait, and refuse. Raises OSError.
+    Since Linux 6.14 the kernel takes a record for a KeyUpdate by its first byte, which can be in the middle of a
+    message, and waits for a new key. So it is given the key that it has. Older kernels do not wait, and refuse the key.
+    Raises OSError.
     """
     try:
         sock.setsockopt(SOL_TLS, TLS_RX, _state(sock, TLS_RX)[1])

@@ -16,11 +16,11 @@ HEADER = 4  # bytes: version and algorithm
 
 @dataclass(frozen=True, slots=True)
 class CryptoInfo:
-    """The state of one direction at hand-over: the kernel goes on from record number `sequence`.
+    """The state of one direction at hand-over. The kernel goes on with record number `sequence`.
 
-    Both versions share the layout. TLS 1.3 splits its 12-byte IV into salt and iv. TLS 1.2 with an explicit
-    nonce has the salt in the key block, and the kernel counts its nonces up from `explicit_nonce`: under one
-    key no nonce may come twice, so it has to start behind the last one that the handshake spent.
+    The layout is that of both versions. TLS 1.3 splits its 12-byte IV into salt and iv. TLS 1.2 with an explicit nonce
+    has the salt in the key block, and the kernel counts its nonces up from `explicit_nonce`. Under one key no nonce may
+    come twice: so it starts behind the last one that the handshake has used.
     """
 
     version: TLSVersion
@@ -46,7 +46,7 @@ def parse_header(data: bytes) -> tuple[TLSVersion, AEAD]:
 
 
 def parse(data: bytes) -> CryptoInfo:
-    """The whole structure that ``getsockopt`` returned: the direction as it is now."""
+    """Parse the whole structure that ``getsockopt`` returned: the direction as it is now."""
     version, aead = parse_header(data)
     layout = f">{HEADER}x{aead.iv}s{aead.key}s{aead.salt}sQ"
     iv, key, salt, sequence = struct.unpack(layout, data)

@@ -1,4 +1,4 @@
-"""What the kernel says of a TCP socket that we do not hold: inet_diag over NETLINK_SOCK_DIAG, by cookie.
+"""Asks the kernel about TCP sockets that the daemon does not hold: inet_diag over NETLINK_SOCK_DIAG, by cookie.
 
 The kernel's side is net/ipv4/inet_diag.c, net/ipv4/tcp_diag.c and net/tls/tls_main.c (`tls_get_info`).
 """
@@ -50,7 +50,7 @@ _CONFIGURATIONS = {1: "base", 2: "sw", 3: "hw", 4: "hw-record"}  # TLS_CONF_* of
 
 @dataclass(frozen=True, slots=True)
 class SocketKey:
-    """How the kernel finds one socket, and no other that has the same addresses later."""
+    """What identifies one socket to the kernel. Another socket may have equal addresses later, but not the cookie."""
 
     family: int
     local: tuple[str, int]
@@ -66,7 +66,7 @@ class SocketKey:
         return cls(sock.family, local[:2], remote[:2], sock.getsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX), cookie)
 
     def pack(self) -> bytes:
-        """As ``struct inet_diag_sockid``."""
+        """The bytes of ``struct inet_diag_sockid``."""
         addresses = (socket.inet_pton(self.family, a[0].partition("%")[0]) for a in (self.local, self.remote))
         source, target = (address.ljust(16, b"\0") for address in addresses)
         ends = _ID.pack(self.local[1], self.remote[1], source, target)
@@ -74,7 +74,7 @@ class SocketKey:
 
 
 def _remote(sock: socket.socket) -> tuple[str, int]:
-    """Where a socket is connected to; getpeername(2) tells only once it is, and SO_PEERNAME before."""
+    """The address that a socket is connected to: by getpeername(2), while it is connecting by SO_PEERNAME."""
     try:
         address: tuple[str, int] = sock.getpeername()[:2]
     except OSError as exc:
@@ -93,7 +93,7 @@ _SOCKADDR_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 28}  # bytes of struct
 class KernelState:
     """What the kernel does with one TLS socket. The byte counts are TCP's: records and handshake included.
 
-    Older kernels tell of TLS only to who has CAP_NET_ADMIN (`tcp_diag_get_aux`): to others the texts are empty.
+    Older kernels tell of TLS only to processes with CAP_NET_ADMIN (`tcp_diag_get_aux`). The texts are empty for others.
     """
 
     version: str
@@ -102,15 +102,15 @@ class KernelState:
     rx: str
     bytes_sent: int
     bytes_received: int
-    state: str = "open"  # or who has ended it
+    state: str = "open"  # or which side has ended it
 
 
 class Diag:
-    """A netlink socket for questions about the TCP sockets of one network namespace: the one it was opened in."""
+    """A netlink socket for questions about the TCP sockets of the network namespace in which it was opened."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
-        # The kernel answers such a request before sendto returns: waiting longer would be waiting in vain.
+        # The kernel answers such a request before sendto(2) returns. So a second is enough.
         self._socket.settimeout(1)
         self._sequence = 0
 
@@ -119,13 +119,13 @@ class Diag:
         self._socket.close()
 
     def state(self, key: SocketKey) -> KernelState:
-        """Ask the kernel. Raises OSError: ENOENT when the socket is gone (or of another namespace)."""
+        """Ask the kernel about a socket. Raises OSError: ENOENT when it is gone, or is in another namespace."""
         return _state(self._ask(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, key, _WITH_INFO))
 
     def states(self, keys: Sequence[SocketKey]) -> list[KernelState | OSError]:
-        """Ask the kernel about several sockets, with one message to it. At most `MOST_AT_ONCE`: the answers are queued.
+        """Ask the kernel about at most `MOST_AT_ONCE` sockets, with one message.
 
-        For each its state, or why there is none. Raises OSError where the kernel does not answer.
+        Returns for each its state, or the error. Raises OSError where the kernel does not answer.
         """
         first = self._sequence + 1
         self._sequence += len(keys)
@@ -154,13 +154,13 @@ class Diag:
         while True:
             number, answer = self._answer()
             if number != self._sequence:
-                continue  # the late answer to a question that was given up
+                continue  # a late answer to an earlier question
             if isinstance(answer, OSError):
                 raise answer
             return answer
 
     def _answer(self) -> tuple[int, bytes | OSError]:
-        """The next answer: to which question, and what it is, or the kernel's error. Raises OSError."""
+        """Read the next answer. Returns the number of its question, and the answer or the error. Raises OSError."""
         data = self._socket.recv(16384)
         length, answer, _, sequence, _ = _HEADER.unpack_from(data)
         if answer != _NLMSG_ERROR:
@@ -169,7 +169,7 @@ class Diag:
         return sequence, OSError(-code, os.strerror(-code)) if code else b""
 
 
-MOST_AT_ONCE = 32  # questions: their answers take no more than a tenth of what a socket's queue holds
+MOST_AT_ONCE = 32  # questions: their answers take at most a tenth of the socket's receive queue
 _WITH_INFO = 1 << (_INET_DIAG_INFO - 1)
 
 
@@ -198,7 +198,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _state(answer: bytes) -> KernelState:
-    """Of a ``struct inet_diag_msg`` with its attributes. Raises OSError where it lacks the counts."""
+    """Parse a ``struct inet_diag_msg`` with its attributes. Raises OSError where it lacks the counts."""
     found = dict(_attributes(answer[_MESSAGE:]))
     tls = dict(_attributes(dict(_attributes(found.get(_INET_DIAG_ULP_INFO, b""))).get(_ULP_INFO_TLS, b"")))
     info = found.get(_INET_DIAG_INFO, b"")

@@ -1,8 +1,8 @@
-"""Putting the keys into a TCP socket (Documentation/networking/tls.rst).
+"""Puts the keys into a TCP socket (Documentation/networking/tls.rst).
 
-There is no way back: a socket with one direction installed and the other refused is dead. So `attach`,
-which tells whether the kernel will do it at all, comes before the handshake, and nothing that can fail for
-another reason comes after the first `setsockopt` of `install`.
+There is no way back: a socket with one direction installed and the other one refused is dead. So `attach`, which fails
+where the kernel has no TLS, comes before the handshake. And after the first setsockopt(2) of `install` comes nothing
+that can fail for another reason.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ATTACH_REASONS = {
     errno.ENOENT: "NO_KERNEL_TLS",  # no such module
     errno.ENOPROTOOPT: "NO_KERNEL_TLS",  # a kernel without upper layer protocols
     errno.EPERM: "NO_KERNEL_TLS",  # the module is not loaded and we may not load it
-    errno.ENOTCONN: "PEER_CLOSED",  # just now, as it was connected when it was looked at
+    errno.ENOTCONN: "PEER_CLOSED",  # a moment ago it was connected
 }
 
 
 def attach(sock: socket.socket) -> None:
-    """Make the connected TCP socket one that can take keys. Until it has them it works as before.
+    """Attach TLS to a connected TCP socket. Until it has keys it sends and receives plain text as before.
 
     Raises `ssa.SSAError`: ALREADY_TLS (EEXIST), NO_KERNEL_TLS (EPROTONOSUPPORT), PEER_CLOSED (ENOTCONN).
     """
@@ -41,10 +41,10 @@ def attach(sock: socket.socket) -> None:
 
 
 def install(sock: socket.socket, tx: CryptoInfo, rx: CryptoInfo) -> None:
-    """Hand both directions to the kernel; from here on it encrypts and decrypts.
+    """Give the kernel the keys of both directions. From then on it encrypts and decrypts.
 
-    Raises `ssa.SSAError` KERNEL_REFUSED, and then the connection has been shut down: a socket that encrypts one
-    direction only must not live.
+    Raises `ssa.SSAError` KERNEL_REFUSED. The connection has been shut down then: a socket that encrypts only one
+    direction must not be used.
     """
     packed = tx.pack(), rx.pack()
     try:
@@ -56,9 +56,9 @@ def install(sock: socket.socket, tx: CryptoInfo, rx: CryptoInfo) -> None:
 
 
 def limit(sock: socket.socket, largest: int) -> None:
-    """Let no record that is sent have more bytes of content than that; before `install`, on an attached socket.
+    """Bound the content of each record that is sent, in bytes. Called on an attached socket, before `install`.
 
-    Raises `ssa.SSAError` KERNEL_REFUSED; the socket is as it was then.
+    Raises `ssa.SSAError` KERNEL_REFUSED. The socket is unchanged then.
     """
     try:
         sock.setsockopt(SOL_TLS, TLS_TX_MAX_PAYLOAD_LEN, largest.to_bytes(2, sys.byteorder))

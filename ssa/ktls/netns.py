@@ -1,7 +1,7 @@
-"""Asking about sockets of another network namespace: a netlink socket belongs to the namespace it was made in.
+"""Netlink sockets in other network namespaces. A netlink socket belongs to the namespace in which it was made.
 
-A thread of its own enters the namespace that a TCP socket is of, makes the netlink socket there, and ends; the
-process stays where it is.
+A short-lived thread enters the namespace of a TCP socket, makes the netlink socket there, and ends. The process stays
+in its own namespace.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ _libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
 
 
 class Diags:
-    """A `Diag` for each network namespace that has a socket of ours.
+    """A `Diag` for each network namespace in which there is a socket of ours.
 
-    They are held by who uses them only: a netlink socket keeps its namespace alive, and that shall not outlast the
-    TLS sockets in it.
+    Only their users hold them: a netlink socket keeps its namespace alive, and its TLS sockets alone are to do that.
     """
 
     def __init__(self) -> None:
@@ -37,7 +36,7 @@ class Diags:
         self._others: WeakValueDictionary[bytes, Diag] = WeakValueDictionary()
 
     def of(self, sock: socket.socket) -> Diag | None:
-        """The one for the socket's namespace; None where we may not enter it."""
+        """The `Diag` for the socket's namespace; None where we may not enter the namespace."""
         cookie = _cookie(sock)
         if cookie == self._own_cookie:
             return self._own
@@ -50,12 +49,12 @@ class Diags:
         return diag
 
     def close(self) -> None:
-        """Give the netlink socket of our own namespace back."""
+        """Close the netlink socket of our own namespace."""
         self._own.close()
 
 
 def _cookie(sock: socket.socket) -> bytes:
-    """What tells one namespace from another. Kernels before 5.14 do not tell: there all count as our own."""
+    """The number of a socket's namespace. Kernels before 5.14 have none: there all sockets count as in our own."""
     try:
         return sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
     except OSError as exc:

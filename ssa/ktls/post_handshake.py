@@ -1,4 +1,4 @@
-"""What a record means that is no data, behind the handshake: one table for TLS 1.2 and 1.3. No I/O here.
+"""What a control record means after the handshake: one table for TLS 1.2 and 1.3. Pure.
 
     record                              TLS 1.3                            TLS 1.2
     alert: close_notify                 the end of the peer's stream       the end of the peer's stream
@@ -16,10 +16,10 @@
     empty handshake or alert record     unexpected_message                 unexpected_message
     any other type                      unexpected_message                 unexpected_message
 
-Where an alert's name stands, that is what the peer is sent, once, and then the connection has failed in both
-directions; "the peer's failure" is the same without an alert, as the peer has sent one (RFC 8446 sections 5, 5.1, 6
-and 6.2; RFC 5246 sections 7.2.2 and 7.4.1.1). More than `MOST_WARNINGS` alerts in a row that are passed over are
-unexpected_message.
+Where the name of an alert stands, the peer is sent that alert, once, and the connection has failed in both directions.
+"The peer's failure" means that the peer has sent an alert: the connection has failed in both directions, and nothing is
+sent. See RFC 8446 sections 5, 5.1, 6 and 6.2, and RFC 5246 sections 7.2.2 and 7.4.1.1. More than `MOST_WARNINGS` alerts
+in a row that are passed over count as unexpected_message.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CLOSE_NOTIFY = ALERT_NUMBERS["close_notify"]
 _USER_CANCELED = ALERT_NUMBERS["user_canceled"]
 NO_RENEGOTIATION = ALERT_NUMBERS["no_renegotiation"]
 
-MOST_WARNINGS = 4  # in a row, as OpenSSL takes
+MOST_WARNINGS = 4  # in a row, as in OpenSSL
 
 # Lengths, in bytes, as OpenSSL bounds them: a ticket of 64 KiB and as many extensions.
 _LONGEST = {NEW_SESSION_TICKET: 131338, KEY_UPDATE: 1, HELLO_REQUEST: 0, CLIENT_HELLO: 131396}
@@ -52,7 +52,7 @@ class Broken(OSError):
     """The connection has failed: neither direction can be used any more.
 
     Attributes:
-        alert: what the peer has to be told (RFC 8446's name); None where the peer has sent an alert itself.
+        alert: the name of the alert that the peer has to be sent; None where the peer has sent one itself.
     """
 
     def __init__(self, number: int, words: str, alert: str | None) -> None:
@@ -61,12 +61,12 @@ class Broken(OSError):
 
 
 def violation(words: str, alert: str = "unexpected_message") -> Broken:
-    """The peer broke the protocol: EPROTO."""
+    """The error for a peer that broke the protocol: EPROTO."""
     return Broken(errno.EPROTO, f"the peer broke the TLS protocol: {words}", alert)
 
 
-# What the kernel says of a record that it cannot take, and what the peer is told then. The first record of a
-# connection that is plain text instead looks to the kernel like one that is too long.
+# The error of a read that meets a record which the kernel cannot take; the alert that the peer is sent, and the words.
+# Plain text in the place of a record looks to the kernel like a record that is too long.
 _UNREADABLE = {
     errno.EBADMSG: ("bad_record_mac", "a record was forged or damaged on its way: it does not decrypt"),
     errno.EMSGSIZE: ("record_overflow", "a record is longer than TLS allows, or is none"),
@@ -75,7 +75,7 @@ _UNREADABLE = {
 
 
 def unreadable(number: int | None) -> Broken | None:
-    """What an error of a read means that the kernel gives once; None where it is another error than that."""
+    """The failure that an errno of a read stands for; None where it stands for none. The kernel gives it once."""
     if number is None or number not in _UNREADABLE:
         return None
     alert, words = _UNREADABLE[number]
@@ -88,7 +88,7 @@ def is_close_notify_untrusted(kind: int, content: bytes) -> bool:
 
 
 def pass_over_untrusted(content: bytes, *, modern: bool) -> None:
-    """Judge an alert that is no close_notify: this returns where the stream goes on behind it. Raises `Broken`."""
+    """Judge an alert that is no close_notify. Returns if the stream goes on behind it. Raises `Broken`."""
     if len(content) != 2:
         raise violation(_EMPTY) if not content else violation(f"an alert of {len(content)} bytes", "decode_error")
     level, number = content
@@ -107,10 +107,10 @@ _EMPTY = "an empty record that is no data"
 
 
 def messages_untrusted(begun: bytes, content: bytes, *, modern: bool, server: bool | None) -> tuple[list[bytes], bytes]:
-    """The handshake messages that are complete with this record, and the beginning of one that is not.
+    """Join a handshake record to the records before it. Returns the complete messages, and the beginning of another.
 
-    `begun` is such a beginning, from the records before. `server` is our role; None where it is not known, which
-    forbids less. Raises `Broken` for what no stream has, as soon as it can be told.
+    `begun` is such a beginning, of the records before. `server` is our role; None where it is not known, which
+    forbids less. Raises `Broken` for what cannot come after a handshake, as soon as that is clear.
     """
     if not content:
         raise violation(_EMPTY)
@@ -129,7 +129,7 @@ def messages_untrusted(begun: bytes, content: bytes, *, modern: bool, server: bo
     return messages, data
 
 
-# Who takes a message after the handshake, by (TLS 1.3, type): True: servers, False: clients, None: both.
+# Which role takes a message after the handshake, by (TLS 1.3, type): True: servers, False: clients, None: both.
 _TAKERS = {
     (True, NEW_SESSION_TICKET): False,
     (True, KEY_UPDATE): None,
@@ -139,7 +139,7 @@ _TAKERS = {
 
 
 def _length_untrusted(header: bytes, *, modern: bool, server: bool | None) -> int:
-    """The length of the message that begins so, or the least that it can have. Raises `Broken`."""
+    """The length of the message that begins so, the least possible while its header is incomplete. Raises `Broken`."""
     kind = header[0]
     if (modern, kind) not in _TAKERS or (server is not None and _TAKERS[modern, kind] is (not server)):
         raise violation(f"a handshake message of type {kind} that no stream has")

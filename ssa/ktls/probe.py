@@ -1,4 +1,4 @@
-"""What this kernel can do, found out by doing it on a connection of our own before anything is promised."""
+"""Finds out what this kernel can do, by doing it on loopback connections of our own."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Capabilities:
 
     algorithms: frozenset[tuple[TLSVersion, int]]  # (version, TLS_CIPHER_*)
     rekey: bool  # a second key in the same direction: TLS 1.3's KeyUpdate
-    reason: str  # why there is no kernel TLS; empty where there is
-    limits: bool = False  # records can be kept shorter than TLS allows: what some clients ask for
+    reason: str  # why there is no kernel TLS; empty where there is kernel TLS
+    limits: bool = False  # records can be kept shorter than TLS allows, as some clients ask (max_fragment_length)
 
     @property
     def tls(self) -> bool:
-        """Whether kernel TLS works at all."""
+        """True where kernel TLS works."""
         return bool(self.algorithms)
 
     def offers(self, suite: Suite) -> bool:
-        """Whether this kernel can protect the suite's records."""
+        """True where this kernel can protect the suite's records."""
         return (suite.version, suite.aead.kernel) in self.algorithms
 
     def describe(self) -> dict[str, str]:

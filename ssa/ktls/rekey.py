@@ -1,14 +1,14 @@
 """TLS 1.3's KeyUpdate (RFC 8446 section 4.6.3) on a socket whose keys are in the kernel, one direction at a time.
 
-For kernels that can (`Capabilities.rekey`, Linux 6.14 on). Others refuse with EBUSY, as all do for TLS 1.2; nothing
-has changed then.
+Linux can from 6.14 on (`Capabilities.rekey`). Older kernels refuse the second key with EBUSY, as all kernels do for
+TLS 1.2. Nothing has changed then.
 
-The kernel knows nothing of both halves belonging together: no record may come between our KeyUpdate and our next key,
-so nobody else may be sending meanwhile. And sendmsg waits for a send that another thread is blocked in, whatever the
-flags say.
+The kernel does not know that our KeyUpdate and our next key belong together. No record may come between the two, so
+no other thread or process may send meanwhile. And sendmsg(2) waits for a send in which another thread is blocked,
+whatever the flags say.
 
-Under one key no number may come twice, so no key may be installed twice: whoever calls `change_sending_key` or
-`follow_untrusted` for a socket is the only one who does so, until it returns.
+Under one key no record number may come twice, so no key may be installed twice. For one socket the caller makes one
+call of `change_sending_key` or `follow_untrusted` at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class TrafficSecrets:
     """TLS 1.3's traffic secrets as they are now: what the next keys are made of (RFC 8446 section 7.2).
 
-    One that is None is not known any more: a change has failed half way, and there can be no other.
+    A secret is None after a change that failed half way. Then there can be no other change.
     """
 
     tx: bytes | None = field(repr=False)
@@ -44,7 +44,7 @@ class TrafficSecrets:
 
 @dataclass(slots=True)
 class Incoming:
-    """What has come of a handshake message that goes on in the next record, and of the peer's wishes."""
+    """The beginning of a handshake message that goes on in the next record, and what the peer has asked for."""
 
     begun: bytes = b""
     number: int = 0  # records that had been received by then
@@ -53,7 +53,7 @@ class Incoming:
 
 @dataclass(slots=True)
 class Followed:
-    """What `follow_untrusted` has found."""
+    """The result of `follow_untrusted`."""
 
     updates: int = 0  # KeyUpdates of the peer's
     tickets: bytes = b""  # NewSessionTicket messages
@@ -61,11 +61,12 @@ class Followed:
 
 
 def change_sending_key(sock: socket.socket, suite: Suite, secrets: TrafficSecrets, incoming: Incoming) -> None:
-    """Send our KeyUpdate, install the next key and remember its secret. Raises as `advance_tx`, and BrokenPipeError.
+    """Send our KeyUpdate, install the next key and remember its secret.
 
-    Whatever goes wrong, but for a send buffer without room, ends the connection: nobody knows then which key is in use.
+    Raises BlockingIOError when the send buffer is full: nothing has changed then. Every other failure ends the
+    connection, as it is unknown which key is in use. Raises BrokenPipeError, and what `advance_tx` raises.
     """
-    if control.tcp_state(sock) not in _OPEN:  # the kernel would take it all the same
+    if control.tcp_state(sock) not in _OPEN:  # the kernel would take the KeyUpdate, and throw it away
         raise BrokenPipeError(errno.EPIPE, "the stream has been ended")
     secret, secrets.tx = secrets.tx, None
     if secret is None:
@@ -82,7 +83,7 @@ def change_sending_key(sock: socket.socket, suite: Suite, secrets: TrafficSecret
 
 
 _OPEN = (TCP_ESTABLISHED, TCP_CLOSE_WAIT)  # for writing
-_MOST = 64  # records at a time: more of them are another request's
+_MOST = 64  # records of one call: for more there is another request
 
 
 def follow_untrusted(
@@ -90,14 +91,14 @@ def follow_untrusted(
 ) -> Followed:
     """Take the handshake messages that are next in the socket, join those that come in pieces, and follow KeyUpdates.
 
-    A message that breaks the protocol stays where it is, and so does a KeyUpdate where there are no `secrets`: then
-    this is NO_REKEY of `ssa.SSAError`. Raises `posthandshake.Broken`, and OSError where the connection fails.
+    A message that breaks the protocol stays in the socket: raises `ssa.ktls.post_handshake.Broken`. So does a KeyUpdate
+    where there are no `secrets`: raises `ssa.SSAError` NO_REKEY. Raises OSError where the connection fails.
     """
     found = Followed()
     for _ in range(_MOST):
         try:
             kind, content = control.look(sock)
-        except OSError:  # nothing is there, or what the application will meet itself
+        except OSError:  # there is nothing, or an error that the application will meet itself
             break
         if kind != HANDSHAKE:
             if incoming.begun and (content or kind != APPLICATION_DATA):
@@ -110,7 +111,7 @@ def follow_untrusted(
     return found
 
 
-def _take_untrusted(  # noqa: PLR0913 - the state of one connection
+def _take_untrusted(  # noqa: PLR0913 - the state of one connection, in the hands of its caller
     sock: socket.socket,
     content: bytes,
     suite: Suite,
@@ -130,7 +131,7 @@ def _take_untrusted(  # noqa: PLR0913 - the state of one connection
     if update and (secrets is None or secrets.rx is None):
         raise errors.error("NO_REKEY", "Linux 6.14 can")
     if control.receive_record(sock, socket.MSG_DONTWAIT) != (HANDSHAKE, content):
-        control.shut_down(sock)  # what it was is lost
+        control.shut_down(sock)  # another reader has taken the record, and it is lost
         raise errors.error("CONNECTION_LOST", "somebody else reads from this socket")
     incoming.begun, incoming.number = begun, received
     found.tickets += b"".join(message for message in messages if message[0] == NEW_SESSION_TICKET)
@@ -156,9 +157,9 @@ def _follow_update(
 
 
 def advance_rx(sock: socket.socket, suite: Suite, secret: bytes) -> bytes:
-    """Go on reading under the secret that follows `secret`, which is returned: the peer's KeyUpdate has been read.
+    """After the peer's KeyUpdate was read: read on under the next secret, which is returned.
 
-    Whatever is read next must be under that key, and what has been read already is not affected.
+    All that is read from now on must be under its key. What has been read before is not affected.
     Raises OSError EBUSY where the kernel can't rekey.
     """
     following, info = _next(suite, secret)
@@ -167,7 +168,7 @@ def advance_rx(sock: socket.socket, suite: Suite, secret: bytes) -> bytes:
 
 
 def advance_tx(sock: socket.socket, suite: Suite, secret: bytes, *, request_update: bool = False) -> bytes:
-    """Send our KeyUpdate and go on writing under the secret that follows `secret`, which is returned.
+    """Send our KeyUpdate and write on under the next secret, which is returned.
 
     Raises BlockingIOError when the send buffer is full, OSError EBUSY where the kernel can't rekey, and what
     sendmsg(2) gives: nothing has changed then. Raises `ssa.SSAError` KERNEL_REFUSED when the KeyUpdate is out and the
@@ -192,7 +193,7 @@ def _next(suite: Suite, secret: bytes) -> tuple[bytes, bytes]:
 
 
 def _ask_for_rekey(sock: socket.socket) -> None:
-    """Raises OSError EBUSY where a next key would be refused: to be known before a KeyUpdate leaves."""
+    """Raises OSError EBUSY where the next key would be refused. This has to be known before a KeyUpdate leaves."""
     try:
         sock.setsockopt(SOL_TLS, TLS_TX, bytes(HEADER))  # no key at all: EINVAL from a kernel that looks into it
     except OSError as exc:
@@ -206,7 +207,7 @@ def key_update(*, requested: bool) -> bytes:
 
 
 def parse_key_update_untrusted(message: bytes) -> bool:
-    """Whether the peer asks for a KeyUpdate of ours. `message` has to be all that its record holds.
+    """True where the peer asks for a KeyUpdate of ours. `message` is all that its record holds.
 
     Raises ValueError for anything but one well-formed KeyUpdate.
     """

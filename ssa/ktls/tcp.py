@@ -1,4 +1,4 @@
-"""What the daemon asks the kernel about a TCP socket in passing."""
+"""Questions to the kernel about a TCP socket: ioctl(2) and poll(2)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def unread(sock: socket.socket) -> int:
-    """How many bytes are there to be read. Raises OSError."""
+    """How many bytes there are to read. Raises OSError."""
     return _queued(sock, termios.FIONREAD)
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the peer's kernel does not have yet; our FIN counts as one. Raises OSError."""
+    """How many bytes the peer's kernel has not acknowledged; our FIN counts as one. Raises OSError."""
     return _queued(sock, termios.TIOCOUTQ)
 
 
@@ -27,7 +27,7 @@ def _queued(sock: socket.socket, which: int) -> int:
 
 
 def shows(sock: socket.socket, events: int = 0) -> bool:
-    """Whether poll(2) tells one of these events of a socket now, or what can't be declined: a hang-up, an error."""
+    """True where poll(2) tells one of these events of a socket now, or a hang-up or an error, which it always tells."""
     poll = select.poll()
     poll.register(sock, events)
     return bool(poll.poll(0))

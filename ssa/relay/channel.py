@@ -1,11 +1,11 @@
-"""A stream's records, sans I/O: from what the peer has sent to its content, and back.
+"""The records of a stream, sans I/O: from sealed records to their content, and back.
 
-OpenSSL's connection comes from the handshake (`Engine.stream`) and goes on with all that TLS has after it: KeyUpdate,
-session tickets, alerts. It works on memory, as the TCP socket's O_NONBLOCK belongs to the application too.
+OpenSSL's connection comes from the handshake (`Engine.stream`). It does all that TLS has after that: KeyUpdate, session
+tickets, alerts. It works on memory and has no descriptor, as the TCP socket's O_NONBLOCK belongs to the
+application too.
 
-The buffers are a thread's: all its channels share them, and none keeps anything there between two calls. What
-a connection keeps for itself is as little as OpenSSL can do with, because it is fed no more than a record's length at
-a time.
+A thread has one set of buffers. All its channels share it, and none keeps anything there between two calls. OpenSSL's
+memory for a connection grows with what it is fed at once: so it is fed a record's length at a time.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _ffi, _lib = _openssl.ffi, _openssl.lib
 
 TURN = 64 * 1024  # bytes that one direction of a connection may move before others get their turn
-_PIECE = MAX_CONTENT  # bytes: OpenSSL's memory grows with what it is given at once, and stays so
-_ROOM = TURN + 32 * 1024  # with what records add, or what was left of the one before
+_PIECE = MAX_CONTENT  # bytes that OpenSSL is fed at once
+_ROOM = TURN + 32 * 1024  # bytes: a turn, what its records add, and what was left of the record before
 
 CLOSE_NOTIFY, FORGED = "close_notify", "EBADMSG"
 
@@ -39,7 +39,7 @@ class _Buffer:
 
 
 class Workspace:
-    """The buffers of a thread."""
+    """The buffers of a thread, which all its channels use."""
 
     def __init__(self) -> None:
         self.sealed_in, self.plain, self.sealed_out = _Buffer(TURN), _Buffer(_ROOM), _Buffer(_ROOM)
@@ -49,13 +49,13 @@ class Workspace:
 
 
 class Channel:
-    """One connection's OpenSSL."""
+    """OpenSSL of one relayed connection."""
 
     __slots__ = ("_connection", "_from_ssl", "_into_ssl", "_ssl", "records_left", "room")
 
     def __init__(self, connection: SSL.Connection, suite: Suite, room: Workspace) -> None:
         self._connection = connection
-        self.room = room  # the buffers that it works with
+        self.room = room
         self._ssl: Any = connection._ssl  # noqa: SLF001 - pyOpenSSL's own calls copy all data twice more
         self._into_ssl: Any = connection._into_ssl  # noqa: SLF001 - likewise
         self._from_ssl: Any = connection._from_ssl  # noqa: SLF001 - likewise
@@ -63,15 +63,15 @@ class Channel:
 
     @property
     def connection(self) -> SSL.Connection:
-        """OpenSSL's, for who wants its session."""
+        """OpenSSL's connection, which has the session."""
         return self._connection
 
     def open_untrusted(self, size: int) -> tuple[memoryview, str]:
-        """The content of `size` bytes of the room's records, and how the stream has ended behind; empty if it goes on.
+        """Open `size` bytes of `room.records`. Returns their content, and how the stream has ended behind it.
 
-        The content is valid until the next call of any channel. OpenSSL may have something to `say` now. A stream ends
-        with `CLOSE_NOTIFY`, with `FORGED` where a record does not decrypt or makes no sense, or with a fatal alert's
-        name.
+        The second is empty where the stream goes on; `CLOSE_NOTIFY`; `FORGED` where a record does not decrypt or makes
+        no sense; or the name of a fatal alert. The content is valid until the next call of any channel of the thread.
+        OpenSSL may have something to `say` afterwards.
         """
         total = 0
         for at in range(0, size, _PIECE):
@@ -105,7 +105,7 @@ class Channel:
         raise RuntimeError("OpenSSL read nothing and has no error")
 
     def seal(self, size: int) -> memoryview:
-        """The first `size` bytes of the room's content as records, valid until the next call of any channel.
+        """Seal the first `size` bytes of `room.content`. Returns records, valid until the next call of any channel.
 
         Raises `SSL.Error` where the connection has failed before.
         """
@@ -113,7 +113,7 @@ class Channel:
         while at < size:
             _lib.ERR_clear_error()
             written = _lib.SSL_write(self._ssl, self.room.plain.pointer + at, min(_PIECE, size - at))
-            if written <= 0:  # not for want of room: it is memory
+            if written <= 0:  # memory has always room: the connection has failed
                 self._connection._raise_ssl_error(self._ssl, written)  # noqa: SLF001 - it knows OpenSSL's queue of errors
             at += written
             self.records_left -= 1
@@ -121,17 +121,17 @@ class Channel:
         return self.room.sealed_out.view[:total]
 
     def say(self) -> memoryview:
-        """What OpenSSL wants to send by itself: alerts, answers to a KeyUpdate. Valid as the others."""
+        """The records that OpenSSL sends by itself: alerts, answers to a KeyUpdate. Valid until the next call."""
         return self.room.sealed_out.view[: self._take(0)]
 
     def end(self) -> memoryview:
-        """Our close_notify. Valid as the others."""
+        """The record of our close_notify. Valid until the next call."""
         _lib.ERR_clear_error()
-        _lib.SSL_shutdown(self._ssl)  # its verdict is on the peer's close_notify, which is not waited for
+        _lib.SSL_shutdown(self._ssl)  # it returns whether the peer has sent its own: we don't wait for that
         return self.say()
 
     def close(self) -> None:
-        """The connection is over. However it ended, its session is not spoilt by that, as OpenSSL would have it."""
+        """The connection is over. OpenSSL would take its session for spoilt if no close_notify had been sent."""
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
 
     def _take(self, start: int) -> int:

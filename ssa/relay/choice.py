@@ -1,4 +1,4 @@
-"""Which data path: the relay is taken on named conditions, never because something failed."""
+"""When the relay is used: on the conditions that are named here, never because something failed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def reason_for(data_path: str, kernel: Capabilities, *, asked: bool = False) -> str:
-    """Why every connection under this setting goes by the relay; empty where the kernel is to be asked.
+    """The reason why every connection under this setting is relayed; empty if it depends on the connection.
 
-    `asked`: the program asked for the relay, which the policy allows.
+    `asked` is true where the program asked for the relay, which the policy allows.
     """
     if asked:
         return "a program asked for it"
@@ -24,14 +24,14 @@ def reason_for(data_path: str, kernel: Capabilities, *, asked: bool = False) -> 
 
 
 def reason_for_suite(suite: Suite, kernel: Capabilities) -> str:
-    """Why a connection with this suite goes by the relay; empty where the kernel can do it."""
+    """The reason why a connection with this suite is relayed; empty if the kernel offers the suite."""
     return "" if kernel.offers(suite) else f"this kernel does not offer {suite.version.label} with {suite.aead.name}"
 
 
 def reason_for_limit(largest: int, data_path: str, kernel: Capabilities) -> str:
-    """Why a connection whose peer wants no longer records goes by the relay; empty where the kernel can do it.
+    """The reason why a connection whose records may have `largest` bytes of content is relayed; empty if it is not.
 
-    Raises `ssa.PolicyError` where the policy leaves it to the kernel, and this one cannot.
+    `largest` is 0 for as many as TLS allows. Raises `ssa.PolicyError` where data_path is ktls, and this kernel cannot.
     """
     if not largest or kernel.limits:
         return ""

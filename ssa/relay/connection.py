@@ -1,10 +1,10 @@
 """One relayed connection: between the peer's TCP socket and our end of the application's pair.
 
-Its states are in `ssa.relay.states`: the tables of what is known of an end and of what the other end gets for it, of
-its two directions, and of its end. This is what reads and writes the sockets accordingly.
+`ssa.relay.states` has the tables of its states. This module reads and writes the sockets as the tables say.
 
-That an end was closed without a word shows as a hang-up that nobody announced, of a socket that nobody holds. A socket
-that was shut down in both directions looks the same to poll(2), but some process has it still.
+poll(2) shows a hang-up both where the application's end was closed and where it was shut down in both directions. So
+the relay asks whether any process still has it. An application that closes tells the daemon before (`announce_end`).
+Where nobody has told and nobody has the end, the application has crashed, or did not end its stream.
 
 Memory: what one turn has read and the other side had no room for, in each direction.
 """
@@ -38,9 +38,9 @@ TRUNCATED = "truncated"
 _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_MOST_UNSENT = 2 * TURN  # bytes: more are answers to a peer that sends and sends KeyUpdates, and reads nothing
+_MOST_UNSENT = 2 * TURN  # bytes: a peer could send KeyUpdates for ever, and not read the answers
 _LEFTOVERS = 16  # turns of reading what nobody wants
-_NOBODYS = bytearray(TURN)  # where that goes, of all threads: nobody looks at it
+_NOBODYS = bytearray(TURN)  # all threads write to it, nobody reads it
 _LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
 
 # struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received and tcpi_bytes_sent
@@ -48,7 +48,7 @@ _TCP_INFO = struct.Struct("=128xQ64xQ")
 
 
 class Relay:
-    """One connection. Whoever has it calls `serve_peer` or `serve_application` when that socket is ready."""
+    """One relayed connection. Its thread calls `serve_peer` and `serve_application` when the socket is ready."""
 
     __slots__ = (
         "_aborted",
@@ -83,8 +83,8 @@ class Relay:
     ) -> None:
         """It owns both sockets. `held` returns whether any process has the application's end.
 
-        `do` has something done in the thread that serves the connection; `carried` are the bytes of its handshake,
-        sent and received. `keep_session` is called when a session ticket may have come.
+        `do` runs a job in the thread that serves the connection. `carried` are the bytes of its handshake, sent and
+        received. `keep_session` is called when a session ticket may have come.
         """
         self._channel = channel  # while it is RELAYING
         self._tcp, self._inner = tcp, inner
@@ -108,11 +108,11 @@ class Relay:
         return self.phase is Phase.OVER
 
     def sockets(self) -> tuple[socket.socket, socket.socket]:
-        """The peer's and the application's."""
+        """The peer's socket, and our end of the application's pair."""
         return self._tcp, self._inner
 
     def tcp(self) -> socket.socket | None:
-        """Another descriptor of the peer's socket, while there is one."""
+        """A new descriptor of the peer's socket; None once the connection is over."""
         if self.over:
             return None
         return socket.socket(self._tcp.family, self._tcp.type, self._tcp.proto, os.dup(self._tcp.fileno()))
@@ -120,7 +120,7 @@ class Relay:
     def wanted(self) -> tuple[int, int]:
         """The events to wait for, of the peer's socket and of the application's.
 
-        Hang-ups and errors can't be declined. Where nothing else is wanted they are to be told once.
+        epoll(7) tells hang-ups and errors in any case. Where nothing else is wanted, EPOLLET has them told once.
         """
         if self.phase is not Phase.RELAYING:
             return _IN, _EDGE
@@ -130,11 +130,11 @@ class Relay:
         return tcp or _EDGE, inner or _EDGE
 
     def counts(self) -> tuple[int, int]:
-        """TCP's bytes, sent and received. The kernel is not asked: an application can make it wait with its answer."""
+        """TCP's bytes, sent and received. They are counted here, as an application can make getsockopt(2) wait."""
         return self._sent, self._received
 
     def announce_end(self, *, abort: bool = False) -> None:
-        """The application says that what it has written is all, or that its close(2) is to `abort` the connection."""
+        """The application has said that it has written all, or that its close(2) is to `abort` the connection."""
         if abort:
             self._aborted = True
         else:
@@ -167,17 +167,17 @@ class Relay:
             self._ends(End.UNREAD)
 
     def give_up(self) -> None:
-        """The peer does not take what is left, or does not end."""
+        """End without waiting any longer: the peer does not take what is left, or does not end."""
         self._leave()
         if self.phase is Phase.LEAVING:
             self._finish()
 
     def lose(self) -> None:
-        """It is over by a fault of ssa's own."""
+        """Count the connection as over, after a fault of ssa's own."""
         self.phase = follow(self.phase, Step.LOSE)
 
     def abort(self, how: str) -> None:
-        """End the connection at once, in the thread that serves it; one that is over may have none any more."""
+        """End the connection at once, in its thread. One that is over may have no thread, and stays as it is."""
         do = self._do
         if do is not None and not self.over:
             do(self, functools.partial(self._abort, how))
@@ -187,7 +187,7 @@ class Relay:
         self.give_up()
 
     def _ends(self, end: End, how: str = "") -> None:
-        """Something is known of an end: do what the table says. `how` is what the daemon tells of the peer's stream."""
+        """Do what the table says for an end. `how` is what the daemon answers when it is asked how the stream ended."""
         effect = EFFECTS[end]
         if how:
             self.ended = how if effect.final else self.ended or how
@@ -218,7 +218,7 @@ class Relay:
     # --- from the application to the peer -----------------------------------------------------------------------
 
     def _read_application_untrusted(self) -> None:
-        """Descriptors in the stream are closed by the kernel, here: if that takes long, it is their user's own time."""
+        """The kernel closes descriptors that come in the stream, in this call. That delays their own user at most."""
         try:
             size = self._inner.recv_into(self._channel.room.content, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -267,7 +267,7 @@ class Relay:
         except BlockingIOError:
             pass
         except OSError as exc:
-            # What the peer has sent before is read yet: there can be a close_notify in it.
+            # Reading goes on: the peer may have sent a close_notify before.
             self._ends(End.UNWILLING, "" if exc.errno == errno.EPIPE else _name(exc))
             return
         self._sent += sent
@@ -289,7 +289,7 @@ class Relay:
             return
         self._received += size
         content, ended = self._channel.open_untrusted(size)
-        if self._keep_session is not None:  # before the application can connect again: a ticket can come with data
+        if self._keep_session is not None:  # before the application gets the data, and can connect again
             self._keep_session(self._channel.connection)
         if content:
             self._to_application(content)
@@ -322,10 +322,10 @@ class Relay:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """Nothing more is to be said or heard. But what comes has to be read until the peer has all that we sent.
+        """Both directions are at their end. From now on what comes is read and thrown away, until the peer has all.
 
-        The kernel resets a connection in which something comes for a socket that is closed, as a session ticket that
-        was on its way, and what is in the send buffer then is lost.
+        The kernel resets a connection if something comes for a socket that is closed, such as a late session ticket,
+        and throws away what is in its send buffer.
         """
         if self.phase is not Phase.RELAYING:
             return
@@ -361,7 +361,7 @@ class Relay:
         self._finish()
 
     def look(self, now: float) -> None:
-        """Nobody tells that something was acknowledged: so it has to be looked at now and then.
+        """Look at how much the peer has acknowledged, as no event tells it.
 
         A slow peer is waited for as long as it takes something.
         """
@@ -381,24 +381,24 @@ class Relay:
             self.give_up()
 
     def _is_aborted(self) -> bool:
-        """The application's end is hung up: whether it was closed, and as close(2) closes a TCP socket to reset it."""
+        """True where the application's end, which is hung up, was closed, and close(2) is to reset the connection."""
         return (self._aborted or aborts(self._tcp)) and not self._held()
 
     def _reset(self) -> None:
-        """Over, with a reset as the only word to the peer: the kernel sends it when the TCP socket is closed."""
+        """Over. The kernel sends the peer a reset when the TCP socket is closed."""
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         self._let_go(Step.RESET)
         self._do = None
 
     def _finish(self) -> None:
-        """Over: whoever has it closes the sockets. An application may keep its end for long: that keeps no thread's."""
+        """Over: the sockets can be closed. The thread is let go, as others may keep this object for long."""
         self.phase = follow(self.phase, Step.FINISH)
         self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
 
 
 def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
-    """How many bytes TCP has sent so far, and how many of those that it has received were read. Raises OSError."""
+    """How many bytes TCP has sent, and how many bytes that it has received were read. Raises OSError."""
     waiting = -1
     while waiting != (waiting := unread(tcp)):  # more can come between the two
         info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
@@ -413,7 +413,7 @@ def _name(exc: OSError) -> str:
 
 
 def _shut_down(sock: socket.socket, how: int) -> None:
-    """One whose other end has gone already is as good."""
+    """Shut down; nothing is to be done where the other end has gone already."""
     try:
         sock.shutdown(how)
     except OSError as exc:

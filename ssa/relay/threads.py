@@ -1,11 +1,11 @@
 """A user's relayed connections: all in one thread, with one epoll set.
 
-A thread, because to go round the daemon's event loop takes longer than to seal a question or open its answer. One for
-each user, because an application has the TCP socket too and can make a call on it last as long as it likes: it makes
-its own user's connections wait. Not one for each connection: an idle one would cost more than its OpenSSL does.
+Why a thread: one round of the daemon's event loop takes longer than to seal a question or open its answer. Why one for
+each user: an application has the TCP socket too, and can make a call on it last as long as it likes; so it delays its
+own user's connections alone. Why not one for each connection: an idle thread costs more memory than OpenSSL does.
 
-The threads read, write and shut down. To open sockets, to close and to remember them is the event loop's, so that a
-descriptor's number that is looked at there is still what it was.
+The thread reads, writes and shuts down. The event loop opens, remembers and closes the sockets, so that a descriptor's
+number does not change its meaning while the event loop looks at it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from ssa.handshake.session_cache import Harvest
     from ssa.suites import Suite
 
-_BATCH = 16  # turns between two looks at what else there is to do
-_LOOK = 0.1  # seconds between looks at connections that wait for their peers only
+_BATCH = 16  # turns, before the thread looks at its jobs
+_LOOK = 0.1  # seconds between looks at connections whose application has gone
 
-# Options of the application's socket that hold for its end of the pair too, as that is what it calls on.
+# The application's calls go to its end of the pair from now on. So these options of its socket are set there.
 _CARRIED = ((socket.SO_RCVTIMEO, 16), (socket.SO_SNDTIMEO, 16), (socket.SO_RCVLOWAT, 4))
 
 
@@ -52,10 +52,10 @@ class Relays:
         let_go: Callable[[Relay], None],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`held` tells of an inode whether some process has the socket; it is called in any thread.
+        """`held` returns whether some process has the socket of that inode. It is called in any thread.
 
-        `let_go` closes the sockets of a connection that is over. It must not wait: to close what others have opened can
-        take as long as they like. `log` takes lines about this user's connections.
+        `let_go` closes the sockets of a connection that is over. It must not wait, as close(2) may. `log` takes lines
+        about this user's connections.
         """
         self._held = held
         self._let_go = let_go
@@ -66,9 +66,9 @@ class Relays:
     def add(
         self, connection: SSL.Connection, suite: Suite, sock: socket.socket, harvest: Harvest | None = None
     ) -> tuple[Relay, socket.socket]:
-        """Relay a stream behind its handshake: the relay, and the application's end. `sock` is taken over.
+        """Relay a stream after its handshake. Returns the relay, which owns `sock` now, and the application's end.
 
-        `harvest` makes sessions of the tickets that come in it. Raises OSError, `ssa.SSAError` OVERLOADED.
+        `harvest` makes sessions of the tickets that the peer sends. Raises OSError, `ssa.SSAError` OVERLOADED.
         """
         inner, outer = socket.socketpair()
         for option, size in _CARRIED:
@@ -91,7 +91,7 @@ class Relays:
         return relay, outer
 
     def descriptors(self) -> int:
-        """How many descriptors the connections take here, with those that the thread waits with."""
+        """How many descriptors the connections take in the daemon, and the thread to wait for them."""
         return 0 if self._thread is None else 2 * (len(self._thread.relays) + 1)
 
     def _running(self) -> _Thread:
@@ -120,7 +120,7 @@ class Relays:
 
     def _ended(self, thread: _Thread) -> None:
         thread.close()
-        if self._thread is thread:  # unasked, by a fault
+        if self._thread is thread:  # it was not asked to end: a fault
             self._thread = None
             for relay in thread.relays:
                 relay.lose()
@@ -131,25 +131,25 @@ class Relays:
             self._on_the_loop(harvest.keep, session)
 
     def _on_the_loop(self, do: Callable[..., object], *arguments: object) -> None:
-        """Called in the threads: leave it to the event loop."""
+        """Called in the thread: have the event loop do it."""
         if (token := self._token) is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self._guarded, do, *arguments)
 
     def _guarded(self, do: Callable[..., object], *arguments: object) -> None:
-        """What such a call raises would be the end of trio, and of the daemon."""
+        """Do it and catch everything: an exception would end trio, and the daemon."""
         try:
             do(*arguments)
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
             self._log.exception("a fault of ssad's own")
 
     def stop(self) -> None:
-        """Have the thread end: applications and peers are told by the kernel, as when the daemon dies."""
+        """Ask the thread to end. The kernel tells applications and peers, as it does when the daemon dies."""
         if self._thread is not None:
             self._thread.stop()
 
     def close(self, deadline: float) -> None:
-        """Let go of what is left, behind `stop` and once there is no event loop; `deadline` is on time.monotonic."""
+        """After `stop`, and once there is no event loop: let go of what is left. `deadline` is on time.monotonic."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -161,7 +161,7 @@ class Relays:
 
 
 class _Thread(threading.Thread):
-    """One user's connections: a turn for each that is ready."""
+    """Serves one user's connections: a turn for each that is ready."""
 
     def __init__(
         self,
@@ -169,9 +169,9 @@ class _Thread(threading.Thread):
         ended: Callable[[_Thread], None],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`over` is called with a connection whose sockets can be closed, `ended` when the thread is at its end."""
+        """`over` is called with each connection whose sockets can be closed, `ended` when the thread ends."""
         super().__init__(name="relay", daemon=True)
-        self.relays: set[Relay] = set()  # the event loop's: those whose sockets are open
+        self.relays: set[Relay] = set()  # those whose sockets are open; the event loop changes it
         self.workspace = Workspace()
         self._log = log
         self._over = over
@@ -180,7 +180,7 @@ class _Thread(threading.Thread):
         self._jobs: deque[tuple[Relay, Callable[[], None]]] = deque()
         self._by_fd: dict[int, tuple[Relay, Callable[[int], None]]] = {}
         self._masks: dict[Relay, tuple[int, int]] = {}
-        self._leaving: set[Relay] = set()  # that wait for their peers only
+        self._leaving: set[Relay] = set()  # whose application has gone
         self._next_look = 0.0
         self._epoll = select.epoll()
         try:
@@ -193,29 +193,29 @@ class _Thread(threading.Thread):
     # --- called by the event loop ---------------------------------------------------------------------------------
 
     def add(self, relay: Relay) -> None:
-        """Serve one more."""
+        """Serve one more connection."""
         self.relays.add(relay)
         self.do(relay, functools.partial(self._register, relay))
 
     def do(self, relay: Relay, job: Callable[[], None]) -> None:
-        """Have something done about a connection, between two events of it."""
+        """Have the thread do a job for a connection, between two events of it."""
         self._jobs.append((relay, job))
         os.eventfd_write(self._bell, 1)
 
     def stop(self) -> None:
-        """Have it end."""
+        """Ask the thread to end."""
         self._stopped = True
         os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
-        """Give back what it waited with, once it has ended."""
+        """Close the thread's own descriptors, once it has ended."""
         self._epoll.close()
         os.close(self._bell)
 
     # --- in the thread --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until stopped. Peers of what is left then are told: the application has a copy of its TCP socket."""
+        """Serve until stopped. Then shut down what is left: the applications have copies of the TCP sockets."""
         try:
             while not self._stopped:
                 self._take_turns()
@@ -228,11 +228,11 @@ class _Thread(threading.Thread):
     def _take_turns(self) -> None:
         rung = False
         for fd, events in self._epoll.poll(_LOOK if self._leaving else None, _BATCH):
-            if fd in self._by_fd:  # its connection can have ended by the event before
+            if fd in self._by_fd:  # the event before can have ended its connection
                 relay, serve = self._by_fd[fd]
                 self._attend(relay, serve, events)
             rung = rung or fd == self._bell
-        if rung:  # behind the events: a connection that is new can have the numbers of one that they were of
+        if rung:  # after the events: a new connection can have a number that the events used for an old one
             os.eventfd_read(self._bell)
             while self._jobs:
                 self._attend(*self._jobs.popleft())
@@ -247,7 +247,7 @@ class _Thread(threading.Thread):
                 self._attend(relay, relay.look, now)
 
     def _attend(self, relay: Relay, do: Callable[..., None], *arguments: object) -> None:
-        """Do what is due for a connection, then wait for what it wants, or let go of it."""
+        """Do something for a connection. Then wait for the events that it wants, or let go of it."""
         try:
             if not relay.over:
                 do(*arguments)

@@ -291,10 +291,12 @@ def failed_session(contexts):
 
 
 def given_up(contexts):
-    for state in (State.START, State.READING, State.ADMITTED):
+    for state in (State.START, State.READING, State.HELD, State.HELD_LAST, State.ADMITTED):
         ours = client(contexts)
-        ours.state = state
+        ours.state, ours._pending = state, b"a flight that is held"
         assert ours.end() == b""
+        assert ours.farewell() == b""
+        assert (ours.state, ours._pending) == (State.ENDED, b"")
 
 
 def given_up_while_held(contexts):
