@@ -17,7 +17,7 @@ from ssa.tls import TLS_1_2, TLS_1_3, is_protocol_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from ssa.protocol.options import Option
@@ -113,6 +113,16 @@ class Settings:
 
 
 _FILE_FIELDS = ("trusted", "certificates", "keys")
+
+
+def protocol_names(alpn: Sequence[str]) -> tuple[str, ...]:
+    """The `alpn` of a call. Raises TypeError where it is one str, ValueError for a name that RFC 7301 does not have."""
+    if isinstance(alpn, str):
+        raise TypeError(f"alpn has to be a list of protocol names, as [{alpn!r}]")
+    for name in alpn:
+        if not is_protocol_name(name):
+            raise ValueError(f"alpn: {name!r} is no protocol name: 1 to 255 ASCII characters (RFC 7301)")
+    return tuple(alpn)
 
 
 def upgrade_role(option: Option, value: Any) -> int:
