@@ -1,4 +1,4 @@
-"""What applications call for socket objects: `ssa.socket`, `create_connection`, `create_server`, `upgrade`."""
+"""The functions that make socket objects: `ssa.socket`, `create_connection`, `create_server`, `upgrade`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
         dualstack_ipv6: take IPv4 connections too, on AF_INET6.
         certificate: the own certificate with its chain: PEM, or the path of a PEM file; several for RSA beside ECDSA.
         private_key: the key of each.
-        server_hostname: serve this name only, and refuse who asks for another.
+        server_hostname: serve this name only, and refuse clients that ask for another.
         alpn: application protocols in order of preference; a client that offers only others is refused.
         request_peer_auth: refuse clients that present no certificate which the policy trusts.
         trusted: trust anchors that a client has to satisfy besides the administrator's.

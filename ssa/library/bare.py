@@ -166,7 +166,7 @@ _PART = 2**20  # bytes that are sent between two looks at whether the key has to
 
 
 class _Bare:
-    """What is remembered of a bare descriptor, by its number.
+    """The state of a bare descriptor. It is found by the descriptor's number.
 
     Others may close it, and the number be another socket's: then what is here makes no difference but a look, or a
     KeyUpdate, that was not due. A failure counts for its own socket only.
@@ -213,5 +213,5 @@ _bare: dict[int, _Bare] = {}
 
 
 def _state(fd: int) -> _Bare:
-    """What is remembered of a descriptor. One that `connect_tls` has not made here may be shared already."""
+    """The state of a descriptor. One that `connect_tls` has not made in this process may be shared already."""
     return _bare.get(fd) or _bare.setdefault(fd, _Bare(fd, shared=True))

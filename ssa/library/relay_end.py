@@ -1,8 +1,9 @@
-"""What the two ends of a relayed socket have to tell each other besides its bytes.
+"""The requests about the end of a relayed stream.
 
-The descriptor is one end of a pair, the daemon has the other and the TCP socket. An end of file is all that such an end
-can say, of a stream that ended in order as of one that was cut, and of a daemon that died. So the library asks which it
-was, and says itself what a close(2) cannot: that it is one, and not a crash.
+The application has one end of a pair, the daemon has the other one and the TCP socket. An end of file on the pair looks
+the same for a stream that ended in order, for one that was cut, and for a daemon that died. So after an end of file the
+library asks the daemon how the stream has ended. A close(2) looks the same as a crash. So before a close the library
+tells the daemon that the stream ends in order.
 """
 
 from __future__ import annotations
