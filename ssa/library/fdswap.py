@@ -44,9 +44,11 @@ def swap(fd: int, other: int, *, watched: bool = True) -> int:
         entries = _entries(fd) if watched else []
         for take_out, _ in entries:
             take_out()
-        os.dup2(other, fd, inheritable=os.get_inheritable(fd))
-        for _, put_in in entries:
-            put_in()
+        try:
+            os.dup2(other, fd, inheritable=os.get_inheritable(fd))
+        finally:
+            for _, put_in in entries:  # of whatever file is there now
+                put_in()
     except BaseException:
         os.close(aside)
         raise

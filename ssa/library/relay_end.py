@@ -81,7 +81,7 @@ def _say(sock: socket.socket, close: wire.Close, how: int | None = None) -> None
             sock.shutdown(how)
         _tell(sock, close, time.monotonic())
     except TimeoutError:  # the daemon's queue is full
-        threading.Thread(target=_tell_and_close, args=(sock.dup(), close)).start()
+        _tell_in_a_thread(sock.dup(), close)
     except OSError as exc:
         if exc.errno not in _GONE:
             raise
@@ -97,8 +97,15 @@ def _tell(sock: socket.socket, close: wire.Close, deadline: float) -> None:
         daemon.tell(close, sock)
 
 
+def _tell_in_a_thread(sock: socket.socket, close: wire.Close) -> None:
+    try:
+        threading.Thread(target=_tell_and_close, args=(sock, close)).start()
+    except RuntimeError:  # there are too many, or the interpreter ends
+        _tell_and_close(sock, close)
+
+
 def _tell_and_close(sock: socket.socket, close: wire.Close) -> None:
-    """Runs in a thread of its own, as it waits for a daemon that is busy. Meanwhile `sock` keeps the stream open."""
+    """Wait for a daemon that is busy. Meanwhile `sock` keeps the pair's end open."""
     with sock, contextlib.suppress(OSError):
         _tell(sock, close, time.monotonic() + _ROOM)
 
