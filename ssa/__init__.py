@@ -15,7 +15,8 @@ from ssa.errors import (
     PolicyError,
     SSAError,
 )
-from ssa.library.api import close, connect_tls, create_connection, create_server, recv, send, socket, upgrade
+from ssa.library.api import create_connection, create_server, socket, upgrade
+from ssa.library.bare import close, connect_tls, recv, send
 from ssa.library.tlssocket import TLSSocket
 from ssa.protocol.options import (
     AF_HOSTNAME,

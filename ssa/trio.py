@@ -9,8 +9,8 @@ turns, and nothing here needs a thread or a lock. Two things take care:
 
 * A message that was cut in sending, because its sender was cancelled or the stream closed meanwhile, leaves the peer
   with a part of it. After that nothing is sent any more, close_notify neither: the peer has to see a truncation.
-* close_notify needs room in the send buffer as data does. `aclose` waits for it; whoever does not want to wait for a
-  slow peer cancels it, and the stream is closed at once, without.
+* close_notify needs room in the send buffer as data does. `aclose` waits for it. A program that does not want to wait
+  for a slow peer cancels it, and the stream is closed at once, without close_notify.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
         self._closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """As `trio.abc.SendStream.send_all`. Who is cancelled in it may have sent a part, and can send no more."""
+        """Send all of it: `trio.abc.SendStream.send_all`. Cancelled, it may have sent a part; nothing can follow."""
         with self._turn_to_send(), memoryview(data).cast("B") as view:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
@@ -75,7 +75,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._cut = False
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As `trio.abc.SendStream.wait_send_all_might_not_block`."""
+        """Wait for room to send: `trio.abc.SendStream.wait_send_all_might_not_block`."""
         with self._turn_to_send():
             await trio.lowlevel.checkpoint()
             self._check_open()
@@ -94,7 +94,10 @@ class TLSStream(trio.abc.HalfCloseableStream):
             self._ended = True
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As `trio.abc.ReceiveStream.receive_some`. Raises BrokenResourceError for a stream that was cut, too."""
+        """Receive up to `max_bytes`; empty at the peer's close_notify: `trio.abc.ReceiveStream.receive_some`.
+
+        Raises BrokenResourceError, also for a stream that was cut without close_notify.
+        """
         size = _RECEIVE_SIZE if max_bytes is None else max_bytes
         if size < 1:
             raise ValueError("max_bytes has to be 1 or more")
@@ -112,7 +115,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             return
         self._closed = True
-        trio.lowlevel.notify_closing(self.socket)  # who waits for the stream learns that it is closed
+        trio.lowlevel.notify_closing(self.socket)  # tasks that wait for the stream learn that it is closed
         try:
             await trio.lowlevel.checkpoint()
             if not self._cut:
@@ -159,7 +162,7 @@ class TLSStream(trio.abc.HalfCloseableStream):
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """What went wrong with a socket, in the terms of streams."""
+    """Raise a socket's errors as trio's: ClosedResourceError, BrokenResourceError."""
     try:
         yield
     except BlockingIOError:
@@ -275,7 +278,7 @@ async def open_listeners(  # noqa: PLR0913 - as trio.open_tcp_listeners, and wha
     request_peer_auth: bool = False,
     trusted: Blob | None = None,
 ) -> list[TLSListener]:
-    """As `trio.open_tcp_listeners`, with the arguments of `ssa.create_server` for the rest."""
+    """Listen on a port of all addresses, as `trio.open_tcp_listeners`; the rest is as for `ssa.create_server`."""
     if not isinstance(port, int):
         raise TypeError(f"port has to be an int, not {port!r}")
     found = await trio.socket.getaddrinfo(host, port, type=stdlib.SOCK_STREAM, flags=stdlib.AI_PASSIVE)

@@ -1,1 +1,1 @@
-"""What runs in an application: the socket API, and the life of its sockets."""
+"""The library: the part of ssa that runs in applications. It has the socket API, and asks the daemon."""

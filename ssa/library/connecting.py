@@ -260,7 +260,7 @@ class Connecting(Numbered):
             raise TimeoutError("timed out")
 
     def _check_live(self) -> int:
-        """What `ssa.library.phases` says of reading and writing now, after a handshake that is under way.
+        """Finish a handshake that is under way, and look TRANSFER up in the table of phases.
 
         Raises OSError: EAGAIN, ENOTCONN, EBADF, and what has ended the connection.
         """

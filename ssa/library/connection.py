@@ -1,4 +1,4 @@
-"""The application's side of a request: blocking, small, and all that talks to the daemon."""
+"""The connection to the daemon, and the requests that the library makes on it. Nothing else here talks to it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ class DaemonConnection:
     def ask_for_socket(
         self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
     ) -> tuple[wire.Reply, int]:
-        """As `ask`, of what is answered with a descriptor: that too, which is the caller's."""
+        """Have a request answered whose reply has a descriptor with it. Both; the caller owns the descriptor.
+
+        Raises as `ask`.
+        """
         if self._deadline is not None:
             self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
         self.tell(request, sock, files)
@@ -95,7 +98,10 @@ class DaemonConnection:
     def ask_for_tls(
         self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
     ) -> tuple[wire.Reply, list[int]]:
-        """As `ask`, of a handshake: where it is relayed the end of the pair comes too, and is the caller's."""
+        """Have a handshake made. The reply, and one end of the pair where the daemon relays, which the caller owns.
+
+        Raises as `ask`.
+        """
         if self._deadline is not None:
             self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
         self.tell(request, sock, files)
@@ -207,8 +213,8 @@ def _unknown(reason: str, reply: wire.Reply) -> errors.SSAError:
 def serve_handshake(sock: socket.socket) -> tuple[bool, bool]:
     """Have the daemon take the handshake messages that are next in the socket, and follow the peer's KeyUpdates.
 
-    Whether the peer wants a KeyUpdate of ours before the next data that is sent; and whether a message goes on in a
-    record that has not come yet. Raises `ssa.SSAError`: NO_REKEY where this kernel can't change keys, and
+    Returns two answers: the peer asks for a KeyUpdate of ours before the next data; a message continues in a record
+    that has not come yet. Raises `ssa.SSAError`: NO_REKEY where this kernel can't change keys, and
     PROTOCOL_VIOLATION with the alert that the peer has to be sent; what caused it stays where it is.
     """
     with DaemonConnection(deadlines.local()) as daemon:
@@ -262,6 +268,6 @@ def describe(sock: socket.socket) -> wire.Reply:
 
 
 def describe_relayed(sock: socket.socket) -> tuple[wire.Reply, list[int]]:
-    """The same of a relayed one, with a descriptor of its TCP socket, while there is one."""
+    """All that the daemon knows about a relayed socket, and a descriptor of its TCP socket while there is one."""
     with DaemonConnection(deadlines.local()) as daemon:
         return daemon.ask_for_tls(wire.Describe(), sock)

@@ -1,4 +1,4 @@
-"""What reading from a kernel TLS socket has to do beyond recv(2): serving the records that are no data.
+"""Reading from a kernel TLS socket beyond recv(2): the records that carry no application data are served here.
 
 A plain read that meets such a record gets EIO, again and again, with nothing lost: nothing is done here before that.
 And what the kernel calls the end of the stream is a bare FIN, the truncation of RFC 8446 section 6.1: the true end is
@@ -166,7 +166,7 @@ def look_behind_untrusted(sock: socket.socket) -> str:
     """Serve a KeyUpdate that waits behind what was read: as `serve_control_untrusted`, without its errors.
 
     Where a read had room to spare, the kernel has looked on, and may have found one. It waits to be read, and poll(2)
-    says that there is nothing, whatever follows: who polls first would never read again.
+    says that there is nothing, whatever follows: a reader that polls first would never read again.
     """
     try:
         sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -180,7 +180,7 @@ def look_behind_untrusted(sock: socket.socket) -> str:
         return GO_ON  # others do not hide
     try:
         return serve_control_untrusted(sock)
-    except OSError:  # what was read counts first. The next read will meet it again, and poll has to say so
+    except OSError:  # deliver what was read; poll() then reports readable, and the next read meets the error
         sock.shutdown(socket.SHUT_RD)
         return GO_ON
 
@@ -211,7 +211,7 @@ def recv(sock: socket.socket, size: int, asked: Callable[[], None]) -> bytes:
 
 
 def _plain_read(sock: socket.socket, size: int) -> bytes:
-    """What recv(2) gives; nothing where a record that is no data comes first. Raises as `recv`."""
+    """The data that recv(2) gives; empty where a record that is no data comes first. Raises as `recv`."""
     try:
         data = sock.recv(size)
     except OSError as exc:
@@ -231,7 +231,7 @@ def _is_readable(sock: socket.socket) -> bool:
 
 
 class Patience:
-    """How many alerts in a row a reader passes over."""
+    """Counts the alerts that a reader passes over without anything between them."""
 
     __slots__ = ("_passed",)
 

@@ -46,12 +46,12 @@ class KernelStream:
 
     @staticmethod
     def unreadable(number: int | None) -> Broken | None:
-        """What an errno of recv(2) says has ended the connection, if anything has."""
+        """The failure of the connection that an errno of recv(2) tells of; None where it is no failure of records."""
         return unreadable(number)
 
     @staticmethod
     def unwritable(number: int | None) -> Broken | None:
-        """What an errno of send(2) says has ended the connection: it can be about what came, and nobody has read."""
+        """The failure of the connection that an errno of send(2) tells of: a record that came, and is unread."""
         if number not in _ABOUT_READING:
             return None
         return unreadable(number) or violation(os.strerror(number or 0))
@@ -63,7 +63,7 @@ class KernelStream:
 
     @staticmethod
     def ended_by(sock: socket.socket, _exc: OSError) -> str:
-        """What a failure has ended: a reset, as a rule, closes the socket."""
+        """Which directions a failure has ended. After a reset the socket is closed, and nothing can be written."""
         return WRITING if control.tcp_state(sock) == TCP_CLOSE else NOTHING
 
     @staticmethod
@@ -138,7 +138,7 @@ class RelayedStream:
 
     @staticmethod
     def ended_by(_sock: socket.socket, exc: OSError) -> str:
-        """What a failure has ended: the connection, unless it is about one direction only."""
+        """Which directions a failure has ended: both, unless its errno is of one only."""
         return NOTHING if exc.errno in _ONE_DIRECTION else BOTH_WAYS
 
     @staticmethod
@@ -166,7 +166,7 @@ class RelayedStream:
 
     @staticmethod
     def abort_ended(sock: socket.socket) -> None:
-        """The same for one whose TCP socket has SO_LINGER {1, 0} itself: the daemon sees that."""
+        """Do nothing: the TCP socket has SO_LINGER {1, 0} itself, and the daemon sees that."""
 
 
 KERNEL, RELAYED = KernelStream(), RelayedStream()

@@ -10,12 +10,22 @@ if TYPE_CHECKING:
     import socket
 
 LOCAL = 5.0  # seconds for a request that the daemon answers at once: it waits for no peer
+_FOREVER = 2**21  # seconds, 24 days: what poll(2) can wait
 _MOST_MILLISECONDS = 2**32 - 1  # what a request has room for
 
 
 def local() -> float:
     """The deadline of a request that the daemon answers at once."""
     return time.monotonic() + LOCAL
+
+
+def after(timeout: float | None) -> float | None:
+    """The deadline of a call that was given a timeout in seconds. Raises ValueError for one below 0, or no number."""
+    if timeout is None:
+        return None
+    if not timeout >= 0:  # a NaN is not
+        raise ValueError("timeout has to be a number of seconds, 0 or more")
+    return time.monotonic() + min(timeout, _FOREVER)
 
 
 def of(sock: socket.socket) -> float | None:

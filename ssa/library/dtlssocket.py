@@ -1,9 +1,9 @@
-"""A DTLS socket in the words of the socket API: `ssa.TLSSocket`, and what differs where datagrams do.
+"""`DTLSSocket`: a TLS socket over datagrams (RFC 6347), in the words of the socket API.
 
 Theory of operation. The daemon does the records, and keeps the UDP socket. The descriptor's number is one end of a
 SOCK_SEQPACKET pair from the handshake on: each packet is a datagram's content, so that read, write, poll and a second
-process mean what they mean on a UDP socket. The UDP socket waits `_held`, for what is asked of it by name: addresses,
-options. What tells the ends of a session apart:
+process mean what they mean on a UDP socket. The library holds the UDP socket beside it (`_held`), for its addresses and
+options. The ends of a session differ in what the descriptor tells:
 
     the peer's close_notify      end of file: the daemon has ended its writing, and stays
     the session was cut          end of file and a hang-up: the daemon, or its end, has gone
@@ -76,7 +76,7 @@ class DTLSSocket(Endpoint):
         proto: int = IPPROTO_TLS,
         fileno: int | None = None,
     ) -> None:
-        """As `TLSSocket`."""
+        """Make a socket, as `socket.socket` does. Raises OSError EPROTONOSUPPORT, EAFNOSUPPORT for other kinds."""
         super().__init__(family, type, proto, fileno)
 
     def _begin(self, settings: Settings, phase: int, info: wire.Reply | None = None) -> None:
@@ -143,7 +143,7 @@ class DTLSSocket(Endpoint):
     # --- serving ------------------------------------------------------------------------------------------------
 
     def listen(self, backlog: int = 128, /) -> None:
-        """Have the daemon make sessions with whoever comes: what `accept` gives is ready.
+        """Have the daemon make sessions with all clients that come: what `accept` gives is ready.
 
         Raises `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
         """
@@ -187,7 +187,7 @@ class DTLSSocket(Endpoint):
     # --- options ------------------------------------------------------------------------------------------------
 
     def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None) -> None:
-        """As `TLSSocket.setsockopt`; a version can be named as DTLS's too."""
+        """Set an option, see `Endpoint.setsockopt`. TLS_VERSION_MIN and _MAX take DTLS's names and numbers too."""
         if (
             level == IPPROTO_TLS
             and optname in (TLS_VERSION_MIN, TLS_VERSION_MAX)
@@ -197,7 +197,7 @@ class DTLSSocket(Endpoint):
         super().setsockopt(level, optname, value, optlen)
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0) -> Any:
-        """As `TLSSocket.getsockopt`; the version in use is 0xFEFD, DTLSv1.2."""
+        """Read an option, see `Endpoint.getsockopt`. TLS_VERSION_CONN is 0xFEFD, or b"DTLSv1.2"."""
         if (level, optname) == (IPPROTO_TLS, TLS_VERSION_CONN):
             self._settle()
             if self._phase == LIVE:
@@ -214,23 +214,23 @@ class DTLSSocket(Endpoint):
         return self.recvfrom(bufsize, flags)[0]
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
-        """As `recv`, and who sent it. On a socket that is bound, and not connected, all clients are served."""
+        """The next datagram, and the address that sent it. A bound socket that is not connected serves all clients."""
         buffer = bytearray(bufsize)
         size, _, address = self._receive([buffer], flags)
         return bytes(memoryview(buffer)[:size]), address
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
-        """As `recv`, into a buffer."""
+        """Receive a datagram into a buffer; its size, 0 when the peer has ended the session."""
         return self.recvfrom_into(buffer, nbytes, flags)[0]
 
     def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-        """As `recvfrom`, into a buffer."""
+        """Receive a datagram into a buffer; its size, and the address that sent it."""
         view = memoryview(buffer).cast("B")
         size, _, address = self._receive([view[: nbytes or len(view)]], flags)
         return size, address
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
-        """As `recvfrom`. There is never ancillary data; MSG_TRUNC tells that the datagram was longer."""
+        """Receive a datagram: content, no ancillary data, flags (MSG_TRUNC where it was longer), address."""
         del ancbufsize
         buffer = bytearray(bufsize)
         size, found, address = self._receive([buffer], flags)
@@ -239,13 +239,13 @@ class DTLSSocket(Endpoint):
     def recvmsg_into(
         self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Any], int, Any]:
-        """As `recvmsg`, into buffers."""
+        """Receive a datagram into buffers: size, no ancillary data, flags, address."""
         del ancbufsize
         size, found, address = self._receive(list(buffers), flags)
         return size, [], found, address
 
     def _receive(self, buffers: list[Any], flags: int) -> tuple[int, int, Any]:
-        """A datagram's size, the flags that recvmsg(2) tells, and who sent it."""
+        """Receive a datagram: its size, the flags of recvmsg(2), and the address that sent it."""
         if self._phase and self._check_live() == SERVE_ALL:
             self._gather()
         if self._phase == GATHERING:
@@ -292,18 +292,21 @@ class DTLSSocket(Endpoint):
         return self.sendmsg([data], (), flags)
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
-        """As `send`: a datagram goes as a whole, or not at all."""
+        """Send one datagram, whole or not at all. Raises as `send`."""
         self.sendmsg([data], (), flags)
 
     def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
-        """As `send`; to a client, on a socket that serves all of them: ENOTCONN where there is no session with it."""
+        """Send one datagram. On a socket that serves all clients the address says to which.
+
+        Raises as `send`, and OSError ENOTCONN where there is no session with that client.
+        """
         *flags, address = flags_and_address
         return self.sendmsg([data], (), flags[0] if flags else 0, address)
 
     def sendmsg(
         self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
     ) -> int:
-        """As `sendto`, from several buffers. Ancillary data is of no use here: EINVAL."""
+        """Send one datagram from several buffers. Raises as `sendto`, and EINVAL for ancillary data."""
         if list(ancdata):
             raise OSError(errno.EINVAL, "there is no ancillary data for DTLS")
         parts = [memoryview(buffer).cast("B") for buffer in buffers]
@@ -316,7 +319,7 @@ class DTLSSocket(Endpoint):
         return _socket.sendmsg(self, [prefix, *parts], (), flags) - len(prefix)
 
     def _addressed(self, address: Any) -> bytes:
-        """What goes before a datagram's content."""
+        """What goes before a datagram's content: on a socket that serves all clients, the client's address."""
         if self._phase and self._check_live() == SERVE_ALL:
             if address is None:
                 raise self._refusal(errno.ENOTCONN, REFUSALS[TRANSFER])
@@ -347,7 +350,7 @@ class DTLSSocket(Endpoint):
     # --- ending -------------------------------------------------------------------------------------------------
 
     def shutdown(self, how: int, /) -> None:
-        """As `socket.socket.shutdown`: what ends our writing ends the session (RFC 5246 section 7.2.1)."""
+        """End one direction or both. The end of our writing ends the session (RFC 5246 section 7.2.1)."""
         self._settle()
         if self._phase not in (LIVE, LISTENING, BORROWED, GATHERING):
             self._transport(_socket.shutdown)(how)
@@ -358,7 +361,7 @@ class DTLSSocket(Endpoint):
             self._read_ended = True
         _socket.shutdown(self, how)
 
-    def _real_close(self) -> None:  # the daemon says close_notify when the last who holds the descriptor has closed it
+    def _real_close(self) -> None:  # the daemon sends close_notify when the last descriptor of the pair's end is closed
         try:
             self._release()
         finally:
@@ -373,7 +376,7 @@ class DTLSSocket(Endpoint):
     # --- what the UDP socket knows --------------------------------------------------------------------------------
 
     def getpeername(self) -> Any:
-        """As `socket.socket.getpeername`."""
+        """The peer's address, as `socket.socket.getpeername` gives it. Raises OSError ENOTCONN."""
         self._settle()
         if self._phase != LIVE:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
@@ -382,7 +385,7 @@ class DTLSSocket(Endpoint):
         return self._peer
 
     def getsockname(self) -> Any:
-        """As `socket.socket.getsockname`."""
+        """The own address, as `socket.socket.getsockname` gives it."""
         return self._told_address("local") if self._phase == LIVE and self._held is None else super().getsockname()
 
     def _told_address(self, which: str) -> Any:

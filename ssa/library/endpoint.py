@@ -1,4 +1,4 @@
-"""What a TLS socket and a DTLS socket have in common: all but the application's data.
+"""The common part of TLS and DTLS sockets: all but the application's data.
 
 `Endpoint` is four files, each built on the one before: `ssa.library.held` (phase, number, what is held beside it),
 `connecting`, `listening`, and here options, names, `dup` and `detach`. The data is the subject of
@@ -117,7 +117,7 @@ class Endpoint(Listening):
             self._serve_with_new_options()
 
     def _get(self, option: Option) -> Any:
-        """The value of an option, as it was set or told; None where nobody has."""
+        """The value of an option, as the program set it or the daemon says it; None where neither did."""
         if option.name == "TLS_ERROR":
             return self._error
         if option.name == "TLS_UPGRADE":
@@ -132,7 +132,10 @@ class Endpoint(Listening):
         return value
 
     def _told(self, field: str) -> Any:
-        """What the daemon has said of the live socket, or says now: it may come from elsewhere, and chains are long."""
+        """A field of the daemon's reply to the handshake, or of what it says now.
+
+        A socket that comes from elsewhere has no reply, and a chain of certificates is not in it.
+        """
         if self._info is None or getattr(self._info, field) is None:
             self._info = connection.describe(self)
         return getattr(self._info, field)

@@ -44,9 +44,11 @@ def swap(fd: int, other: int, *, watched: bool = True) -> int:
         entries = _entries(fd) if watched else []
         for take_out, _ in entries:
             take_out()
-        os.dup2(other, fd, inheritable=os.get_inheritable(fd))
-        for _, put_in in entries:
-            put_in()
+        try:
+            os.dup2(other, fd, inheritable=os.get_inheritable(fd))
+        finally:
+            for _, put_in in entries:  # of whatever file is there now
+                put_in()
     except BaseException:
         os.close(aside)
         raise
@@ -54,7 +56,7 @@ def swap(fd: int, other: int, *, watched: bool = True) -> int:
 
 
 def _entries(fd: int) -> list[_Entry]:
-    """What watches a descriptor in this thread's event loop; where none runs, in all epoll sets of the process."""
+    """A descriptor's entries in this thread's event loop; where none runs, in all epoll sets of the process."""
     loop = _running_loop()
     selector = getattr(loop, "_selector", None)
     if selector is not None and hasattr(selector, "get_map"):
@@ -154,7 +156,7 @@ _SOCKADDR = 16  # bytes of a struct sockaddr, whose zeros say AF_UNSPEC
 
 
 def is_held_elsewhere(fd: int) -> bool:
-    """Whether another descriptor, in this process or one that we may look at, is of the same socket."""
+    """True where another descriptor is of the same socket, in this process or one whose /proc we may read."""
     link = f"socket:[{os.fstat(fd).st_ino}]"
     own = f"/proc/{os.getpid()}/fd/{fd}"
     for process in os.listdir("/proc"):

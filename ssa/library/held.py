@@ -1,4 +1,4 @@
-"""What a socket's number is, and what the library holds beside it. The descriptors' side of `ssa.library.phases`.
+"""The open file on a socket's number in each phase, and the socket that the library holds beside it.
 
 The number that a program has is at times another open file than the TCP or UDP socket. Then the library *holds* that
 socket beside it, under a number of its own (`Numbered._held`):
@@ -82,7 +82,7 @@ class Numbered(_socket):
     # --- phases ---------------------------------------------------------------------------------------------------
 
     def _check(self, call: int, option: str = "") -> int:
-        """What the table says of a call now. Raises OSError where it says an errno; EBADF for a closed socket."""
+        """Look a call up in the table of phases. Raises OSError: the errno from there, EBADF for a closed socket."""
         said = self._calls[self._phase][call]
         if said > 0 or self.fileno() < 0:
             raise self._refusal(said, phases.REFUSALS[call].format(option))

@@ -26,13 +26,13 @@ STRIDE = 2**10  # what may be sent between two looks: so many records, or KiB of
 def renew_key(sock: socket.socket, timeout: float | None, *, answer: bool, rekeyable: bool = True) -> int:
     """Send a KeyUpdate if one is due: the peer waits for an `answer`, or the key has served for long enough.
 
-    Where keys can change (`rekeyable`), a request of the peer's that nobody has read yet is looked for too: who only
-    sends would never find it. Nobody else may be sending meanwhile. How much may be sent before this has to be called
-    again, in the unit of `STRIDE`. `timeout` is that of the socket.
+    Where keys can change (`rekeyable`), a KeyUpdate of the peer's that was not read yet is looked for too: a program
+    that only sends would never find it. The caller sees to it that nothing else is sent meanwhile. Returns how much may
+    be sent before this has to be called again, in the unit of `STRIDE`. `timeout` is that of the socket.
 
     Raises OSError: EKEYEXPIRED where the keys cannot change and this one has served its time, BlockingIOError and
-    TimeoutError where there is no room to send, BrokenPipeError where writing has ended, by whoever holds the socket,
-    and what keeps an answer from being given.
+    TimeoutError where there is no room to send, BrokenPipeError where any holder of the socket has ended writing, and
+    the error that keeps an answer from being given.
     """
     if control.tcp_state(sock) in _WRITING_ENDED:
         raise BrokenPipeError(errno.EPIPE, "the stream has been ended: nothing can be sent any more")

@@ -86,7 +86,9 @@ class Listening(Connecting):
     def _serve_again(self) -> None:
         """The daemon has gone: have its successor go on. Clients that have come meanwhile wait in TCP's queue."""
         if self._held is None:
-            raise errors.error("DAEMON_FAULT", "it went away; who made this listener can go on with another one")
+            raise errors.error(
+                "DAEMON_FAULT", "it went away; only the program that made this listener can have another one serve it"
+            )
         if self.gettimeout() == 0 and time.monotonic() < self._resting:
             raise BlockingIOError(errno.EAGAIN, "nobody serves this listener for now")  # asyncio tries 100 times
         try:

@@ -1,4 +1,4 @@
-"""What a socket was told by its options: from the values of `setsockopt` to the attributes of a request.
+"""The values of a socket's options: from `setsockopt` to the attributes of a request, and back for `getsockopt`.
 
 Certificates and keys are kept as descriptors: of the file that a path names, opened here, so that the daemon reads
 nothing that the application could not read itself; or of memory that holds the PEM text. A key that a path names is
@@ -17,7 +17,7 @@ from ssa.tls import TLS_1_2, TLS_1_3, is_protocol_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from ssa.protocol.options import Option
@@ -44,7 +44,7 @@ class File:
 
     @classmethod
     def of(cls, value: bytes | str | os.PathLike[str]) -> File:
-        """The same for a value in one of the ways in which Python has one. OSError names the path."""
+        """A file from PEM text or a path: bytes, str or a path object. Raises as the class; OSError names the path."""
         data = os.fsencode(value)
         try:
             return cls(data)
@@ -54,7 +54,7 @@ class File:
             raise OSError(exc.errno, exc.strerror, os.fsdecode(data)) from exc
 
     def read(self) -> bytes:
-        """What is in it."""
+        """The content of the file."""
         return os.pread(self.fd, os.fstat(self.fd).st_size, 0)
 
     def __del__(self) -> None:
@@ -72,7 +72,7 @@ class Settings:
 
     @classmethod
     def of(cls, before: Settings | None = None, **values: Any) -> Settings:
-        """Those before, and values as a program's arguments have them: files as PEM or paths, one or several."""
+        """Settings from a program's arguments, added to those before: files are PEM or paths, one or several."""
         given = {field: value for field, value in values.items() if value is not None}
         for field in _FILE_FIELDS:
             if field in given:
@@ -85,12 +85,12 @@ class Settings:
         return self._values.get(field)
 
     def having(self, **values: Any) -> Settings:
-        """The same with some values replaced; None takes one away."""
+        """A copy with some values replaced; None takes one away."""
         merged = {**self._values, **values}
         return Settings({field: value for field, value in merged.items() if value is not None})
 
     def told(self, option: Option, value: Any) -> Settings:
-        """The same after `setsockopt`. Raises `ssa.SSAError` BAD_VALUE, TypeError, or OSError for a path."""
+        """A copy after a `setsockopt`. Raises `ssa.SSAError` BAD_VALUE, TypeError, or OSError for a path."""
         parsed = _PARSERS[option.form](option, value)
         if option.form in (NAMES, FILES):
             parsed = self._longer(option, parsed) if parsed else None
@@ -113,6 +113,16 @@ class Settings:
 
 
 _FILE_FIELDS = ("trusted", "certificates", "keys")
+
+
+def protocol_names(alpn: Sequence[str]) -> tuple[str, ...]:
+    """The `alpn` of a call. Raises TypeError where it is one str, ValueError for a name that RFC 7301 does not have."""
+    if isinstance(alpn, str):
+        raise TypeError(f"alpn has to be a list of protocol names, as [{alpn!r}]")
+    for name in alpn:
+        if not is_protocol_name(name):
+            raise ValueError(f"alpn: {name!r} is no protocol name: 1 to 255 ASCII characters (RFC 7301)")
+    return tuple(alpn)
 
 
 def upgrade_role(option: Option, value: Any) -> int:

@@ -40,7 +40,11 @@ class Receiving(Sending):
     __slots__ = ()
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """As `socket.socket.recv`. Empty at the peer's close_notify; ECONNABORTED when the stream was cut without."""
+        """Read up to `bufsize` bytes; empty at the peer's close_notify.
+
+        Raises as `socket.socket.recv`; OSError ECONNABORTED when the stream was cut without close_notify, and what else
+        has ended the connection (docs/options.md has the table).
+        """
         if self._phase:
             self._check_live()
         if flags and self._wants_all(flags):
@@ -57,7 +61,7 @@ class Receiving(Sending):
         return self._read_on(_NO_DATA, lambda: _socket.recv(self, bufsize, flags), b"")
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
-        """As `recv`, into a buffer."""
+        """Read into a buffer; how many bytes, 0 at the peer's close_notify. Raises as `recv`."""
         if self._phase:
             self._check_live()
         if flags and self._wants_all(flags):
@@ -75,22 +79,22 @@ class Receiving(Sending):
         return self._read_on(_NO_DATA, lambda: _socket.recv_into(self, buffer, nbytes, flags), 0)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
-        """As `recv`; of a stream there is no address to tell."""
+        """Read as `recv` does. The address is None, as of every stream."""
         return self.recv(bufsize, flags), None
 
     def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
-        """As `recv_into`; of a stream there is no address to tell."""
+        """Read as `recv_into` does. The address is None, as of every stream."""
         return self.recv_into(buffer, nbytes, flags), None
 
     def recvmsg(self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> tuple[bytes, list[Any], int, Any]:
-        """As `recv`. There is never ancillary data: what the kernel would put there are the records' types."""
+        """Read as `recv` does. Ancillary data is never given: the kernel's would be the records' types."""
         del ancbufsize
         return self.recv(bufsize, flags), [], 0, None
 
     def recvmsg_into(
         self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Any], int, Any]:
-        """As `recvmsg`, into buffers."""
+        """Read into several buffers. Raises as `recv`."""
         del ancbufsize
         if self._phase:
             self._check_live()
@@ -109,7 +113,7 @@ class Receiving(Sending):
         return size, [], 0, None
 
     def _wants_all(self, flags: int) -> bool:
-        """Whether a read with these flags has to go on until the buffer is full, over records that are no data.
+        """True where a read with these flags has to go on until the buffer is full, over records that are no data.
 
         Raises OSError EOPNOTSUPP for flags that ask for something else than the stream's bytes.
         """
@@ -118,7 +122,7 @@ class Receiving(Sending):
         return flags & _WAITING == socket.MSG_WAITALL and self.gettimeout() is None
 
     def _fill(self, buffers: Iterable[Buffer], flags: int) -> int:
-        """Read until the buffers are full, or the stream ends or fails: behind data the next read tells of that."""
+        """Read until the buffers are full, or the stream ends or fails. The next read tells failures behind data."""
         total = 0
         for view in (memoryview(buffer).cast("B") for buffer in buffers):
             at = 0
@@ -135,7 +139,7 @@ class Receiving(Sending):
         return total
 
     def _read_on(self, exc: OSError, read: Callable[[], _T], nothing: _T) -> _T:
-        """Serve what the read stumbled over, and read again; `nothing` at the end of the stream. Raises OSError."""
+        """Serve the record that the read met, and read again. `nothing` at the end of the stream. Raises OSError."""
         deadline = deadlines.of(self)
         patience, served, rounds = control_records.Patience(), GO_ON, 0
         while exc.errno == errno.EIO:
@@ -163,7 +167,7 @@ class Receiving(Sending):
         raise self._cannot_read(exc) from None
 
     def _cannot_read(self, exc: OSError) -> OSError:
-        """What a read has to raise for an error of the kernel's, and remember of it."""
+        """The error to raise for one of recv(2)'s. Remembers what it has ended."""
         if exc.errno in _GONE:
             self._end_writing()
         if (broken := self._path.unreadable(exc.errno)) is not None:

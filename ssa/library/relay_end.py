@@ -1,8 +1,9 @@
-"""What the two ends of a relayed socket have to tell each other besides its bytes.
+"""The requests about the end of a relayed stream.
 
-The descriptor is one end of a pair, the daemon has the other and the TCP socket. An end of file is all that such an end
-can say, of a stream that ended in order as of one that was cut, and of a daemon that died. So the library asks which it
-was, and says itself what a close(2) cannot: that it is one, and not a crash.
+The application has one end of a pair, the daemon has the other one and the TCP socket. An end of file on the pair looks
+the same for a stream that ended in order, for one that was cut, and for a daemon that died. So after an end of file the
+library asks the daemon how the stream has ended. A close(2) looks the same as a crash. So before a close the library
+tells the daemon that the stream ends in order.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def _say(sock: socket.socket, close: wire.Close, how: int | None = None) -> None
             sock.shutdown(how)
         _tell(sock, close, time.monotonic())
     except TimeoutError:  # the daemon's queue is full
-        threading.Thread(target=_tell_and_close, args=(sock.dup(), close)).start()
+        _tell_in_a_thread(sock.dup(), close)
     except OSError as exc:
         if exc.errno not in _GONE:
             raise
@@ -96,8 +97,15 @@ def _tell(sock: socket.socket, close: wire.Close, deadline: float) -> None:
         daemon.tell(close, sock)
 
 
+def _tell_in_a_thread(sock: socket.socket, close: wire.Close) -> None:
+    try:
+        threading.Thread(target=_tell_and_close, args=(sock, close)).start()
+    except RuntimeError:  # there are too many, or the interpreter ends
+        _tell_and_close(sock, close)
+
+
 def _tell_and_close(sock: socket.socket, close: wire.Close) -> None:
-    """Runs in a thread of its own, as it waits for a daemon that is busy. Meanwhile `sock` keeps the stream open."""
+    """Wait for a daemon that is busy. Meanwhile `sock` keeps the pair's end open."""
     with sock, contextlib.suppress(OSError):
         _tell(sock, close, time.monotonic() + _ROOM)
 

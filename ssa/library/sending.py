@@ -58,7 +58,7 @@ class Sending(Endpoint):
             self._turns.give_up()
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
-        """As `socket.socket.send`."""
+        """Write; how many bytes were taken. Raises as `socket.socket.send`, and what has ended the connection."""
         if self._phase:
             self._check_live()
         if flags & NOT_SENT:
@@ -94,7 +94,7 @@ class Sending(Endpoint):
             return sent
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
-        """As `socket.socket.sendall`."""
+        """Write all of it. Raises as `socket.socket.sendall`, and what has ended the connection."""
         if self._phase:
             self._check_live()
         if flags & NOT_SENT:
@@ -130,13 +130,13 @@ class Sending(Endpoint):
                 view = view[self.send(view[:_PART], flags) :]
 
     def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
-        """As `send`: the address of a stream that is connected does not count."""
+        """Write as `send` does: the address counts for nothing on a connected stream."""
         return self.send(data, *flags_and_address[:-1])
 
     def sendmsg(
         self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
     ) -> int:
-        """As `socket.socket.sendmsg`; the address of a stream does not count.
+        """Write from several buffers. The address counts for nothing on a connected stream.
 
         Where the daemon relays, nothing can be sent beside the bytes: ancillary data is EOPNOTSUPP.
         """
@@ -163,7 +163,7 @@ class Sending(Endpoint):
             return sent
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
-        """As `socket.socket.sendfile`: the kernel reads, encrypts and sends, nothing passes through here.
+        """Send a file, as `socket.socket.sendfile` does: the kernel reads, encrypts and sends it.
 
         What has no size (a pipe, a file of /proc, an object in memory) is read and sent.
         """
@@ -318,7 +318,7 @@ def _size(file: Any) -> int:
 
 
 def _due(size: int, offset: int, count: int | None) -> int:
-    """How many bytes of a file are to be sent."""
+    """The number of bytes of a file that are to be sent."""
     return max(0, size - offset if count is None else min(size - offset, count))
 
 

@@ -1,10 +1,11 @@
-"""Who sends on a socket whose key can change: one at a time, in whatever thread or process of this program.
+"""Turns: of the threads and processes that share a socket whose key can change, one sends at a time.
 
-Between our KeyUpdate and our next key no record may go out, and the kernel does not see to that. Within a process a
-lock does. A socket that was there before a fork(2) is sent on by several processes, which a lock of the kernel's
-keeps apart (fcntl(2), of the socket's inode): only such sockets pay for it, with two system calls for each send.
-A thread that is in the middle of a send while another one forks is not waited for.
-With any descriptor of the inode that a process closes, that lock is gone: so a twin's is closed between two turns.
+Between our KeyUpdate and our next key no record may be sent, and the kernel does not see to that. Within a process a
+lock does. A socket that is older than a fork(2) can be used by several processes. For it the turn is a record lock on
+the socket's inode too (fcntl(2)), which costs two system calls for each send; other sockets do not pay for that.
+A fork does not wait for a thread that is in the middle of a send.
+When a process closes any descriptor of the inode, the kernel drops the process's lock. So the descriptor of a twin
+(`dup`) is closed between two turns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """Whose turn it is to send on an open file, of all descriptors that this process knows of it. Used by `with`.
+    """The turns of one open file, for all descriptors that this process knows of it. Used by `with`.
 
     `with turns.turn` is the lock itself where no other process can have the socket. Where `in_threads` is False, and
     in a process of one thread (`_thread._count()`), a send needs no turn at all: even a free lock asks for the time.
@@ -39,7 +40,7 @@ class Turns:
         self._sockets: list[Any] = []  # references to the objects that share it
         self._waiting: list[int] = []  # descriptors that are closed when no turn is under way
         self.turn: Any = self if shared else self._lock
-        self.in_threads, self.in_processes = True, shared  # who could send beside us
+        self.in_threads, self.in_processes = True, shared  # where other senders could be
         _all.add(self)
 
     def of(self, sock: Any) -> None:
@@ -53,13 +54,13 @@ class Turns:
         return -1
 
     def give_up(self) -> None:
-        """Nobody has to wait: the key does not change, or is not in the kernel."""
+        """Have no turns: the key does not change, or is not in the kernel."""
         self.turn = _FREE
         self.in_threads = self.in_processes = False
         _all.discard(self)
 
     def share(self, *, anew: bool) -> None:
-        """From now on another process has the socket too. `anew`: who holds the lock is left behind in that one."""
+        """From now on another process has the socket too. `anew`: in the child, whose threads are all gone but one."""
         if anew:
             self._lock, self._depth = threading.RLock(), 0
         self.turn, self.in_processes = self, True
@@ -127,7 +128,7 @@ _forks = 0  # how often this process, or one that it comes from, has forked: a s
 
 
 class OpenFile:
-    """What the socket objects of this process that share one open file know of it together."""
+    """State that the socket objects of this process share where they share one open file (`dup`)."""
 
     __slots__ = ("broken", "count", "forks", "write_ended")
 

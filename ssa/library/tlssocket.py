@@ -127,7 +127,7 @@ class TLSSocket(Receiving):
             self._transport(_socket.shutdown)(how)
             if self._phase in (LISTENING, BORROWED) and how != socket.SHUT_WR:
                 self._read_ended = True
-                super().shutdown(socket.SHUT_RDWR)  # wakes who waits in accept
+                super().shutdown(socket.SHUT_RDWR)  # wakes a thread that waits in accept
             return
         if how in (socket.SHUT_WR, socket.SHUT_RDWR) and not self._write_ended:
             with self._plain() as plain:
@@ -166,7 +166,7 @@ class TLSSocket(Receiving):
             return control.aborts(self._held or plain)
 
     def _is_last(self) -> bool:
-        """Whether nobody else holds the open file, as far as can be known without asking for each socket."""
+        """Note that this object is closed. True where nothing else holds the open file, as far as is known."""
         last = self._open_file.is_last(self.fileno())
         if not self._open_file.count:
             self._turns.close_waiting()

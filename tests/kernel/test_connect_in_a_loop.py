@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import platform
 import time
+from pathlib import Path
 
 import pytest
 import trio
@@ -47,6 +49,8 @@ async def dial(port, name="localhost"):
     return sock
 
 
+# uvloop by itself, without ssa, panics user-mode Linux 7.2 ("Segfault with no mm").
+PANICS = Path("/proc/exitcode").exists() and int(platform.release().partition(".")[0]) > 6
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
@@ -55,7 +59,13 @@ def run(function, *arguments, loop="asyncio"):
         return runner.run(asyncio.wait_for(function(*arguments), 30))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.fixture(params=LOOPS)
+def loop(request):
+    if request.param == "uvloop" and PANICS:
+        pytest.skip("uvloop panics user-mode Linux 7.2, without ssa too")
+    return request.param
+
+
 def test_asyncio(port, looked, loop):
     async def use():
         for _ in range(3):
@@ -68,7 +78,6 @@ def test_asyncio(port, looked, loop):
     assert looked == []
 
 
-@pytest.mark.parametrize("loop", LOOPS)
 def test_what_fails_in_asyncio_looks_no_further(port, looked, loop):
     async def use():
         with pytest.raises(OSError, match="another name"):

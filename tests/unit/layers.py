@@ -64,6 +64,7 @@ EDGES = {
     "ssa.ktls.rekey": "KeyUpdates, and the next keys",
     "ssa.ktls.tcp": "the state of a TCP socket",
     "ssa.library.api": "connects and listens",
+    "ssa.library.bare": "plain descriptors",
     "ssa.library.connecting": "connect(2) without waiting",
     "ssa.library.connection": "the connection to ssad",
     "ssa.library.control_records": "reads, and records that are no data",

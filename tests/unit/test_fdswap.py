@@ -90,6 +90,16 @@ def test_a_failed_swap_leaves_no_descriptor(two):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_behind_a_failed_swap_all_is_watched_as_before(two):
+    _, (quiet, far) = two
+    with select.epoll() as epoll:
+        epoll.register(quiet, select.EPOLLIN)
+        with pytest.raises(OSError):
+            fdswap.swap(quiet.fileno(), 10_000)
+        far.send(b"x")
+        assert epoll.poll(1) == [(quiet.fileno(), select.EPOLLIN)]
+
+
 def test_held_elsewhere(two):
     (ready, _), _ = two
     assert not fdswap.is_held_elsewhere(ready.fileno())
