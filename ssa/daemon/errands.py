@@ -1,4 +1,4 @@
-"""Work that may wait for ever, as whatever opens a file does: in threads, with a deadline for who waits for it."""
+"""Runs work that may wait for ever, such as opening a file, in threads. Whoever waits for it has a deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MOST = 64  # threads, that wait perhaps for ever
+_MOST = 64  # threads
 
 
 class _Errand:
@@ -25,7 +25,7 @@ class _Errand:
 
 
 class Errands:
-    """Runs each piece of work at most once at a time, so that one that hangs costs one thread."""
+    """Runs each piece of work at most once at a time, so that work that hangs costs one thread."""
 
     def __init__(self) -> None:
         self._under_way: dict[object, _Errand] = {}
@@ -50,7 +50,7 @@ class Errands:
         raise TooSlow(patience)
 
     async def _idle(self, key: object, patience: float) -> None:
-        """Wait for what was begun before: it may have looked before something changed."""
+        """Wait for the same work that was begun before: it may have read a file before the file changed."""
         errand = self._under_way.get(key)
         if errand is None:
             return

@@ -1,9 +1,9 @@
-"""Knowing that a socket is gone without holding it.
+"""Tells which sockets some process still holds, without holding them.
 
 An epoll set keeps an entry for a socket whose descriptor *we* have closed, as long as any process anywhere holds
 the open file (fs/eventpoll.c drops it in `eventpoll_release_file`), and its fdinfo lists the entries by inode
-(Documentation/filesystems/proc.rst). So a look at one file tells which sockets live: exact at that moment, in
-every network namespace, with no privilege, and nothing runs while nobody looks.
+(Documentation/filesystems/proc.rst). So one read of that file tells which sockets live: exact at that moment, in
+every network namespace, with no privilege, and nothing runs while nobody reads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _INODE = re.compile(rb"\bino:([0-9a-f]+)")
 _NEVER = float("-inf")
-_FRESH = 0.01  # seconds for which a look is good enough: a listing of a thousand sockets is one look
+_FRESH = 0.01  # seconds for which a read is good enough: a listing of a thousand sockets is one read
 
 
 class Liveness:
@@ -29,15 +29,15 @@ class Liveness:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        # Opened once: to look must be possible when there is no descriptor left.
+        # Opened once: it must be readable when no descriptor is left.
         self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").open("rb", buffering=0)  # noqa: SIM115
         self._lock = threading.Lock()  # of the two below, and of the file's position
         self._seen: frozenset[int] = frozenset()
         self._looked = _NEVER
 
     def watch(self, sock: socket.socket) -> int:
-        """Begin to watch; the caller may close its descriptor now. The socket's inode."""
-        # No events are wanted, and edge-triggered the few that can't be declined wake nobody twice.
+        """Begin to watch a socket, and give its inode. The caller may close its descriptor then."""
+        # No event is asked for. EPOLLERR and EPOLLHUP can't be declined; edge-triggered they wake nobody twice.
         self._epoll.register(sock, select.EPOLLET)
         self._looked = _NEVER
         return os.fstat(sock.fileno()).st_ino
@@ -51,9 +51,9 @@ class Liveness:
             return self._seen
 
     def is_held(self, inode: int) -> bool:
-        """Whether some process holds that one at this very moment."""
+        """True if some process holds the socket of that inode at this very moment."""
         with self._lock:
-            self._looked = _NEVER  # who asks knows more than a listing may
+            self._looked = _NEVER  # the answer has to be newer than a listing's
             return inode in self._look()
 
     def _look(self) -> frozenset[int]:

@@ -54,7 +54,7 @@ def start(level: str) -> Log:
 
 
 def _open_standard_streams() -> None:
-    """Where one of them is closed, another file would get its number, and what is meant for the stream with it."""
+    """Open each that is closed: else another file would get its number, and what is written to the stream."""
     for number in range(_STANDARD_ERROR + 1):
         try:
             os.fstat(number)
@@ -68,7 +68,7 @@ def dropped() -> int:
 
 
 class Bounds:
-    """How many lines each user has caused within a second. Values in, values out."""
+    """Counts the lines that each user has caused within a second. Values in, values out."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -76,14 +76,14 @@ class Bounds:
         self._left_out: list[tuple[int, int]] = []
 
     def admit(self, uid: int, now: float) -> bool:
-        """Whether the user may have one more line; else it is counted."""
+        """True where the user may have one more line. Else the line is counted as left out."""
         self._end(uid, now)
         began, lines = self._seconds.get(uid, (now, 0))
         self._seconds[uid] = began, lines + 1
         return lines < self._most
 
     def left_out(self, now: float) -> list[tuple[int, int]]:
-        """The users who had too many in a second that is over, and how many were left out. Says each once."""
+        """The users who had too many lines in a second that is over, and how many were left out; each once."""
         for uid in list(self._seconds):
             self._end(uid, now)
         found, self._left_out = self._left_out, []
@@ -207,7 +207,7 @@ class Log(logging.Handler):
         return self._written(_log.makeRecord(_log.name, logging.WARNING, "", 0, text, (), None))
 
     def _put(self, data: bytes) -> bool:
-        """Write all of it, however long that takes; whether it could be written."""
+        """Write all of it, however long that takes; False where it could not be written."""
         try:
             while data:
                 data = data[self._write_some(data) :]
@@ -218,7 +218,7 @@ class Log(logging.Handler):
     def _write_some(self, data: bytes) -> int:
         try:
             return os.write(self._fd, data)
-        except BlockingIOError:  # somebody else with this open file has set O_NONBLOCK
+        except BlockingIOError:  # another process with this open file has set O_NONBLOCK
             select.select([], [self._fd], [])
             return 0
 

@@ -144,13 +144,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _messages(group: BaseExceptionGroup[BaseException]) -> list[str]:
-    """What went wrong, without the nurseries that it went wrong in."""
+    """The words of each error in a group of groups."""
     leaves = (_messages(exc) if isinstance(exc, BaseExceptionGroup) else [_message(exc)] for exc in group.exceptions)
     return [line for leaf in leaves for line in leaf]
 
 
 def _message(exc: BaseException) -> str:
-    """An error without its number, which tells an administrator nothing."""
+    """An error's words, without its number."""
     if isinstance(exc, OSError) and exc.strerror and exc.filename:
         return f"{os.fsdecode(exc.filename)}: {exc.strerror}"
     return str(exc)
@@ -158,7 +158,7 @@ def _message(exc: BaseException) -> str:
 
 def _run(options: _Options) -> None:
     _raise_descriptor_limit()
-    with contextlib.ExitStack() as end:  # each step of it is taken, whatever the one before has come to
+    with contextlib.ExitStack() as end:  # each of its steps is taken, even where one fails
         _serve_until_the_end(options, end)
 
 
@@ -189,7 +189,7 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
 
 
 def _at_the_end(end: contextlib.ExitStack, step: Callable[[], object]) -> None:
-    """Have something done at the end. What goes wrong with it is a warning, as what comes after has to be done too."""
+    """Have a step taken at the end. Its failure is a warning, as the other steps have to be taken too."""
 
     def take() -> None:
         try:
@@ -216,7 +216,7 @@ async def _serve(
         await state.fresh_credentials()
         nursery.start_soon(state.credential_files.remind)
         gc.collect()
-        gc.freeze()  # what is there now stays: the collector need not look at it again
+        gc.freeze()  # the collector need not look again at what is there now, as it stays
         sd_notify.announce(options.ready_fd)
         _log.info("ready: run directory %s, file system %s", options.run_dir, options.mount)
         if options.user:

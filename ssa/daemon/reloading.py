@@ -1,4 +1,4 @@
-"""SIGHUP: the policy's file and the credentials are read again, and counted from the next handshake on, or not at all.
+"""SIGHUP: reads the policy's file and the credentials again. All of it counts from the next handshake on, or nothing.
 
 Files are read in a thread and within a bounded time, so a file system that hangs holds nobody up.
 """
@@ -31,7 +31,7 @@ _PATIENCE = 20  # seconds to read the files in
 
 
 class Reloader:
-    """Reloads when it is asked to, once at a time. What is asked for meanwhile is one more time.
+    """Reloads when it is asked to, once at a time. Whatever is asked meanwhile makes it reload once more.
 
     Args:
         config: the policy's file.
@@ -83,7 +83,7 @@ class Reloader:
         return *files.find(self._config, required=self._required), self._state.credentials.read_again()
 
 
-_THREADS = trio.CapacityLimiter(math.inf)  # one that hangs in a file system shall not be the last
+_THREADS = trio.CapacityLimiter(math.inf)  # a thread that hangs in a file system leaves room for the next reload
 
 
 def _differences(before: Policy, after: Policy) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""The run directory: one daemon at a time, and what a crashed one left is taken over.
+"""The run directory: one ssad at a time has it, and takes over what a crashed one left.
 
-What is in it is looked at before it is replaced or removed: it may be somebody else's by now. The lock says whose it
-is, and only a daemon's counts: a daemon has the file open for writing, which nobody else may do.
+A file in it is looked at before it is replaced or removed, as it may be another ssad's by now. The lock says whose the
+directory is. Only an ssad's lock counts: it has the file open for writing, which nobody else may do.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class InUse(RuntimeError):
 
 
 def make_private(path: Path) -> None:
-    """Make a directory that is ours alone, and stands where nobody else could put another in its place.
+    """Make a directory that is ours alone, where nobody else can put another one in its place.
 
-    Who could would tell programs that any server is verified. Raises PermissionError.
+    Whoever could do that could tell programs that any server is verified. Raises PermissionError.
     """
     for directory in (path.parent, path):
         make_directory(directory, 0o700)
@@ -49,7 +49,7 @@ def make_private(path: Path) -> None:
 
 
 class RunDirectory:
-    """A run directory that is ours for as long as this process lives: the kernel drops the lock of a crashed one."""
+    """A run directory that is ours for as long as this process lives. The kernel drops a crashed process's lock."""
 
     def __init__(self, path: Path) -> None:
         """Make it if need be, and lock it. Raises `InUse`, or OSError."""
@@ -66,7 +66,7 @@ class RunDirectory:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def _locked(self) -> int:
-        """The lock's descriptor. Another program's lock makes us take another file, which only we may open."""
+        """The lock's descriptor. A file that another program has locked is replaced by one that is ours alone."""
         while True:
             lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self._directory)
             try:
@@ -126,13 +126,13 @@ class RunDirectory:
             raise InUse(f"another ssad serves at {path}: pid {pid} ({_command(pid)})")
 
     def remove_socket(self) -> None:
-        """Remove the socket that `listen` made, unless it is a successor's by now. It has to be open still."""
+        """Remove the socket that `listen` made, which has to be open still, unless a successor has replaced it."""
         name = _name(paths.socket_path(self.path))
         if self._bound is not None and self._identity(name) == self._bound:
             os.unlink(name, dir_fd=self._directory)
 
     def point(self, name: str, target: Path) -> None:
-        """Have a link in the directory tell where something else of this daemon is. Raises OSError."""
+        """Make a link in the directory that points to something else of this ssad's. Raises OSError."""
         self._unlink(name)
         os.symlink(target.absolute(), name, dir_fd=self._directory)
 
@@ -141,7 +141,7 @@ class RunDirectory:
             os.unlink(name, dir_fd=self._directory)
 
     def close(self) -> None:
-        """Let a successor have it, though this process may not be able to end yet."""
+        """Give up the lock, so that a successor can take the directory before this process has ended."""
         os.close(self._lock)
         os.close(self._directory)
 
@@ -173,7 +173,7 @@ class _Holder(NamedTuple):
 
 
 def _holders(lock: int) -> Iterator[_Holder]:
-    """Who holds the lock on a file of ours, by what the kernel says of open files: who took it first may be gone."""
+    """The processes that hold the lock on a file of ours, by proc(5): the one that took it first may have ended."""
     wanted = _identity(os.fstat(lock))
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()):
@@ -187,7 +187,7 @@ def _holders(lock: int) -> Iterator[_Holder]:
 
 
 def _lock_info(process: Path, entry: Path, wanted: tuple[int, int]) -> bool | None:
-    """Whether a descriptor that holds the lock can be written to (proc(5), fdinfo); None where it does not hold it."""
+    """True where a descriptor that holds the lock can be written to (proc(5), fdinfo); None where it holds no lock."""
     try:
         text = (process / "fdinfo" / entry.name).read_text()
         rows = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -1,4 +1,4 @@
-"""Telling whoever started us how we are. That nobody is there to be told is a warning, and never more."""
+"""Tells whoever started ssad its state, as sd_notify(3) does. A failure to tell is a warning, and never more."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _send(state: str, address: str) -> None:
     if address[0] not in "/@":
         raise ValueError("neither a path nor an abstract address")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        # A leading @ stands for the NUL of an abstract address. A manager that does not read is not waited for.
+        # A leading @ stands for the NUL of an abstract address. MSG_DONTWAIT: the manager may not be reading.
         name = "\0" + address[1:] if address.startswith("@") else address
         sock.sendto(state.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL, name)
 
 
 def reloading() -> None:
-    """Say that the configuration is being read again; `ready` says that this is over."""
+    """Say that the configuration is being read again, until `ready` is said."""
     notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
 
@@ -45,12 +45,12 @@ def ready() -> None:
 
 
 def stopping() -> None:
-    """Say that we are ending."""
+    """Say that ssad is ending."""
     notify_systemd("STOPPING=1")
 
 
 def announce(ready_fd: int | None) -> None:
-    """Say that we are ready: a line to the descriptor, which is closed then, and to the service manager."""
+    """Say that ssad is ready: write a line to the descriptor and close it, and tell the service manager."""
     if ready_fd is not None:
         _write(ready_fd)
     ready()

@@ -1,7 +1,7 @@
-"""What becomes of each signal: one table, so that nothing but SIGKILL leaves a dead mount behind.
+"""What each signal does: one table, so that nothing but SIGKILL leaves a dead mount behind.
 
-A signal to end that comes before anything is there to be put in order ends the process. From then on signals are
-blocked, and a thread takes them. One that comes while the daemon ends changes nothing more.
+At first a signal that ends ssad ends the process at once, as there is nothing to undo yet. From the mount on signals
+are blocked, and a thread takes them. A signal that comes while ssad ends changes nothing more.
 
 The signals of a fault of the program's own (SIGSEGV and its like) still end it: there, as after SIGKILL, the
 next start takes the mount over.
@@ -43,7 +43,7 @@ signals:
 
 
 def prepare() -> None:
-    """Ignore what is to be ignored, and keep the others back: threads that are made now never take them."""
+    """Ignore the signals that are to be ignored, and block the others: threads that are made now never take them."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
@@ -60,7 +60,7 @@ def end_at_once() -> None:
 
 
 def keep_back() -> None:
-    """Keep all of them back from this thread, and those that it makes. What is pending at the end ends nothing."""
+    """Block all of them in this thread, and in those that it makes. What is pending at the end has no effect."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HEARD)
 
 

@@ -1,10 +1,10 @@
-"""Who asks, as the kernel vouches for it: the process that connected, its user and groups, and its program.
+"""Asks the kernel which process has connected, of which user and groups, and what program it runs.
 
-A process can become another program (execve(2)), and the number of one that has ended is given to another one. So the
-program is read before a request is read, and again when it has been answered. It is unknown where the two differ, where
-another process sent the request, and where it cannot be read. Two things cannot be told. Whoever may run a program can
-act inside it (by ptrace, by LD_PRELOAD, by the program's own options). And a process that sends a request and becomes
-another program before the daemon has looked for the first time is taken for that other one.
+A process can become another program (execve(2)), and the kernel gives the number of a process that has ended to another
+one. So the program is read before a request is read, and again when it has been answered. The program counts as unknown
+where the two differ, where another process sent the request, and where it cannot be read. Two things cannot be told.
+Whoever may run a program can act inside it (by ptrace, by LD_PRELOAD, by the program's own options). And a process that
+sends a request and becomes another program before the first read is taken for that other program.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _BUFFER = 1024  # bytes that getsockopt of the socket module gives at most
 
 
 def asks(connection: socket.socket) -> Application:
-    """Who is at the other end. Raises OSError."""
+    """The process at the other end of a connection. Raises OSError."""
     pid, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
     return Application(pid, uid, gid, _program_of(connection, pid), _groups(connection))
 
 
 def confirmed(application: Application) -> Application:
-    """The application when its request has been answered: if its program is another one by now, it is unknown.
+    """The application when its request has been answered. If it runs another program by now, its program is unknown.
 
-    In a user namespace of its own any user can mount any file at any path: then it is unknown, too. To look at the end
-    is enough, as no process without privilege comes back from such a namespace (setns(2)).
+    In a user namespace of its own any user can mount any file at any path: there the program is unknown, too. It is
+    enough to look at the end, as no process without privilege comes back from such a namespace (setns(2)).
     """
     pid, exe = application.pid, application.exe
     if application.settled or not exe or (_program(pid) == exe and _link(pid, "ns/user") == _OUR_NAMESPACE):
@@ -44,7 +44,7 @@ def confirmed(application: Application) -> Application:
 
 
 def settled(application: Application) -> Application:
-    """The application of a listener, whose program is that which began to listen."""
+    """The application of a listener: its program is the one that began to listen."""
     return replace(confirmed(application), settled=True)
 
 
@@ -95,7 +95,7 @@ _GID = 4  # bytes
 
 
 def _many_groups(connection: socket.socket) -> bytes:
-    """More than the socket module has room for: up to 65536 (NGROUPS_MAX)."""
+    """The groups of a process with more of them than the socket module has room for: up to 65536 (NGROUPS_MAX)."""
     size = ctypes.c_uint32(_GID << 16)
     buffer = ctypes.create_string_buffer(size.value)
     if _libc.getsockopt(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size)):

@@ -1,9 +1,9 @@
 """Serves a listening socket in its application's place: accepts, makes the handshakes, and hands over what is done.
 
-An application whose `accept` had to make a handshake would wait behind its slowest client, and its `poll` would be
-told of connections that are none yet. So the daemon does what the kernel does for TCP: it keeps the connections that
-are being made apart from those that are ready, and only these can be accepted. The application's descriptor is its
-end of the connection to us, which is readable when there is one.
+An application whose `accept` had to make a handshake would wait behind its slowest client, and its `poll` would report
+connections that are not ready. So we do what the kernel does for TCP: connections whose handshake is under way are kept
+apart from those that are ready, and only ready ones can be accepted. The application's descriptor is its end of the
+connection to us, which is readable when a connection is ready.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def run(
 
 
 def _listens(sock: socket.socket) -> bool:
-    """Whether a socket listens: shutdown(2) ends that, and it is ready from then on, with nothing to accept."""
+    """True until shutdown(2): then poll(2) reports a socket ready that has nothing to accept."""
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
@@ -100,7 +100,7 @@ class _Listener:
         self._delivering = trio.Lock()
 
     def serving(self) -> Serving:
-        """What it is served with now."""
+        """The terms and certificates that it is served with now."""
         return self._serving
 
     async def renew(self, request: wire.Listen, files: list[int]) -> None:
@@ -118,7 +118,10 @@ class _Listener:
                 await self._taken()
             try:
                 accepted = await self._accept_some(room)
-            except (OSError, RuntimeError) as exc:  # out of descriptors, memory, threads; or the connection has gone
+            except (
+                OSError,
+                RuntimeError,
+            ) as exc:  # no descriptor, memory or thread is left, or the connection has gone
                 if not _listens(self._socket):
                     self._worker.log.info("a socket listens no more %s", fields(pid=self._application.pid))
                     nursery.cancel_scope.cancel()
@@ -138,13 +141,13 @@ class _Listener:
         return max(0, min(_BATCH, self._backlog - self._ready, user))
 
     async def _taken(self) -> None:
-        """Wait until the application takes a connection of this listener; or a moment: it may be another's."""
+        """Wait until the application takes a connection of this listener, or a moment, as it may take another's."""
         self._room = trio.Event()
         with trio.move_on_after(_FOR_NOW):
             await self._room.wait()
 
     async def _accept_some(self, most: int) -> list[socket.socket]:
-        """In a thread: the application can take O_NONBLOCK off between our two calls, and the connection too."""
+        """Accept in a thread, as the application can clear O_NONBLOCK and take the connection before we do."""
         with self._worker.quota.of():  # it may wait for a thread
             batch = _Batch(self._application, twin(self._socket), most)
             try:
@@ -181,7 +184,7 @@ class _Listener:
             await self._deliver(reply, sock)
 
     async def _deliver(self, reply: wire.Reply, *passed: socket.socket) -> None:
-        """Hand over what is read and written; of a relayed connection the TCP socket behind it."""
+        """Hand over what the application reads and writes, and behind it a relayed connection's TCP socket."""
         self._ready += 1
         self._worker.ready += 1
         try:
@@ -197,9 +200,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Batch:
-    """Connections that a thread accepts, in the name of the application's user: its firewall rules and accounts hold.
+    """Connections that a thread accepts in the name of the application's user, whose firewall rules hold then.
 
-    The owner that netfilter and sock_diag see is the file system uid of who accepts, which is a thread's own.
+    netfilter and sock_diag take the accepting thread's file system uid for the socket's owner.
     """
 
     def __init__(self, application: Application, listener: socket.socket, most: int) -> None:
@@ -212,7 +215,7 @@ class _Batch:
         self._begun = self._abandoned = False
 
     def accept(self) -> None:
-        """Accept those that are there, in a thread. Raises OSError where there is no first one."""
+        """Accept the connections that wait, in a thread. Raises OSError where not even one can be accepted."""
         with self._lock:
             if self._abandoned:
                 return
@@ -246,7 +249,7 @@ class _Batch:
         raise BlockingIOError
 
     def abandon(self) -> list[socket.socket]:
-        """Nobody waits for more. What the caller has to close: what was accepted, or a listener that no thread has."""
+        """Accept no more: the sockets that the caller has to close, a listener that no thread has among them."""
         with self._lock:
             self._abandoned = True
             left, self.accepted = self.accepted, []

@@ -1,7 +1,7 @@
-"""The trust anchors that applications bring, kept by their content: to read some thousands takes a tenth of a second.
+"""Keeps the trust anchors that applications bring, by their content: to read some thousands takes a tenth of a second.
 
-A user can have a large set or many small ones kept, and all users together have a limit, too: the memory that they
-take is some twelve times that of their text.
+For each user one large set or many small ones are kept. All users together have a limit too, as the memory of a set is
+some twelve times that of its text.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class _Kept(NamedTuple):
 
 
 class Anchors:
-    """The sets, those used last. Safe to use from several threads."""
+    """The sets that were used last. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[int, bytes], _Kept] = {}
         self._lock = threading.Lock()
 
     def get_untrusted(self, uid: int, texts: Sequence[bytes]) -> trust.TrustStore:
-        """The trust store of some PEM texts, which no text leaves empty. It takes long: call it in a thread.
+        """The trust store of some PEM texts; without a text it is empty. It takes long: call it in a thread.
 
         Raises `ssa.SSAError` BAD_VALUE where there is no usable certificate, or there are too many.
         """
@@ -65,7 +65,7 @@ class Anchors:
         self._shrink([*self._kept], _OF_ALL)
 
     def _shrink(self, keys: list[tuple[int, bytes]], most: int) -> None:
-        """Forget what was not used for longest; never the last one."""
+        """Forget the sets that were not used for longest, but never the last one."""
         total = sum(self._kept[key].size for key in keys)
         for key in keys[:-1]:
             if total <= most:

@@ -1,13 +1,13 @@
 """Closes what applications have opened, in threads: close(2) can block for as long as an application likes.
 
 A socket with SO_LINGER waits for its peer, a file on a user's own FUSE mount for that user's program, a Unix socket for
-all sockets in its queue. An application can set SO_LINGER between a look at it and the close, and Linux before 6.10
+all sockets in its queue. An application can set SO_LINGER between a look at it and the close. Linux before 6.10
 collects the garbage of all Unix sockets, other users' too, in whatever thread closes one. So every descriptor that an
-application has passed, and every socket that it has a part in, is closed in a thread. Each user has some threads; who
-makes them wait makes the user's own descriptors wait.
+application has passed, and every socket that it has a part in, is closed in a thread. Each user has some threads: a
+user that makes them wait makes only the user's own descriptors wait.
 
-A close that lingers is ended by a signal after a moment (inet_release in net/ipv4/af_inet.c: the wait is
-interruptible): TCP goes on by itself with what is unsent. So a user cannot keep many threads for long.
+A signal ends a close that lingers, after a moment (inet_release in net/ipv4/af_inet.c: the wait is interruptible). TCP
+goes on by itself with what is unsent. So a user cannot keep many threads for long.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _MOST = 64  # threads of a user, for each of the two kinds
-_SPARE = 8  # threads that are kept for what comes next
-_SOON = 0.001  # seconds: a close that does not wait is done by then
-_LINGERING = 0.05  # seconds: one that takes so long waits
-_ROOMY = 1024  # descriptors: with fewer none is kept for a moment
+_SPARE = 8  # idle threads that are kept
+_SOON = 0.001  # seconds that a close takes at most, as a rule
+_LINGERING = 0.05  # seconds after which a close counts as lingering
+_ROOMY = 1024  # descriptors: a process with fewer gathers no connections before it closes them
 _TOGETHER = 4  # connections to us that are closed by one job: to wake a thread costs more than a close
 _INTERRUPT = signal.SIGRTMIN
 
-Kind = tuple[int, bool]  # the user, and whether it is a connection to us: these must not wait for files
+Kind = tuple[int, bool]  # the user; True for connections to us, which must not wait for files
 
 
 class Job:
@@ -56,7 +56,7 @@ class Job:
         self._then: Callable[[], None] | None = None
 
     def run(self) -> None:
-        """Close them, in the thread that was chosen."""
+        """Close them. A thread of `Closers` calls this."""
         while self.descriptors:
             fd = self.descriptors.popleft()  # its number is free as soon as close(2) has begun
             try:
@@ -84,7 +84,7 @@ class Job:
 
 
 class _Worker(threading.Thread):
-    """One thread: `job` is the last that it was given."""
+    """One thread. `job` is the last job that it was given."""
 
     def __init__(self, closers: Closers, job: Job) -> None:
         super().__init__(name="closer", daemon=True)
@@ -95,6 +95,7 @@ class _Worker(threading.Thread):
         self.since = time.monotonic()
 
     def hand(self, job: Job) -> None:
+        """Have the thread, which waits, run a job."""
         self.job, self.since = job, time.monotonic()
         self._go.release()
 
@@ -121,7 +122,7 @@ class Closers:
         self._together = _TOGETHER if resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= _ROOMY else 1
 
     def end_lingering(self) -> None:
-        """From now on interrupt closes that linger. To be called in the main thread, as signals are its own."""
+        """From now on interrupt closes that linger. The main thread has to call this: signals are handled there."""
         signal.signal(_INTERRUPT, _nothing)
         if not self._watching:
             self._watching = True
@@ -184,7 +185,7 @@ class Closers:
                 self._waiting[job.kind].appendleft(job)
 
     def next_for(self, worker: _Worker) -> bool | None:
-        """Whether a worker that is done has another job; False if it has to wait for one, None if it is to end."""
+        """What a thread does that has run its job: True for another job, False to wait for one, None to end."""
         with self._lock:
             kind = worker.job.kind
             self._leave(kind)
@@ -213,7 +214,7 @@ class Closers:
         return None
 
     def open(self, uid: int) -> int:
-        """How many descriptors of a user wait for a thread, or for the one before in theirs."""
+        """How many descriptors of a user are not closed yet."""
         if not (self._busy or self._waiting or self._later):
             return 0
         with self._lock:
@@ -229,12 +230,12 @@ class Closers:
             self._stirred.clear()
             time.sleep(_LINGERING)
             self._close_all_gathered()
-            while self._interrupt():  # one that hangs in a user's own file system keeps nobody else's
+            while self._interrupt():  # a close in a user's own file system may hang: the others go on
                 time.sleep(_LINGERING)
                 self._close_all_gathered()
 
     def _interrupt(self) -> bool:
-        """Interrupt who waits. Whether anybody is busy still."""
+        """Interrupt threads whose close lingers. True while a thread is busy."""
         with self._lock:
             now = time.monotonic()
             for worker in self._busy:

@@ -76,7 +76,7 @@ class Made:
 
 @functools.lru_cache(maxsize=1024)
 def _signatures(leaf: bytes, version: TLSVersion) -> tuple[str, ...]:
-    """RFC 8446 section 4.2.3: what goes with a certificate's key. In TLS 1.2 a curve does not decide on the hash."""
+    """The algorithms that go with a certificate's key (RFC 8446 section 4.2.3). In TLS 1.2 a curve fixes no hash."""
     try:
         certificate = load_untrusted(leaf, "it")
         prefix = _prefix(certificate, version)

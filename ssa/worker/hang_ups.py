@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class HangUps:
-    """Ends the work for applications that have gone. One epoll set for all: a task for each would cost more."""
+    """Cancels the work for applications that have hung up. One epoll set for all costs less than a task for each."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -41,5 +41,5 @@ class HangUps:
                 self._scopes[fd].cancel()
 
     def close(self) -> None:
-        """Give back what it waited with, once nobody is in such a block."""
+        """Close the epoll set, once nobody is in such a block."""
         self._epoll.close()

@@ -1,7 +1,7 @@
 """One application's connection: receives its packets, and sends our replies.
 
-The sockets here are plain ones, asked without waiting first: a request is there as a rule when it is looked for, and
-each turn of the event loop costs more than the system call.
+The sockets are plain ones, and are read before anything waits for them: as a rule the request is there already, and a
+round of the event loop costs more than the system call.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ async def follow(
     connection: socket.socket,
     renew: Callable[[wire.Listen, list[int]], Awaitable[None]],
 ) -> None:
-    """Have `renew` take what an application says about its listener's options later, until it hangs up."""
+    """Give what an application sends about its listener later, which are new options, to `renew`, until it hangs up."""
     while (packet := await _next_packet(user, connection)) is not None:
         try:
             if packet.cut:
@@ -124,13 +124,13 @@ async def _next_packet(user: User, connection: socket.socket) -> Packet | None:
             return None
 
 
-_BETWEEN = 0.001  # seconds: who says more and more about a listener takes turns with the others
-_FOR_NOW = 0.05  # seconds
+_BETWEEN = 0.001  # seconds between two packets about a listener, so that other applications get their turn
+_FOR_NOW = 0.05  # seconds until the next attempt
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
 async def send(connection: socket.socket, reply: wire.Reply, *passed: socket.socket) -> bool:
-    """Whether the application took it in time: one that never reads is not waited for. Raises OSError."""
+    """Send a reply; False where the application does not read for too long. Raises OSError."""
     packet = wire.pack(reply)
     fds = b"".join(_FD.pack(sock.fileno()) for sock in passed)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []

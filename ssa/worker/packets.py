@@ -33,7 +33,7 @@ class Packet:
     _taken: socket.socket | None = None
 
     async def close(self) -> None:
-        """Close all that came with it, and wait until that is done."""
+        """Close all descriptors that came with it, and wait until that is done."""
         fds, self.descriptors = self.descriptors, []
         if self._taken is not None and (fd := self._taken.detach()) >= 0:
             fds.append(fd)
@@ -41,13 +41,13 @@ class Packet:
             await self.closer.close(fds).wait()
 
     async def close_files(self) -> None:
-        """Close all but the socket that was taken."""
+        """Close the files that came with it, and wait until that is done. The socket stays."""
         fds, self.descriptors = self.descriptors, []
         if fds:
             await self.closer.close(fds).wait()
 
     def take_socket(self) -> socket.socket:
-        """The first descriptor, as a socket, which the packet closes. What is left are files.
+        """The first descriptor, as a socket, which the packet closes. The others are files.
 
         Raises `ssa.SSAError` NO_DESCRIPTOR, NOT_TCP.
         """
@@ -80,5 +80,5 @@ class Handover:
 
 
 def twin(sock: socket.socket) -> socket.socket:
-    """Another descriptor. Not `sock.dup()`, which sets O_NONBLOCK or clears it: that is the application's too."""
+    """Another descriptor of a socket. `sock.dup()` would change O_NONBLOCK, which is the application's too."""
     return socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))

@@ -1,4 +1,4 @@
-"""What a server serves: its terms, and the certificate for each name."""
+"""A server's OpenSSL contexts, one for each name that clients ask for, as terms and certificates are now."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Serving:
         return self._terms
 
     def context(self, name: str | None) -> SSL.Context:
-        """What to go on with when a client asks for a name, or for none.
+        """The context for a client that asks for a name, or for none.
 
         Raises `ssa.SSAError` NOT_SERVED for another name than the only one, NO_CREDENTIALS; CREDENTIAL_DENIED where
         there are the administrator's only, and the user may serve with none of them.
@@ -69,7 +69,7 @@ class Serving:
         return context
 
     def presented(self, engine: Engine) -> Presented:
-        """What a server has presented in a handshake: nothing where a session was resumed."""
+        """The certificates that the server has presented in a handshake: none where a session was resumed."""
         if engine.resumed:
             return NOTHING
         offered = self._offered.get(engine.context, ())
@@ -99,7 +99,7 @@ class Serving:
         return usable
 
     def _protector(self) -> Capabilities | None:
-        """What the contexts depend on, besides the policy and the certificates."""
+        """What the kernel can do, which the contexts depend on; None where the kernel does not protect the records."""
         return self._owner.kernel_tls(self._terms.policy)
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:
@@ -118,7 +118,7 @@ class Serving:
 
 
 class DatagramServing(Serving):
-    """The same for DTLS, whose records are never the kernel's."""
+    """The terms and contexts of a server over datagrams. No kernel does the records of DTLS."""
 
     def _protector(self) -> None:
         return None

@@ -1,4 +1,4 @@
-"""What the pipeline's steps on a TCP socket are made of."""
+"""The pipeline's steps on a TCP socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request comes down to: the policy as it narrows it, and the certificates that the application brought."""
+"""The terms of a handshake: the policy as the request narrows it, and the certificates that the application brought."""
 
 from __future__ import annotations
 
@@ -32,12 +32,19 @@ _PATIENCE = 5  # seconds: a file can be of the application's own file system, an
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What both sides have agreed on before a handshake: never looser than the policy."""
+    """What holds for a handshake: never looser than the policy in force.
+
+    Attributes:
+        wish: how the request narrows a policy.
+        base: the policy that was in force.
+        policy: that policy, narrowed.
+        anchors: the application's trust anchors, which the peer has to satisfy besides the administrator's.
+    """
 
     wish: Narrowing
-    base: Policy  # that was in force
-    policy: Policy  # what is left of it
-    anchors: trust.TrustStore | None  # that the peer has to satisfy besides the administrator's
+    base: Policy
+    policy: Policy
+    anchors: trust.TrustStore | None
     credentials: tuple[Credential, ...]  # that the application brought
     ask_certificate: bool  # a client has to present one
     strict: bool = False  # certificates have to keep to RFC 5280 strictly
@@ -49,7 +56,7 @@ class Terms:
         return self.wish.data_path is not None
 
     def under(self, base: Policy) -> Terms:
-        """The same wishes under another policy: a listener lives longer than one. Raises `ssa.PolicyError`."""
+        """The terms of the same request under another policy, for a listener. Raises `ssa.PolicyError`."""
         return self if base is self.base else replace(self, base=base, policy=narrow(base, self.wish))
 
 
@@ -84,7 +91,7 @@ def hostname_untrusted(text: str) -> str:
 
 
 def ahead_untrusted(request: Accept) -> bytes:
-    """What an application has read of its client's already. Raises `ssa.SSAError` BAD_VALUE for too much of it."""
+    """What an application has read already of what its client sent. Raises `ssa.SSAError` BAD_VALUE for too much."""
     ahead = request.ahead or b""
     if len(ahead) > MAX_AHEAD:
         raise errors.error("BAD_VALUE", f"{len(ahead)} bytes were read ahead, at most {MAX_AHEAD} are taken")
@@ -115,7 +122,7 @@ def _version_untrusted(number: int | None) -> TLSVersion | None:
 
 @dataclass(frozen=True, slots=True)
 class _Brought:
-    """What is in an application's files."""
+    """The trust anchors and certificates in an application's files."""
 
     anchors: trust.TrustStore | None = None
     credentials: tuple[Credential, ...] = ()
@@ -137,7 +144,7 @@ async def _files_untrusted(user: User, request: Request, descriptors: list[int],
 def _read_all(
     anchors: Anchors, uid: int, counts: tuple[int | None, int, int], descriptors: list[int], *, complete: bool
 ) -> _Brought:
-    """In a thread, as it can take long. Nothing is opened here: what the application has opened it may read."""
+    """Read the files, in a thread. The application has opened them, so it may read them; nothing is opened here."""
     trusted, certificates, _ = counts
     files = iter(descriptors)
     texts = [_read(fd, MAX_BYTES) for fd in itertools.islice(files, trusted or 0)]

@@ -1,4 +1,4 @@
-"""Calls that must not happen at once, and that an application can make last for ever."""
+"""Runs calls one after the other, in threads, as an application can make each of them last for ever."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 class Turn:
     """Runs one call at a time in a thread; the next begins when the one before has returned.
 
-    A call that has begun goes on when nobody waits for it any more. One that has not begun by then never does.
+    A call that has begun goes on when its caller was cancelled. A call that has not begun by then never does.
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,11 @@ class Turn:
         own, both = twin(sock), _Both(self._one, threads)
 
         def run() -> _T:
-            with own:  # closed here, as that can last too
+            with own:  # closed in the thread, as close(2) can last too
                 return call(own)
 
         try:
-            # trio gives a limiter's place back when the thread has ended, not when nobody waits for it any more.
+            # trio gives a limiter's place back when the thread has ended, not when its caller was cancelled.
             return await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=both)  # type: ignore[arg-type] # trio takes anything with the two methods
         except RuntimeError as exc:
             closer.drop(own)
@@ -52,7 +52,7 @@ class Turn:
 
 
 class _Both:
-    """A place of each of two limiters, in this order, for one thread."""
+    """A limiter for one thread that takes a place of each of two limiters, in this order."""
 
     def __init__(self, *limiters: trio.CapacityLimiter) -> None:
         self._limiters = limiters
