@@ -211,20 +211,6 @@ server.serve_forever()
     assert (answer.stdout, answer.stderr) == (b"hello\n", b"")
 
 
-def test_asyncio_is_told(ssad, pki, tmp_path):
-    script = """
-import asyncio, sys
-try:
-    asyncio.run(asyncio.wait_for(asyncio.open_connection("localhost", int(sys.argv[1]), ssl=True), 10))
-except ssa.SSAError as refused:
-    print(refused)
-"""
-    with peers.nginx(pki, tmp_path) as port:
-        told = run(script, port)
-    assert told.startswith("[NO_COUNTERPART]")
-    assert "sock=" in told
-
-
 def test_before_and_after():
     script = """
 import ssl, ftplib
