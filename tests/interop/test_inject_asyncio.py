@@ -52,7 +52,8 @@ async def main():
         info = writer.get_extra_info
         tls = info("ssl_object")
         print(type(tls).__name__, tls.version() == info("cipher")[1], info("peercert")["subjectAltName"][0][1],
-              info("compression"), isinstance(info("sslcontext"), ssl.SSLContext), str(info("peername")[1]) == sys.argv[1],
+              info("compression"),
+              isinstance(info("sslcontext"), ssl.SSLContext), str(info("peername")[1]) == sys.argv[1],
               info("socket").family == socket.AF_INET, info("nothing", 7), writer.can_write_eof())
         writer.close()
         await writer.wait_closed()
