@@ -10,6 +10,7 @@ import ssl
 
 from ssa.inject import plaintext
 from ssa.inject.failures import Absent, Fixed, as_ssl, error
+from ssa.library.control_records import Truncated
 from ssa.library.option_values import File
 from ssa.library.phases import BORROWED, FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.library.tlssocket import TLSSocket
@@ -149,6 +150,16 @@ class SSLSocket(TLSSocket):
                 raise as_ssl(self._cannot_write(exc)) from None
         self._budget -= 1 + (sent >> 10)
         return sent
+
+    def _is_over(self, wanted: int) -> bool:
+        """As of `TLSSocket`; a stream that was cut is at its end, where the program's context has it so in `ssl`."""
+        try:
+            return super()._is_over(wanted)
+        except Truncated:
+            if self._parameters.cut_is_error:
+                raise
+        self._read_ended = True
+        return True
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as ssl has it
         """As of `ssl.SSLSocket`."""

@@ -423,25 +423,6 @@ def test_unwrap(pair):
         ended.sendall(b"plain text")
 
 
-def test_a_stream_that_was_cut(ssad, pki):
-    """`suppress_ragged_eofs` would make it look like one that has ended."""
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.load_cert_chain(pki.cert, pki.key)
-
-    def serve(connection):
-        with theirs.wrap_socket(connection, server_side=True) as tls:
-            tls.sendall(b"half of it")  # and no close_notify: close() of `ssl` sends none
-
-    with peers.script(serve) as port:
-        plain = socket.create_connection(("localhost", port), 10)
-        with client_context().wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=True) as sock:
-            assert sock.recv(10) == b"half of it"
-            with pytest.raises(ssl.SSLEOFError) as cut:
-                sock.recv(10)
-    assert isinstance(cut.value, ConnectionAbortedError)
-    assert cut.value.args[0] == ssl.SSL_ERROR_EOF
-
-
 def test_a_handshake_that_is_stepped(listener):
     plain = socket.create_connection(listener.getsockname(), 10)
     plain.setblocking(False)
