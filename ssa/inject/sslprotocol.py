@@ -186,8 +186,8 @@ class SSLProtocol(protocols.BufferedProtocol):
         self._after(self._timeout, self._too_slow)
         try:
             transport.know(peername=sock.getpeername(), sockname=sock.getsockname())
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family in (socket.AF_INET, socket.AF_INET6):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as exc:
             sock.close()
             self._fail(exc)

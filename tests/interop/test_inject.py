@@ -21,7 +21,7 @@ INJECTED = "import ssa; ssa.inject_into_ssl()\n"
 
 def run(script, *arguments, prefix=INJECTED, **environment):
     """A program, and two lines before it."""
-    command = [sys.executable, "-W", "error::RuntimeWarning", "-c", prefix + script, *map(str, arguments)]
+    command = [sys.executable, "-P", "-W", "error::RuntimeWarning", "-c", prefix + script, *map(str, arguments)]
     environment = os.environ | {name: str(value) for name, value in environment.items()}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/tmp", env=environment)
     return done.stdout.strip() if not done.stderr else done.stderr.strip()

@@ -90,7 +90,7 @@ def cutting(pki):
 
 
 def run(prefix, *arguments):
-    command = [sys.executable, "-W", "ignore", "-c", prefix + SCRIPT, *map(str, arguments)]
+    command = [sys.executable, "-P", "-W", "ignore", "-c", prefix + SCRIPT, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=os.environ).stdout
 
 

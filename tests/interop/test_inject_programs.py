@@ -40,7 +40,7 @@ def ports(pki, stranger, tmp_path):
 
 def run(script, *arguments, prefix=INJECTED, fails=False, **environment):
     """A program; what it prints. What it says on the standard error comes behind."""
-    command = [sys.executable, "-W", "ignore", "-c", prefix + script, *map(str, arguments)]
+    command = [sys.executable, "-P", "-W", "ignore", "-c", prefix + script, *map(str, arguments)]
     environment = os.environ | {name: str(value) for name, value in environment.items()}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/tmp", env=environment)
     assert fails == (done.returncode != 0), done.stderr
