@@ -1,4 +1,4 @@
-"""`SSLContext.wrap_bio` for the two libraries that make TLS out of two buffers and a stream: trio and anyio.
+"""What `SSLContext.wrap_bio` gives to the two libraries that make TLS out of two buffers and a stream: trio and anyio.
 
 ssa's TLS is on a socket, so two buffers are not enough. What `wrap_bio` gives knows no socket until one method of the
 library's is called with it, the one place where the buffers and the stream meet: `trio.SSLStream._retry` in
@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import sys
 
 from ssa.inject.failures import error
 from ssa.inject.handshake import PAUSE, Handshake
@@ -24,33 +23,10 @@ if TYPE_CHECKING:
     from ssa.inject.parameters import Parameters
     from ssa.inject.sslsocket import SSLSocket
 
-_KNOWN = ("anyio", "trio")
-_WORDS = (
-    "ssa does not do TLS over memory buffers for this library ({}): TLS is on a socket. Pass it a socket that has its "
-    "TLS already (ssa.create_connection, SSLContext.wrap_socket); see docs/libraries.md"
-)
 # What an `ssl.SSLObject` answers to before its handshake.
 _NOT_YET = frozenset(
     {"version", "cipher", "selected_alpn_protocol", "selected_npn_protocol", "getpeercert", "compression"}
 )
-
-
-def check_caller() -> None:
-    """Raise `ssa.SSAError` NO_COUNTERPART unless trio or anyio has called `wrap_bio`; teach it what to do then."""
-    frame: Any = sys._getframe(1)  # noqa: SLF001 - there is no other way to know
-    while frame.f_back is not None and frame.f_code.co_name in ("check_caller", "wrap_bio"):
-        frame = frame.f_back
-    library = str(frame.f_globals.get("__name__", "?")).partition(".")[0]
-    if library not in _KNOWN:
-        raise error("NO_COUNTERPART", f"wrap_bio: {_WORDS.format(library)}")
-    if "trio._ssl" in sys.modules:
-        from ssa.inject import bio_trio
-
-        bio_trio.teach()
-    if "anyio.streams.tls" in sys.modules:
-        from ssa.inject import bio_anyio
-
-        bio_anyio.teach()
 
 
 class SSLObject:
@@ -77,7 +53,7 @@ class SSLObject:
 
     def do_handshake(self) -> None:
         """Raises `ssa.SSAError` NO_COUNTERPART: `take` makes the handshake."""
-        raise error("NO_COUNTERPART", f"do_handshake: {_WORDS.format('this version of it')}")
+        raise error("NO_COUNTERPART", "do_handshake: this version of trio or anyio is not known to ssa")
 
     def read(self, size: int = 1024, buffer: Any = None) -> Any:
         """As of `ssl.SSLObject`."""

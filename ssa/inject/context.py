@@ -9,7 +9,7 @@ import ssl
 import warnings
 
 from ssa.errors import SSAError
-from ssa.inject import bio, locations
+from ssa.inject import bio, callers, locations
 from ssa.inject.base import Base
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
 from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
@@ -399,7 +399,7 @@ class SSLContext(Base):
         Raises `ssa.SSAError` NO_COUNTERPART for any other caller.
         """
         del incoming, outgoing
-        bio.check_caller()
+        callers.allow()
         if session is not None:
             raise error("NO_COUNTERPART", f"session: {_SESSIONS}")
         return bio.SSLObject(

@@ -13,7 +13,7 @@ import time
 from ssa.inject import plaintext
 from ssa.inject.failures import error
 from ssa.library import connection
-from ssa.library.endpoint import LIVE
+from ssa.library.phases import LIVE
 from ssa.protocol import wire
 
 TYPE_CHECKING = False

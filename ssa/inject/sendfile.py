@@ -12,6 +12,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
+from ssa.library.datapath import RELAYED
+
 if TYPE_CHECKING:
     from ssa.inject.sslsocket import SSLSocket
     from ssa.inject.transport import TLSTransport
@@ -23,7 +25,7 @@ _NONE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE}) 
 async def send_file(transport: TLSTransport, file: Any, offset: int, count: int | None) -> int:
     """As `loop.sendfile`. Raises `asyncio.SendfileNotAvailableError` where asyncio is to read and write."""
     sock = transport._sock
-    if sock is None or sock._relayed:
+    if sock is None or sock._path is RELAYED:
         raise asyncio.SendfileNotAvailableError("the connection is relayed: there is no sendfile(2) on it")
     size = _size(file)
     due = size - offset if count is None else min(count, size - offset)

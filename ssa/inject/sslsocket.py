@@ -140,15 +140,15 @@ class SSLSocket(TLSSocket):
         if self._phase:
             self._check_live()
         with self._turns.turn:
-            if self._budget < 0:
-                self._change_keys()
+            if self._sendable < 0:
+                self._serve_what_is_due()
             try:
                 sent = os.sendfile(self.fileno(), fd, offset, count)
             except BlockingIOError:
                 raise
             except OSError as exc:
                 raise as_ssl(self._cannot_write(exc)) from None
-        self._budget -= 1 + (sent >> 10)
+        self._sendable -= 1 + (sent >> 10)
         return sent
 
     def _is_over(self, wanted: int) -> bool:

@@ -63,7 +63,7 @@ class TLSTransport(_Transport):
 
     max_size = 256 * 1024  # bytes of one read
     _start_tls_compatible = False  # one TLS stream does not run in another
-    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE  # type: ignore[attr-defined] # typeshed lacks it
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, protocol: asyncio.BaseProtocol, handshaking: Handshaking, context: Any

@@ -153,7 +153,7 @@ def fail(sock: socket.socket, broken: Broken) -> None:
 
 
 class Truncated(ConnectionAbortedError):
-    """ECONNABORTED: the peer's stream ended without close_notify, so what came may not be all (RFC 8446 section 6.1)."""
+    """ECONNABORTED: the stream ended without close_notify, so what came may not be all (RFC 8446 section 6.1)."""
 
 
 def truncated() -> Truncated:

@@ -1,4 +1,4 @@
-"""A stream that is cut (a FIN without close_notify), under inject: as in `ssl`, or an error where the policy says so."""
+"""A stream that is cut (a FIN without close_notify) under inject: as in `ssl`, or an error if the policy says so."""
 
 import os
 import ssl
@@ -112,7 +112,9 @@ HOW = ["blocking", "streams", "anyio", "trio"]
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("ignore", [True, False])
 @pytest.mark.parametrize("suppress", [True, False])
-def test_it_means_what_it_means_in_ssl(either, pki, cutting, how, ignore, suppress):
+def test_it_means_what_it_means_in_ssl(  # noqa: PLR0917 - fixtures and parameters
+    either, pki, cutting, how, ignore, suppress
+):
     asked = cutting, ignore, suppress, how, pki.ca
     expected = meaning(how, ignore=ignore, suppress=suppress)
     assert run(INJECTED, *asked).splitlines() == expected
