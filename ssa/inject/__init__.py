@@ -32,7 +32,6 @@ from ssa.inject.failures import (
     SSLError,
     StreamCut,
 )
-from ssa.inject.loops import StartTLSError
 from ssa.inject.sslsocket import SSLSocket
 
 TYPE_CHECKING = False
@@ -46,7 +45,6 @@ __all__ = [
     "SSLContext",
     "SSLError",
     "SSLSocket",
-    "StartTLSError",
     "StreamCut",
     "extract",
     "inject",

@@ -9,10 +9,13 @@ import ssl
 import warnings
 
 from ssa.errors import SSAError
-from ssa.inject import locations
+from ssa.inject import bio, callers, locations
+from ssa.inject.base import Base
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
 from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
-from ssa.inject.standard import CContext, Context
+from ssa.inject.parameters import Parameters
+from ssa.inject.sslsocket import SSLSocket
+from ssa.inject.standard import Context
 from ssa.library import connection, deadlines
 from ssa.library.option_values import File, Settings
 from ssa.protocol import wire
@@ -24,53 +27,19 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
-    from ssa.inject.sslsocket import SSLSocket
-
 _OPENSSL_S = "this is OpenSSL in the process, in ssa's place; gevent: leave ssl as it is, monkey.patch_all(ssl=False)"
-_IN_THE_KERNEL = "TLS is on a socket, in the kernel. Pass a connected `sock=` instead of `ssl=`; see docs/libraries.md"
 _NO_COMMON_NAME = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+_SESSIONS = "sessions are kept by ssad, for all programs"
+_IGNORE_UNEXPECTED_EOF = 0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF of OpenSSL 3
 _ASKED_OR_NOT = "clients have to present a certificate, or are not asked"
 
 
-class _Setting:
-    """A setting as `ssl.SSLContext`'s own base class has it: of that class's contexts, and of ours.
-
-    `ssl` sets those of contexts that were made before the injection by the name `SSLContext`, which is ours then.
-    truststore sets ours by the descriptor of `ssl.SSLContext`'s base class.
-    """
-
-    def __init__(self, theirs: Any) -> None:
-        self._theirs = theirs
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: object, owner: type) -> Any:
-        return self if instance is None else self._theirs.__get__(instance, owner)
-
-    def __set__(self, instance: object, value: Any) -> None:
-        descriptor = vars(SSLContext)[self._name] if isinstance(instance, SSLContext) else self._theirs
-        descriptor.__set__(instance, value)
-
-
-class _Base:
-    """What `super(SSLContext, SSLContext)` leads to."""
-
-    options = _Setting(CContext.options)
-    minimum_version = _Setting(CContext.minimum_version)
-    maximum_version = _Setting(CContext.maximum_version)
-    verify_flags = _Setting(CContext.verify_flags)
-    verify_mode = _Setting(CContext.verify_mode)
-    _msg_callback = _Setting(CContext._msg_callback)
-
-
-class SSLContext(_Base):
+class SSLContext(Base):
     """`ssl.SSLContext`, whose settings can only narrow the administrator's policy."""
 
-    sslsocket_class: type[SSLSocket]
+    sslsocket_class: type[SSLSocket] = SSLSocket
     sslobject_class = ssl.SSLObject
 
-    wrap_bio = Absent(f"ssa does not do TLS over memory buffers: {_IN_THE_KERNEL}")
     _wrap_bio = Absent(_OPENSSL_S)
     _wrap_socket = Absent(_OPENSSL_S)
     set_npn_protocols = Absent("NPN is no more, ALPN is")
@@ -323,15 +292,36 @@ class SSLContext(_Base):
         only_12 = self._maximum == ssl.TLSVersion.TLSv1_2 or self._options & ssl.OP_NO_TLSv1_3
         return TLSVersion.TLSv1_2 if only_12 else None
 
-    def settings(self, *, server_side: bool, server_hostname: str | None) -> Settings:
-        """What a socket of this context is told. Raises `ssa.SSAError` for what the context cannot mean."""
+    # What a connection is wrapped with.
+
+    def parameters(
+        self, *, server_side: bool, server_hostname: str | bytes | None = None, cut_is_error: bool = False
+    ) -> Parameters:
+        """The parameters of a connection, by the context as it is now.
+
+        `cut_is_error` is whether the calling interface reports a stream that was cut: `ssl` does so where
+        OP_IGNORE_UNEXPECTED_EOF is not set either.
+
+        Raises `ssa.SSAError` for what the context cannot mean, ValueError and TypeError as `ssl` does.
+        """
+        name = self._checked_name(server_hostname, server_side=server_side)
         if server_side and self._verify_mode == ssl.CERT_OPTIONAL:
             raise error("NO_COUNTERPART", f"verify_mode = CERT_OPTIONAL: {_ASKED_OR_NOT}")
-        self._log_what_is_overruled(server_side=server_side)
+        self._log_what_is_overruled()
+        return Parameters(
+            self,
+            self._settings(server_side=server_side, name=name),
+            server_side=server_side,
+            server_hostname=name,
+            cut_is_error=cut_is_error and not self._options & _IGNORE_UNEXPECTED_EOF,
+            overruled="" if server_side else self._loosened(),
+        )
+
+    def _settings(self, *, server_side: bool, name: str | None) -> Settings:
         return Settings().having(
             **{field: files[::-1] if server_side else files for field, files in self._pairs.items() if files},
             trusted=self._anchors.files(),
-            hostname=server_hostname,
+            hostname=name,
             alpn=self._alpn,
             disabled=self._disabled or None,
             version_min=self._version_min(),
@@ -341,19 +331,38 @@ class SSLContext(_Base):
             strict=1 if self._verify_flags & ssl.VERIFY_X509_STRICT else None,
         )
 
-    def _log_what_is_overruled(self, *, server_side: bool) -> None:
+    def _loosened(self) -> str:
+        """What a client's context says that would verify less; empty where it says nothing of the kind."""
+        if self._verify_mode == ssl.CERT_NONE:
+            return "verify_mode = CERT_NONE"
+        return "" if self._check_hostname else "check_hostname = False"
+
+    def _log_what_is_overruled(self) -> None:
         said = self._options & ~self._ciphers.options  # by the program, and not by Python itself
-        for name, fate, why in flags_of("options", said):
+        for name, fate, why in flags_of("options", said) if said else ():
             if fate == OVERRULED:
                 log_once("warning", f"options: {name} has no effect: {why}")
         if self._post_handshake_auth:
             log_once("info", "post_handshake_auth has no effect: a certificate is asked for in the handshake")
+
+    def _checked_name(self, name: str | bytes | None, *, server_side: bool) -> str | None:
+        """`server_hostname` as `ssl` checks it; without one a server cannot be verified."""
         if server_side:
-            return
+            if name is not None:
+                raise ValueError("server_hostname can only be specified in client mode")
+            return None
+        if name is None and self._check_hostname:
+            raise ValueError("check_hostname requires server_hostname")
         if self._verify_mode == ssl.CERT_NONE:
             log_once("warning", "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
         elif not self._check_hostname:
             log_once("info", "check_hostname = False has no effect: servers are verified by their name")
+        if name is None:
+            denied("no server_hostname: a server is verified by its name; pass server_hostname=")
+        text = name.decode("ascii") if isinstance(name, bytes) else name
+        if not text or text.startswith("."):
+            raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
+        return text
 
     def wrap_socket(  # noqa: PLR0913, PLR0917 - as ssl has it
         self,
@@ -364,36 +373,38 @@ class SSLContext(_Base):
         server_hostname: str | bytes | None = None,
         session: object = None,
     ) -> SSLSocket:
-        """As of `ssl.SSLContext`; the socket is an `SSLSocket` of this module.
-
-        `suppress_ragged_eofs` has no effect: a stream that was cut never looks like one that has ended.
-        """
-        del suppress_ragged_eofs
-        how = {"server_side": server_side, "handshake": do_handshake_on_connect}
+        """As of `ssl.SSLContext`; the socket is an `SSLSocket` of `ssa.inject`."""
         try:
             if session is not None:
-                raise error("NO_COUNTERPART", "session: sessions are kept by ssad, for all programs")
-            name = self._checked_name(server_hostname, server_side=server_side)
-            return self.sslsocket_class.wrap(self, sock, name, **how)
+                raise error("NO_COUNTERPART", f"session: {_SESSIONS}")
+            parameters = self.parameters(
+                server_side=server_side, server_hostname=server_hostname, cut_is_error=not suppress_ragged_eofs
+            )
+            return self.sslsocket_class.wrap(parameters, sock, handshake=do_handshake_on_connect)
         except SSAError:
             if _is_connected(sock):
                 sock.close()  # as after a handshake that failed: nothing can be written to it in plain text any more
             raise
 
-    def _checked_name(self, name: str | bytes | None, *, server_side: bool) -> str | None:
-        """`server_hostname` as `ssl` checks it; without one a server cannot be verified."""
-        if server_side:
-            if name is not None:
-                raise ValueError("server_hostname can only be specified in client mode")
-            return None
-        if name is None and self._check_hostname:
-            raise ValueError("check_hostname requires server_hostname")
-        if name is None:
-            denied("wrap_socket without server_hostname: a server is verified by its name; pass server_hostname=")
-        text = name.decode("ascii") if isinstance(name, bytes) else name
-        if not text or text.startswith("."):
-            raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
-        return text
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002 - the same
+        server_hostname: str | bytes | None = None,
+        session: object = None,
+    ) -> bio.SSLObject:
+        """As of `ssl.SSLContext`, for trio and anyio only, whose streams have a socket. See `ssa.inject.bio`.
+
+        Raises `ssa.SSAError` NO_COUNTERPART for any other caller.
+        """
+        del incoming, outgoing
+        callers.allow()
+        if session is not None:
+            raise error("NO_COUNTERPART", f"session: {_SESSIONS}")
+        return bio.SSLObject(
+            self.parameters(server_side=server_side, server_hostname=server_hostname, cut_is_error=True)
+        )
 
 
 def _is_connected(sock: socket.socket) -> bool:

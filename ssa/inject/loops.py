@@ -1,8 +1,9 @@
-"""asyncio's and uvloop's TLS, which ssa does not do yet: refused at the call that asks for it.
+"""Where asyncio and uvloop are told of ssa: at once where they are loaded, else when they are imported.
 
-Their TLS is `SSLContext.wrap_bio` over memory buffers, once for each connection. Refused there, a server would say that
-it runs, and then reset every client. So the methods of the loops that take a context are replaced by ones that look at
-it first: at once where the module is loaded, else when it is imported.
+asyncio's TLS is one class, `asyncio.sslproto.SSLProtocol`, and `ssa.inject.sslprotocol` has the one in its place. What
+else changes is small: `loop.sendfile` uses the kernel's sendfile(2) on a kernel TLS socket, and what ssa does not do is
+refused at the call, as a server would otherwise say that it runs, and reset each client. uvloop has TLS of its own, in
+C; `ssa.inject.uvloops` has its Loop's methods.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import sys
 
-from ssa.inject.context import SSLContext
+from ssa.inject.base import is_ssa
 from ssa.inject.failures import error
 
 TYPE_CHECKING = False
@@ -21,36 +22,18 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-_LOOPS = {"asyncio.base_events": "BaseEventLoop", "asyncio.unix_events": "_UnixSelectorEventLoop", "uvloop": "Loop"}
-_WITH_SSL = (
-    "create_connection",
-    "create_server",
-    "connect_accepted_socket",
-    "create_unix_connection",
-    "create_unix_server",
-)
-_WORDS = (
-    "ssa does not do TLS over memory buffers: TLS is on a socket, in the kernel. Pass a connected `sock=` instead of "
-    "`ssl=` (ssa.create_connection, ssa.create_server, ssa.upgrade); see docs/libraries.md"
-)
-_replaced: list[tuple[type, str]] = []
-
-
-class StartTLSError(NotImplementedError):
-    """start_tls is not supported.
-
-    It is no OSError, and so no `ssl.SSLError`: to some programs an OSError is a reason to go on in plain text (asyncpg,
-    with its default sslmode=prefer).
-    """
+_MISSING = object()
+_replaced: list[tuple[Any, str, Any]] = []  # owner, name, and what its own __dict__ had there
 
 
 def guard() -> None:
-    """Replace the methods of the loops, of those that will be imported too."""
-    for name in _LOOPS:
+    """Change the modules, those too that will be imported. Nothing where that is done already."""
+    if _FINDER in sys.meta_path:
+        return
+    for name, change in _MODULES.items():
         if module := sys.modules.get(name):
-            _guard_module(module)
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
+            change(module)
+    sys.meta_path.insert(0, _FINDER)
 
 
 def unguard() -> None:
@@ -58,65 +41,113 @@ def unguard() -> None:
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
     while _replaced:
-        loop, name = _replaced.pop()
-        method = vars(loop)[name]
-        if method.inherited:
-            delattr(loop, name)
+        owner, name, before = _replaced.pop()
+        if before is _MISSING:
+            delattr(owner, name)
         else:
-            setattr(loop, name, method.__wrapped__)
+            setattr(owner, name, before)
 
 
-def _guard_module(module: ModuleType) -> None:
-    loop = getattr(module, _LOOPS[module.__name__], None)
-    for name in (*_WITH_SSL, "start_tls"):
-        method = getattr(loop, name, None)
-        if isinstance(loop, type) and method is not None and not hasattr(method, "inherited"):
-            guarded = _without_start_tls(method) if name == "start_tls" else _without_ssl(name, method)
-            guarded.inherited = name not in vars(loop)  # type: ignore[attr-defined] # as functools.wraps sets its own
-            setattr(loop, name, guarded)
-            _replaced.append((loop, name))
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Put something in the place of a class's or module's attribute, until `unguard`."""
+    _replaced.append((owner, name, vars(owner).get(name, _MISSING)))
+    setattr(owner, name, value)
+
+
+def _sslproto(module: Any) -> None:
+    from ssa.inject import sslprotocol
+
+    if module.SSLProtocol is sslprotocol.THEIRS:
+        replace(module, "SSLProtocol", sslprotocol.SSLProtocol)
+
+
+def _selector_events(module: Any) -> None:
+    loop = module.BaseSelectorEventLoop
+    theirs = loop._sendfile_native  # noqa: SLF001 - loop.sendfile calls it
+
+    async def native(self: Any, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        from ssa.inject.sendfile import send_file
+        from ssa.inject.transport import TLSTransport
+
+        if isinstance(transp, TLSTransport):
+            return await send_file(transp, file, offset, count)
+        return await theirs(self, transp, file, offset, count)  # type: ignore[no-any-return]
+
+    replace(loop, "_sendfile_native", native)
+
+
+def _base_events(module: Any) -> None:
+    replace(module.BaseEventLoop, "create_server", _checking(module.BaseEventLoop.create_server))
+
+
+def _unix_events(module: Any) -> None:
+    refuse_unix(module._UnixSelectorEventLoop)  # noqa: SLF001 - it has no other name
+
+
+def _uvloop(module: Any) -> None:
+    from ssa.inject import uvloops
+
+    for name, method in uvloops.methods(module.Loop).items():
+        replace(module.Loop, name, method)
+    refuse_unix(module.Loop)
+
+
+def _checking(method: Callable[..., Any]) -> Callable[..., Any]:
+    """`create_server`, which refuses at once the context that it would refuse for each client."""
+
+    @functools.wraps(method)
+    async def create_server(self: object, *args: Any, ssl: Any = None, **options: Any) -> Any:
+        if is_ssa(ssl):
+            ssl.parameters(server_side=True)
+        return await method(self, *args, ssl=ssl, **options)
+
+    return create_server
+
+
+def refuse_unix(loop: Any) -> None:
+    """Have a loop refuse TLS over Unix sockets, which ssad does not do."""
+    for name in ("create_unix_connection", "create_unix_server"):
+        replace(loop, name, _without_ssl(name, getattr(loop, name)))
 
 
 def _without_ssl(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     async def guarded(self: object, *args: Any, ssl: Any = None, **options: Any) -> Any:
-        if ssl is True or isinstance(ssl, SSLContext):
-            raise error("NO_COUNTERPART", f"{name}(ssl=): {_WORDS}")
+        if ssl is True or is_ssa(ssl):
+            raise error("NO_COUNTERPART", f"{name}(ssl=): TLS runs over TCP here, not over a Unix socket")
         return await method(self, *args, **({} if ssl is None else {"ssl": ssl}), **options)
 
     return guarded
 
 
-def _without_start_tls(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    async def guarded(self: object, transport: Any, protocol: Any, sslcontext: Any, **options: Any) -> Any:
-        if isinstance(sslcontext, SSLContext):
-            transport.abort()  # what is said after the agreement on TLS must not be plain text
-            raise StartTLSError(f"start_tls: {_WORDS}")
-        return await method(self, transport, protocol, sslcontext, **options)
-
-    return guarded
+_MODULES: dict[str, Callable[[Any], None]] = {
+    "asyncio.sslproto": _sslproto,
+    "asyncio.base_events": _base_events,
+    "asyncio.selector_events": _selector_events,
+    "asyncio.unix_events": _unix_events,
+    "uvloop": _uvloop,
+}
 
 
 class _Finder:
-    """Finds the modules of the loops as the other finders do, and guards them once they are loaded."""
+    """Finds these modules as the other finders do, and has them changed once they are loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _LOOPS:
+        if fullname not in _MODULES:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            guarding: Any = _Loader(spec.loader)
-            spec.loader = guarding
+            changing: Any = _Loader(spec.loader)
+            spec.loader = changing
         return spec
 
 
 class _Loader:
-    """A module's loader, and the guarding behind it."""
+    """A module's loader, and the change behind it."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -129,7 +160,7 @@ class _Loader:
 
     def exec_module(self, module: ModuleType) -> None:
         self._loader.exec_module(module)
-        _guard_module(module)
+        _MODULES[module.__name__](module)
 
 
 _FINDER = _Finder()

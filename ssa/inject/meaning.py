@@ -46,7 +46,7 @@ TABLE = (
         "they hold in any case",
     ),
     Meaning("options", OVERRULED, "OP_LEGACY_SERVER_CONNECT", "ssad refuses servers without RFC 5746"),
-    Meaning("options", OVERRULED, "OP_IGNORE_UNEXPECTED_EOF", "a stream that was cut is an error"),
+    Meaning("options", KEPT, "OP_IGNORE_UNEXPECTED_EOF", "unless the policy's truncation is error"),
     Meaning(
         "options",
         NO_MEANING,
@@ -70,7 +70,8 @@ TABLE = (
         "keylog_filename",
         "where it is SSLKEYLOGFILE of the environment; another file is refused, as the keys are the kernel's",
     ),
-    Meaning("SSLContext", REFUSED, "wrap_bio _wrap_bio _wrap_socket", "TLS is on a socket, in the kernel"),
+    Meaning("SSLContext", KEPT, "wrap_bio", "for trio and anyio; to any other caller it is refused"),
+    Meaning("SSLContext", REFUSED, "_wrap_bio _wrap_socket", "TLS is on a socket, in the kernel"),
     Meaning("SSLContext", REFUSED, "sni_callback set_servername_callback", "a certificate is chosen by its names"),
     Meaning("SSLContext", REFUSED, "set_ecdh_curve load_dh_params", "the policy says which groups are used"),
     Meaning("SSLContext", REFUSED, "set_psk_client_callback set_psk_server_callback", "peers have certificates"),
@@ -97,7 +98,12 @@ TABLE = (
     Meaning("ssl", KEPT, "wrap_socket", "a server's; a client is refused, as it has no server_hostname"),
     Meaning("ssl", KEPT, "PROTOCOL_TLS PROTOCOL_TLS_CLIENT PROTOCOL_TLS_SERVER PROTOCOL_SSLv23 PROTOCOL_TLSv1_2"),
     Meaning("ssl", REFUSED, "PROTOCOL_TLSv1 PROTOCOL_TLSv1_1", "TLS begins with 1.2"),
-    Meaning("ssl", REFUSED, "MemoryBIO SSLObject SSLSession", "at `wrap_bio`, and where a session is given"),
+    Meaning(
+        "ssl",
+        REFUSED,
+        "MemoryBIO SSLObject SSLSession",
+        "at `wrap_bio` (but for trio and anyio), and where a session is given",
+    ),
     Meaning(
         "ssl", KEPT, "SSLError SSLErrorNumber CertificateError SSLCertVerificationError SSLEOFError SSLSyscallError"
     ),

@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import ssl
 
-from ssa.inject.context import SSLContext
+from ssa.inject import plaintext
 from ssa.inject.failures import Absent, Fixed, as_ssl, error
+from ssa.library.control_records import Truncated
 from ssa.library.option_values import File
 from ssa.library.phases import BORROWED, FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.library.tlssocket import TLSSocket
@@ -26,7 +28,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Self
+
+    from ssa.inject.parameters import Parameters
+    from ssa.protocol import wire
 
 
 _PEM = 1  # _ssl.ENCODING_PEM
@@ -35,11 +40,9 @@ _PEM = 1  # _ssl.ENCODING_PEM
 class SSLSocket(TLSSocket):
     """A `TLSSocket` with the methods of `ssl.SSLSocket`."""
 
-    __slots__ = ("_context", "_server_hostname", "_server_side")
+    __slots__ = ("_parameters",)
 
-    _context: SSLContext
-    _server_hostname: str | None
-    _server_side: bool
+    _parameters: Parameters
 
     get_verified_chain = Absent("ssad's path is in /ssa/sockets/ID/verdicts, and its certificates are not passed on")
     get_channel_binding = Absent("what it would be bound to is known to ssad only")
@@ -50,24 +53,18 @@ class SSLSocket(TLSSocket):
         raise TypeError("SSLSocket does not have a public constructor: SSLContext.wrap_socket() makes them")
 
     @classmethod
-    def wrap(
-        cls,
-        context: SSLContext,
-        sock: socket.socket,
-        server_hostname: str | None,
-        *,
-        server_side: bool,
-        handshake: bool,
-    ) -> SSLSocket:
-        """A socket of a context, in the place of a plain one."""
-        settings = context.settings(server_side=server_side, server_hostname=server_hostname)
+    def wrap(cls, parameters: Parameters, sock: socket.socket, *, handshake: bool) -> SSLSocket:
+        """Put an `SSLSocket` in the place of a plain socket, which is detached.
+
+        A listening socket is served from then on. A connected one makes the handshake now if `handshake` is true.
+        """
         timeout, connected = sock.gettimeout(), _is_connected(sock)
         if connected and handshake and timeout == 0:
             raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")
         listening = bool(sock.getsockopt(_SOL_SOCKET, _SO_ACCEPTCONN))
-        self = cls.adopt(sock.detach(), sock.family, settings, PLAIN if connected else FRESH)
+        phase = PLAIN if connected else FRESH
+        self = cls.adopt(sock.detach(), sock.family, parameters.settings, phase).having(parameters)
         self.settimeout(timeout)
-        self._context, self._server_hostname, self._server_side = context, server_hostname, server_side
         try:
             if listening:
                 self.listen()
@@ -78,9 +75,9 @@ class SSLSocket(TLSSocket):
             raise
         return self
 
-    def _like(self, other: SSLSocket) -> SSLSocket:
-        self._context, self._server_hostname = other._context, other._server_hostname
-        self._server_side = other._server_side
+    def having(self, parameters: Parameters) -> Self:
+        """The socket, after it was told its parameters."""
+        self._parameters = parameters
         return self
 
     @property
@@ -90,25 +87,25 @@ class SSLSocket(TLSSocket):
         return None if over or self._phase in (FRESH, LISTENING, BORROWED, FAILED) else self
 
     @property
-    def context(self) -> SSLContext:
+    def context(self) -> Any:
         """As of `ssl.SSLSocket`. It cannot be changed: ssad has chosen the certificate."""
-        return self._context
+        return self._parameters.context
 
     @context.setter
-    def context(self, value: SSLContext) -> None:
-        if value is not self._context:
+    def context(self, value: Any) -> None:
+        if value is not self._parameters.context:
             raise error("NO_COUNTERPART", "context: a certificate is chosen by its names, here and in /ssa/credentials")
 
-    server_side = property(lambda self: self._server_side, doc="As of `ssl.SSLSocket`.")
-    server_hostname = property(lambda self: self._server_hostname, doc="As of `ssl.SSLSocket`.")
+    server_side = property(lambda self: self._parameters.server_side, doc="As of `ssl.SSLSocket`.")
+    server_hostname = property(lambda self: self._parameters.server_hostname, doc="As of `ssl.SSLSocket`.")
     session = Fixed(None, "sessions are kept by ssad, for all programs")
 
     def _accepted(self, *args: Any, **kwargs: Any) -> SSLSocket:
-        return super()._accepted(*args, **kwargs)._like(self)
+        return super()._accepted(*args, **kwargs).having(self._parameters)
 
     def dup(self) -> SSLSocket:
         """As of `ssa.TLSSocket`."""
-        return super().dup()._like(self)
+        return super().dup().having(self._parameters)
 
     def _check_live(self) -> int:
         if self._phase == PLAIN:
@@ -122,12 +119,47 @@ class SSLSocket(TLSSocket):
             self.settimeout(None)
         try:
             if self._phase != LIVE:
-                self.upgrade(server_side=self._server_side)
-        except OSError as exc:
+                self.upgrade(server_side=self._parameters.server_side)
+        except BlockingIOError as exc:
             raise as_ssl(exc, ssl.SSLWantWriteError) from None
+        except OSError as exc:
+            raise self._parameters.explained(exc) from None
         finally:
             if timeout == 0 and block:
                 self.settimeout(timeout)
+
+    def _upgrade_request(self, *, server_side: bool, timeout_ms: int | None) -> wire.Request:
+        """As of `Endpoint`; the connection is said to have been used as plain text only where it was."""
+        request = super()._upgrade_request(server_side=server_side, timeout_ms=timeout_ms)
+        with self._plain() as plain:
+            request.upgrade = 1 if plaintext.was_used(plain) else None
+        return request
+
+    def send_part_of_file(self, fd: int, offset: int, count: int) -> int:
+        """sendfile(2) on a kernel TLS socket that does not wait, under the key that is due. Raises BlockingIOError."""
+        if self._phase:
+            self._check_live()
+        with self._turns.turn:
+            if self._sendable < 0:
+                self._serve_what_is_due()
+            try:
+                sent = os.sendfile(self.fileno(), fd, offset, count)
+            except BlockingIOError:
+                raise
+            except OSError as exc:
+                raise as_ssl(self._cannot_write(exc)) from None
+        self._sendable -= 1 + (sent >> 10)
+        return sent
+
+    def _is_over(self, wanted: int) -> bool:
+        """As of `TLSSocket`; a stream that was cut is at its end, where the program's context has it so in `ssl`."""
+        try:
+            return super()._is_over(wanted)
+        except Truncated:
+            if self._parameters.cut_is_error:
+                raise
+        self._read_ended = True
+        return True
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as ssl has it
         """As of `ssl.SSLSocket`."""
@@ -260,4 +292,3 @@ for _name, _want in {
 
 _SOL_SOCKET, _SO_ACCEPTCONN, _SHUT_WR = 1, 30, 1
 _END = b"-----END CERTIFICATE-----"
-SSLContext.sslsocket_class = SSLSocket

@@ -152,9 +152,13 @@ def fail(sock: socket.socket, broken: Broken) -> None:
     control.fail(sock, broken.alert, unreadable=broken.errno in (errno.EMSGSIZE, errno.EINVAL))
 
 
-def truncated() -> ConnectionAbortedError:
-    """The stream was cut without close_notify: what came may not be all (RFC 8446 section 6.1)."""
-    return ConnectionAbortedError(errno.ECONNABORTED, "the connection was cut: its end came without TLS's close_notify")
+class Truncated(ConnectionAbortedError):
+    """ECONNABORTED: the stream ended without close_notify, so what came may not be all (RFC 8446 section 6.1)."""
+
+
+def truncated() -> Truncated:
+    """The error for a stream that was cut."""
+    return Truncated(errno.ECONNABORTED, "the connection was cut: its end came without TLS's close_notify")
 
 
 def is_cut_untrusted(sock: socket.socket) -> bool:

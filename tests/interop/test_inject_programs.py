@@ -1,6 +1,5 @@
 """ssa.inject_into_ssl under libraries that people use, unchanged: they work, or are told what to do."""
 
-import asyncio
 import contextlib
 import importlib.util
 import os
@@ -41,7 +40,7 @@ def ports(pki, stranger, tmp_path):
 
 def run(script, *arguments, prefix=INJECTED, fails=False, **environment):
     """A program; what it prints. What it says on the standard error comes behind."""
-    command = [sys.executable, "-W", "ignore", "-c", prefix + script, *map(str, arguments)]
+    command = [sys.executable, "-P", "-W", "ignore", "-c", prefix + script, *map(str, arguments)]
     environment = os.environ | {name: str(value) for name, value in environment.items()}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd="/tmp", env=environment)
     assert fails == (done.returncode != 0), done.stderr
@@ -378,125 +377,6 @@ def test_the_chain_of_the_peer(cleaned, pki):
             assert first.public_bytes() == ssl.DER_cert_to_PEM_cert(first)
             with pytest.raises(ssl.SSLError, match="context"):
                 sock.context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-# --- asyncio --------------------------------------------------------------------------------------------------------
-
-LOOPS = {"asyncio": "asyncio.run(main())", "uvloop": "import uvloop; uvloop.run(main())"}
-ASYNCIO = """
-import asyncio, ssl, socket, sys
-early = ssl.create_default_context()
-async def main():
-    loop, port = asyncio.get_running_loop(), int(sys.argv[1])
-    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    reader, writer = await asyncio.open_connection("localhost", port)
-    calls = {
-        "open_connection": lambda: asyncio.open_connection("localhost", port, ssl=True),
-        "create_connection": lambda: loop.create_connection(asyncio.Protocol, "localhost", port, ssl=early),
-        "start_server": lambda: asyncio.start_server(print, "localhost", 0, ssl=serving),
-        "create_server": lambda: loop.create_server(asyncio.Protocol, "localhost", 0, ssl=serving),
-        "start_unix_server": lambda: asyncio.start_unix_server(print, "/tmp/nowhere", ssl=serving),
-        "open_unix_connection": lambda: asyncio.open_unix_connection("/tmp/nowhere", ssl=early, server_hostname="x"),
-        "accepted": lambda: loop.connect_accepted_socket(asyncio.Protocol, socket.socketpair()[0], ssl=serving),
-        "start_tls": lambda: loop.start_tls(writer.transport, asyncio.Protocol(), early, server_hostname="localhost"),
-    }
-    for name, call in calls.items():
-        try:
-            await call()
-        except (ssl.SSLError, NotImplementedError) as refused:
-            print(name, "sock=" in str(refused), isinstance(refused, OSError))
-    print(await reader.read())
-    server = await loop.create_server(asyncio.Protocol, "localhost", 0)
-    server.close()
-"""
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("prefix", [INJECTED, "import asyncio\n" + INJECTED])
-def test_asyncios_tls_is_refused_at_the_call(cleaned, ports, loop, prefix):
-    needs(loop)
-    *refused, rest = run(ASYNCIO + LOOPS[loop], ports[0], prefix=prefix).splitlines()
-    assert len(refused) == 8
-    assert all(line.endswith(" True True") for line in refused[:-1])
-    assert (refused[-1], rest) == ("start_tls True False", "b''")
-
-
-def test_the_loops_are_given_back():
-    from asyncio.base_events import BaseEventLoop
-    from asyncio.unix_events import SelectorEventLoop
-
-    before = vars(BaseEventLoop).copy(), vars(SelectorEventLoop).copy(), sys.meta_path.copy()
-    inject.inject()
-    inject.inject()
-    assert vars(BaseEventLoop)["create_server"] is not before[0]["create_server"]
-    assert asyncio.iscoroutinefunction(BaseEventLoop.create_server)
-    inject.extract()
-    assert (vars(BaseEventLoop).copy(), vars(SelectorEventLoop).copy(), sys.meta_path) == before
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_server_that_says_it_runs(cleaned, pki, loop):
-    needs("uvicorn", loop)
-    script = """
-import sys, uvicorn
-async def app(scope, receive, send): pass
-uvicorn.run(app, port=0, ssl_certfile=sys.argv[1], ssl_keyfile=sys.argv[2], loop=sys.argv[3])
-"""
-    told = run(script, pki.cert, pki.key, loop, fails=True)
-    assert "[NO_COUNTERPART]" in told
-    assert "create_server(ssl=)" in told
-    assert "running on" not in told
-
-
-def test_aiohttp(cleaned, ports):
-    """Its import makes a context that verifies nobody."""
-    needs("aiohttp")
-    script = """
-import asyncio, sys, aiohttp
-async def main():
-    async with aiohttp.ClientSession() as session:
-        for how in (True, False):
-            try:
-                await session.get(f"https://localhost:{sys.argv[1]}/hello", ssl=how)
-            except aiohttp.ClientError as refused:
-                print("sock=" in str(refused))
-asyncio.run(main())
-"""
-    assert run(script, ports[0]).split() == ["True", "True"]
-
-
-@contextlib.contextmanager
-def postgres():
-    """What asks a database for TLS, and then goes away: the packets that it gets, each connection's first."""
-    asked = []
-
-    def serve(connection):
-        asked.append(connection.recv(100))
-        connection.sendall(b"S")
-        connection.recv(100)
-
-    with peers.script(serve) as port:
-        yield port, asked
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("mode", [None, "prefer", "require"])
-def test_plain_text_is_not_fallen_back_to(cleaned, loop, mode):
-    """asyncpg's default is sslmode=prefer: it asks again without TLS where TLS fails with an OSError."""
-    needs("asyncpg", loop)
-    script = f"""
-import asyncio, sys, asyncpg
-async def main():
-    try:
-        await asyncpg.connect(host="localhost", port=int(sys.argv[1]), user="me", password="secret", database="d",
-                              timeout=10, ssl={mode!r})
-    except NotImplementedError as refused:
-        print("start_tls" in str(refused))
-{LOOPS[loop]}
-"""
-    with postgres() as (port, asked):
-        assert run(script, port) == "True"
-    assert asked == [b"\0\0\0\x08\x04\xd2\x16\x2f"]  # SSLRequest, and nothing else
 
 
 # --- files that people have ----------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_what_is_overruled_is_logged_once(fresh_log):
         context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.options |= 0x4  # OP_LEGACY_SERVER_CONNECT
-        context.settings(server_side=False, server_hostname="localhost")
+        context.parameters(server_side=False, server_hostname="localhost")
     assert sorted(record.message for record in fresh_log.records) == [
         "options: OP_LEGACY_SERVER_CONNECT has no effect: ssad refuses servers without RFC 5746",
         "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says",

@@ -1,0 +1,140 @@
+"""What `SSLContext.wrap_bio` gives to the two libraries that make TLS out of two buffers and a stream: trio and anyio.
+
+ssa's TLS is on a socket, so two buffers are not enough. What `wrap_bio` gives knows no socket until one method of the
+library's is called with it, the one place where the buffers and the stream meet: `trio.SSLStream._retry` in
+`ssa.inject.bio_trio`, `anyio.streams.tls.TLSStream._call_sslobject_method` in `ssa.inject.bio_anyio`. That method takes
+the socket from under the stream, and from then on calls the TLS socket and waits for it. All else of theirs stays.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+from ssa.inject.failures import error
+from ssa.inject.handshake import PAUSE, Handshake
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    from ssa.inject.parameters import Parameters
+    from ssa.inject.sslsocket import SSLSocket
+
+# What an `ssl.SSLObject` answers to before its handshake.
+_NOT_YET = frozenset(
+    {"version", "cipher", "selected_alpn_protocol", "selected_npn_protocol", "getpeercert", "compression"}
+)
+
+
+class SSLObject:
+    """Stands for an `ssl.SSLObject`. From the handshake on it has an `SSLSocket`, and answers by that.
+
+    Attributes:
+        sock: the socket; None before the handshake.
+        cut: a message was sent in part only, as its sender was cancelled: the stream must not end in order any more.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self.context, self.server_side = parameters.context, parameters.server_side
+        self.server_hostname, self.session = parameters.server_hostname, None
+        self.sock: SSLSocket | None = None
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.sock is not None and not name.startswith("_"):
+            return getattr(self.sock, name)
+        if name in _NOT_YET:
+            return lambda *_args, **_kwargs: None
+        raise AttributeError(name)
+
+    def do_handshake(self) -> None:
+        """Raises `ssa.SSAError` NO_COUNTERPART: `take` makes the handshake."""
+        raise error("NO_COUNTERPART", "do_handshake: this version of trio or anyio is not known to ssa")
+
+    def read(self, size: int = 1024, buffer: Any = None) -> Any:
+        """As of `ssl.SSLObject`."""
+        return self._live().read(size, buffer)
+
+    def write(self, data: Any) -> int:
+        """As of `ssl.SSLObject`."""
+        return self._live().send(data)
+
+    def unwrap(self) -> None:
+        """End our half of the stream (close_notify). What the peer still sends is not waited for."""
+        self._live().shutdown(socket.SHUT_WR)
+
+    def _live(self) -> SSLSocket:
+        if self.sock is None:
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "the handshake is not done")
+        return self.sock
+
+    async def take(self, sock: socket.socket, waits: Waits, ahead: bytes = b"") -> SSLSocket:
+        """Make the handshake on a connected plain socket, which is taken over. Cancelled, it closes the socket.
+
+        `ahead` is what was read already of a client's first flight. Raises OSError as `ssl` does.
+        """
+        handshake = Handshake(self._parameters, sock, ahead=ahead)
+        try:
+            while not handshake.ask():
+                await waits.sleep(PAUSE)
+            while self.sock is None:
+                await waits.readable(handshake)
+                try:
+                    self.sock = handshake.finish()
+                except BlockingIOError:
+                    continue
+        except BaseException:
+            handshake.close()
+            raise
+        return self.sock
+
+    async def call(self, method: Callable[..., Any], args: tuple[Any, ...], waits: Waits) -> Any:
+        """The result of `read`, `write` (of all the data) or `unwrap`, once the socket has let it. Raises OSError."""
+        if method.__name__ == "write":
+            return await self._send_all(args[0], waits)
+        while True:
+            try:
+                return method(*args)
+            except ssl.SSLWantReadError:
+                await waits.readable(self._live())
+            except ssl.SSLWantWriteError:
+                await waits.writable(self._live())
+
+    async def _send_all(self, data: Any, waits: Waits) -> int:
+        with memoryview(data).cast("B") as view:
+            sent = 0
+            while sent < len(view):
+                try:
+                    sent += self._live().send(view[sent:])
+                except ssl.SSLWantWriteError:
+                    self.cut = sent > 0
+                    await waits.writable(self._live())
+            self.cut = False
+            return sent
+
+    def close(self) -> None:
+        """Close the socket: in order, unless a message was cut. It never waits."""
+        if self.sock is None:
+            return
+        if self.cut:
+            os.close(self.sock.detach())
+        else:
+            self.sock.close()
+
+
+class Waits:
+    """How an event loop waits: for a socket to be readable or writable, and for a time to pass."""
+
+    __slots__ = ("readable", "sleep", "writable")
+
+    def __init__(
+        self,
+        readable: Callable[[Any], Awaitable[None]],
+        writable: Callable[[Any], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self.readable, self.writable, self.sleep = readable, writable, sleep
