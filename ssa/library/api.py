@@ -32,14 +32,16 @@ def socket(
 ) -> TLSSocket:
     """A TLS socket, to connect or to listen: `socket.socket` with the protocol IPPROTO_TLS. See `ssa.TLSSocket`.
 
-    With `fileno`, one that another process made, or a connected plain socket for TLS_UPGRADE. With the type SOCK_DGRAM
-    it speaks DTLS: see `ssa.library.dtlssocket.DTLSSocket`.
+    With the type SOCK_DGRAM it is a `ssa.library.dtlssocket.DTLSSocket`, which has the calls of a datagram socket.
+    With `fileno` it is a socket that another process made, or a connected plain socket for TLS_UPGRADE.
+
+    Raises OSError EPROTONOSUPPORT, EAFNOSUPPORT for other kinds of sockets, and what `socket.socket` does.
     """
     if type & stdlib.SOCK_DGRAM:  # a bit that SOCK_STREAM has not
         from ssa.library.dtlssocket import DTLSSocket  # late: few programs use datagrams
 
-        # Typed as what nearly all programs ask for.
-        return DTLSSocket(family, type, proto, fileno)  # type: ignore[return-value] # as the line above says
+        # The return type is what nearly all programs ask for: they need no cast then.
+        return DTLSSocket(family, type, proto, fileno)  # type: ignore[return-value] # see the line above
     return TLSSocket(family, type, proto, fileno)
 
 
