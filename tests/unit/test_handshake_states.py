@@ -333,6 +333,16 @@ def test_what_the_table_lacks_is_an_error(new_kit, state, event):
         assert engine.farewell() == b""
 
 
+@pytest.mark.parametrize("kind", [CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE])
+def test_after_a_failure_an_alert_leaves_and_nothing_else(old_kit, kind):
+    """Our answer to a flight that has gone wrong stays here: nobody has judged the peer."""
+    engine = old_kit.client().engine
+    finished, last = record_of(HANDSHAKE, b"our Finished"), record_of(kind, b"\2\x28")
+    engine.state, engine._pending = State.FAILED, finished + last
+    assert engine.farewell() == (last if kind == ALERT else b"")
+    assert engine.farewell() == b""
+
+
 def test_a_verdict_is_needed(new_kit):
     engine = new_kit.client().engine
     engine.state, engine._pending = State.HELD, b"the flight that is held"
