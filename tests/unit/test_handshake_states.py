@@ -225,6 +225,19 @@ def test_an_alert_behind_the_verdict(old_kit):
     assert "record overflow" in done.server.alert()
 
 
+def test_an_alert_of_a_server_that_resumes(old_kit):
+    """A server's Finished comes first then: what it says while it waits for the client's is under its key."""
+    kinds = "OpenSSL", "ours"
+    session = resumable(old_kit, kinds)
+    done = pair(
+        old_kit, kinds, lambda sender, number, record: b"" if sender == "client" and number else record, session=session
+    )
+    server = done.server.engine
+    assert (server.state, server.resumed) == (State.READING, True)
+    done.client.connection.bio_write(server.refuse("record_overflow"))
+    assert "record overflow" in done.client.alert()
+
+
 # --- what a peer may do ----------------------------------------------------------------------------------------------
 
 
