@@ -17,14 +17,13 @@ import logging
 import os
 import select
 import socket
-import struct
 import time
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
 from ssa.ktls.control import ABORT, aborts
-from ssa.ktls.tcp import shows, unacknowledged, unread
+from ssa.ktls.tcp import shows, unacknowledged
 from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
 from ssa.relay.states import EFFECTS, End, Event, Flow, Phase, Pipe, Step, follow
 
@@ -42,9 +41,6 @@ _MOST_UNSENT = 2 * TURN  # bytes: a peer could send KeyUpdates for ever, and not
 _LEFTOVERS = 16  # turns of reading what nobody wants
 _NOBODYS = bytearray(TURN)  # all threads write to it, nobody reads it
 _LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
-
-# struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received and tcpi_bytes_sent
-_TCP_INFO = struct.Struct("=128xQ64xQ")
 
 
 class Relay:
@@ -395,17 +391,6 @@ class Relay:
         self.phase = follow(self.phase, Step.FINISH)
         self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
-
-
-def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
-    """How many bytes TCP has sent, and how many bytes that it has received were read. Raises OSError."""
-    waiting = -1
-    while waiting != (waiting := unread(tcp)):  # more can come between the two
-        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    if len(info) < _TCP_INFO.size:  # before Linux 4.19
-        return 0, 0
-    received, sent = _TCP_INFO.unpack(info)
-    return sent, received - waiting
 
 
 def _name(exc: OSError) -> str:

@@ -24,8 +24,9 @@ import trio
 
 from ssa import errors
 from ssa.ktls.control import shut_down
+from ssa.ktls.tcp import bytes_carried
 from ssa.relay.channel import Channel, Workspace
-from ssa.relay.connection import Relay, bytes_carried
+from ssa.relay.connection import Relay
 
 if TYPE_CHECKING:
     import logging
