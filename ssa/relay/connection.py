@@ -36,10 +36,10 @@ TRUNCATED = "truncated"
 
 _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
-_QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_UNSENT = 2 * TURN  # bytes: a peer could send KeyUpdates for ever, and not read the answers
 _LEFTOVERS = 16  # turns of reading what nobody wants
-_NOBODYS = bytearray(TURN)  # all threads write to it, nobody reads it
+_DISCARDED = bytearray(TURN)  # all threads write to it, nobody reads it
 _LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
 
 
@@ -189,7 +189,7 @@ class Relay:
             self.ended = how if effect.final else self.ended or how
         if effect.close_notify and self.phase is Phase.RELAYING:
             self._to_peer(self._channel.end())
-        if effect.deaf:
+        if effect.writing_fails:
             self._log.debug("a relayed connection ends: %s", self.ended)
             _shut_down(self._inner, socket.SHUT_RD)
         if effect.up is not None:
@@ -259,12 +259,12 @@ class Relay:
         """Send as much as there is room for; the rest is kept."""
         sent = 0
         try:
-            sent = self._tcp.send(records, _QUIET)
+            sent = self._tcp.send(records, _SEND_FLAGS)
         except BlockingIOError:
             pass
         except OSError as exc:
             # Reading goes on: the peer may have sent a close_notify before.
-            self._ends(End.UNWILLING, "" if exc.errno == errno.EPIPE else _name(exc))
+            self._ends(End.WRITE_FAILED, "" if exc.errno == errno.EPIPE else _name(exc))
             return
         self._sent += sent
         if self._up.kept or sent < len(records):
@@ -289,14 +289,14 @@ class Relay:
             self._keep_session(self._channel.connection)
         if content:
             self._to_application(content)
-        if said := self._channel.say():
-            self._to_peer(said)
+        if pending := self._channel.take_pending():
+            self._to_peer(pending)
         if ended:
             self._ends(End.CLOSE_NOTIFY if ended == CLOSE_NOTIFY else End.BROKEN, ended)
 
     def _to_application(self, content: memoryview) -> None:
         try:
-            sent = self._inner.send(content, _QUIET)
+            sent = self._inner.send(content, _SEND_FLAGS)
         except BlockingIOError:
             sent = 0
         except OSError:  # nobody reads any more
@@ -308,7 +308,7 @@ class Relay:
         if not self._down.kept:
             return
         try:
-            rest = self._down.kept[self._inner.send(self._down.kept, _QUIET) :]
+            rest = self._down.kept[self._inner.send(self._down.kept, _SEND_FLAGS) :]
         except BlockingIOError:
             return
         except OSError:  # nobody reads any more
@@ -345,7 +345,7 @@ class Relay:
     def _discard(self) -> None:
         try:
             for _ in range(_LEFTOVERS):
-                if not self._tcp.recv_into(_NOBODYS, TURN, socket.MSG_DONTWAIT):
+                if not self._tcp.recv_into(_DISCARDED, TURN, socket.MSG_DONTWAIT):
                     break
             else:
                 return  # others have their turn
