@@ -103,7 +103,7 @@ class DatagramEngine(Engine):
 
     def farewell(self) -> bytes:
         """See `Engine.farewell`; of DTLS's records."""
-        return b"".join(list(records.split(self._take()))[-1:]) if self.state is State.FAILED else b""
+        return self._alert_among(list(records.split(self._take()))) if self.state is State.FAILED else b""
 
     def _note_untrusted(self, record: bytes) -> None:
         """Nothing: the keys and their numbers stay with OpenSSL."""

@@ -26,7 +26,7 @@ from ssa.handshake.secrets import tls12_keys, tls13_keys
 from ssa.handshake.states import HELD, STREAM, Event, Leaves, State, Table, follow
 from ssa.ktls.key_schedule import traffic_key
 from ssa.suites import BY_OPENSSL_NAME, Suite, TLSVersion
-from ssa.tls import ALERT, CHANGE_CIPHER_SPEC, RECORD_HEADER
+from ssa.tls import ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, RECORD_HEADER
 from ssa.trust import Verified
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _lib = _openssl.lib
 
 _PLAIN_ALERT = RECORD_HEADER + 2  # bytes
+_ALERTS = frozenset({ALERT, APPLICATION_DATA})  # the types of a record that an alert can be in, in TLS 1.3 under a key
 _FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
@@ -96,10 +97,10 @@ class Engine(ABC):
         The alert is the last record of what is pending. A record that ends one flight and then goes wrong can leave our
         answer to the flight before the alert. Nobody has judged the peer by then, so the answer is not sent.
         """
-        if self.state is not State.FAILED:
-            return b""
-        flight, _ = records.split_untrusted(self._take())
-        return b"".join(flight[-1:])
+        return self._alert_among(records.split_untrusted(self._take())[0]) if self.state is State.FAILED else b""
+
+    def _alert_among(self, flight: list[bytes]) -> bytes:
+        return b"".join(record for record in flight[-1:] if record[0] in _ALERTS)
 
     def keys(self) -> TrafficKeys:
         """The keys of both directions, as they stand right behind the handshake."""

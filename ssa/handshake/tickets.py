@@ -18,6 +18,7 @@ import trio
 from ssa.errors import alert_name, error
 from ssa.handshake import records
 from ssa.handshake.driver import BATCH, POLL, wait_readable
+from ssa.ktls.constants import TCPI_RTT
 from ssa.ktls.control import handshake_types_untrusted
 from ssa.suites import TLSVersion
 from ssa.tls import ALERT, FATAL, HANDSHAKE, NEW_SESSION_TICKET
@@ -33,8 +34,6 @@ MAX_TICKETS = 32
 _MAX_RECORDS = 128
 _MAX_BYTES = 128 * 1024
 _PEEK = 32 * 1024  # bytes: room for the longest record
-
-_RTT = 68  # offset of tcpi_rtt, microseconds, in struct tcp_info (include/uapi/linux/tcp.h)
 
 
 class Drain:
@@ -136,8 +135,8 @@ class Drain:
 
 def patience(sock: socket.socket) -> float:
     """How many seconds to wait for tickets: two round trips and 40 ms for a busy server, a quarter at most."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT + 4)
-    rtt = int.from_bytes(info[_RTT : _RTT + 4], sys.byteorder) / 1e6
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_RTT + 4)
+    rtt = int.from_bytes(info[TCPI_RTT : TCPI_RTT + 4], sys.byteorder) / 1e6
     return min(0.25, 2 * rtt + 0.04)
 
 

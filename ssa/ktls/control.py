@@ -18,6 +18,7 @@ from ssa.ktls.constants import (
     SOL_TLS,
     TCP_CLOSE,
     TCP_SYN_SENT,
+    TCPI_BYTES_ACKED,
     TLS_GET_RECORD_TYPE,
     TLS_RX,
     TLS_SET_RECORD_TYPE,
@@ -198,7 +199,7 @@ def was_connected(sock: socket.socket) -> bool:
     return info[0] not in (TCP_SYN_SENT, TCP_CLOSE) or _BYTES_ACKED.unpack(info) != (0,)
 
 
-_BYTES_ACKED = struct.Struct("=120xQ")  # of struct tcp_info (include/uapi/linux/tcp.h)
+_BYTES_ACKED = struct.Struct(f"={TCPI_BYTES_ACKED}xQ")
 
 
 def records_left(sock: socket.socket) -> int:

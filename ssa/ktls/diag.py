@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssa.ktls.constants import SO_BINDTOIFINDEX, SO_COOKIE, SO_PEERNAME
+from ssa.ktls.constants import SO_BINDTOIFINDEX, SO_COOKIE, SO_PEERNAME, TCPI_BYTES_RECEIVED, TCPI_BYTES_SENT
 from ssa.suites import AEADS, TLSVersion
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ _ID = struct.Struct(">HH16s16s")  # struct inet_diag_sockid: ports and addresses
 _ID_TAIL = struct.Struct("=IQ")  # ... then interface and cookie, in host order
 _MESSAGE = 72  # sizeof(struct inet_diag_msg)
 _ATTRIBUTE = struct.Struct("=HH")
-# struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received is at 128, tcpi_bytes_sent at 200.
-_BYTES_RECEIVED, _BYTES_SENT = 128, 200
 
 _VERSIONS = {version.value: version.label for version in TLSVersion}
 _CIPHERS = {number: aead.name for number, aead in AEADS.items()}
@@ -202,7 +200,7 @@ def _state(answer: bytes) -> KernelState:
     found = dict(_attributes(answer[_MESSAGE:]))
     tls = dict(_attributes(dict(_attributes(found.get(_INET_DIAG_ULP_INFO, b""))).get(_ULP_INFO_TLS, b"")))
     info = found.get(_INET_DIAG_INFO, b"")
-    if len(info) < _BYTES_SENT + 8:
+    if len(info) < TCPI_BYTES_SENT + 8:
         raise OSError(errno.ENODATA, "the kernel does not count this socket's bytes")
 
     def text(attribute: int, names: Mapping[int, str]) -> str:
@@ -214,7 +212,7 @@ def _state(answer: bytes) -> KernelState:
         cipher=text(_TLS_CIPHER, _CIPHERS),
         tx=text(_TLS_TXCONF, _CONFIGURATIONS),
         rx=text(_TLS_RXCONF, _CONFIGURATIONS),
-        bytes_sent=int.from_bytes(info[_BYTES_SENT : _BYTES_SENT + 8], _ORDER),
-        bytes_received=int.from_bytes(info[_BYTES_RECEIVED : _BYTES_RECEIVED + 8], _ORDER),
+        bytes_sent=int.from_bytes(info[TCPI_BYTES_SENT : TCPI_BYTES_SENT + 8], _ORDER),
+        bytes_received=int.from_bytes(info[TCPI_BYTES_RECEIVED : TCPI_BYTES_RECEIVED + 8], _ORDER),
         state=_STATES.get(answer[1], "ended"),
     )

@@ -1,15 +1,14 @@
-"""Questions to the kernel about a TCP socket: ioctl(2) and poll(2)."""
+"""Questions to the kernel about a TCP socket: how much is in its queues, how much it has carried, its events."""
 
 from __future__ import annotations
 
 import fcntl
 import select
+import socket
 import struct
 import termios
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import socket
+from ssa.ktls.constants import TCPI_BYTES_RECEIVED, TCPI_BYTES_SENT
 
 
 def unread(sock: socket.socket) -> int:
@@ -31,3 +30,17 @@ def shows(sock: socket.socket, events: int = 0) -> bool:
     poll = select.poll()
     poll.register(sock, events)
     return bool(poll.poll(0))
+
+
+def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
+    """How many bytes TCP has sent, and how many bytes that it has received were read. Raises OSError."""
+    waiting = -1
+    while waiting != (waiting := unread(tcp)):  # more can come between the two
+        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _CARRIED.size)
+    if len(info) < _CARRIED.size:  # before Linux 4.19
+        return 0, 0
+    received, sent = _CARRIED.unpack(info)
+    return sent, received - waiting
+
+
+_CARRIED = struct.Struct(f"={TCPI_BYTES_RECEIVED}xQ{TCPI_BYTES_SENT - TCPI_BYTES_RECEIVED - 8}xQ")  # of struct tcp_info

@@ -71,7 +71,7 @@ class Channel:
 
         The second is empty where the stream goes on; `CLOSE_NOTIFY`; `FORGED` where a record does not decrypt or makes
         no sense; or the name of a fatal alert. The content is valid until the next call of any channel of the thread.
-        OpenSSL may have something to `say` afterwards.
+        OpenSSL may have something to send afterwards: `take_pending`.
         """
         total = 0
         for at in range(0, size, _PIECE):
@@ -120,7 +120,7 @@ class Channel:
             total += self._take(total)
         return self.room.sealed_out.view[:total]
 
-    def say(self) -> memoryview:
+    def take_pending(self) -> memoryview:
         """The records that OpenSSL sends by itself: alerts, answers to a KeyUpdate. Valid until the next call."""
         return self.room.sealed_out.view[: self._take(0)]
 
@@ -128,7 +128,7 @@ class Channel:
         """The record of our close_notify. Valid until the next call."""
         _lib.ERR_clear_error()
         _lib.SSL_shutdown(self._ssl)  # it returns whether the peer has sent its own: we don't wait for that
-        return self.say()
+        return self.take_pending()
 
     def close(self) -> None:
         """The connection is over. OpenSSL would take its session for spoilt if no close_notify had been sent."""

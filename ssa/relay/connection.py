@@ -17,14 +17,13 @@ import logging
 import os
 import select
 import socket
-import struct
 import time
 from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
 from ssa.ktls.control import ABORT, aborts
-from ssa.ktls.tcp import shows, unacknowledged, unread
+from ssa.ktls.tcp import shows, unacknowledged
 from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
 from ssa.relay.states import EFFECTS, End, Event, Flow, Phase, Pipe, Step, follow
 
@@ -37,14 +36,11 @@ TRUNCATED = "truncated"
 
 _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
-_QUIET = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _MOST_UNSENT = 2 * TURN  # bytes: a peer could send KeyUpdates for ever, and not read the answers
 _LEFTOVERS = 16  # turns of reading what nobody wants
-_NOBODYS = bytearray(TURN)  # all threads write to it, nobody reads it
+_DISCARDED = bytearray(TURN)  # all threads write to it, nobody reads it
 _LINGER = 60  # seconds, as the kernel gives a socket that was closed (net.ipv4.tcp_fin_timeout)
-
-# struct tcp_info (include/uapi/linux/tcp.h): tcpi_bytes_received and tcpi_bytes_sent
-_TCP_INFO = struct.Struct("=128xQ64xQ")
 
 
 class Relay:
@@ -193,7 +189,7 @@ class Relay:
             self.ended = how if effect.final else self.ended or how
         if effect.close_notify and self.phase is Phase.RELAYING:
             self._to_peer(self._channel.end())
-        if effect.deaf:
+        if effect.writing_fails:
             self._log.debug("a relayed connection ends: %s", self.ended)
             _shut_down(self._inner, socket.SHUT_RD)
         if effect.up is not None:
@@ -263,12 +259,12 @@ class Relay:
         """Send as much as there is room for; the rest is kept."""
         sent = 0
         try:
-            sent = self._tcp.send(records, _QUIET)
+            sent = self._tcp.send(records, _SEND_FLAGS)
         except BlockingIOError:
             pass
         except OSError as exc:
             # Reading goes on: the peer may have sent a close_notify before.
-            self._ends(End.UNWILLING, "" if exc.errno == errno.EPIPE else _name(exc))
+            self._ends(End.WRITE_FAILED, "" if exc.errno == errno.EPIPE else _name(exc))
             return
         self._sent += sent
         if self._up.kept or sent < len(records):
@@ -293,14 +289,14 @@ class Relay:
             self._keep_session(self._channel.connection)
         if content:
             self._to_application(content)
-        if said := self._channel.say():
-            self._to_peer(said)
+        if pending := self._channel.take_pending():
+            self._to_peer(pending)
         if ended:
             self._ends(End.CLOSE_NOTIFY if ended == CLOSE_NOTIFY else End.BROKEN, ended)
 
     def _to_application(self, content: memoryview) -> None:
         try:
-            sent = self._inner.send(content, _QUIET)
+            sent = self._inner.send(content, _SEND_FLAGS)
         except BlockingIOError:
             sent = 0
         except OSError:  # nobody reads any more
@@ -312,7 +308,7 @@ class Relay:
         if not self._down.kept:
             return
         try:
-            rest = self._down.kept[self._inner.send(self._down.kept, _QUIET) :]
+            rest = self._down.kept[self._inner.send(self._down.kept, _SEND_FLAGS) :]
         except BlockingIOError:
             return
         except OSError:  # nobody reads any more
@@ -349,7 +345,7 @@ class Relay:
     def _discard(self) -> None:
         try:
             for _ in range(_LEFTOVERS):
-                if not self._tcp.recv_into(_NOBODYS, TURN, socket.MSG_DONTWAIT):
+                if not self._tcp.recv_into(_DISCARDED, TURN, socket.MSG_DONTWAIT):
                     break
             else:
                 return  # others have their turn
@@ -395,17 +391,6 @@ class Relay:
         self.phase = follow(self.phase, Step.FINISH)
         self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
-
-
-def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
-    """How many bytes TCP has sent, and how many bytes that it has received were read. Raises OSError."""
-    waiting = -1
-    while waiting != (waiting := unread(tcp)):  # more can come between the two
-        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    if len(info) < _TCP_INFO.size:  # before Linux 4.19
-        return 0, 0
-    received, sent = _TCP_INFO.unpack(info)
-    return sent, received - waiting
 
 
 def _name(exc: OSError) -> str:

@@ -151,7 +151,7 @@ class End(Enum):
     CLOSE_NOTIFY = "sent close_notify"
     FIN = "sent a FIN without close_notify"
     BROKEN = "sent a forged record, a fatal alert or a reset"
-    UNWILLING = "takes nothing more"
+    WRITE_FAILED = "takes nothing more"
     # The administrator:
     STOPPED = "ends the connection"
 
@@ -163,7 +163,7 @@ class Effect(NamedTuple):
     up: Event | None = None  # to the direction from the application to the peer
     down: Event | None = None  # to the direction from the peer to the application
     close_notify: bool = False  # our own is sent first
-    deaf: bool = False  # the application's writing fails from now on
+    writing_fails: bool = False  # the application's writing fails from now on
     final: bool = False  # how it ended counts, whatever was said before
 
 
@@ -179,11 +179,15 @@ EFFECTS: dict[End, Effect] = {
         "can be read to its end (which it was is told); writing fails",
         up=Event.ENDED,
         down=Event.ENDED,
-        deaf=True,
+        writing_fails=True,
         final=True,
     ),
-    End.UNWILLING: Effect("can be read to its end; writing fails", up=Event.CUT, deaf=True),
+    End.WRITE_FAILED: Effect("can be read to its end; writing fails", up=Event.CUT, writing_fails=True),
     End.STOPPED: Effect(
-        "is at its end; what was not sent yet is thrown away", up=Event.CUT, down=Event.CUT, deaf=True, final=True
+        "is at its end; what was not sent yet is thrown away",
+        up=Event.CUT,
+        down=Event.CUT,
+        writing_fails=True,
+        final=True,
     ),
 }

@@ -24,8 +24,9 @@ import trio
 
 from ssa import errors
 from ssa.ktls.control import shut_down
+from ssa.ktls.tcp import bytes_carried
 from ssa.relay.channel import Channel, Workspace
-from ssa.relay.connection import Relay, bytes_carried
+from ssa.relay.connection import Relay
 
 if TYPE_CHECKING:
     import logging
@@ -184,11 +185,11 @@ class _Thread(threading.Thread):
         self._next_look = 0.0
         self._epoll = select.epoll()
         try:
-            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError:
             self._epoll.close()
             raise
-        self._epoll.register(self._bell, select.EPOLLIN)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
 
     # --- called by the event loop ---------------------------------------------------------------------------------
 
@@ -200,17 +201,17 @@ class _Thread(threading.Thread):
     def do(self, relay: Relay, job: Callable[[], None]) -> None:
         """Have the thread do a job for a connection, between two events of it."""
         self._jobs.append((relay, job))
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
 
     def stop(self) -> None:
         """Ask the thread to end."""
         self._stopped = True
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._wakeup, 1)
 
     def close(self) -> None:
         """Close the thread's own descriptors, once it has ended."""
         self._epoll.close()
-        os.close(self._bell)
+        os.close(self._wakeup)
 
     # --- in the thread --------------------------------------------------------------------------------------------
 
@@ -226,33 +227,33 @@ class _Thread(threading.Thread):
         self._ended(self)
 
     def _take_turns(self) -> None:
-        rung = False
+        woken = False
         for fd, events in self._epoll.poll(_LOOK if self._leaving else None, _BATCH):
             if fd in self._by_fd:  # the event before can have ended its connection
                 relay, serve = self._by_fd[fd]
-                self._attend(relay, serve, events)
-            rung = rung or fd == self._bell
-        if rung:  # after the events: a new connection can have a number that the events used for an old one
-            os.eventfd_read(self._bell)
+                self._step(relay, serve, events)
+            woken = woken or fd == self._wakeup
+        if woken:  # after the events: a new connection can have a number that the events used for an old one
+            os.eventfd_read(self._wakeup)
             while self._jobs:
-                self._attend(*self._jobs.popleft())
+                self._step(*self._jobs.popleft())
         if self._leaving:
-            self._look_at_the_leaving()
+            self._look_at_leaving()
 
-    def _look_at_the_leaving(self) -> None:
+    def _look_at_leaving(self) -> None:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK
             for relay in list(self._leaving):
-                self._attend(relay, relay.look, now)
+                self._step(relay, relay.look, now)
 
-    def _attend(self, relay: Relay, do: Callable[..., None], *arguments: object) -> None:
+    def _step(self, relay: Relay, do: Callable[..., None], *arguments: object) -> None:
         """Do something for a connection. Then wait for the events that it wants, or let go of it."""
         try:
             if not relay.over:
                 do(*arguments)
             if not relay.over:
-                self._settle(relay)
+                self._update_events(relay)
         except Exception:  # noqa: BLE001 - logged whole, and the others are served on
             self._log.exception("a fault of ssad's own: a relayed connection is ended")
             with contextlib.suppress(OSError):
@@ -271,7 +272,7 @@ class _Thread(threading.Thread):
         self._epoll.register(sock.fileno(), mask)
         self._by_fd[sock.fileno()] = relay, serve
 
-    def _settle(self, relay: Relay) -> None:
+    def _update_events(self, relay: Relay) -> None:
         if relay.deadline is not None:
             self._leaving.add(relay)
         wanted, formerly = relay.wanted(), self._masks[relay]

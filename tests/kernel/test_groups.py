@@ -16,7 +16,7 @@ from OpenSSL import SSL
 import ssa
 from ssa.handshake import records
 from ssa.suites import TLSVersion
-from ssa.tls import CLIENT_HELLO, HANDSHAKE
+from ssa.tls import CLIENT_HELLO, HANDSHAKE, RECORD_HEADER
 from tests import peers
 from tests.interop import raw
 
@@ -25,7 +25,7 @@ HYBRID = "X25519MLKEM768"
 
 def client_hellos(flight):
     found, _ = records.split_untrusted(flight)
-    return sum(record[0] == HANDSHAKE and record[records.HEADER] == CLIENT_HELLO for record in found)
+    return sum(record[0] == HANDSHAKE and record[RECORD_HEADER] == CLIENT_HELLO for record in found)
 
 
 class Modern:

@@ -225,6 +225,19 @@ def test_an_alert_behind_the_verdict(old_kit):
     assert "record overflow" in done.server.alert()
 
 
+def test_an_alert_of_a_server_that_resumes(old_kit):
+    """A server's Finished comes first then: what it says while it waits for the client's is under its key."""
+    kinds = "OpenSSL", "ours"
+    session = resumable(old_kit, kinds)
+    done = pair(
+        old_kit, kinds, lambda sender, number, record: b"" if sender == "client" and number else record, session=session
+    )
+    server = done.server.engine
+    assert (server.state, server.resumed) == (State.READING, True)
+    done.client.connection.bio_write(server.refuse("record_overflow"))
+    assert "record overflow" in done.client.alert()
+
+
 # --- what a peer may do ----------------------------------------------------------------------------------------------
 
 
@@ -331,6 +344,16 @@ def test_what_the_table_lacks_is_an_error(new_kit, state, event):
     assert (engine.state, engine._pending) == (state, b"the flight that is held")
     if state is not State.FAILED:
         assert engine.farewell() == b""
+
+
+@pytest.mark.parametrize("kind", [CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE])
+def test_after_a_failure_an_alert_leaves_and_nothing_else(old_kit, kind):
+    """Our answer to a flight that has gone wrong stays here: nobody has judged the peer."""
+    engine = old_kit.client().engine
+    finished, last = record_of(HANDSHAKE, b"our Finished"), record_of(kind, b"\2\x28")
+    engine.state, engine._pending = State.FAILED, finished + last
+    assert engine.farewell() == (last if kind == ALERT else b"")
+    assert engine.farewell() == b""
 
 
 def test_a_verdict_is_needed(new_kit):

@@ -119,8 +119,8 @@ def receive(channel, sealed):
         found, ended = channel.open_untrusted(len(part))
         content += bytes(found)
         if ended:
-            return content, ended, bytes(channel.say())
-    return content, "", bytes(channel.say())
+            return content, ended, bytes(channel.take_pending())
+    return content, "", bytes(channel.take_pending())
 
 
 def send(channel, content):
