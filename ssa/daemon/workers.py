@@ -62,7 +62,7 @@ class Workers:
 
 
 class Link:
-    """What one worker asks and tells: a `Monitor`."""
+    """The daemon, as one worker sees it: a `Monitor`."""
 
     worker: Worker
 
@@ -119,7 +119,7 @@ class Link:
         return self._state.sockets.watch(sock)
 
     def is_held(self, inode: int) -> bool:
-        """Whether some process holds a watched socket at this very moment."""
+        """True if some process holds a watched socket at this very moment."""
         return self._state.sockets.is_held(inode)
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:

@@ -129,7 +129,7 @@ class Closers:
             threading.Thread(target=self._watch, name="closers", daemon=True).start()
 
     def of(self, uid: int) -> Closer:
-        """What closes for one user."""
+        """The closer of one user."""
         return Closer(self, uid)
 
     def hand(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> Job:

@@ -49,7 +49,7 @@ class Judge:
         return verified
 
     def trusts(self, chain: tuple[bytes, ...]) -> bool:
-        """Whether the verdict on a chain that is known from an earlier handshake would still be good."""
+        """True where the verdict on a chain of an earlier handshake would still be good."""
         try:
             self._verdict(chain)
         except errors.SSAError:

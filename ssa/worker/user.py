@@ -1,4 +1,4 @@
-"""What one user has here: threads, descriptors, sessions. All of it is handed along; nothing of it is global."""
+"""One user: threads, descriptors, sessions. Functions get it as an argument; nothing of it is global."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RELAYED = 2  # descriptors of a relayed socket
 
 
 class Process:
-    """What the users of one process share: its descriptors, the threads that close them, and caches."""
+    """The things that all users of a process share: its descriptors, the threads that close them, caches."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
