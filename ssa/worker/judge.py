@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from ssa import errors, trust
 
 if TYPE_CHECKING:
-    from ssa.policy.schema import Policy
+    from ssa.policy.values import Values
     from ssa.worker.monitor import Monitor
     from ssa.worker.terms import Terms
 
 
 def judge(
-    store: trust.TrustStore, policy: Policy, hostname: str | None, chain: tuple[bytes, ...], *, strict: bool = False
+    store: trust.TrustStore, policy: Values, hostname: str | None, chain: tuple[bytes, ...], *, strict: bool = False
 ) -> trust.Verified:
     """The verdict on a peer's chain under a policy: a server's by its host name, a client's where that is None.
 
