@@ -175,7 +175,7 @@ class Log(logging.Handler):
                 self._drop(1)
 
     def _next(self) -> list[bytes | threading.Event]:
-        """What is to be written now. Raises `queue.Empty` when a second has passed without anything."""
+        """The lines that are to be written now. Raises `queue.Empty` when a second has passed without anything."""
         batch = [self._lines.get(timeout=1 if self._bounds or self._unsaid else None)]
         with contextlib.suppress(queue.Empty):
             while len(batch) < _AT_ONCE:
@@ -224,7 +224,7 @@ class Log(logging.Handler):
 
 
 def _is_journal(fd: int) -> bool:
-    """Whether a descriptor is the stream to the journal that the service manager has made (systemd.exec(5))."""
+    """True where a descriptor is the stream to the journal that the service manager has made (systemd.exec(5))."""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 

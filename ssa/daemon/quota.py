@@ -1,4 +1,4 @@
-"""Who may have how many of the daemon's descriptors."""
+"""How many of ssad's descriptors each user may have."""
 
 from __future__ import annotations
 

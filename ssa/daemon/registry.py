@@ -59,7 +59,7 @@ class LiveSocket(SocketRecord):
 
     @property
     def is_relayed(self) -> bool:
-        """Whether ssad has its keys, and not the kernel."""
+        """True where ssad has its keys, and not the kernel."""
         return self.data_path == "relay"
 
     def completed(self, state: KernelState) -> KernelState:
@@ -243,7 +243,7 @@ class Registry:
         live.worker.gone(socket_id)
 
     def is_held(self, inode: int) -> bool:
-        """Whether some process holds the socket of that inode at this very moment."""
+        """True if some process holds the socket of that inode at this very moment."""
         return self._liveness.is_held(inode)
 
     def _sweep(self) -> dict[int, LiveSocket]:

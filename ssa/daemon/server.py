@@ -57,7 +57,7 @@ def _accepted(listener: socket.socket, closer: Closer) -> Iterator[socket.socket
 
 
 def _is_given_up(connection: socket.socket) -> bool:
-    """Whether the application has hung up without a word."""
+    """True where the application has hung up and sent nothing."""
     try:
         data, _, flags, _ = connection.recvmsg(1, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:

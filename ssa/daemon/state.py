@@ -36,7 +36,7 @@ COUNTERS = (
 
 
 class State:
-    """What rules all users. It is the `View` that the file system shows."""
+    """The state that all users share. It is the `View` that the file system shows."""
 
     def __init__(self, policy: Policy, kernel: Capabilities, credentials: CredentialStore, mount: str = "") -> None:
         """Raises `BadValue` when the policy's trust store can't be loaded.

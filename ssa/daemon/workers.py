@@ -12,7 +12,6 @@ from ssa import errors
 from ssa.daemon import quota, who
 from ssa.logfmt import charged, fields
 from ssa.worker import post_handshake
-from ssa.worker.quota import Table
 from ssa.worker.service import Worker
 from ssa.worker.user import NOBODY, Process
 
@@ -38,8 +37,8 @@ class Workers:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        table = Table(resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/proc/self/fd")) + _OWN)
-        self.process = Process(table)
+        size, own = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/proc/self/fd")) + _OWN
+        self.process = Process(size, own)
         self.log = charged(logging.getLogger("ssa.daemon"), NOBODY)
         self._workers: dict[int, Worker] = {}
 
@@ -62,7 +61,7 @@ class Workers:
 
 
 class Link:
-    """What one worker asks and tells: a `Monitor`."""
+    """The daemon, as one worker sees it: a `Monitor`."""
 
     worker: Worker
 
@@ -119,7 +118,7 @@ class Link:
         return self._state.sockets.watch(sock)
 
     def is_held(self, inode: int) -> bool:
-        """Whether some process holds a watched socket at this very moment."""
+        """True if some process holds a watched socket at this very moment."""
         return self._state.sockets.is_held(inode)
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ssa.errors import SSAError
-    from ssa.policy.schema import Policy
+    from ssa.policy.values import Values
     from ssa.suites import Suite, TLSVersion
 
 
@@ -57,57 +57,57 @@ class Made(Protocol):
     def session_age(self) -> float:
         """The time since the peer of a resumed session proved its identity, in seconds; 0 if that is not known."""
 
-    def refusal(self, policy: Policy) -> SSAError | None:
+    def refusal(self, policy: Values) -> SSAError | None:
         """The error with which a policy would refuse the peer's certificates now; None if it would accept them."""
 
 
-def unmet_min_version(made: Made, policy: Policy) -> str:
+def unmet_min_version(made: Made, policy: Values) -> str:
     """Report a version that is too low."""
     return f"{made.version.label} is below {policy.min_version.label}" if made.version < policy.min_version else ""
 
 
-def unmet_max_version(made: Made, policy: Policy) -> str:
+def unmet_max_version(made: Made, policy: Values) -> str:
     """Report a version that is too high."""
     return f"{made.version.label} is above {policy.max_version.label}" if made.version > policy.max_version else ""
 
 
-def unmet_ciphersuites(made: Made, policy: Policy) -> str:
+def unmet_ciphersuites(made: Made, policy: Values) -> str:
     """Report a suite of TLS 1.3 that is not in the list."""
     return _suite(made, policy, [suite.name for suite in policy.ciphersuites], "TLSv1.3")
 
 
-def unmet_ciphers(made: Made, policy: Policy) -> str:
+def unmet_ciphers(made: Made, policy: Values) -> str:
     """Report a suite of TLS 1.2 that is not in the list."""
     return _suite(made, policy, [suite.name for suite in policy.ciphers], "TLSv1.2")
 
 
-def _suite(made: Made, _policy: Policy, allowed: Sequence[str], version: str) -> str:
+def _suite(made: Made, _policy: Values, allowed: Sequence[str], version: str) -> str:
     return _not_among(made.suite.name, allowed) if made.suite.version.label == version else ""
 
 
-def unmet_groups(made: Made, policy: Policy) -> str:
+def unmet_groups(made: Made, policy: Values) -> str:
     """Report a group that is not in the list."""
     return _not_among(made.group, policy.groups) if made.group else ""
 
 
-def unmet_signatures(made: Made, policy: Policy) -> str:
+def unmet_signatures(made: Made, policy: Values) -> str:
     """Report a signature of the handshake or of a certificate by an algorithm that is not in the list."""
     if made.signatures and not set(made.signatures).intersection(policy.signature_algorithms):
         return _not_among(" or ".join(made.signatures), policy.signature_algorithms)
     return _refused(made, policy, {"WEAK_SIGNATURE"})
 
 
-def unmet_bits(made: Made, policy: Policy) -> str:
+def unmet_bits(made: Made, policy: Values) -> str:
     """Report a key in the peer's chain that is too short."""
     return _refused(made, policy, {"WEAK_KEY"})
 
 
-def unmet_depth(made: Made, policy: Policy) -> str:
+def unmet_depth(made: Made, policy: Values) -> str:
     """Report a path to the trust anchor that is too long."""
     return _refused(made, policy, {"CHAIN_TOO_LONG"})
 
 
-def unmet_trust(made: Made, policy: Policy) -> str:
+def unmet_trust(made: Made, policy: Values) -> str:
     """Report a chain that would be refused for a reason that is no other setting's."""
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason in _OTHERS else str(refusal.strerror)
@@ -116,30 +116,30 @@ def unmet_trust(made: Made, policy: Policy) -> str:
 _OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG"})  # reported by other settings
 
 
-def _refused(made: Made, policy: Policy, reasons: set[str]) -> str:
+def _refused(made: Made, policy: Values, reasons: set[str]) -> str:
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason not in reasons else str(refusal.detail)
 
 
-def unmet_alpn(made: Made, policy: Policy) -> str:
+def unmet_alpn(made: Made, policy: Values) -> str:
     """Report an application protocol that is not among those that may be offered."""
     return _not_among(made.alpn, policy.alpn) if made.alpn and policy.alpn else ""
 
 
-def unmet_timeout(made: Made, policy: Policy) -> str:
+def unmet_timeout(made: Made, policy: Values) -> str:
     """Report a handshake that took longer than it may."""
     limit = policy.handshake_timeout
     return f"it took {made.took:.3g} s, more than {limit:g} s" if made.took > limit else ""
 
 
-def unmet_ttl(made: Made, policy: Policy) -> str:
+def unmet_ttl(made: Made, policy: Values) -> str:
     """Report a session that was too old to be resumed."""
     if not made.resumed or (policy.session_ttl and made.session_age <= policy.session_ttl):
         return ""
     return f"a session of {made.session_age:.0f} s was resumed, the limit is {policy.session_ttl} s"
 
 
-def unmet_data_path(made: Made, policy: Policy) -> str:
+def unmet_data_path(made: Made, policy: Values) -> str:
     """Report a data path other than the only one allowed."""
     if policy.data_path in {made.data_path, DATA_PATHS[0]}:
         return ""

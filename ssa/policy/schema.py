@@ -8,7 +8,7 @@ beside the value: administrators read back what they wrote.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -55,6 +55,7 @@ from ssa.policy.parsers import (
     split_untrusted,
     tokens_untrusted,
 )
+from ssa.policy.values import Values
 from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Setting(Generic[T]):
     stricter: str
     doc: str
     many: bool = False
-    unmet: Callable[[Made, Policy], str] | None = None
+    unmet: Callable[[Made, Values], str] | None = None
     words: tuple[str, ...] = ()
 
     def is_whole(self, text: str) -> bool:
@@ -308,26 +309,8 @@ def setting_untrusted(name: str) -> Setting[Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """One consistent set of values. Immutable; two policies with the same values are equal, however they were written.
-
-    It has one field for each row of `SETTINGS`, and `texts`: the texts as they were written.
-    """
-
-    min_version: TLSVersion
-    max_version: TLSVersion
-    ciphersuites: tuple[Suite, ...]
-    ciphers: tuple[Suite, ...]
-    groups: tuple[str, ...]
-    signature_algorithms: tuple[str, ...]
-    min_rsa_bits: int
-    verify_depth: int
-    trust_store: str
-    alpn: tuple[str, ...]
-    handshake_timeout: float
-    session_ttl: int
-    data_path: str
-    texts: Mapping[str, str] = field(compare=False, repr=False)
+class Policy(Values):
+    """One consistent set of values. Immutable. Two policies with equal values are equal, however they were written."""
 
     @classmethod
     def default(cls) -> Policy:

@@ -52,15 +52,17 @@ class Relays:
         held: Callable[[int], bool],
         let_go: Callable[[Relay], None],
         log: logging.LoggerAdapter[logging.Logger],
+        running: set[Relays],
     ) -> None:
         """`held` returns whether some process has the socket of that inode. It is called in any thread.
 
         `let_go` closes the sockets of a connection that is over. It must not wait, as close(2) may. `log` takes lines
-        about this user's connections.
+        about this user's connections. This object is in `running` while there are any.
         """
         self._held = held
         self._let_go = let_go
         self._log = log
+        self._running = running
         self._thread: _Thread | None = None  # while there are connections
         self._token: trio.lowlevel.TrioToken | None = None
 
@@ -77,7 +79,7 @@ class Relays:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         inner.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # a bare descriptor takes MSG_OOB: no byte is lost
         carried = bytes_carried(sock)
-        thread = self._running()
+        thread = self._serving()
         relay = Relay(
             Channel(connection, suite, thread.workspace),
             sock,
@@ -95,7 +97,7 @@ class Relays:
         """How many descriptors the connections take in the daemon, and the thread to wait for them."""
         return 0 if self._thread is None else 2 * (len(self._thread.relays) + 1)
 
-    def _running(self) -> _Thread:
+    def _serving(self) -> _Thread:
         if self._thread is None:
             self._token = trio.lowlevel.current_trio_token()
             thread = _Thread(
@@ -109,20 +111,25 @@ class Relays:
                 thread.close()
                 raise errors.error("OVERLOADED", str(exc)) from exc
             self._thread = thread
+            self._running.add(self)
         return self._thread
+
+    def _forget_thread(self) -> None:
+        self._thread = None
+        self._running.discard(self)
 
     def _over(self, relay: Relay) -> None:
         self._let_go(relay)
         if (thread := self._thread) is not None:
             thread.relays.remove(relay)
             if not thread.relays:
-                self._thread = None
+                self._forget_thread()
                 thread.stop()
 
     def _ended(self, thread: _Thread) -> None:
         thread.close()
         if self._thread is thread:  # it was not asked to end: a fault
-            self._thread = None
+            self._forget_thread()
             for relay in thread.relays:
                 relay.lose()
                 self._let_go(relay)
@@ -151,9 +158,9 @@ class Relays:
 
     def close(self, deadline: float) -> None:
         """After `stop`, and once there is no event loop: let go of what is left. `deadline` is on time.monotonic."""
-        thread, self._thread = self._thread, None
-        if thread is None:
+        if (thread := self._thread) is None:
             return
+        self._forget_thread()
         thread.join(max(0, deadline - time.monotonic()))
         if not thread.is_alive():
             thread.close()

@@ -129,7 +129,7 @@ class Closers:
             threading.Thread(target=self._watch, name="closers", daemon=True).start()
 
     def of(self, uid: int) -> Closer:
-        """What closes for one user."""
+        """The closer of one user."""
         return Closer(self, uid)
 
     def hand(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> Job:
@@ -213,15 +213,15 @@ class Closers:
                 return job
         return None
 
-    def open(self, uid: int) -> int:
-        """How many descriptors of a user are not closed yet."""
+    def open(self, uid: int | None) -> int:
+        """How many descriptors of a user, or of all, are not closed yet."""
         if not (self._busy or self._waiting or self._later):
             return 0
         with self._lock:
             waiting = itertools.chain.from_iterable(self._waiting.values())
             jobs = [*(worker.job for worker in self._busy), *waiting]
-            return sum(len(job.descriptors) for job in jobs if job.kind[0] == uid) + sum(
-                len(gathered) for (owner, _), gathered in self._later.items() if owner == uid
+            return sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]}) + sum(
+                len(gathered) for (owner, _), gathered in self._later.items() if uid in {None, owner}
             )
 
     def _watch(self) -> None:

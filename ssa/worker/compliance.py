@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ssa.policy.schema import Policy
+    from ssa.policy.values import Values
     from ssa.suites import Suite
     from ssa.trust.certificate import Certificate
     from ssa.worker.records import SocketRecord
@@ -39,7 +40,7 @@ class Made:
     def __init__(self, record: SocketRecord, stores: Trusts) -> None:
         self._record = record
         self._stores = stores
-        self._judged: tuple[Policy, errors.SSAError | None] | None = None
+        self._judged: tuple[Values, errors.SSAError | None] | None = None
         self.suite: Suite = SUITES[record.suite]
         self.version: TLSVersion = self.suite.version
         self.group = record.group
@@ -56,13 +57,13 @@ class Made:
             return ()
         return _signatures(self._record.chain[0], self.version)
 
-    def refusal(self, policy: Policy) -> errors.SSAError | None:
+    def refusal(self, policy: Values) -> errors.SSAError | None:
         """Why the peer's certificates would be refused under a policy now; None if they would not."""
         if self._judged is None or self._judged[0] is not policy:
             self._judged = policy, self._refusal(policy)
         return self._judged[1]
 
-    def _refusal(self, policy: Policy) -> errors.SSAError | None:
+    def _refusal(self, policy: Values) -> errors.SSAError | None:
         record = self._record
         if not record.chain and record.role == "server":
             return None  # its client was asked for no certificate

@@ -261,7 +261,7 @@ class _Door(ABC):
 
     @abstractmethod
     def _has_room(self) -> bool:
-        """Whether another client could be served now."""
+        """True where another client could be served now."""
 
     @abstractmethod
     async def _admit(self, association: Association, made: Made) -> None:

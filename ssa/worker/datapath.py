@@ -44,7 +44,11 @@ _STATES = {None: "open", "close_notify": "ended by the peer"}  # of a relayed st
 
 
 class DataPath(Protocol):
-    """What a live socket's data path does. `charged` is the user who asks, who need not be its own."""
+    """What each data path does for a live socket.
+
+    `charged` is the user who asks about the socket, whose threads and descriptors are used: not always the user that
+    the socket was made for.
+    """
 
     @property
     def name(self) -> str:

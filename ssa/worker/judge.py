@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from ssa import errors, trust
 
 if TYPE_CHECKING:
-    from ssa.policy.schema import Policy
+    from ssa.policy.values import Values
     from ssa.worker.monitor import Monitor
     from ssa.worker.terms import Terms
 
 
 def judge(
-    store: trust.TrustStore, policy: Policy, hostname: str | None, chain: tuple[bytes, ...], *, strict: bool = False
+    store: trust.TrustStore, policy: Values, hostname: str | None, chain: tuple[bytes, ...], *, strict: bool = False
 ) -> trust.Verified:
     """The verdict on a peer's chain under a policy: a server's by its host name, a client's where that is None.
 
@@ -49,7 +49,7 @@ class Judge:
         return verified
 
     def trusts(self, chain: tuple[bytes, ...]) -> bool:
-        """Whether the verdict on a chain that is known from an earlier handshake would still be good."""
+        """True where the verdict on a chain of an earlier handshake would still be good."""
         try:
             self._verdict(chain)
         except errors.SSAError:

@@ -92,7 +92,7 @@ class _Close:
         self._deadline = 0.0
 
     def is_over(self, now: float) -> bool:
-        """Whether the socket can be closed."""
+        """True once the socket can be closed."""
         if self.cut:
             return True
         try:

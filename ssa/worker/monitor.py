@@ -62,7 +62,7 @@ class Monitor(Protocol):
         """Have the kernel remember a socket for as long as some process holds it. The socket's inode."""
 
     def is_held(self, inode: int) -> bool:
-        """Whether some process holds a watched socket at this very moment. It may be called in any thread."""
+        """True if some process holds a watched socket at this very moment. It may be called in any thread."""
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
         """Take in a TLS socket; it lives as long as the watched one does, unless it is forgotten first.
@@ -77,7 +77,10 @@ class Monitor(Protocol):
         """
 
     def forget(self, number: int) -> None:
-        """Let go of a TLS socket that has ended, though a descriptor of it may be open still."""
+        """Let go of a TLS socket that has ended, though a descriptor of it may be open still.
+
+        As for a socket that nobody holds any more, `Worker.gone` is called.
+        """
 
     def relayed(self) -> int:
         """How many open sockets of this user ssad itself keeps descriptors for."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Packet:
-    """What an application sent.
+    """A packet that an application sent.
 
     Attributes:
         sender: the process that sent it, as the kernel vouches for it.

@@ -75,9 +75,7 @@ async def connect(
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
                 relay = Relayed(worker, engine, sock, relayed, resumption.harvest(judge.chain, engine))
                 return relay.hand_over(description(worker.sockets.register(made, relay), whole=made.with_chain))
-            keys = (
-                engine.keys() if request.control else await steps.take_tickets(worker, engine, connection, resumption)
-            )
+            keys = await steps.keys(worker, engine, connection, resumption, plain_reads=not request.control)
         install(sock, keys.tx, keys.rx)
         ktls = KernelTLS(worker, engine, sock, steps.next_secrets(engine, kernel))
         live = worker.sockets.register(made, ktls)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def check(worker: Worker, request: wire.Check, files: list[int]) -> Reply:
-    """Whether options would be accepted, and what the policy makes of them. Raises `ssa.SSAError`."""
+    """Check options without a handshake: the values that the policy leaves of them. Raises `ssa.SSAError`."""
     policy = (await agree(worker, request, files, complete=False)).policy
     return Reply(session_ttl=policy.session_ttl, version_min=policy.min_version, version_max=policy.max_version)
 
@@ -65,7 +65,7 @@ async def _ticket(live: LiveSocket, charged: Worker, request: wire.Ticket, _sock
 
 
 async def _close(live: LiveSocket, charged: Worker, request: wire.Close, sock: socket.socket) -> Reply:
-    """What was written is all: the peer is told so behind the last byte. An abort takes it back."""
+    """End the stream in order behind the last byte that was written. An abort takes that back."""
     live.path.close(charged, sock, abort=bool(request.abort))
     return Reply()
 

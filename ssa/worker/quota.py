@@ -20,15 +20,17 @@ class Table:
     Args:
         size: how many there may be (RLIMIT_NOFILE).
         own: how many the process needs for itself.
+        besides: how many of all users' are counted elsewhere.
     """
 
-    def __init__(self, size: int, own: int) -> None:
+    def __init__(self, size: int, own: int, besides: Callable[[], int] = int) -> None:
         self.free = max(size - own, 8)
-        self.quotas: list[Quota] = []
+        self.taken = 0  # by all quotas
+        self._besides = besides
 
     def unused(self) -> int:
         """How many are left, of all users."""
-        return self.free - sum(quota.used() for quota in self.quotas)
+        return self.free - self.taken - self._besides()
 
 
 class Quota:
@@ -49,7 +51,6 @@ class Quota:
         self.limit = limit
         self._besides = besides
         self._used = 0
-        table.quotas.append(self)
 
     def used(self) -> int:
         """How many the user has."""
@@ -72,10 +73,12 @@ class Quota:
         """Count more. Raises `ssa.SSAError` OVERLOADED where there may not be so many, and counts none."""
         self.check(number)
         self._used += number
+        self._table.taken += number
 
     def give(self, number: int = 1) -> None:
         """Count less."""
         self._used -= number
+        self._table.taken -= number
 
     @contextlib.contextmanager
     def of(self, number: int = 1) -> Iterator[None]:

@@ -68,7 +68,7 @@ NOTHING = Presented("", ())
 
 
 class AskedFor:
-    """What an application has asked for, and which application that was."""
+    """A thing that an application has asked for: it remembers the application."""
 
     __slots__ = ()
     application: Application
@@ -91,7 +91,7 @@ class AskedFor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SocketRecord(AskedFor):
-    """What is remembered of one TLS socket. What the kernel knows better is asked of the kernel.
+    """One TLS socket, as it is remembered. The kernel is asked for what it knows better.
 
     It is made to be small, as there can be thousands: texts that repeat are shared, certificates too.
 
@@ -141,7 +141,7 @@ class SocketRecord(AskedFor):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerRecord(AskedFor):
-    """What is remembered of one socket that listens.
+    """One socket that listens, as it is remembered.
 
     Attributes:
         local: its address, as address:port.

@@ -1,4 +1,4 @@
-"""What serves one user: the unit that a process of its own will be."""
+"""The worker: it serves one user. It is the unit that a process of its own will be."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.A
 
 
 def sni_of(hostname: str) -> str | None:
-    """What SNI says: a DNS name, never an address (RFC 6066 section 3)."""
+    """The name for SNI: a DNS name, never an address (RFC 6066 section 3)."""
     try:
         ipaddress.ip_address(hostname)
     except ValueError:
@@ -106,12 +106,12 @@ async def opened(sock: socket.socket) -> None:
 
 
 def _is_deferred(sock: socket.socket) -> bool:
-    """Whether connect(2) has sent nothing yet, as it is to go with the first data: poll(2) invites to send it."""
+    """True where connect(2) has sent nothing yet (TCP_FASTOPEN_CONNECT): poll(2) reports the socket writable."""
     return tcp_state(sock) == TCP_SYN_SENT and shows(sock, select.POLLOUT)
 
 
 def _is_half_closed(sock: socket.socket) -> bool:
-    """Whether the application has ended its reading side, which the connection's state does not tell."""
+    """True where the application has ended its reading side, which the connection's state does not tell."""
     return shows(sock, select.POLLRDHUP)
 
 
@@ -175,8 +175,12 @@ def ending(sock: socket.socket) -> Iterator[None]:
         raise
 
 
-async def take_tickets(user: User, engine: Engine, connection: Connection, resumption: Resumption) -> TrafficKeys:
-    """Take the session tickets out of the socket, which plain reads would stumble over. The keys behind them."""
+async def keys(
+    user: User, engine: Engine, connection: Connection, resumption: Resumption, *, plain_reads: bool
+) -> TrafficKeys:
+    """The keys for the kernel. Before `plain_reads` the session tickets are taken out of their way."""
+    if not plain_reads:
+        return engine.keys()
     server = (resumption.server.hostname, connection.key.remote, engine.resumed)
     drain = tickets.Drain(engine.keys(), connection.sock, engine.from_alert)
     await drain.run(user.tickets.expected(server), tickets.patience(connection.sock))
@@ -187,7 +191,7 @@ async def take_tickets(user: User, engine: Engine, connection: Connection, resum
 
 
 def next_secrets(engine: Engine, kernel: Capabilities) -> TrafficSecrets | None:
-    """What a change of keys will need; None for TLS 1.2, and for a kernel that cannot change them."""
+    """The secrets that the next keys are made of; None for TLS 1.2, and for a kernel that cannot change keys."""
     if engine.version is not TLSVersion.TLSv1_3 or not kernel.rekey:
         return None
     return TrafficSecrets(*application_secrets(engine.secrets, engine.role))

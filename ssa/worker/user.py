@@ -1,4 +1,4 @@
-"""What one user has here: threads, descriptors, sessions. All of it is handed along; nothing of it is global."""
+"""One user: threads, descriptors, sessions. Functions get it as an argument; nothing of it is global."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssa.worker.anchors import Anchors
 from ssa.worker.closing import Closers
 from ssa.worker.hang_ups import HangUps
 from ssa.worker.lingering_close import LingeringCloses
-from ssa.worker.quota import Crowd, Quota, Threads
+from ssa.worker.quota import Crowd, Quota, Table, Threads
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -24,23 +24,30 @@ if TYPE_CHECKING:
     from ssa.policy.schema import Policy
     from ssa.relay import Relay
     from ssa.worker.monitor import Monitor
-    from ssa.worker.quota import Table
 
 NOBODY = -1  # the uid of work that is no user's
 _RELAYED = 2  # descriptors of a relayed socket
 
 
 class Process:
-    """What the users of one process share: its descriptors, the threads that close them, and caches."""
+    """The things that all users of a process share: its descriptors, the threads that close them, caches.
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    Args:
+        size: how many descriptors the process may have.
+        own: how many of them it needs for itself.
+    """
+
+    def __init__(self, size: int, own: int) -> None:
+        self.table = Table(size, own, self._counted_elsewhere)
+        self.relaying: set[Relays] = set()  # of users who have relayed connections
         self.closers = Closers()
         self.contexts = ContextCache(_keep_secret)
         self.anchors = Anchors()
         self.hang_ups = HangUps()
         self.nobody = self.closers.of(NOBODY)  # closes what is no user's
-        Quota(table, NOBODY, 0, self.nobody.open)
+
+    def _counted_elsewhere(self) -> int:
+        return self.closers.open(None) + sum(relays.descriptors() for relays in self.relaying)
 
     async def run(self) -> None:
         """Do what is done for all users together, until cancelled."""
@@ -71,7 +78,8 @@ class User:
         self.log = charged(logging.getLogger("ssa.daemon"), uid)
         self.threads = Threads()
         self.closer = process.closers.of(uid)
-        self.relays = Relays(monitor.is_held, self._let_go, charged(logging.getLogger("ssa.relay"), uid))
+        log = charged(logging.getLogger("ssa.relay"), uid)
+        self.relays = Relays(monitor.is_held, self._let_go, log, process.relaying)
         self.quota = Quota(process.table, uid, limit, self._counted_elsewhere)
         self.crowd = Crowd(max(1, limit // 2))
         self.ready = 0  # connections of listeners that the application has not taken

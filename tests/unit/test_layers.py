@@ -53,9 +53,9 @@ def imports(nodes):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def own(module, *, types=True):
-    """The modules of ours that a module imports; without `types` when it runs."""
-    for name in imports(ast.walk(tree(module)) if types else without_types(tree(module))):
+def own(module):
+    """The modules of ours that a module imports, when it runs or for its types."""
+    for name in imports(ast.walk(tree(module))):
         if name.split(".")[0] == "ssa":
             yield name if name in MODULES else name.rpartition(".")[0]
 
@@ -99,12 +99,11 @@ def circle(graph):
 
 
 def test_no_modules_import_each_other():
-    graph = {module: set(own(module, types=False)) - {module} for module in MODULES}
-    assert circle(graph) == []
+    """Not for their types either."""
+    assert circle({module: set(own(module)) - {module} for module in MODULES}) == []
 
 
 def test_no_packages_import_each_other():
-    """Not for their types either."""
     graph = {}
     for module in MODULES:
         here = layer(module)

@@ -61,7 +61,7 @@ def test_each_user_has_a_quarter_and_root_three(monkeypatch):
 
 
 def test_what_is_counted_elsewhere_counts():
-    table = Table(48, 8)
+    table = Table(48, 8, lambda: 9)
     one = Quota(table, 1000, 10, lambda: 9)
     one.take()
     with pytest.raises(errors.SSAError):

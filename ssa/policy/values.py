@@ -1,0 +1,31 @@
+"""The values of a policy, one for each setting, without what can be done with them (`ssa.policy.schema`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ssa.suites import Suite, TLSVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """One field for each row of `ssa.policy.schema.SETTINGS`, and `texts`: the texts as they were written."""
+
+    min_version: TLSVersion
+    max_version: TLSVersion
+    ciphersuites: tuple[Suite, ...]
+    ciphers: tuple[Suite, ...]
+    groups: tuple[str, ...]
+    signature_algorithms: tuple[str, ...]
+    min_rsa_bits: int
+    verify_depth: int
+    trust_store: str
+    alpn: tuple[str, ...]
+    handshake_timeout: float
+    session_ttl: int
+    data_path: str
+    texts: Mapping[str, str] = field(compare=False, repr=False)
