@@ -30,6 +30,10 @@ class Table:
         """How many are left, of all users."""
         return self.free - sum(quota.used() for quota in self.quotas)
 
+    def is_scarce(self) -> bool:
+        """True where an eighth of them is left, or less."""
+        return self.unused() <= self.free // 8
+
 
 class Quota:
     """How many of a table's descriptors one user takes up.
