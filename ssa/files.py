@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import select
 import stat
-import threading
 import time
 
 TYPE_CHECKING = False
@@ -183,29 +183,47 @@ class _Mounts:
         return _LOCAL.fullmatch(self._types.get(path, "")) is not None
 
 
+def _poll_of_mounts() -> select.poll | None:
+    """What tells of changes of the mounts. Its poll() needs no timeout: the table is always ready to be read.
+
+    (mounts_poll in fs/proc_namespace.c. For a timeout, CPython would ask for the time.)
+    """
+    with contextlib.suppress(OSError):  # there are no descriptors left, say
+        descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN | select.POLLPRI)
+        return poll
+    return None
+
+
+_CHANGED = select.POLLPRI | select.POLLERR
+
+
 class _Watch:
     """Notices changes of this process's mounts: poll(2) of their table reports each change once (proc(5))."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._poll: select.poll | None = None
+        self._numbers = itertools.count(1)
         self._changes = 0
+        self._idle: list[select.poll | None] = [None]  # whoever takes out what is in it may look, and puts it back
         self._known: tuple[tuple[int, str], _Mounts] | None = None
 
     def changes(self) -> int:
-        """A number that grows with each change, and with each call where the table can't be polled. Does not wait."""
-        with self._lock:
-            if self._poll is None or self._poll.poll(0):
-                self._changes += 1
-                self._open()
-            return self._changes
+        """A number that is another one after each change, and at each call where nobody can tell. Does not wait.
 
-    def _open(self) -> None:
-        if self._poll is None:
-            with contextlib.suppress(OSError):  # there are no descriptors left, say
-                descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-                self._poll = select.poll()
-                self._poll.register(descriptor, select.POLLPRI)
+        It takes no lock, as each lock costs a system call where the kernel has no vDSO.
+        """
+        try:
+            poll = self._idle.pop()
+        except IndexError:  # another thread looks at this moment, and a change is told once
+            return next(self._numbers)
+        try:
+            if poll is None or any(events & _CHANGED for _, events in poll.poll()):
+                self._changes = next(self._numbers)
+                poll = poll or _poll_of_mounts()
+            return self._changes
+        finally:
+            self._idle.append(poll)
 
     def table(self, avoid: str) -> _Mounts:
         """The mounts of now, read once for all trails."""

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
     from ssa.daemon.workers import Workers
     from ssa.worker.closing import Closer
+    from ssa.worker.hang_ups import HangUps
+    from ssa.worker.quota import Table
 
 _log = logging.getLogger("ssa.daemon")
 
 _GIVEN_UP = 64  # connections that are let go of at once
+_MOMENTS, _MOMENT = 20, 0.001  # how often, and how many seconds, to wait for threads that close
 
 
 async def serve(workers: Workers, listener: socket.socket) -> None:
@@ -31,21 +34,31 @@ async def serve(workers: Workers, listener: socket.socket) -> None:
         nursery.start_soon(process.run)
         while True:
             await trio.lowlevel.wait_readable(listener)
+            await _have_room(process.table)
             try:
-                for connection in _accepted(listener, process.nobody):
+                for connection in _accepted(listener, process.nobody, process.hang_ups):
                     nursery.start_soon(_serve_one, workers, connection)
             except OSError as exc:  # out of descriptors or memory: for now
                 _log.error("no application can be served at the moment: %s", exc.strerror)
                 await trio.sleep(0.1)
 
 
-def _accepted(listener: socket.socket, closer: Closer) -> Iterator[socket.socket]:
-    """The next connection, without those before it that have been given up. Raises OSError."""
+async def _have_room(table: Table) -> None:
+    """Where few descriptors are left, give the threads that close refused connections a little time."""
+    for _ in range(_MOMENTS):
+        if not table.is_scarce():
+            return
+        await trio.sleep(_MOMENT)
+
+
+def _accepted(listener: socket.socket, closer: Closer, hang_ups: HangUps) -> Iterator[socket.socket]:
+    """The next connection. Behind one that was given up, others that were given up are passed over. Raises OSError."""
     given_up: list[int] = []
     try:
         while len(given_up) < _GIVEN_UP:
             connection, _ = listener.accept()
-            if not _is_given_up(connection):
+            if not hang_ups.without_a_word or not _is_given_up(connection):
+                hang_ups.without_a_word = False
                 yield connection
                 return
             given_up.append(connection.detach())
@@ -67,15 +80,15 @@ def _is_given_up(connection: socket.socket) -> bool:
 
 async def _serve_one(workers: Workers, connection: socket.socket) -> None:
     """Serve one application's connection. Whatever happens here, the others are served on."""
-    closer, log = workers.process.nobody, workers.log
+    closer, log, has_ended = workers.process.nobody, workers.log, False
     try:
-        application = who.asks(connection)
+        application = who.connected(connection)
         worker = workers.of(application.uid)
         closer, log = worker.closer, worker.log
-        await dispatch.serve(worker, application, connection)
+        has_ended = await dispatch.serve(worker, application, connection)
     except OSError as exc:
         log.debug("an application went away: %s", exc.strerror)
     except Exception:
         log.exception("a fault of ssad's own")
     finally:
-        closer.end_requests(connection)
+        closer.end_requests(connection, has_ended=has_ended)

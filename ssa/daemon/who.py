@@ -27,8 +27,18 @@ _BUFFER = 1024  # bytes that getsockopt of the socket module gives at most
 
 def asks(connection: socket.socket) -> Application:
     """The process at the other end of a connection. Raises OSError."""
+    return with_groups(connected(connection), connection)
+
+
+def connected(connection: socket.socket) -> Application:
+    """The process at the other end of a connection, without its supplementary groups. Raises OSError."""
     pid, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
-    return Application(pid, uid, gid, _program_of(connection, pid), _groups(connection))
+    return Application(pid, uid, gid, _program_of(connection, pid))
+
+
+def with_groups(application: Application, connection: socket.socket) -> Application:
+    """The application, with the supplementary groups that it had when it connected."""
+    return replace(application, groups=_groups(connection))
 
 
 def confirmed(application: Application) -> Application:

@@ -103,6 +103,10 @@ class Link:
 
     # --- who asks ---
 
+    def with_groups(self, application: Application, connection: socket.socket) -> Application:
+        """The application at the other end of a connection, with its supplementary groups."""
+        return who.with_groups(application, connection)
+
     def settled(self, application: Application) -> Application:
         """The application of a listener, whose program is that which began to listen."""
         return who.settled(application)

@@ -81,32 +81,36 @@ class SessionCache:
 
         A session may be resumed for `ttl` seconds. 0 means that none is offered, and none will be kept.
         """
-        return Resumption(self, server, ttl, self._take(server, ttl, trusts) if ttl else None)
+        session, now = self._take(server, ttl, trusts) if ttl else (None, 0.0)
+        return Resumption(self, server, ttl, session, now)
 
-    def _take(self, server: Server, ttl: int, trusts: Callable[[tuple[bytes, ...]], bool]) -> Session | None:
+    def _take(
+        self, server: Server, ttl: int, trusts: Callable[[tuple[bytes, ...]], bool]
+    ) -> tuple[Session | None, float]:
+        """A session, if there is one, and the time."""
         shelf = self._servers.get(server)
         if shelf is None:
-            return None
+            return None, 0.0
         now = self.clock()
         shelf[:] = [session for session in shelf if session.expires > now]
         for session in reversed(shelf.copy()):
             if now - session.proven < ttl:
                 shelf.remove(session)
                 if trusts(session.chain):
-                    return session
-        return None
+                    return session, now
+        return None, now
 
-    def keep(self, server: Server, session: Session) -> None:
-        """Keep a session of a server, in place of its oldest one where there are too many."""
+    def keep(self, server: Server, session: Session, now: float | None = None) -> None:
+        """Keep a session of a server, in place of its oldest one where there are too many; `now` is the time."""
         shelf = self._servers.setdefault(server, [])
         shelf.append(session)
         del shelf[:-_EACH]
         self._servers.move_to_end(server)
-        while self._servers and (len(self._servers) > _SERVERS or self._is_over(next(iter(self._servers)))):
+        now = self.clock() if now is None else now
+        while self._servers and (len(self._servers) > _SERVERS or self._is_over(next(iter(self._servers)), now)):
             self._servers.popitem(last=False)
 
-    def _is_over(self, server: Server) -> bool:
-        now = self.clock()
+    def _is_over(self, server: Server, now: float) -> bool:
         return all(session.expires <= now for session in self._servers[server])
 
     def forget(self, server: Server) -> None:
@@ -175,8 +179,9 @@ class Harvest:
         lifetime = 0 if native is None else self._lifetime(native)
         if native is None or not lifetime:
             return
-        expires = min(self._proof.expires, self._cache.clock() + lifetime)
-        self._cache.keep(self._server, Session(native, self._proof.chain, self._proof.proven, expires))
+        now = self._cache.clock()
+        expires = min(self._proof.expires, now + lifetime)
+        self._cache.keep(self._server, Session(native, self._proof.chain, self._proof.proven, expires), now)
 
     def _lifetime(self, native: SSL.Session) -> int:
         """For how many seconds the server allows the session to be resumed; 0 if it does not."""
@@ -191,17 +196,14 @@ class Harvest:
 class Resumption:
     """The sessions of one handshake. As a context manager it drops those of its server where the handshake fails."""
 
-    def __init__(self, cache: SessionCache, server: Server, ttl: int, session: Session | None) -> None:
+    def __init__(self, cache: SessionCache, server: Server, ttl: int, session: Session | None, now: float) -> None:
         self.server = server
         self.session = session  # that is offered
+        # Seconds since the server sent the certificate of the session that is offered; 0 without a session.
+        self.age = 0.0 if session is None else now - session.proven
         self.tickets = b""  # NewSessionTicket messages that were read before the hand-over
         self._cache = cache
         self._ttl = ttl
-
-    @property
-    def age(self) -> float:
-        """Seconds since the server sent the certificate of the session that is offered; 0 without a session."""
-        return 0 if self.session is None else self._cache.clock() - self.session.proven
 
     def __enter__(self) -> None:
         pass

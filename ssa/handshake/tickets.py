@@ -48,8 +48,8 @@ class Drain:
         self._refused = refused
         self._records = self._bytes = 0  # consumed so far
 
-    async def run(self, expected: int | None, patience: float) -> None:
-        """Wait until `expected` tickets have come (None: as many as do), for `patience` seconds at most.
+    async def run(self, expected: int | None, seconds: float | None = None) -> None:
+        """Wait until `expected` tickets have come (None: as many as do), for `seconds` at most (None: `patience`).
 
         Other tasks get their turn after `BATCH` records. If a server sends more than `MAX_TICKETS`, the rest is left in
         the socket, for the application's reads.
@@ -58,17 +58,21 @@ class Drain:
         """
         if self.keys.rx.version is not TLSVersion.TLSv1_3:
             return  # TLS 1.2's tickets come inside the handshake (RFC 5077)
+        if (rest := self.take_untrusted()) is None or self._is_enough(expected):
+            return
         # A server that writes its tickets one by one waits for our acknowledgement of the first (Nagle's algorithm),
         # and the kernel would wait 40 ms with that. This is no lasting option: the next data sent clears it.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        with trio.move_on_after(patience):
-            while (rest := self.take_untrusted()) is not None:
-                if self._is_enough(expected):
-                    return
+        with trio.move_on_after(patience(self._socket) if seconds is None else seconds):
+            while not self._is_over(rest, expected):
                 if rest:
                     await trio.sleep(POLL)  # to wait for readiness over half a record would spin
                 else:
                     await wait_readable(self._socket)
+                rest = self.take_untrusted()
+
+    def _is_over(self, rest: int | None, expected: int | None) -> bool:
+        return rest is None or self._is_enough(expected)
 
     def _is_enough(self, expected: int | None) -> bool:
         if expected is not None and self.tickets >= expected:

@@ -8,10 +8,10 @@ connection to us, which is readable when a connection is ready.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
-import threading
 from typing import TYPE_CHECKING
 
 import trio
@@ -188,8 +188,14 @@ class _Listener:
         self._ready += 1
         self._worker.ready += 1
         try:
-            async with self._delivering:
+            if self._delivering.locked():
+                await self._delivering.acquire()
+            else:
+                self._delivering.acquire_nowait()  # without a turn of the event loop
+            try:
                 await ipc.send(self._connection, reply, *passed)
+            finally:
+                self._delivering.release()
         finally:
             self._ready -= 1
             self._worker.ready -= 1
@@ -209,27 +215,26 @@ class _Batch:
         """The listener is taken over."""
         self.accepted: list[socket.socket] = []
         self._application = application
-        self._listener = listener
+        self._listener = [listener]  # whoever takes it out closes it
         self._most = most
-        self._lock = threading.Lock()
-        self._begun = self._abandoned = False
+        self._abandoned = False
 
     def accept(self) -> None:
         """Accept the connections that wait, in a thread. Raises OSError where not even one can be accepted."""
-        with self._lock:
-            if self._abandoned:
-                return
-            self._begun = True
+        try:
+            listener = self._listener.pop()
+        except IndexError:  # abandoned
+            return
         foreign = self._application.uid != os.geteuid()
         if foreign:
             _libc.setfsgid(self._application.gid)
             _libc.setfsuid(self._application.uid)
         try:
-            with self._listener:
+            with listener:
                 while len(self.accepted) < self._most:
                     # For each call anew: the flag belongs to the open file, which the application has too.
-                    os.set_blocking(self._listener.fileno(), False)
-                    self._keep(self._listener.accept()[0])
+                    os.set_blocking(listener.fileno(), False)
+                    self._keep(listener.accept()[0])
         except BlockingIOError:
             return
         except OSError:
@@ -241,16 +246,18 @@ class _Batch:
                 _libc.setfsgid(os.getegid())
 
     def _keep(self, sock: socket.socket) -> None:
-        with self._lock:
-            if not self._abandoned:
-                self.accepted.append(sock)
-                return
-        sock.close()
-        raise BlockingIOError
+        self.accepted.append(sock)
+        if self._abandoned:  # `abandon` may have taken it out: whoever does so closes it
+            with contextlib.suppress(ValueError):
+                self.accepted.remove(sock)
+                sock.close()
+            raise BlockingIOError
 
     def abandon(self) -> list[socket.socket]:
         """Accept no more: the sockets that the caller has to close, a listener that no thread has among them."""
-        with self._lock:
-            self._abandoned = True
-            left, self.accepted = self.accepted, []
-            return left if self._begun else [self._listener]
+        self._abandoned = True  # before the lists are looked at: `_keep` looks the other way round
+        left = []
+        with contextlib.suppress(IndexError):
+            while True:
+                left.append((self._listener or self.accepted).pop())
+        return left

@@ -33,8 +33,7 @@ _log = logging.getLogger("ssa.daemon")
 
 _MOST = 64  # threads of a user, for each of the two kinds
 _SPARE = 8  # idle threads that are kept
-_SOON = 0.001  # seconds that a close takes at most, as a rule
-_LINGERING = 0.05  # seconds after which a close counts as lingering
+_LINGERING = 0.05  # seconds between two looks: a close that is under way at both counts as lingering
 _ROOMY = 1024  # descriptors: a process with fewer gathers no connections before it closes them
 _TOGETHER = 4  # connections to us that are closed by one job: to wake a thread costs more than a close
 _INTERRUPT = signal.SIGRTMIN
@@ -43,33 +42,58 @@ Kind = tuple[int, bool]  # the user; True for connections to us, which must not 
 
 
 class Job:
-    """Descriptors that a thread closes, one after the other."""
+    """Descriptors that a thread closes, one after the other, and what it does then.
 
-    __slots__ = ("_done", "_then", "close", "descriptors", "kind")
+    Attributes:
+        closers: who knows the thread's next job.
+        kind: whose they are.
+        descriptors: those that are open still.
+        done: it is over: all are closed, and `then` has returned.
+        thread: the identifier of the thread that does it; None before.
+        waits: it was under way when somebody last looked.
+    """
 
-    def __init__(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> None:
+    __slots__ = ("_close", "_tell", "_then", "closers", "descriptors", "done", "kind", "thread", "waits")
+
+    def __init__(
+        self,
+        closers: Closers,
+        kind: Kind,
+        descriptors: Sequence[int],
+        close: Callable[[int], None],
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        self.closers = closers
         self.kind = kind
-        self.descriptors = deque(descriptors)  # those that are open still
-        self.close = close
-        self._done = threading.Lock()
-        self._done.acquire()
-        self._then: Callable[[], None] | None = None
+        self.descriptors = deque(descriptors)
+        self.done = False
+        self.thread: int | None = None
+        self.waits = False
+        self._close = close
+        self._then = then
+        self._tell: Callable[[], None] | None = None
 
     def run(self) -> None:
-        """Close them. A thread of `Closers` calls this."""
+        """Do it. A thread of `Closers` calls this."""
+        self.thread = threading.get_ident()
         while self.descriptors:
             fd = self.descriptors.popleft()  # its number is free as soon as close(2) has begun
             try:
-                self.close(fd)
+                self._close(fd)
             except OSError as exc:
                 _log.debug("closing what an application passed: %s", exc.strerror)
-        self._done.release()
-        if (then := self._then) is not None:
-            then()
+        if self._then is not None:
+            try:
+                self._then()
+            except Exception:  # noqa: BLE001 - logged whole, and the thread serves on
+                _log.exception("a fault of ssad's own")
+        self.done = True  # before `_tell` is looked at: `wait` looks the other way round
+        if (tell := self._tell) is not None:
+            tell()
 
     async def wait(self) -> None:
-        """Wait until all are closed."""
-        if self._done.acquire(timeout=_SOON):
+        """Wait until it is done."""
+        if self.done:
             return
         closed, token = trio.Event(), trio.lowlevel.current_trio_token()
 
@@ -77,43 +101,51 @@ class Job:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(closed.set)
 
-        self._then = tell
-        if self._done.acquire(blocking=False):  # between the two
-            return
-        await closed.wait()
+        self._tell = tell
+        if not self.done:  # between the two
+            await closed.wait()
 
 
-class _Worker(threading.Thread):
-    """One thread. `job` is the last job that it was given."""
+class _Pool:
+    """The threads of this process that close and are idle. The lock is for all that Closers have, too.
 
-    def __init__(self, closers: Closers, job: Job) -> None:
-        super().__init__(name="closer", daemon=True)
-        self._closers = closers
-        self._go = threading.Lock()
-        self._go.acquire()
-        self.job = job
-        self.since = time.monotonic()
+    A thread waits in read(2) of a pipe, and not for a lock: for that, Python 3.11 asks for the time twice. And while
+    write(2) wakes the thread, Python's own lock is free for it.
+    """
 
-    def hand(self, job: Job) -> None:
-        """Have the thread, which waits, run a job."""
-        self.job, self.since = job, time.monotonic()
-        self._go.release()
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.idle = 0  # threads that have no job
+        self._handed: deque[Job] = deque()  # to threads that have woken up, or will
+        self._reading, self._writing = os.pipe()
 
-    def run(self) -> None:
-        self.job.run()
-        while (has_job := self._closers.next_for(self)) is not None:
-            if not has_job:
-                self._go.acquire()
-            self.job.run()
+    def take(self, job: Job) -> bool:
+        """Hand a job to an idle thread, which `wake` wakes. False where there is none. The caller has the lock."""
+        if not self.idle:
+            return False
+        self.idle -= 1
+        self._handed.append(job)
+        return True
+
+    def wake(self) -> None:
+        """Wake an idle thread."""
+        os.write(self._writing, b"!")
+
+    def wait(self) -> Job:
+        """Wait, as an idle thread, for a job."""
+        os.read(self._reading, 1)
+        return self._handed.popleft()
+
+
+_POOL = _Pool()
 
 
 class Closers:
     """A process's threads that close, for all its users. To hand something over takes no time, from whatever thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._spare: list[_Worker] = []
-        self._busy: set[_Worker] = set()
+        self._lock = _POOL.lock
+        self._jobs: set[Job] = set()  # that threads have
         self._threads: Counter[Kind] = Counter()
         self._waiting: defaultdict[Kind, deque[Job]] = defaultdict(deque)
         self._later: dict[tuple[int, Callable[[int], None]], list[int]] = {}  # by user
@@ -132,19 +164,25 @@ class Closers:
         """The closer of one user."""
         return Closer(self, uid)
 
-    def hand(self, kind: Kind, descriptors: Sequence[int], close: Callable[[int], None]) -> Job:
-        """Have descriptors closed by a thread of their kind."""
-        job = Job(kind, descriptors, close)
+    def hand(
+        self,
+        kind: Kind,
+        descriptors: Sequence[int],
+        close: Callable[[int], None],
+        then: Callable[[], None] | None = None,
+    ) -> Job:
+        """Have descriptors closed by a thread of their kind, which calls `then` when they are closed."""
+        job = Job(self, kind, descriptors, close, then)
         with self._lock:
             if self._threads[job.kind] >= _MOST:
                 self._waiting[job.kind].append(job)
                 return job
             self._threads[job.kind] += 1
-            worker = self._spare.pop() if self._spare else None
-            if worker is not None:
-                self._busy.add(worker)
-                worker.hand(job)
-        if worker is None:
+            self._jobs.add(job)
+            has_thread = _POOL.take(job)
+        if has_thread:
+            _POOL.wake()
+        else:
             self._start(job)
         if not self._stirred.is_set():
             self._stirred.set()
@@ -172,32 +210,35 @@ class Closers:
             self.hand((uid, True), gathered, close)
 
     def _start(self, job: Job) -> None:
-        worker = _Worker(self, job)
-        with self._lock:
-            self._busy.add(worker)
         try:
-            worker.start()
+            threading.Thread(target=self._work, args=(job,), name="closer", daemon=True).start()
         except RuntimeError as exc:  # there are too many threads: the next one that is spare does it
             _log.error("what an application passed stays open for now: %s", exc)
             with self._lock:
-                self._busy.discard(worker)
+                self._jobs.discard(job)
                 self._threads[job.kind] -= 1
                 self._waiting[job.kind].appendleft(job)
 
-    def next_for(self, worker: _Worker) -> bool | None:
-        """What a thread does that has run its job: True for another job, False to wait for one, None to end."""
+    @staticmethod
+    def _work(job: Job | None) -> None:
+        """One thread, which begins with a job."""
+        while job is not None:
+            job.run()
+            job = job.closers.next_after(job)
+
+    def next_after(self, job: Job) -> Job | None:
+        """The next job for the thread that has done this one, when there is one; None: the thread has to end."""
         with self._lock:
-            kind = worker.job.kind
-            self._leave(kind)
-            if (job := self._next(kind)) is not None:
-                self._threads[job.kind] += 1
-                worker.job, worker.since = job, time.monotonic()
-                return True
-            self._busy.discard(worker)
-            if len(self._spare) >= _SPARE:
+            self._jobs.discard(job)
+            self._leave(job.kind)
+            if (following := self._next(job.kind) or self._gathered(job.kind[0])) is not None:
+                self._threads[following.kind] += 1
+                self._jobs.add(following)
+                return following
+            if _POOL.idle >= _SPARE:
                 return None
-            self._spare.append(worker)
-            return False
+            _POOL.idle += 1
+        return _POOL.wait()
 
     def _leave(self, kind: Kind) -> None:
         self._threads[kind] -= 1
@@ -213,16 +254,24 @@ class Closers:
                 return job
         return None
 
+    def _gathered(self, uid: int) -> Job | None:
+        """The user's connections that were to be closed in a moment: they are closed now, as a thread is awake."""
+        kind = uid, True
+        key = next((key for key in self._later if key[0] == uid), None) if self._threads[kind] < _MOST else None
+        return None if key is None else Job(self, kind, self._later.pop(key), key[1])
+
     def open(self, uid: int | None) -> int:
         """How many descriptors of a user, or of all, are not closed yet."""
-        if not (self._busy or self._waiting or self._later):
+        if not (self._jobs or self._waiting or self._later):
             return 0
-        with self._lock:
-            waiting = itertools.chain.from_iterable(self._waiting.values())
-            jobs = [*(worker.job for worker in self._busy), *waiting]
-            return sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]}) + sum(
-                len(gathered) for (owner, _), gathered in self._later.items() if uid in {None, owner}
-            )
+        # Each is copied at one go, without the lock, which would cost a system call.
+        jobs, later = [*self._jobs.copy()], self._later.copy()
+        if self._waiting:
+            with self._lock:
+                jobs += itertools.chain.from_iterable(self._waiting.values())
+        return sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]}) + sum(
+            len(gathered) for (owner, _), gathered in later.items() if uid in {None, owner}
+        )
 
     def _watch(self) -> None:
         while True:
@@ -235,14 +284,14 @@ class Closers:
                 self._close_all_gathered()
 
     def _interrupt(self) -> bool:
-        """Interrupt threads whose close lingers. True while a thread is busy."""
-        with self._lock:
-            now = time.monotonic()
-            for worker in self._busy:
-                if worker.ident is not None and now - worker.since > _LINGERING:
+        """Interrupt threads that were closing at the last look already. True while a thread is busy."""
+        with self._lock:  # under which no thread with a job ends
+            for job in self._jobs:
+                if job.waits and job.thread is not None:
                     with contextlib.suppress(ProcessLookupError):
-                        signal.pthread_kill(worker.ident, _INTERRUPT)
-            return bool(self._busy)
+                        signal.pthread_kill(job.thread, _INTERRUPT)
+                job.waits = True
+            return bool(self._jobs)
 
 
 def _nothing(*_: object) -> None:
@@ -256,9 +305,14 @@ class Closer:
         self._closers = closers
         self._uid = uid
 
-    def close(self, descriptors: Sequence[int], close: Callable[[int], None] = os.close) -> Job:
-        """Have a thread close descriptors that an application has passed."""
-        return self._closers.hand((self._uid, False), descriptors, close)
+    def close(
+        self,
+        descriptors: Sequence[int],
+        close: Callable[[int], None] = os.close,
+        then: Callable[[], None] | None = None,
+    ) -> Job:
+        """Have a thread close descriptors that an application has passed, and then call `then`."""
+        return self._closers.hand((self._uid, False), descriptors, close, then)
 
     def drop(self, sock: socket.socket) -> Job | None:
         """Have a thread close a socket; None where it is closed already."""
@@ -276,9 +330,12 @@ class Closer:
         if (fd := sock.detach()) >= 0:
             self._closers.close_connection(self._uid, fd, close)
 
-    def end_requests(self, connection: socket.socket) -> None:
-        """Hang up on an application. If it has sent more requests, it finds our last reply, and no error for them."""
-        self.hang_up(connection, _read_and_close)
+    def end_requests(self, connection: socket.socket, *, has_ended: bool) -> None:
+        """Hang up on an application. If it has sent more requests, it finds our last reply, and no error for them.
+
+        `has_ended`: the daemon has read the end of the stream, so there are no more requests.
+        """
+        self.hang_up(connection, os.close if has_ended else _read_and_close)
 
     def open(self) -> int:
         """How many of the user's descriptors wait to be closed."""
@@ -287,7 +344,7 @@ class Closer:
 
 def _read_and_close(fd: int) -> None:
     """Descriptors in what is read are closed by the kernel here, as there is no room for them."""
-    with socket.socket(fileno=fd) as connection, contextlib.suppress(OSError):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) as connection, contextlib.suppress(OSError):
         for _ in range(_MOST_PACKETS):
             data, _, flags, _ = connection.recvmsg(1, 0, socket.MSG_DONTWAIT)
             if not (data or flags & socket.MSG_CTRUNC):  # the end: a packet has its sender's credentials at least

@@ -13,6 +13,7 @@ from ssa._version import __version__
 from ssa.logfmt import fields
 from ssa.protocol import wire
 from ssa.worker import acceptor, datagrams, ipc, pipeline, post_handshake
+from ssa.worker.answers import answer
 from ssa.worker.packets import Handover, Packet
 from ssa.worker.records import Refusal
 
@@ -21,59 +22,61 @@ if TYPE_CHECKING:
     from ssa.worker.service import Worker
 
 
-async def serve(worker: Worker, application: Application, connection: socket.socket) -> None:
-    """Serve one connection of an application until it hangs up; the connection is ours. Raises OSError."""
+async def serve(worker: Worker, application: Application, connection: socket.socket) -> bool:
+    """Serve one connection of an application; it is ours. True where the application has ended it. Raises OSError."""
     try:
         with worker.quota.of():
-            await _converse(worker, application, connection)
+            return await _converse(worker, application, connection)
     except errors.SSAError as exc:
         worker.monitor.count("requests_refused")
         await ipc.send(connection, _refusal(exc))
+        return False
 
 
-async def _converse(worker: Worker, connector: Application, connection: socket.socket) -> None:
-    """Answer request after request, until the application hangs up. Raises OSError, `ssa.SSAError` OVERLOADED.
+async def _converse(worker: Worker, connector: Application, connection: socket.socket) -> bool:
+    """Answer request after request, until the application hangs up. True where its end was read.
 
     All that came with one is closed before its answer is sent, and before the next one is read.
+    Raises OSError, `ssa.SSAError` OVERLOADED.
     """
+    is_first = True
     while (packet := await ipc.receive_untrusted(worker, connection)) is not None:
-        application = connector if packet.sender == connector.pid else connector.of_unknown_program()
-        asked, reply = {"request": "unknown"}, None
-        try:
-            request = _parse_untrusted(packet)
-            asked = _asked(request)
-            with worker.quota.of(len(packet.descriptors)):
-                if isinstance(request, wire.Listen):
-                    await acceptor.run(worker, application, request, packet, connection)
-                    return
-                with worker.hang_ups.cancelling(connection):
-                    reply = await _answer(worker, application, request, packet)
-                await _close(packet, reply)
-        except errors.SSAError as exc:
-            worker.monitor.refused(Refusal.of(exc, application.pid, **asked))
-            reply = _refusal(exc)
-        finally:
-            await packet.close()
-        if reply is not None and not await _deliver(connection, reply):
-            return
-        await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
+        async with packet:
+            if not is_first:
+                await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
+            is_first = False
+            reply = await _served(worker, connector, packet, connection)
+            if reply is _LISTENED or not await answer(connection, packet, reply):
+                return False
+    worker.hang_ups.without_a_word |= is_first
+    return True
 
 
-async def _close(packet: Packet, answer: wire.Reply | Handover | None) -> None:
+async def _served(
+    worker: Worker, connector: Application, packet: Packet, connection: socket.socket
+) -> wire.Reply | Handover | None:
+    """Do what a packet asks for. The answer; `_LISTENED` where a listener was served to its end. Raises OSError."""
+    application = connector if packet.sender == connector.pid else connector.of_unknown_program()
+    asked, reply = {"request": "unknown"}, None
     try:
-        await packet.close()
-    except BaseException:
-        if isinstance(answer, Handover):
-            with answer:
-                raise
-        raise
+        request = _parse_untrusted(packet)
+        asked = _asked(request)
+        if isinstance(request, _TO_SERVE):
+            application = worker.monitor.with_groups(application, connection)
+        with worker.quota.of(len(packet.descriptors)):
+            if isinstance(request, wire.Listen):
+                await acceptor.run(worker, application, request, packet, connection)
+                return _LISTENED
+            with worker.hang_ups.cancelling(connection):
+                reply = await _answer(worker, application, request, packet)
+    except errors.SSAError as exc:
+        worker.monitor.refused(Refusal.of(exc, application.pid, **asked))
+        return _refusal(exc)
+    return reply
 
 
-async def _deliver(connection: socket.socket, answer: wire.Reply | Handover) -> bool:
-    if isinstance(answer, wire.Reply):
-        return await ipc.send(connection, answer)
-    with answer:
-        return await ipc.send(connection, answer.reply, *answer.passed)
+_LISTENED = wire.Reply()
+_TO_SERVE = (wire.Accept, wire.Listen)  # a user's groups can decide what the user may serve with
 
 
 def _parse_untrusted(packet: Packet) -> wire.Message:

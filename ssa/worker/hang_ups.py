@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 class HangUps:
-    """Cancels the work for applications that have hung up. One epoll set for all costs less than a task for each."""
+    """Cancels the work for applications that have hung up. One epoll set for all costs less than a task for each.
+
+    Attributes:
+        without_a_word: an application has hung up without a request, since the last connection was accepted of one
+            that has not.
+    """
 
     def __init__(self) -> None:
+        self.without_a_word = False
         self._epoll = select.epoll()
         self._scopes: dict[int, trio.CancelScope] = {}
 

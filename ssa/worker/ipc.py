@@ -7,8 +7,11 @@ round of the event loop costs more than the system call.
 from __future__ import annotations
 
 import array
+import contextlib
+import errno
 import functools
 import math
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from ssa.worker.records import Application
     from ssa.worker.user import User
 
-_IDLE = 300  # seconds that an application may take to send its request: it may be connecting meanwhile
+IDLE = 300  # seconds that an application may take to send its request: it may be connecting meanwhile
 _FD = struct.Struct("=i")
 UCRED = struct.Struct("=iII")  # struct ucred (include/linux/socket.h): pid, uid, gid
 _SCM_MAX_FD = 253  # descriptors of a message at most
@@ -35,10 +38,11 @@ _CREDENTIALS = socket.CMSG_SPACE(UCRED.size)  # come first
 _ANCILLARY = _CREDENTIALS + socket.CMSG_LEN(_SCM_MAX_FD * _FD.size)
 
 
-async def receive_untrusted(user: User, connection: socket.socket, patience: float = _IDLE) -> Packet | None:
-    """The next packet; None when the application has hung up, or is silent for too long.
+async def receive_untrusted(user: User, connection: socket.socket, patience: float = IDLE) -> Packet | None:
+    """The next packet; None when the application has hung up.
 
-    A packet is left unread where its user has no descriptor left. Raises OSError, `ssa.SSAError` OVERLOADED.
+    A packet is left unread where its user has no descriptor left. Raises OSError (ETIMEDOUT: the application says
+    nothing for `patience` seconds), `ssa.SSAError` OVERLOADED.
     """
     waited = False
     while True:
@@ -52,7 +56,7 @@ async def receive_untrusted(user: User, connection: socket.socket, patience: flo
         with trio.move_on_after(patience) as silence:
             await trio.lowlevel.wait_readable(connection)
         if silence.cancelled_caught:
-            return None
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         waited = True
 
 
@@ -129,17 +133,25 @@ _FOR_NOW = 0.05  # seconds until the next attempt
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
-async def send(connection: socket.socket, reply: wire.Reply, *passed: socket.socket) -> bool:
-    """Send a reply; False where the application does not read for too long. Raises OSError."""
-    packet = wire.pack(reply)
+def send_now(connection: socket.socket, reply: wire.Reply, *passed: socket.socket) -> None:
+    """Send a reply. Does not wait. Raises BlockingIOError where the application's queue has no room, OSError."""
     fds = b"".join(_FD.pack(sock.fileno()) for sock in passed)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if fds else []
-    with trio.move_on_after(math.inf if passed else _IDLE):
+    connection.sendmsg([wire.pack(reply)], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+async def send(connection: socket.socket, reply: wire.Reply, *passed: socket.socket) -> bool:
+    """Send a reply. False where the application did not take it in time: one that never reads is not waited for.
+
+    Raises OSError.
+    """
+    with contextlib.suppress(BlockingIOError):  # as a rule there is room
+        send_now(connection, reply, *passed)
+        return True
+    with trio.move_on_after(math.inf if passed else IDLE):
         while True:
-            try:
-                connection.sendmsg([packet], ancillary, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(connection)
-            else:
+            await trio.lowlevel.wait_writable(connection)
+            with contextlib.suppress(BlockingIOError):
+                send_now(connection, reply, *passed)
                 return True
     return False

@@ -50,6 +50,9 @@ class Monitor(Protocol):
 
     # --- who asks ---
 
+    def with_groups(self, application: Application, connection: socket.socket) -> Application:
+        """The application at the other end of a connection, with the groups that it had when it connected."""
+
     def settled(self, application: Application) -> Application:
         """The application of a listener: its program is looked at once more, and never again."""
 

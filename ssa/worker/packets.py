@@ -32,13 +32,23 @@ class Packet:
     cut: bool = False
     _taken: socket.socket | None = None
 
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
     async def close(self) -> None:
         """Close all descriptors that came with it, and wait until that is done."""
+        if fds := self.release():
+            await self.closer.close(fds).wait()
+
+    def release(self) -> list[int]:
+        """The descriptors that came with it and are still open. The caller has to close them."""
         fds, self.descriptors = self.descriptors, []
         if self._taken is not None and (fd := self._taken.detach()) >= 0:
             fds.append(fd)
-        if fds:
-            await self.closer.close(fds).wait()
+        return fds
 
     async def close_files(self) -> None:
         """Close the files that came with it, and wait until that is done. The socket stays."""

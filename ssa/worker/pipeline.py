@@ -47,8 +47,7 @@ async def connect(
     policy = terms.policy
     await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
-    with steps.deadline(policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
-        connection = await steps.connected(sock)
+    connection = await steps.connected(sock, policy.handshake_timeout, began)
     kernel = worker.kernel_tls(policy)
     relayed = "" if connection.deferred else steps.attached(sock, terms, kernel)
     steps.refuse_plaintext(sock, request)
@@ -104,12 +103,12 @@ async def serve(
     """
     terms = serving.terms()
     policy = terms.policy
-    await worker.monitor.fresh_credentials()
+    if not terms.credentials:  # it has none of its own, so the administrator's are served with
+        await worker.monitor.fresh_credentials()
     if terms.ask_certificate:
         await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
-    with steps.deadline(policy.handshake_timeout, began, "CONNECT_TIMEOUT"):
-        connection = await steps.connected(sock, speaks_first=False)
+    connection = await steps.connected(sock, policy.handshake_timeout, began, speaks_first=False)
     kernel = worker.kernel_tls(policy)
     relayed = steps.attached(sock, terms, kernel)
     context = steps.first_context(serving, sock)

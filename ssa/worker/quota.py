@@ -32,6 +32,10 @@ class Table:
         """How many are left, of all users."""
         return self.free - self.taken - self._besides()
 
+    def is_scarce(self) -> bool:
+        """True where an eighth of them is left, or less."""
+        return self.unused() <= self.free // 8
+
 
 class Quota:
     """How many of a table's descriptors one user takes up.

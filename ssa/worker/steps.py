@@ -65,8 +65,8 @@ class Connection:
     deferred: bool = False
 
 
-async def connected(sock: socket.socket, *, speaks_first: bool = True) -> Connection:
-    """The connection of a socket; one that is being made is waited for.
+async def connected(sock: socket.socket, patience: float, began: float, *, speaks_first: bool = True) -> Connection:
+    """The connection of a socket. One that is being made is waited for, for `patience` seconds since `began`.
 
     A connection that TCP_FASTOPEN_CONNECT has put off (tcp(7)) is left so where we speak first.
 
@@ -74,13 +74,17 @@ async def connected(sock: socket.socket, *, speaks_first: bool = True) -> Connec
     """
     if (sock.family, sock.type, sock.proto) not in _TCP:
         raise errors.error("NOT_TCP", f"{sock.family.name} {sock.type.name} protocol {sock.proto}")
-    deferred = _is_deferred(sock)
+    half_closed, state = _ends(sock)
+    deferred = state == TCP_SYN_SENT and shows(sock, select.POLLOUT)  # connect(2) has sent nothing: poll(2) invites to
     if deferred and not speaks_first:
         with contextlib.suppress(OSError):  # to send nothing makes the connection; what becomes of it, the state tells
             sock.send(b"", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         deferred = False
-    if not deferred:
-        await opened(sock)
+    if not deferred and state in _BEING_MADE:
+        with deadline(patience, began, "CONNECT_TIMEOUT"):
+            await opened(sock)
+    elif not deferred:
+        _refuse_unopened(sock, state, half_closed=half_closed)
     try:
         return Connection(sock, SocketKey.of(sock), deferred)
     except OSError as exc:
@@ -90,29 +94,35 @@ async def connected(sock: socket.socket, *, speaks_first: bool = True) -> Connec
 async def opened(sock: socket.socket) -> None:
     """Wait while the connection is being made. Raises `ssa.SSAError` where it is not open in both directions then."""
     while True:
-        half_closed, state = _is_half_closed(sock), tcp_state(sock)  # so a FIN in between shows as what it is
-        if state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+        half_closed, state = _ends(sock)
+        if state not in _BEING_MADE:
             break
         if shows(sock, select.POLLOUT):  # with TCP's fast open that does not mean that the connection is made
             await trio.sleep(driver.POLL)
         else:
             await trio.lowlevel.wait_writable(sock)
+    _refuse_unopened(sock, state, half_closed=half_closed)
+
+
+_BEING_MADE = (TCP_SYN_SENT, TCP_SYN_RECV)
+
+
+def _ends(sock: socket.socket) -> tuple[bool, int]:
+    """True where the application has ended its reading side, which the state does not tell; and the TCP state.
+
+    They are asked for in this order, so that a FIN in between shows as what it is.
+    """
+    return shows(sock, select.POLLRDHUP), tcp_state(sock)
+
+
+def _refuse_unopened(sock: socket.socket, state: int, *, half_closed: bool) -> None:
+    """Raise `ssa.SSAError` where a connection is not open in both directions."""
     if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise driver.network_error(OSError(failed, os.strerror(failed)))
     if state == TCP_CLOSE_WAIT:
         raise errors.error("PEER_CLOSED")
     if state != TCP_ESTABLISHED or half_closed:
         raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
-
-
-def _is_deferred(sock: socket.socket) -> bool:
-    """True where connect(2) has sent nothing yet (TCP_FASTOPEN_CONNECT): poll(2) reports the socket writable."""
-    return tcp_state(sock) == TCP_SYN_SENT and shows(sock, select.POLLOUT)
-
-
-def _is_half_closed(sock: socket.socket) -> bool:
-    """True where the application has ended its reading side, which the connection's state does not tell."""
-    return shows(sock, select.POLLRDHUP)
 
 
 def refuse_plaintext(sock: socket.socket, request: Connect | Accept, ahead: bytes = b"") -> None:
@@ -183,7 +193,7 @@ async def keys(
         return engine.keys()
     server = (resumption.server.hostname, connection.key.remote, engine.resumed)
     drain = tickets.Drain(engine.keys(), connection.sock, engine.from_alert)
-    await drain.run(user.tickets.expected(server), tickets.patience(connection.sock))
+    await drain.run(user.tickets.expected(server))
     user.tickets.saw(server, drain.tickets)
     user.monitor.count("tickets", drain.tickets)
     resumption.tickets = drain.messages

@@ -100,6 +100,7 @@ EDGES = {
     "ssa.trio": "TLS sockets, on trio's event loop",
     "ssa.trust.store": "files of trust anchors",
     "ssa.worker.acceptor": "accept(2), in the application's name",
+    "ssa.worker.answers": "answers, sent by the thread that closes",
     "ssa.worker.closing": "threads that close descriptors",
     "ssa.worker.datagrams": "UDP sockets, packet pairs",
     "ssa.worker.datapath": "packet pairs",
