@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# All signals but those of a fault in the thread itself, which are not to be blocked (signal(7)).
+_OTHERS = signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+
 
 class TooSlow(TimeoutError):
     """The work was not done in time. Its thread goes on."""
@@ -31,7 +34,7 @@ def in_time(work: Callable[[], T], seconds: float) -> T:
 
     def do() -> None:
         # The thread may outlast its caller, and must not take the signals that are meant for others.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OTHERS)
         try:
             found.append(work())
         except Exception as failure:  # noqa: BLE001 - the caller gets it
