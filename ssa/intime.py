@@ -1,4 +1,4 @@
-"""Blocking work with a deadline, for code that has no event loop. The event loop's counterpart is `Errands`."""
+"""Runs blocking work with a deadline, for code without an event loop. Code in the event loop has `Errands`."""
 
 from __future__ import annotations
 
