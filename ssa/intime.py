@@ -1,4 +1,4 @@
-"""Blocking work with a deadline, for code that has no event loop. The event loop's counterpart is `Errands`."""
+"""Runs blocking work with a deadline, for code without an event loop. Code in the event loop has `Errands`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+
+# All signals but those of a fault in the thread itself, which are not to be blocked (signal(7)).
+_OTHERS = signal.valid_signals() - {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 
 
 class TooSlow(TimeoutError):
@@ -31,7 +34,7 @@ def in_time(work: Callable[[], T], seconds: float) -> T:
 
     def do() -> None:
         # The thread may outlast its caller, and must not take the signals that are meant for others.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OTHERS)
         try:
             found.append(work())
         except Exception as failure:  # noqa: BLE001 - the caller gets it

@@ -9,6 +9,7 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from ssa.errors import SSAError
+from ssa.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,13 +63,12 @@ def _fingerprint(certificate: Certificate) -> str:
     return certificate.native.digest("sha256").decode().replace(":", "").lower()
 
 
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _PARTS: dict[str, Callable[[Certificate], Any]] = {
     "subject": lambda certificate: certificate.subject_text,
     "issuer": lambda certificate: certificate.issuer_text,
     "names": _names,
-    "not_before": lambda certificate: certificate.valid[0].strftime(_TIME),
-    "not_after": lambda certificate: certificate.valid[1].strftime(_TIME),
+    "not_before": lambda certificate: rfc3339(certificate.valid[0]),
+    "not_after": lambda certificate: rfc3339(certificate.valid[1]),
     "serial": lambda certificate: f"{certificate.serial:x}",
     "key": _key,
     "signature": lambda certificate: certificate.native.get_signature_algorithm().decode(),

@@ -43,7 +43,7 @@ def _run(options: argparse.Namespace) -> int:
     peer = f"{host}:{options.port}"
     fd = _connect(options, peer)
     if options.verbose:
-        print(f"ssa: {printable(_about(fd))}", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"ssa: {printable(_about(fd))}", file=sys.stderr, flush=True)  # noqa: T201 - printing is the purpose
     sender = _Sender(fd, crlf=options.crlf, shutdown=not options.no_shutdown)
     sender.start()
     try:

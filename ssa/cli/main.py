@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         pass  # the reader of our output has closed it
     except (OSError, BadValue, Failure) as failure:
-        print(f"ssa: {explain(failure)}", file=sys.stderr)  # noqa: T201
+        print(f"ssa: {explain(failure)}", file=sys.stderr)  # noqa: T201 - printing is the purpose
     _forget_output()
     return 1
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ssa.pem import encoded
+from ssa.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,7 +50,7 @@ def yes_no(value: bool) -> bytes:  # noqa: FBT001 - the argument is the value
 
 def moment(seconds: float) -> bytes:
     """A time, in seconds since 1970, as RFC 3339 in UTC."""
-    return line(datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    return line(rfc3339(datetime.fromtimestamp(seconds, UTC)))
 
 
 def pem(certificates: Iterable[bytes]) -> bytes:

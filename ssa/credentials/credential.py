@@ -16,6 +16,7 @@ from ssa.credentials.pem import parse_chain_untrusted, parse_key_untrusted
 from ssa.errors import SSAError, error
 from ssa.names import is_dns_name, normalise
 from ssa.pem import encoded, encoded_block
+from ssa.times import rfc3339
 from ssa.trust import der
 from ssa.trust.certificate import Certificate, load_untrusted
 from ssa.trust.extensions import AlternativeNames
@@ -62,16 +63,16 @@ class Credential:
         now = now or datetime.now(UTC)
         first, last = self.period()
         if now > last:
-            return f"expired on {_moment(last)}"
+            return f"expired on {rfc3339(last)}"
         if now < first:
-            return f"is not valid before {_moment(first)}"
+            return f"is not valid before {rfc3339(first)}"
         left = last - now
-        return f"expires on {_moment(last)}, in {_span(left)}" if left < _SOON else ""
+        return f"expires on {rfc3339(last)}, in {_span(left)}" if left < _SOON else ""
 
     def status(self, now: datetime | None = None) -> str:
         """Its state, in words."""
         wrong = self.lifetime(now)
-        return f"in service, and its certificate {wrong}" if wrong else f"in service until {_moment(self.period()[1])}"
+        return f"in service, and its certificate {wrong}" if wrong else f"in service until {rfc3339(self.period()[1])}"
 
     def period(self) -> tuple[datetime, datetime]:
         """The first and the last moment at which its own certificate is valid."""
@@ -79,10 +80,6 @@ class Credential:
 
 
 _SOON = timedelta(days=14)
-
-
-def _moment(time: datetime) -> str:
-    return f"{time:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _span(left: timedelta) -> str:

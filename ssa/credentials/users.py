@@ -141,7 +141,7 @@ def _numbers_in_time(names: list[str]) -> tuple[dict[str, int], set[str]]:
                 found[name] = grp.getgrnam(name[1:]).gr_gid if name.startswith("%") else pwd.getpwnam(name).pw_uid
             except KeyError:
                 pass
-            except OSError:
+            except (OSError, ValueError):
                 continue
             answered.add(name)
 

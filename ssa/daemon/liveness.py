@@ -30,7 +30,7 @@ class Liveness:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         # Opened once: it must be readable when no descriptor is left.
-        self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").open("rb", buffering=0)  # noqa: SIM115
+        self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").open("rb", buffering=0)  # noqa: SIM115 - open as long as this object is
         self._lock = threading.Lock()  # of the two below, and of the file's position
         self._seen: frozenset[int] = frozenset()
         self._looked = _NEVER

@@ -39,22 +39,27 @@ _log = logging.getLogger("ssa.daemon")
 
 _EPILOG = """\
 files:
-  RUN/ssad.sock            where applications ask (the ssa library does it for them)
-  MOUNT/policy/*           the policy in force; what is written counts from the next handshake on
-  MOUNT/sockets/*          every TLS socket that is open
-  CONFIG                   the policy to start with (TOML); `ssa policy save` writes it. One that was named has to be
-                           there, a default one need not
+  RUN/ssad.sock            the socket for the requests of applications (the ssa library sends them)
+  MOUNT/policy/*           the policy in force; a change counts from the next handshake on
+  MOUNT/sockets/*          every open TLS socket
+  CONFIG                   the policy to start with (TOML); `ssa policy save` writes it. If it is named by --config or
+                           SSA_CONFIG, it has to exist
 
 environment:
-  SSA_RUN_DIR, SSA_MOUNT, SSA_CONFIG   the same as --run-dir, --mount and --config; applications and the ssa
-                                       command read them too, so that several daemons can run side by side
-  NOTIFY_SOCKET                        readiness is told to systemd (Type=notify)
+  SSA_RUN_DIR, SSA_MOUNT, SSA_CONFIG   defaults of --run-dir, --mount and --config; applications and the ssa command
+                                       read them too, so that several daemons can run side by side
+  NOTIFY_SOCKET                        the socket on which systemd is notified of readiness (Type=notify)
+
+examples:
+  ssad                              as root: the daemon of this machine
+  ssad --user                       without root: a daemon for your own programs; eval "$(ssa env)" in their shells
+  ssad --log-level debug            log every handshake
 
 {signals}
-log: one line an event on standard error, with its time, or with the journal's priority where standard error is the
-journal's. Details are key=value. It waits for nobody who reads it: what has to be dropped is counted, and said.
+log: one line on standard error for each event, with the time, or with a priority if standard error is the journal.
+Details are key=value. ssad never waits for the log's reader: lines that have to be dropped are counted and reported.
 
-exit status: 0 ended by a signal; 1 it could not start or go on, and said why; 2 wrong use.
+exit status: 0 ended by a signal; 1 could not start or go on, with the reason in the log; 2 wrong use.
 """.replace("{signals}", signals.HELP)
 
 
@@ -72,34 +77,45 @@ class _Options:
 def _parse(arguments: Sequence[str] | None) -> _Options:
     parser = argparse.ArgumentParser(
         prog="ssad",
-        description="TLS as a service of the operating system: makes handshakes for applications under the "
-        "administrator's policy and puts the keys into their sockets. Stays in the foreground; logs to standard error.",
+        description="""\
+TLS as a service of the operating system. ssad makes TLS handshakes for applications, verifies their peers under the
+administrator's policy, and gives the keys to the kernel. It stays in the foreground, and logs to standard error.
+""",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ssad {__version__}")
-    parser.add_argument("--run-dir", type=Path, metavar="RUN", help="where the socket and the lock are (/run/ssa)")
-    parser.add_argument("--mount", type=Path, metavar="MOUNT", help="where the file system is mounted (/ssa)")
-    parser.add_argument("--config", type=Path, metavar="CONFIG", help="the policy's file (/etc/ssa/policy.toml)")
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="RUN", help="the directory of the socket and the lock (default: /run/ssa)"
+    )
+    parser.add_argument(
+        "--mount", type=Path, metavar="MOUNT", help="the mount point of the file system (default: /ssa)"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="CONFIG", help="the policy's file (default: /etc/ssa/policy.toml)"
+    )
     parser.add_argument(
         "--user",
         action="store_true",
-        help="for this user alone, without root: the defaults become $XDG_RUNTIME_DIR/ssa, its fs directory, and "
+        help="serve only this user, without root: the defaults are $XDG_RUNTIME_DIR/ssa, its directory fs, and "
         "~/.config/ssa/policy.toml",
     )
     parser.add_argument(
-        "--ready-fd", type=int, metavar="FD", help='write "ready" to this descriptor and close it once all is served'
+        "--ready-fd",
+        type=int,
+        metavar="FD",
+        help='write "ready" to this descriptor and close it when ssad is ready to serve',
     )
     parser.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],
         default="info",
-        help="(info); debug: every handshake",
+        help="the least level that is logged (default: info); debug has a line for every handshake",
     )
     given = parser.parse_args(arguments)
     run_dir, mount_point, config = _user_defaults() if given.user else _system_defaults()
     if not given.user and os.geteuid() != 0 and not (given.run_dir or os.environ.get("SSA_RUN_DIR")):
-        parser.error("the system's daemon has to be started by root; without root: ssad --user")
+        parser.error("only root can start the system's daemon; to serve only your own programs: ssad --user")
     return _Options(
         run_dir=given.run_dir or run_dir,
         mount=given.mount or mount_point,

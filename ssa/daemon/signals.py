@@ -33,12 +33,12 @@ IGNORED = tuple(sorted(signal.valid_signals() - {*_HEARD, *_LEFT}))
 
 HELP = """\
 signals:
-  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end it in order, and unmount. Sockets whose keys are in the kernel go
-                                               on, though no later ssad lists them, and their peer's next KeyUpdate ends
-                                               them; those that it relays, DTLS among them, end with it
-  SIGHUP                                       reloads the policy's file and the credentials, all or nothing, and logs
-                                               what has changed; what was bad is logged, and the old stays in force
-  SIGUSR1, SIGUSR2, SIGALRM and all others     are ignored; after SIGKILL the next start takes over what was left
+  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end ssad in order, and unmount. Sockets whose keys are in the kernel
+                                               stay open, but no later ssad lists them, and their peer's next KeyUpdate
+                                               ends them. Relayed sockets, and those of DTLS, end with ssad
+  SIGHUP                                       reads the policy's file and the credentials again, and logs the changes.
+                                               If any of them is bad, the log says why, and nothing changes
+  SIGUSR1, SIGUSR2, SIGALRM and all others     are ignored. After SIGKILL the next start takes over what is left
 """
 
 

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 _create: Any = vars(standard.Socket)["_create"]
-_create_stdlib_context: Any = ssl._create_stdlib_context  # type: ignore[attr-defined]
+_create_stdlib_context: Any = ssl._create_stdlib_context  # type: ignore[attr-defined]  # private
 
 
 def _stdlib_context(protocol: int | None = None, *, cert_reqs: int | None = None, **options: Any) -> Any:

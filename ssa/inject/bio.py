@@ -56,11 +56,11 @@ class SSLObject:
         raise error("NO_COUNTERPART", "do_handshake: this version of trio or anyio is not known to ssa")
 
     def read(self, size: int = 1024, buffer: Any = None) -> Any:
-        """As of `ssl.SSLObject`."""
+        """Does what `ssl.SSLObject` documents."""
         return self._live().read(size, buffer)
 
     def write(self, data: Any) -> int:
-        """As of `ssl.SSLObject`."""
+        """Does what `ssl.SSLObject` documents."""
         return self._live().send(data)
 
     def unwrap(self) -> None:

@@ -78,7 +78,7 @@ class _Socket:
         return getattr(self._sock, name)
 
     def is_readable(self) -> bool:
-        """As of `trio.socket.SocketType`."""
+        """Does what `trio.socket.SocketType` documents."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(0))
@@ -97,7 +97,7 @@ class _Socketed(trio.abc.HalfCloseableStream):
         raise _no_plain_text()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """As of `trio.abc.SendStream`."""
+        """Does what `trio.abc.SendStream` documents."""
         await trio.lowlevel.wait_writable(self.socket._sock)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:

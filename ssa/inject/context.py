@@ -58,8 +58,8 @@ class SSLContext(Base):
     _host_flags = Fixed(_NO_COMMON_NAME, "a certificate's names are in its subjectAltName")
     _msg_callback = Fixed(None, "the handshake is ssad's")
 
-    def __new__(cls, protocol: int | None = None, *_args: Any, **_kwargs: Any) -> SSLContext:  # noqa: PYI034
-        """As of `ssl.SSLContext`."""
+    def __new__(cls, protocol: int | None = None, *_args: Any, **_kwargs: Any) -> SSLContext:  # noqa: PYI034 - as in ssl
+        """Does what `ssl.SSLContext` documents."""
         if protocol is None:
             warnings.warn("ssl.SSLContext() without protocol argument is deprecated.", DeprecationWarning, stacklevel=2)
             protocol = ssl.PROTOCOL_TLS
@@ -86,7 +86,7 @@ class SSLContext(Base):
 
     @property
     def protocol(self) -> Any:
-        """As of `ssl.SSLContext`."""
+        """Does what `ssl.SSLContext` documents."""
         return self._protocol
 
     @property
@@ -125,7 +125,7 @@ class SSLContext(Base):
 
     @property
     def verify_flags(self) -> ssl.VerifyFlags:
-        """As of `ssl.SSLContext`. `ssa.inject.meaning` says what each flag does."""
+        """Does what `ssl.SSLContext` documents. `ssa.inject.meaning` says what each flag does."""
         return self._verify_flags
 
     @verify_flags.setter
@@ -161,7 +161,7 @@ class SSLContext(Base):
         capath: str | bytes | os.PathLike[str] | None = None,
         cadata: str | bytes | None = None,
     ) -> None:
-        """As of `ssl.SSLContext`: the peer has to satisfy one of these authorities, and the policy.
+        """Does what `ssl.SSLContext` documents: the peer has to satisfy one of these authorities, and the policy.
 
         The system's own authorities, and certifi's, which stand for them, are the administrator's to choose: they
         narrow nothing, and nor does what is added to them. `capath` is read now, not in the handshake.
@@ -181,13 +181,13 @@ class SSLContext(Base):
         self._anchors.add(found)
 
     def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
-        """As of `ssl.SSLContext`: SSL_CERT_FILE and SSL_CERT_DIR narrow, if they are set."""
+        """Does what `ssl.SSLContext` documents: SSL_CERT_FILE and SSL_CERT_DIR narrow, if they are set."""
         if not isinstance(purpose, ssl._ASN1Object):
             raise TypeError(purpose)
         locations.of_environment(self._anchors)
 
     def set_default_verify_paths(self) -> None:
-        """As `load_default_certs`."""
+        """Load the default certificates: it does what `load_default_certs` does."""
         self.load_default_certs()
 
     # Who we are.
@@ -198,7 +198,7 @@ class SSLContext(Base):
         keyfile: str | bytes | os.PathLike[str] | None = None,
         password: object = None,
     ) -> None:
-        """As of `ssl.SSLContext`. The key is used by ssad alone; an encrypted one has no counterpart.
+        """Does what `ssl.SSLContext` documents. The key is used by ssad alone; an encrypted one has no counterpart.
 
         Programs call it again when a certificate has been renewed: of several for one name and kind of key the last
         counts.
@@ -225,7 +225,7 @@ class SSLContext(Base):
 
     @property
     def minimum_version(self) -> ssl.TLSVersion:
-        """As of `ssl.SSLContext`; the policy may say more."""
+        """Does what `ssl.SSLContext` documents; the policy may say more."""
         return self._minimum
 
     @minimum_version.setter
@@ -234,7 +234,7 @@ class SSLContext(Base):
 
     @property
     def maximum_version(self) -> ssl.TLSVersion:
-        """As of `ssl.SSLContext`."""
+        """Does what `ssl.SSLContext` documents."""
         return self._maximum
 
     @maximum_version.setter
@@ -248,7 +248,7 @@ class SSLContext(Base):
 
     @property
     def options(self) -> ssl.Options:
-        """As of `ssl.SSLContext`. `ssa.inject.meaning` says what each option does."""
+        """Does what `ssl.SSLContext` documents. `ssa.inject.meaning` says what each option does."""
         return self._options
 
     @options.setter
@@ -257,14 +257,14 @@ class SSLContext(Base):
         self._options = ssl.Options(value)
 
     def set_ciphers(self, ciphers: str) -> None:
-        """As of `ssl.SSLContext`: of TLS 1.2's suites, those that are not in the list are disabled."""
+        """Does what `ssl.SSLContext` documents: of TLS 1.2's suites, those that are not in the list are disabled."""
         self._ciphers.set_ciphers(ciphers)
         allowed = {cipher["name"] for cipher in self._ciphers.get_ciphers()}
         of_12 = [suite for suite in BY_OPENSSL_NAME.values() if suite.version is TLSVersion.TLSv1_2]
         self._disabled = tuple(suite.name for suite in of_12 if suite.openssl not in allowed)
 
     def get_ciphers(self) -> list[Any]:
-        """As of `ssl.SSLContext`: the suites that can be used, where the policy says nothing else."""
+        """Does what `ssl.SSLContext` documents: the suites that can be used, where the policy says nothing else."""
         disabled = {SUITES[name].openssl for name in self._disabled}
         return [
             cipher
@@ -273,13 +273,13 @@ class SSLContext(Base):
         ]
 
     def set_alpn_protocols(self, alpn_protocols: list[str]) -> None:
-        """As of `ssl.SSLContext`."""
+        """Does what `ssl.SSLContext` documents."""
         if not all(map(is_protocol_name, alpn_protocols)):
             raise ssl.SSLError("ALPN protocols must be 1 to 255 in length")
         self._alpn = tuple(alpn_protocols) or None
 
     def set_servername_callback(self, server_name_callback: object) -> None:
-        """As `sni_callback`."""
+        """Set `sni_callback`, which refuses any callback."""
         self.sni_callback = server_name_callback
 
     def _version_min(self) -> int | None:
@@ -368,12 +368,12 @@ class SSLContext(Base):
         self,
         sock: socket.socket,
         server_side: bool = False,  # noqa: FBT001, FBT002 - the same
-        do_handshake_on_connect: bool = True,  # noqa: FBT001, FBT002
-        suppress_ragged_eofs: bool = True,  # noqa: FBT001, FBT002
+        do_handshake_on_connect: bool = True,  # noqa: FBT001, FBT002 - as in ssl
+        suppress_ragged_eofs: bool = True,  # noqa: FBT001, FBT002 - as in ssl
         server_hostname: str | bytes | None = None,
         session: object = None,
     ) -> SSLSocket:
-        """As of `ssl.SSLContext`; the socket is an `SSLSocket` of `ssa.inject`."""
+        """Does what `ssl.SSLContext` documents; the socket is an `SSLSocket` of `ssa.inject`."""
         try:
             if session is not None:
                 raise error("NO_COUNTERPART", f"session: {_SESSIONS}")
@@ -394,7 +394,7 @@ class SSLContext(Base):
         server_hostname: str | bytes | None = None,
         session: object = None,
     ) -> bio.SSLObject:
-        """As of `ssl.SSLContext`, for trio and anyio only, whose streams have a socket. See `ssa.inject.bio`.
+        """Serve trio and anyio, whose streams have a socket, and refuse all others. See `ssa.inject.bio`.
 
         Raises `ssa.SSAError` NO_COUNTERPART for any other caller.
         """

@@ -76,7 +76,7 @@ def error(reason: str, detail: str = "", alert: str | None = None) -> OSError:
 
 
 def as_ssl(exc: OSError, want: type[ssl.SSLError] | None = None) -> OSError:
-    """The same error as programs that know `ssl` expect it.
+    """An error in the form that programs that know `ssl` expect.
 
     `want` is what is raised in the place of BlockingIOError: exactly SSLWantReadError or SSLWantWriteError, as some
     programs look the class up in a table (redis-py).

@@ -71,7 +71,7 @@ def _selector_events(module: Any) -> None:
 
         if isinstance(transp, TLSTransport):
             return await send_file(transp, file, offset, count)
-        return await theirs(self, transp, file, offset, count)  # type: ignore[no-any-return]
+        return await theirs(self, transp, file, offset, count)  # type: ignore[no-any-return]  # of Any
 
     replace(loop, "_sendfile_native", native)
 

@@ -23,7 +23,7 @@ _NONE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE}) 
 
 
 async def send_file(transport: TLSTransport, file: Any, offset: int, count: int | None) -> int:
-    """As `loop.sendfile`. Raises `asyncio.SendfileNotAvailableError` where asyncio is to read and write."""
+    """Send a file, as `loop.sendfile` does. Raises `asyncio.SendfileNotAvailableError` if asyncio has to copy it."""
     sock = transport._sock
     if sock is None or sock._path is RELAYED:
         raise asyncio.SendfileNotAvailableError("the connection is relayed: there is no sendfile(2) on it")

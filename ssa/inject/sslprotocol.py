@@ -55,13 +55,13 @@ class SSLProtocol(protocols.BufferedProtocol):
         app_protocol: asyncio.BaseProtocol,
         sslcontext: Any,
         waiter: asyncio.Future[None] | None,
-        server_side: bool = False,  # noqa: FBT001, FBT002
+        server_side: bool = False,  # noqa: FBT001, FBT002 - as asyncio calls it
         server_hostname: str | None = None,
-        call_connection_made: bool = True,  # noqa: FBT001, FBT002
+        call_connection_made: bool = True,  # noqa: FBT001, FBT002 - as asyncio calls it
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> None:
-        """As of asyncio's. `waiter` is woken when the handshake is done, or has failed.
+        """Does what asyncio's does. `waiter` is woken when the handshake is done, or has failed.
 
         Raises ValueError for a timeout that is not positive, `ssa.SSAError` for what the context cannot mean.
         """

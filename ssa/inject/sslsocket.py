@@ -88,7 +88,7 @@ class SSLSocket(TLSSocket):
 
     @property
     def context(self) -> Any:
-        """As of `ssl.SSLSocket`. It cannot be changed: ssad has chosen the certificate."""
+        """Does what `ssl.SSLSocket` documents. It cannot be changed: ssad has chosen the certificate."""
         return self._parameters.context
 
     @context.setter
@@ -104,7 +104,7 @@ class SSLSocket(TLSSocket):
         return super()._accepted(*args, **kwargs).having(self._parameters)
 
     def dup(self) -> SSLSocket:
-        """As of `ssa.TLSSocket`."""
+        """Does what `ssa.TLSSocket` documents."""
         return super().dup().having(self._parameters)
 
     def _check_live(self) -> int:
@@ -113,7 +113,7 @@ class SSLSocket(TLSSocket):
         return super()._check_live()
 
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl has it
-        """As of `ssl.SSLSocket`; nothing where it is done. On a non-blocking socket: SSLWantWriteError until it is."""
+        """Wait until the handshake is done. On a non-blocking socket: SSLWantWriteError until then."""
         timeout = self.gettimeout()
         if timeout == 0 and block:
             self.settimeout(None)
@@ -129,7 +129,7 @@ class SSLSocket(TLSSocket):
                 self.settimeout(timeout)
 
     def _upgrade_request(self, *, server_side: bool, timeout_ms: int | None) -> wire.Request:
-        """As of `Endpoint`; the connection is said to have been used as plain text only where it was."""
+        """Does what `Endpoint` documents; the connection is said to have been used as plain text only where it was."""
         request = super()._upgrade_request(server_side=server_side, timeout_ms=timeout_ms)
         with self._plain() as plain:
             request.upgrade = 1 if plaintext.was_used(plain) else None
@@ -152,7 +152,7 @@ class SSLSocket(TLSSocket):
         return sent
 
     def _is_over(self, wanted: int) -> bool:
-        """As of `TLSSocket`; a stream that was cut is at its end, where the program's context has it so in `ssl`."""
+        """Tell if the stream is at its end, as a cut stream is if the program's context has it so in `ssl`."""
         try:
             return super()._is_over(wanted)
         except Truncated:
@@ -162,20 +162,20 @@ class SSLSocket(TLSSocket):
         return True
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as ssl has it
-        """As of `ssl.SSLSocket`."""
+        """Does what `ssl.SSLSocket` documents."""
         return self.recv(len) if buffer is None else self.recv_into(buffer, len)
 
     def write(self, data: Any) -> int:
-        """As of `ssl.SSLSocket`."""
+        """Does what `ssl.SSLSocket` documents."""
         return self.send(data)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """As of `ssa.TLSSocket`."""
-        return _recv(self, buflen, flags)  # type: ignore[no-any-return]
+        """Does what `ssa.TLSSocket` documents."""
+        return _recv(self, buflen, flags)  # type: ignore[no-any-return]  # of Any
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        """As of `ssa.TLSSocket`."""
-        return _recv_into(self, buffer, nbytes or 0, flags)  # type: ignore[no-any-return]
+        """Does what `ssa.TLSSocket` documents."""
+        return _recv_into(self, buffer, nbytes or 0, flags)  # type: ignore[no-any-return]  # of Any
 
     def pending(self) -> int:
         """0: nothing that was decrypted waits outside the kernel, and poll(2) tells the truth."""
@@ -195,50 +195,50 @@ class SSLSocket(TLSSocket):
         self._read_ended = True
         return self
 
-    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:  # noqa: FBT001, FBT002
-        """As of `ssl.SSLSocket`. What is shown was verified."""
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes | None:  # noqa: FBT001, FBT002 - as in ssl
+        """Does what `ssl.SSLSocket` documents. What is shown was verified."""
         pem = self.getsockopt(IPPROTO_TLS, TLS_PEER_CERTIFICATE_CHAIN).partition(_END)
         if not pem[0]:
             return None
         if binary_form:
             return ssl.PEM_cert_to_DER_cert((pem[0] + pem[1]).decode())
         file = File(pem[0] + pem[1] + b"\n")
-        decoded: dict[str, Any] = ssl._ssl._test_decode_cert(f"/proc/self/fd/{file.fd}")  # type: ignore[attr-defined]
+        decoded: dict[str, Any] = ssl._ssl._test_decode_cert(f"/proc/self/fd/{file.fd}")  # type: ignore[attr-defined]  # private
         return decoded
 
     def get_unverified_chain(self) -> list[bytes]:
-        """As of `ssl.SSLSocket` of Python 3.13: the peer's certificates as it sent them, DER, its own first."""
+        """Give the peer's certificates as it sent them, in DER, its own first (as Python 3.13)."""
         blocks = self.getsockopt(IPPROTO_TLS, TLS_PEER_CERTIFICATE_CHAIN).decode().split(_END.decode())[:-1]
         return [_Certificate(ssl.PEM_cert_to_DER_cert(block.strip() + "\n" + _END.decode())) for block in blocks]
 
     def version(self) -> str | None:
-        """As of `ssl.SSLSocket`."""
+        """Does what `ssl.SSLSocket` documents."""
         if self._phase != LIVE:
             return None
         return str(self.getsockopt(IPPROTO_TLS, TLS_VERSION_CONN, 16).decode())
 
     def cipher(self) -> tuple[str, str, int] | None:
-        """As of `ssl.SSLSocket`."""
+        """Does what `ssl.SSLSocket` documents."""
         if self._phase != LIVE:
             return None
         suite = SUITES[self.getsockopt(IPPROTO_TLS, TLS_CHOSEN_CIPHER).decode()]
         return suite.openssl, suite.version.label, suite.aead.key * 8
 
     def selected_alpn_protocol(self) -> str | None:
-        """As of `ssl.SSLSocket`."""
+        """Does what `ssl.SSLSocket` documents."""
         if self._phase != LIVE:
             return None
         return self.getsockopt(IPPROTO_TLS, _ALPN).decode() or None
 
     def selected_npn_protocol(self) -> None:
-        """As of `ssl.SSLSocket`: NPN is no more."""
+        """Does what `ssl.SSLSocket` documents: NPN is no more."""
 
     def compression(self) -> None:
-        """As of `ssl.SSLSocket`: there is none."""
+        """Does what `ssl.SSLSocket` documents: there is none."""
 
     @property
     def session_reused(self) -> bool | None:
-        """As of `ssl.SSLSocket`."""
+        """Does what `ssl.SSLSocket` documents."""
         return bool(self.getsockopt(IPPROTO_TLS, TLS_RESUMED_SESSION)) if self._phase == LIVE else None
 
 
@@ -248,7 +248,7 @@ class _Certificate(bytes):
     __slots__ = ()
 
     def public_bytes(self, encoding: int = _PEM) -> str | bytes:
-        """As of `_ssl.Certificate`."""
+        """Does what `_ssl.Certificate` documents."""
         return ssl.DER_cert_to_PEM_cert(self) if encoding == _PEM else bytes(self)
 
 

@@ -89,7 +89,7 @@ class TLSTransport(_Transport):
     # --- what is known of it ------------------------------------------------------------------------------------
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """As of asyncio's TLS transport. The facts of the peer are asked of ssad when they are first wanted."""
+        """Give a fact as asyncio's TLS transport does. ssad is asked when one of the peer is first wanted."""
         if name not in self._extra and name in _LAZILY and self._sock is not None:
             try:
                 self._extra[name] = _LAZILY[name](self._sock)
@@ -98,16 +98,16 @@ class TLSTransport(_Transport):
         return self._extra.get(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """As of `asyncio.Transport`."""
+        """Does what `asyncio.Transport` documents."""
         self._protocol: Any = protocol
         self._buffered = isinstance(protocol, protocols.BufferedProtocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        """As of `asyncio.Transport`."""
+        """Does what `asyncio.Transport` documents."""
         return self._protocol  # type: ignore[no-any-return] # it is a protocol's or None once the connection is lost
 
     def is_closing(self) -> bool:
-        """As of `asyncio.Transport`."""
+        """Does what `asyncio.Transport` documents."""
         return self._closing
 
     # --- from the handshake ---------------------------------------------------------------------------------------
@@ -152,17 +152,17 @@ class TLSTransport(_Transport):
     # --- reading ------------------------------------------------------------------------------------------------
 
     def is_reading(self) -> bool:
-        """As of `asyncio.ReadTransport`."""
+        """Does what `asyncio.ReadTransport` documents."""
         return not self._paused and not self._closing
 
     def pause_reading(self) -> None:
-        """As of `asyncio.ReadTransport`: what comes meanwhile stays with the kernel, and the peer has to wait."""
+        """Stop reading. Data that comes meanwhile stays with the kernel, and the peer has to wait."""
         if not self._closing and not self._paused:
             self._paused = True
             self._read_no_more()
 
     def resume_reading(self) -> None:
-        """As of `asyncio.ReadTransport`."""
+        """Does what `asyncio.ReadTransport` documents."""
         if not self._closing and self._paused:
             self._paused = False
             if self._sock is not None:
@@ -218,11 +218,11 @@ class TLSTransport(_Transport):
     # --- writing ------------------------------------------------------------------------------------------------
 
     def get_write_buffer_size(self) -> int:
-        """As of `asyncio.WriteTransport`."""
+        """Does what `asyncio.WriteTransport` documents."""
         return len(self._buffer)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """As of `asyncio.WriteTransport`."""
+        """Does what `asyncio.WriteTransport` documents."""
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
         if self._emptied is not None:
@@ -244,7 +244,7 @@ class TLSTransport(_Transport):
         self._maybe_pause_protocol()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
-        """As of `asyncio.WriteTransport`: in one record where they fit in one."""
+        """Does what `asyncio.WriteTransport` documents: in one record where they fit in one."""
         self.write(b"".join(list_of_data))
 
     def _send(self, sock: SSLSocket, data: bytes | bytearray | memoryview) -> int:
@@ -315,7 +315,7 @@ class TLSTransport(_Transport):
     # --- ending -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """As of `asyncio.Transport`: what is buffered is sent first, for at most `ssl_shutdown_timeout` seconds."""
+        """Close the transport. Buffered data is sent first, for at most `ssl_shutdown_timeout` seconds."""
         if self._closing:
             return
         if self._sock is None:
@@ -333,7 +333,7 @@ class TLSTransport(_Transport):
         self._force_close(exceptions.TimeoutError("SSL shutdown timed out"))
 
     def abort(self) -> None:
-        """As of `asyncio.WriteTransport`: at once, and without close_notify."""
+        """Does what `asyncio.WriteTransport` documents: at once, and without close_notify."""
         self._force_close(None)
 
     def _force_close(self, exc: BaseException | None) -> None:

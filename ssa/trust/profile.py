@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from ssa.errors import error
+from ssa.times import rfc3339
 from ssa.trust import strength, strict
 from ssa.trust.case import Place
 from ssa.trust.certificate import V3
@@ -34,14 +35,12 @@ def validity(case: Case, certificate: Certificate, place: Place) -> None:
     if case.when < first:
         raise error(
             "CERTIFICATE_NOT_YET_VALID",
-            f"{case.label(certificate, place)} is valid from {first:%Y-%m-%dT%H:%M:%SZ}, "
-            f"it is {case.when:%Y-%m-%dT%H:%M:%SZ}",
+            f"{case.label(certificate, place)} is valid from {rfc3339(first)}, it is {rfc3339(case.when)}",
         )
     if case.when > last:
         raise error(
             "CERTIFICATE_EXPIRED",
-            f"{case.label(certificate, place)} was valid until {last:%Y-%m-%dT%H:%M:%SZ}, "
-            f"it is {case.when:%Y-%m-%dT%H:%M:%SZ}",
+            f"{case.label(certificate, place)} was valid until {rfc3339(last)}, it is {rfc3339(case.when)}",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from ssa.errors import CertificateError, error
+from ssa.times import rfc3339
 from ssa.trust import hostname
 from ssa.trust.case import Case, places
 from ssa.trust.evidence import Evidence, Strength, Verified, _seal
@@ -37,7 +38,7 @@ def _name(case: Case, _path: Path) -> str:
 
 def _validity(case: Case, path: Path) -> str:
     _each("validity", case, path)
-    return f"until {min(certificate.valid[1] for certificate in path):%Y-%m-%dT%H:%M:%SZ}"
+    return f"until {rfc3339(min(certificate.valid[1] for certificate in path))}"
 
 
 def _authority(case: Case, path: Path) -> str:

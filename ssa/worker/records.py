@@ -53,7 +53,7 @@ class Application:
     settled: bool = False
 
     def of_unknown_program(self) -> Application:
-        """The same process and user, where it cannot be told which program asks."""
+        """The process and user of an application, without a program: it is not known which one asks."""
         return replace(self, exe="")
 
 

@@ -548,7 +548,7 @@ def test_who_asks_for_the_size_before_it_opens_a_file_gets_no_cut_copy(shared: S
                     archive.add(shared.root / name, "copied")
         if known:
             with tarfile.open(tmp_path / "copy.tar") as archive:
-                assert archive.extractfile("copied").read() == (shared.root / name).read_bytes()  # type: ignore[union-attr]
+                assert archive.extractfile("copied").read() == (shared.root / name).read_bytes()
 
 
 def test_no_cut_copy_of_what_changes_meanwhile(shared: Served, credential: Path, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def connected(pki, version):
 
 
 def bare(pki, version):
-    """The same with a descriptor of `connect_tls`."""
+    """A stream over a descriptor of `connect_tls`."""
     return _client(pki, version, lambda port: Bare(ssa.connect_tls("localhost", port)))
 
 

@@ -151,7 +151,7 @@ def test_a_naming_that_fails_names_nobody(cleaned, server):
 
 
 def test_no_anchors_of_an_ssa_socket(cleaned, server):
-    """The same in ssa's own words."""
+    """ssa's own functions judge by those anchors, too."""
     with pytest.raises(ssa.CertificateError) as failure:
         ssa.create_connection(("localhost", server["ours"]), 10, trusted=[])
     assert "empty set" in str(failure.value)

@@ -239,7 +239,7 @@ def test_an_accepted_socket(ssad, pki):
 
 
 def test_a_shutdown_before_is_in_order(client, peer):
-    """As in TCP: what shutdown(2) ends is ended, whatever close(2) is to do later."""
+    """TCP has it so: what shutdown(2) ends is ended, whatever close(2) is to do later."""
     aborting(client).shutdown(socket.SHUT_WR)
     assert peer.saw() == ["close_notify", "FIN"]
     client.close()

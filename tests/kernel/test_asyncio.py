@@ -498,9 +498,9 @@ def test_the_peers_key_update(capabilities, foreign_server, command, hidden):
         type_into(process, b"one\n")
         if not hidden:
             assert await reader.readline() == b"one\n"
-        time.sleep(0.2)  # noqa: ASYNC251 - nothing is read meanwhile
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop is to stand still - nothing is read meanwhile
         type_into(process, command)
-        time.sleep(0.2)  # noqa: ASYNC251
+        time.sleep(0.2)  # noqa: ASYNC251 - the loop is to stand still
         if hidden:
             assert await reader.readline() == b"one\n"
         type_into(process, b"two\n")

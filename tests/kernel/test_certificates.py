@@ -123,7 +123,7 @@ def test_refused_and_told_why(ssad, pki, world, fault, version):
 
 def test_what_private_authorities_issue_is_accepted(ssad, pki, tmp_path):
     """A CA of `openssl req -x509` and a leaf of `openssl x509`, as a thousand tutorials have it."""
-    run = lambda *words: subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)  # noqa: E731
+    run = lambda *words: subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)  # noqa: E731 - one line says it
     ca, ca_key, leaf, key = (tmp_path / name for name in ("ca.pem", "ca.key", "leaf.pem", "leaf.key"))
     run(
         "req",

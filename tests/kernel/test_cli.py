@@ -340,7 +340,9 @@ BAD = {
 
 def test_a_bad_value_is_explained_as_in_the_log(ssad, tmp_path):
     for name, value in BAD.items():
-        reason = told(run("policy", "set", name, value)).removeprefix("ssa: ").partition(". The policy stays")[0]
+        reason = (
+            told(run("policy", "set", name, value)).removeprefix("ssa: ").partition(" The policy stays")[0].rstrip(".")
+        )
         assert reason.startswith(f"{name}: ")
         assert reason in ssad.log
     (tmp_path / "empty.pem").write_text("")

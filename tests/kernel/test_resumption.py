@@ -29,7 +29,7 @@ def by_socket(port, *, host="localhost", options=()):
 
 
 def by_descriptor(port, *, host="localhost"):
-    """The same with a bare descriptor."""
+    """Connect with a bare descriptor."""
     before = counted()
     fd = ssa.connect_tls(host, port, timeout=10)
     try:

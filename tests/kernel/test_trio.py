@@ -81,7 +81,7 @@ async def clog(stream):
 
 
 def clogged(make):
-    """The same, with no room left."""
+    """Make streams with `make`, and leave no room in their send buffers."""
 
     async def make_clogged():
         streams = await make()

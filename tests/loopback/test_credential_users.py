@@ -171,7 +171,7 @@ def test_a_mistake_is_refused_and_changes_nothing(ssad, users):
 
 
 def test_a_name_that_is_not_known_fails_the_write(ssad):
-    """As `echo` does not look at close(2)."""
+    """`echo` ignores the result of close(2), so the write has to fail."""
     path = ssad.mount / "credentials" / "www" / "users"
     permit(ssad, "www-data")
     done = subprocess.run(["sh", "-c", f"echo nosuchuser > {path}"], capture_output=True, text=True, check=False)

@@ -100,7 +100,7 @@ def test_an_address_of_a_family_that_is_not_here_says_less(resolves, monkeypatch
     with refused() as nobody:
         resolves(nobody, ("2001:db8::1%nowhere", 1))
         connect_ex = socket.socket.connect_ex
-        absent = lambda sock, end: errno.EADDRNOTAVAIL if sock.family == V6 else connect_ex(sock, end)  # noqa: E731
+        absent = lambda sock, end: errno.EADDRNOTAVAIL if sock.family == V6 else connect_ex(sock, end)  # noqa: E731 - one line says it
         monkeypatch.setattr(socket.socket, "connect_ex", absent)
         with pytest.raises(ConnectionRefusedError):
             connect()

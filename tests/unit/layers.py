@@ -3,7 +3,17 @@
 # Lowest first. What stands in one row may not import another of the same row.
 LAYERS = [
     ["ssa.tls"],
-    ["ssa._version", "ssa.errors", "ssa.suites", "ssa.directories", "ssa.names", "ssa.files", "ssa.pem", "ssa.intime"],
+    [
+        "ssa._version",
+        "ssa.errors",
+        "ssa.suites",
+        "ssa.directories",
+        "ssa.names",
+        "ssa.files",
+        "ssa.pem",
+        "ssa.intime",
+        "ssa.times",
+    ],
     ["ssa.protocol", "ssa.logfmt", "ssa.policy", "ssa.ktls", "ssa.trust"],
     ["ssa.library", "ssa.credentials"],
     ["ssa.handshake", "ssa.configfs"],

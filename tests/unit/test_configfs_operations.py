@@ -64,10 +64,10 @@ class Shell:
     def open(self, path: str, flags: int = os.O_RDONLY) -> int:
         info = self.call(self.ops.open, self.inode(path), flags, ROOT_USER)
         assert info.direct_io
-        return info.fh  # type: ignore[no-any-return]
+        return info.fh
 
     def read(self, fh: int, size: int = 65536, off: int = 0) -> bytes:
-        return self.call(self.ops.read, fh, off, size)  # type: ignore[no-any-return]
+        return self.call(self.ops.read, fh, off, size)
 
     def cat(self, path: str) -> bytes:
         fh = self.open(path)
@@ -501,7 +501,7 @@ def test_others_take_turns_while_a_long_file_is_made(shell: Shell) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(turns)
-            await shell.ops.open(inode, os.O_RDONLY, ROOT_USER)  # type: ignore[arg-type]
+            await shell.ops.open(inode, os.O_RDONLY, ROOT_USER)
             nursery.cancel_scope.cancel()
         return longest
 
@@ -515,7 +515,7 @@ def test_one_user_has_few_long_files_made_at_once(shell: Shell) -> None:
 
     async def opened(context: Any) -> None:
         try:
-            await shell.ops.open(inode, os.O_RDONLY, context)  # type: ignore[arg-type]
+            await shell.ops.open(inode, os.O_RDONLY, context)
         except FUSEError as failure:
             failed.append(failure.errno)
 
@@ -536,7 +536,7 @@ def test_one_user_does_not_hold_more_than_its_share(shell: Shell, monkeypatch: p
     nobody = SimpleNamespace(uid=65534, pid=44)
 
     def opened(context: object) -> int:
-        return shell.call(shell.ops.open, shell.inode("policy/ciphers"), os.O_RDONLY, context).fh  # type: ignore[no-any-return]
+        return shell.call(shell.ops.open, shell.inode("policy/ciphers"), os.O_RDONLY, context).fh
 
     fh = opened(nobody)
     with fails(errno.EMFILE):

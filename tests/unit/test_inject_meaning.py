@@ -107,7 +107,7 @@ def test_flags_that_have_no_name(owner, number):
 
 @pytest.fixture
 def fresh_log(monkeypatch, caplog):
-    """As in a process that has logged nothing yet."""
+    """The module is in the state of a process that has logged nothing yet."""
     monkeypatch.setattr(failures, "_logged", set())
     return caplog
 

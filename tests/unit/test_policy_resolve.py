@@ -85,4 +85,4 @@ def test_a_suite_that_does_not_exist_cannot_be_disabled() -> None:
 
 
 def test_a_request_has_a_field_for_every_setting() -> None:
-    assert set(Narrowing.__slots__) == {*SETTINGS, "disabled"}  # type: ignore[attr-defined]
+    assert set(Narrowing.__slots__) == {*SETTINGS, "disabled"}

@@ -86,13 +86,13 @@ def nested(*, anchored):
 
 
 def sent(case, change):
-    """The same, with another chain sent."""
+    """A copy of the case, with another chain sent."""
     chain, anchors = case
     return change(chain, anchors), anchors
 
 
 def among(case, *others):
-    """The same, with other anchors in the store too."""
+    """A copy of the case, with other anchors in the store too."""
     chain, anchors = case
     return chain, [others[0], *anchors, *others[1:]]
 

@@ -89,7 +89,7 @@ def test_a_version_with_a_spoiled_signature():
 
 
 def test_an_impostor_of_the_intermediate():
-    """The same names, another key: only the signature tells them apart."""
+    """Two CAs have one name and different keys: only the signature tells them apart."""
     end, good, _, anchor = versions([], ids=False)
     impostor = authority("CA", Made(anchor.cert, key()), ids=False)
     for others in itertools.permutations([good, impostor]):
@@ -143,7 +143,7 @@ def test_an_anchor_with_a_weak_key_beside_a_cross_certificate():
 
 
 def test_an_alternative_whose_own_names_are_allowed():
-    """The same CA from two roots; in one of the paths a CA above it forbids the name that certificate carries."""
+    """A CA has certificates from two roots; in one path a CA above it forbids the name that the certificate has."""
     limited, free = root("Limited Root"), root("Free Root")
     own = key()
     limiting = authority("Limiting CA", limited, limits=constraints(excluded=["forbidden.example.com"]))

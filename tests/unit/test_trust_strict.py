@@ -19,7 +19,7 @@ def chain(*, ca=None, server=None):
 
 
 def casual_root():
-    """As `openssl req -x509` makes one with few options: basicConstraints not critical, no keyUsage."""
+    """A CA as `openssl req -x509` makes one with few options: basicConstraints not critical, no keyUsage."""
     top = make("Casual", extensions=[(x509.BasicConstraints(ca=True, path_length=None), False)])
     return [leaf(top, HOST)], [top]
 

@@ -45,7 +45,7 @@ def common(text):
 
 
 def latin(made, issuer=None, *texts):
-    """The same certificate with a name that is in Latin-1, its own or its issuer's."""
+    """A copy of a certificate with a name that is in Latin-1, its own or its issuer's."""
     return changed(made, issuer, *((common(text), LATIN) for text in texts))
 
 

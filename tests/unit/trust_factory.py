@@ -308,7 +308,7 @@ def loaded(certificate: Path, key_: Any = None) -> Made:
 
 
 def resigned(subject: Made, issuer: Made, folder: Path, *options: str) -> Made:
-    """The same key and name signed by openssl, which signs with what no careful library signs with, or as v1."""
+    """A copy of a certificate, signed by openssl, which signs with what no careful library signs with, or as v1."""
     (folder / "issuer.pem").write_bytes(issuer.pem + issuer.key_pem)
     (folder / "subject.key").write_bytes(subject.key_pem)
     common = subject.cert.subject.rfc4514_string().removeprefix("CN=")
