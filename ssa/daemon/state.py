@@ -31,6 +31,7 @@ COUNTERS = (
     "handshakes_failed",  # for another reason
     "requests_refused",  # malformed, or not allowed by the policy
     "key_updates",  # followed or made
+    "truncated",  # streams of peers that ended without close_notify, as was read
     "tickets",  # taken out of the way of plain reads
 )
 

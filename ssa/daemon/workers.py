@@ -163,6 +163,12 @@ class Link:
         why = {"reason": refusal.reason, "fault": refusal.fault, "alert": refusal.alert, "detail": refusal.detail}
         self._log.info("refused %s", fields(**dict(refusal.asked), pid=refusal.pid, uid=self._uid, **why))
 
+    def was_cut(self, record: SocketRecord) -> None:
+        """Count and log that the peer's stream has ended without close_notify, on this user's account."""
+        self._state.count("truncated")
+        who = {name: getattr(record, name) for name in ("id", "hostname", "local", "remote", "pid", "uid", "exe")}
+        self._log.info("truncated %s", fields(**who))
+
     def note_relayed(self, reason: str) -> None:
         """Log, once for each reason, that connections go by the relay."""
         self._state.note_relayed(reason)

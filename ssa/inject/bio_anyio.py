@@ -49,7 +49,7 @@ async def _call_with_ssa(self: Any, func: Callable[..., Any], *args: Any) -> Any
     try:
         result = await ours.call(func, args, _WAITS)
     except ssl.SSLEOFError as exc:
-        if self.standard_compatible:
+        if self.standard_compatible or ours.policy_refuses_cuts:
             raise anyio.BrokenResourceError from exc
         raise anyio.EndOfStream from None
     except ssl.SSLError:

@@ -17,7 +17,7 @@ import trio
 from trio import _ssl as theirs
 
 from ssa.inject import bio, loops
-from ssa.inject.failures import error
+from ssa.inject.failures import StreamCut, error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,8 @@ async def _retry_with_ssa(
             raise
         if exc.errno == errno.EBADF:
             raise trio.ClosedResourceError("this socket was closed") from None
+        if isinstance(exc, StreamCut) and ours.policy_refuses_cuts:
+            exc = ConnectionAbortedError(errno.ECONNABORTED, exc.strerror)  # trio would take the other one for an end
         raise trio.BrokenResourceError from exc
     except BaseException:
         if is_handshake or ours.cut:

@@ -151,12 +151,17 @@ class SSLSocket(TLSSocket):
         self._sendable -= 1 + (sent >> 10)
         return sent
 
+    @property
+    def policy_refuses_cuts(self) -> bool:
+        """A stream that ends without close_notify is an error by the policy, whatever the program asks for."""
+        return self._info is not None and bool(self._info.cut_is_error)
+
     def _is_over(self, wanted: int) -> bool:
         """Tell if the stream is at its end, as a cut stream is if the program's context has it so in `ssl`."""
         try:
             return super()._is_over(wanted)
         except Truncated:
-            if self._parameters.cut_is_error:
+            if self._parameters.cut_is_error or self.policy_refuses_cuts:
                 raise
         self._read_ended = True
         return True

@@ -261,6 +261,15 @@ def end_later(sock: socket.socket, *, abort: bool = False) -> bool:
     return True
 
 
+def tell_truncated(sock: socket.socket) -> None:
+    """Let the daemon count that the peer's stream has ended without close_notify. Without one nobody counts."""
+    try:
+        with DaemonConnection(time.monotonic()) as daemon:
+            daemon.tell(wire.Describe(1), sock)
+    except OSError:
+        return
+
+
 def describe(sock: socket.socket) -> wire.Reply:
     """All that the daemon knows about a TLS socket. Raises `ssa.SSAError` UNKNOWN_SOCKET."""
     with DaemonConnection(deadlines.local()) as daemon:

@@ -223,6 +223,7 @@ def _plain_read(sock: socket.socket, size: int) -> bytes:
             raise unreadable(exc.errno) or exc from None
         return b""
     if not data and is_cut_untrusted(sock):
+        connection.tell_truncated(sock)
         raise truncated()
     return data
 

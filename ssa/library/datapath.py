@@ -41,6 +41,7 @@ class KernelStream:
     def is_over_untrusted(sock: socket.socket) -> bool:
         """A read gave nothing. False where a record that is no data comes next. Raises OSError for a cut stream."""
         if control_records.is_cut_untrusted(sock):
+            connection.tell_truncated(sock)
             raise control_records.truncated()
         return False
 

@@ -57,6 +57,10 @@ class Made(Protocol):
     def session_age(self) -> float:
         """The time since the peer of a resumed session proved its identity, in seconds; 0 if that is not known."""
 
+    @property
+    def cut_is_error(self) -> bool:
+        """True if a stream that is cut is an error to every program."""
+
     def refusal(self, policy: Values) -> SSAError | None:
         """The error with which a policy would refuse the peer's certificates now; None if it would accept them."""
 
@@ -144,6 +148,11 @@ def unmet_data_path(made: Made, policy: Values) -> str:
     if policy.data_path in {made.data_path, DATA_PATHS[0]}:
         return ""
     return f"{made.data_path} is not {policy.data_path}"
+
+
+def unmet_truncation(made: Made, policy: Policy) -> str:
+    """The program may take a stream that was cut for one that has ended."""
+    return "" if made.cut_is_error or policy.truncation != "error" else "as-program is not error"
 
 
 def _not_among(value: str, allowed: Sequence[str]) -> str:

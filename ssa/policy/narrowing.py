@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ssa.policy.parsers import DATA_PATHS, quoted
+from ssa.policy.parsers import DATA_PATHS, TRUNCATIONS, quoted
 
 if TYPE_CHECKING:
     from ssa.suites import TLSVersion
@@ -81,6 +81,13 @@ def narrow_data_path(policy: str, asked: str) -> str:
     """The request's data path, which has to be the policy's unless the policy allows both."""
     if policy not in (asked, DATA_PATHS[0]):
         raise Loosening(f"{asked} asked for, the policy allows {policy}")
+    return asked
+
+
+def narrow_truncation(policy: str, asked: str) -> str:
+    """The later of `TRUNCATIONS`. Raises `Loosening`."""
+    if TRUNCATIONS.index(asked) < TRUNCATIONS.index(policy):
+        raise Loosening(f"{asked} asked for, the policy says {policy}")
     return asked
 
 

@@ -30,6 +30,7 @@ class BadValue(ValueError):
 SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
+TRUNCATIONS: tuple[str, ...] = ("as-program", "error")  # what a stream that was cut is to programs under inject
 
 # The canonical name of each group (RFC 8446's, which OpenSSL takes), and its other names.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -264,4 +265,12 @@ def parse_data_path_untrusted(text: str) -> str:
     word = _word_untrusted(text)
     if word not in DATA_PATHS:
         raise BadValue(f"{quoted(word)} is not a data path, {closest(word, DATA_PATHS)}")
+    return word
+
+
+def parse_truncation_untrusted(text: str) -> str:
+    """One of `TRUNCATIONS`."""
+    word = _word_untrusted(text)
+    if word not in TRUNCATIONS:
+        raise BadValue(f"{quoted(word)} is not known, {closest(word, TRUNCATIONS)}")
     return word

@@ -34,6 +34,7 @@ class Narrowing:
     handshake_timeout: float | None = None
     session_ttl: int | None = None
     data_path: str | None = None
+    truncation: str | None = None
     disabled: tuple[str, ...] = ()  # suites that must not be used, by IANA's or OpenSSL's names
 
 

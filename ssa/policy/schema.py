@@ -24,6 +24,7 @@ from ssa.policy.narrowing import (
     narrow_min_version,
     narrow_never,
     narrow_seconds,
+    narrow_truncation,
     narrow_ttl,
 )
 from ssa.policy.parsers import (
@@ -36,6 +37,7 @@ from ssa.policy.parsers import (
     POST_QUANTUM,
     SIGNATURE_ALGORITHMS,
     SYSTEM_STORE,
+    TRUNCATIONS,
     BadValue,
     clean_untrusted,
     closest,
@@ -49,6 +51,7 @@ from ssa.policy.parsers import (
     parse_seconds_untrusted,
     parse_signatures_untrusted,
     parse_store_untrusted,
+    parse_truncation_untrusted,
     parse_ttl_untrusted,
     parse_version_untrusted,
     quoted,
@@ -292,6 +295,17 @@ _ROWS: tuple[Setting[Any], ...] = (
         "Place of encryption: ktls (the kernel), relay (the daemon), or ktls-or-relay (the kernel if it can).",
         unmet=compliance.unmet_data_path,
         words=DATA_PATHS,
+    ),
+    Setting(
+        "truncation",
+        TRUNCATIONS[0],
+        parse_truncation_untrusted,
+        str,
+        narrow_truncation,
+        "error",
+        "A stream that ends without close_notify is, under inject: as-program (what `ssl` has it be), or an error.",
+        unmet=compliance.unmet_truncation,
+        words=TRUNCATIONS,
     ),
 )
 

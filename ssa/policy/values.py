@@ -28,4 +28,5 @@ class Values:
     handshake_timeout: float
     session_ttl: int
     data_path: str
+    truncation: str
     texts: Mapping[str, str] = field(compare=False, repr=False)

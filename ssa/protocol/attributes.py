@@ -204,6 +204,19 @@ _TABLE = (
     Attribute(540, "strict", U32, "1: certificates have to keep to RFC 5280 strictly (X509_V_FLAG_X509_STRICT)"),
     Attribute(541, "unfinished", U32, "1: a handshake message goes on in a record that has not come yet"),
     Attribute(542, "abort", U32, "1: the connection is about to be closed with SO_LINGER {1, 0}: nothing more is said"),
+    Attribute(
+        543,
+        "truncated",
+        U32,
+        "1: the peer's stream has ended without close_notify, as the program has read. It is counted and logged, once",
+    ),
+    Attribute(
+        544,
+        "cut_is_error",
+        U32,
+        "1: a stream that ends without close_notify is an error, whatever the program has asked for (the policy's "
+        "`truncation`)",
+    ),
 )
 
 ATTRIBUTES: dict[str, Attribute] = {attribute.field: attribute for attribute in _TABLE}

@@ -152,7 +152,10 @@ class Check(Request):
 class Describe(Message):
     """Say what the TLS socket is that comes with this message."""
 
-    __slots__ = ()
+    __slots__ = ("truncated",)
+
+    def __init__(self, truncated: int | None = None) -> None:
+        self.truncated = truncated
 
 
 class Rekey(Message):
@@ -207,6 +210,7 @@ class Reply(Message):
         "alpn",
         "chain",
         "cipher",
+        "cut_is_error",
         "detail",
         "ended",
         "errno",
@@ -235,6 +239,7 @@ class Reply(Message):
         socket_id: int | None = None,
         version: str | None = None,
         cipher: str | None = None,
+        cut_is_error: int | None = None,
         alpn: tuple[str, ...] | None = None,
         peer_identity: str | None = None,
         server_name: str | None = None,
@@ -260,6 +265,7 @@ class Reply(Message):
         self.socket_id = socket_id
         self.version = version
         self.cipher = cipher
+        self.cut_is_error = cut_is_error
         self.alpn = alpn
         self.peer_identity = peer_identity
         self.server_name = server_name

@@ -49,6 +49,7 @@ class Made:
         self.took = record.took
         self.resumed = record.resumed
         self.session_age = record.session_age
+        self.cut_is_error = record.cut_is_error
 
     @property
     def signatures(self) -> tuple[str, ...]:

@@ -68,6 +68,11 @@ class Judge:
         return verified
 
     @property
+    def cut_is_error(self) -> bool:
+        """The policy says that a stream that ends without close_notify is an error to every program."""
+        return self._terms.policy.truncation == "error"
+
+    @property
     def took(self) -> float:
         """Seconds since the handshake began."""
         return time.monotonic() - self._began

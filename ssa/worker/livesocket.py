@@ -46,10 +46,15 @@ class Made:
 
 @dataclass(slots=True)
 class LiveSocket:
-    """One TLS socket."""
+    """One TLS socket.
+
+    Attributes:
+        was_cut: the peer's stream has ended without close_notify, and that was counted.
+    """
 
     record: SocketRecord
     path: DataPath
+    was_cut: bool = False
 
 
 def description(live: LiveSocket, *, whole: bool = False) -> Reply:
@@ -66,6 +71,7 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
         resumed=int(record.resumed),
         remote="{} {}".format(*record.key.remote) if is_server else None,
         chain=b"".join(record.chain) if whole else None,
+        cut_is_error=1 if record.cut_is_error else None,
         **live.path.reply(),
     )
 
@@ -107,6 +113,7 @@ class LiveSockets:
             credential=shared(made.presented.credential),
             took=judge.took,
             session_age=made.session_age,
+            cut_is_error=judge.cut_is_error,
         )
         monitor.add(record, inode, tcp)
         live = LiveSocket(record, path)

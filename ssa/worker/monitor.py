@@ -102,5 +102,8 @@ class Monitor(Protocol):
     def refused(self, refusal: Refusal) -> None:
         """Count and log that a request, or a connection to a listener, came to nothing."""
 
+    def was_cut(self, record: SocketRecord) -> None:
+        """Count and log that the peer's stream has ended without close_notify, as the application has read."""
+
     def note_relayed(self, reason: str) -> None:
         """Log, once for each reason, that connections go by the relay."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ssa import errors
 from ssa.protocol import wire
 from ssa.protocol.wire import Reply
+from ssa.relay.connection import TRUNCATED
 from ssa.worker.livesocket import description
 from ssa.worker.packets import Handover
 from ssa.worker.terms import agree
@@ -50,9 +51,13 @@ async def respond(
 
 
 async def _describe(
-    live: LiveSocket, _charged: Worker, _request: wire.Describe, _sock: socket.socket
+    live: LiveSocket, charged: Worker, request: wire.Describe, _sock: socket.socket
 ) -> Reply | Handover:
-    return live.path.describe(description(live, whole=True))
+    reply = description(live, whole=True)
+    if (request.truncated or reply.ended == TRUNCATED) and not live.was_cut:
+        live.was_cut = True
+        charged.monitor.was_cut(live.record)
+    return live.path.describe(reply)
 
 
 async def _rekey(live: LiveSocket, charged: Worker, request: wire.Rekey, sock: socket.socket) -> Reply:

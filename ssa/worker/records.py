@@ -105,6 +105,7 @@ class SocketRecord(AskedFor):
         credential: the name of the credential that these are of.
         took: seconds that the handshake took.
         session_age: seconds since the peer of a session that was resumed had proved itself.
+        cut_is_error: a stream that ends without close_notify is an error to every program, by the policy.
     """
 
     id: int
@@ -127,6 +128,7 @@ class SocketRecord(AskedFor):
     credential: str = ""
     took: float = 0
     session_age: float = 0
+    cut_is_error: bool = False
 
     @property
     def local(self) -> str:

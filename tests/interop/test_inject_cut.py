@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import ssa
 from tests import peers
 from tests.interop.test_inject_programs import INJECTED
 
@@ -121,3 +122,54 @@ def test_it_means_what_it_means_in_ssl(  # noqa: PLR0917 - fixtures and paramete
     with_ssl = run("", *asked).splitlines()
     if with_ssl[-1] != "SSLError":  # early 3.11 does not know OpenSSL 3's word for it (UNEXPECTED_EOF_WHILE_READING)
         assert with_ssl == expected
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_administrator_can_make_it_an_error(either, pki, cutting, how):
+    either.set("truncation", "error")
+    *read, failure = run(INJECTED, cutting, True, how in ("blocking", "trio"), how, pki.ca).splitlines()
+    if how == "streams":
+        assert (read, failure) == ([], "SSLEOFError")  # a StreamReader has an error before what it has not given yet
+    else:
+        strict = "SSLEOFError" if how == "blocking" else "BrokenResourceError"
+        assert (read, failure) == (["b'half of it'"], strict)
+
+
+@pytest.mark.parametrize("how", ["blocking", "streams"])
+def test_it_is_counted_and_logged_once(either, pki, cutting, how):
+    before = int(either.get("stats/truncated"))
+    run(INJECTED, cutting, True, True, how, pki.ca)
+    assert int(either.get("stats/truncated")) == before + 1
+    line = [line for line in either.log.splitlines() if " truncated " in line][-1]
+    assert "hostname=localhost" in line
+    assert "exe=" in line
+
+
+def test_sockets_of_ssas_own_stay_strict(either, cutting):
+    before = int(either.get("stats/truncated"))
+    with ssa.create_connection(("localhost", cutting), 10) as sock:
+        assert sock.recv(100) == b"half of it"
+        for _ in range(2):
+            with pytest.raises(ConnectionAbortedError, match="close_notify"):
+                sock.recv(100)
+    fd = ssa.connect_tls("localhost", cutting, timeout=10)
+    assert ssa.recv(fd, 100) == b"half of it"
+    with pytest.raises(ConnectionAbortedError, match="close_notify"):
+        ssa.recv(fd, 100)
+    ssa.close(fd)
+    assert int(either.get("stats/truncated")) == before + 2
+
+
+def test_ends_in_order_are_not_counted(either, pki):
+    before = int(either.get("stats/truncated"))
+
+    def serve(connection):
+        with theirs.wrap_socket(connection, server_side=True) as tls:
+            tls.sendall(b"all of it")
+            tls.unwrap()
+
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    theirs.load_cert_chain(pki.cert, pki.key)
+    with peers.script(serve) as port, ssa.create_connection(("localhost", port), 10) as sock:
+        assert (sock.recv(100), sock.recv(100)) == (b"all of it", b"")
+    assert int(either.get("stats/truncated")) == before

@@ -15,7 +15,8 @@ V2, V3 = SUITES["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"], SUITES["TLS_AES_128_GC
 
 def made(suite=V3, refusal=None, **other):
     """A connection that meets the default policy."""
-    known = {"group": "x25519", "signatures": ("ecdsa_secp256r1_sha256",), "alpn": "", "data_path": "ktls", "took": 0.1,
+    known = {"group": "x25519", "signatures": ("ecdsa_secp256r1_sha256",), "alpn": "", "data_path": "ktls",
+             "cut_is_error": False, "took": 0.1,
              "resumed": False, "session_age": 0.0}  # fmt: skip
     return SimpleNamespace(suite=suite, version=suite.version, refusal=lambda _: refusal, **known | other)
 
@@ -65,6 +66,7 @@ def test_what_was_made_under_a_policy_meets_it(suite):
         ("session_ttl", "0", made(resumed=True), "a session of 0 s was resumed, the limit is 0 s"),
         ("data_path", "ktls", made(data_path="relay"), "relay is not ktls"),
         ("data_path", "relay", made(), "ktls is not relay"),
+        ("truncation", "error", made(), "as-program is not error"),
     ],
 )
 def test_what_is_not_met_is_named(setting, value, connection, words):

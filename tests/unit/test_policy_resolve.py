@@ -34,6 +34,7 @@ NARROWED: list[tuple[dict[str, str], dict[str, Any], dict[str, Any]]] = [
     ({}, {"trust_store": "system"}, {"trust_store": "system"}),
     ({}, {"data_path": "relay"}, {"data_path": "relay"}),
     ({"data_path": "ktls"}, {"data_path": "ktls"}, {"data_path": "ktls"}),
+    ({}, {"truncation": "error"}, {"truncation": "error"}),
     ({}, {"disabled": (GCM_256.name, "ECDHE-RSA-AES128-GCM-SHA256")}, {"ciphersuites": (CHACHA, GCM_128, CCM)}),
     ({}, {"ciphersuites": (GCM_256, CHACHA), "disabled": (CHACHA.name,)}, {"ciphersuites": (GCM_256,)}),
 ]
@@ -49,6 +50,7 @@ DENIED: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {"min_rsa_bits": 1024}, "min_rsa_bits"),
     ({}, {"trust_store": "/tmp/mine"}, "trust_store"),
     ({"data_path": "ktls"}, {"data_path": "relay"}, "data_path"),
+    ({"truncation": "error"}, {"truncation": "as-program"}, "truncation"),
     ({"data_path": "ktls"}, {"data_path": "ktls-or-relay"}, "data_path"),
     ({"ciphersuites": GCM_256.name}, {"disabled": (GCM_256.name,)}, "ciphersuites"),
     ({}, {"disabled": tuple(suite.openssl for suite in TLS12)}, "ciphers: the request disables every suite"),

@@ -52,6 +52,7 @@ ACCEPTED = [
     ("session_ttl", "604800", 604800, "604800"),
     ("data_path", "relay", "relay", "relay"),
     ("data_path", "ktls-or-relay\n", "ktls-or-relay", "ktls-or-relay"),
+    ("truncation", "error", "error", "error"),
 ]
 
 # name, what is written, what the message has to say
@@ -103,6 +104,7 @@ REFUSED = [
     ("handshake_timeout", "9" * 4000, "seconds"),
     ("data_path", "kernel", "expected one of: ktls-or-relay, ktls, relay"),
     ("data_path", "ktsl", "did you mean ktls?"),
+    ("truncation", "strict", "expected one of: as-program, error"),
 ]
 
 any_setting = st.sampled_from(sorted(SETTINGS))
