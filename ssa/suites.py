@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from ssa import tls
 from ssa.tls import NONCE, TLS_1_2, TLS_1_3
 
 
@@ -25,7 +26,7 @@ class TLSVersion(IntEnum):
         return self.name.replace("_", ".")
 
 
-VERSIONS: dict[str, TLSVersion] = {version.label: version for version in TLSVersion}
+VERSIONS: dict[str, TLSVersion] = {name: TLSVersion(number) for name, number in tls.VERSIONS.items()}
 
 
 class AEAD:

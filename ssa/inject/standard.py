@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 from ssa.inject.failures import error
-from ssa.library.held import Numbered
+from ssa.library.held import SocketState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _WHAT_TO_DO = {
 
 def _check_sockets() -> None:
     """Raise `ssa.SSAError` NO_COUNTERPART where ssa's sockets were made of another library's: gevent's have a loop."""
-    below = Numbered.__mro__[1]
+    below = SocketState.__mro__[1]
     if below.__module__ != "socket":
         raise error(
             "NO_COUNTERPART",

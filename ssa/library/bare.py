@@ -10,13 +10,13 @@ import os
 import socket
 
 from ssa.ktls import control
-from ssa.ktls.constants import SO_COOKIE
 from ssa.ktls.post_handshake import Broken
 from ssa.library import datapath, deadlines, eyeballs
 from ssa.library.connecting import looked_up
 from ssa.library.connection import DaemonConnection
-from ssa.library.control_records import fail
+from ssa.library.control_records import cookie, fail
 from ssa.library.fdswap import Borrowed
+from ssa.library.key_lifetime import PART
 from ssa.library.option_values import protocol_names
 from ssa.library.sharing import Turns
 from ssa.protocol.wire import Connect
@@ -96,13 +96,13 @@ def send(fd: int, data: bytes) -> int:
     """
     state = _state(fd)
     size = memoryview(data).nbytes
-    if size <= _PART:
+    if size <= PART:
         return _send_part(fd, state, data)
     view, sent = memoryview(data).cast("B"), 0
     with state.turns.turn:
-        while sent < size and sent % _PART == 0:
+        while sent < size and sent % PART == 0:
             try:
-                sent += _send_part(fd, state, view[sent : sent + _PART])
+                sent += _send_part(fd, state, view[sent : sent + PART])
             except OSError:
                 if not sent:
                     raise
@@ -162,9 +162,6 @@ def close(fd: int) -> None:
         os.close(fd)
 
 
-_PART = 2**20  # bytes that are sent between two looks at whether the key has to change
-
-
 class _Bare:
     """The state of a bare descriptor. It is found by the descriptor's number.
 
@@ -191,22 +188,17 @@ class _Bare:
 
     def fail(self, sock: socket.socket, broken: Broken) -> OSError:
         """The connection has failed: end it, tell the peer, and remember why. The error to raise."""
-        self._failure = _cookie(sock), OSError(broken.errno, broken.strerror)
+        self._failure = cookie(sock), OSError(broken.errno, broken.strerror)
         fail(sock, broken)
         return OSError(broken.errno, broken.strerror)
 
     def has_failed(self, sock: socket.socket) -> bool:
-        return self._failure is not None and self._failure[0] == _cookie(sock)
+        return self._failure is not None and self._failure[0] == cookie(sock)
 
     def check(self, sock: socket.socket) -> None:
         """Raise the OSError that has ended the connection."""
         if self._failure is not None and self.has_failed(sock):
             raise OSError(self._failure[1].errno, self._failure[1].strerror)
-
-
-def _cookie(sock: socket.socket) -> bytes:
-    """The socket's own number, which no other one ever has."""
-    return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
 
 
 _bare: dict[int, _Bare] = {}

@@ -17,7 +17,7 @@ from ssa import errors
 from ssa.ktls import control
 from ssa.ktls.constants import TCP_CLOSE
 from ssa.library import connection, deadlines
-from ssa.library.held import Numbered, afresh
+from ssa.library.held import SocketState, afresh
 from ssa.library.phases import CONNECT, CONNECTING, FAILED, FINISH, FRESH, LIVE, TRANSFER, UPGRADE
 from ssa.protocol import wire
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _socket = socket.socket
 
 
-class Connecting(Numbered):
+class Connecting(SocketState):
     """A TLS socket that can connect."""
 
     __slots__ = ()

@@ -86,7 +86,7 @@ def _take(sock: socket.socket, content: bytes) -> None:
 def _serve_handshake_untrusted(sock: socket.socket, content: bytes, *, server: bool | None) -> str:
     """Serve what is whole; what changes a key, or has to be remembered until the next record, the daemon serves."""
     modern = is_modern(sock)
-    begun = _begun.get(_cookie(sock), b"") if _begun else b""
+    begun = _begun.get(cookie(sock), b"") if _begun else b""
     try:
         messages, rest = messages_untrusted(begun, content, modern=modern, server=server)
         broken = None
@@ -123,12 +123,12 @@ def _serve_untrusted(sock: socket.socket, content: bytes, messages: list[bytes],
     _take(sock, content)
     if content[0] == KEY_UPDATE:
         control.read_on(sock)
-    cookie = _cookie(sock)
-    _begun.pop(cookie, None)
+    number = cookie(sock)
+    _begun.pop(number, None)
     if rest:
         if len(_begun) >= _MOST_BEGUN:
             del _begun[next(iter(_begun))]
-        _begun[cookie] = rest
+        _begun[number] = rest
     tickets = b"".join(message for message in messages if message[0] == NEW_SESSION_TICKET)
     if tickets:
         connection.hand_in_ticket(sock, tickets)
@@ -137,7 +137,7 @@ def _serve_untrusted(sock: socket.socket, content: bytes, messages: list[bytes],
     return MORE if rest else GO_ON
 
 
-def _cookie(sock: socket.socket) -> bytes:
+def cookie(sock: socket.socket) -> bytes:
     """The socket's own number, which no other one ever has."""
     return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
 

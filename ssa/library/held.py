@@ -1,7 +1,7 @@
 """The open file on a socket's number in each phase, and the socket that the library holds beside it.
 
 The number that a program has is at times another open file than the TCP or UDP socket. Then the library *holds* that
-socket beside it, under a number of its own (`Numbered._held`):
+socket beside it, under a number of its own (`SocketState._held`):
 
     phase                      the number is                                      held beside it
     CONNECTING                 the connection to the daemon, busy until it is     the TCP or UDP socket
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _socket = socket.socket
 
 
-class Numbered(_socket):
+class SocketState(_socket):
     """A socket object with its phase, its options, and what it holds beside its number. It makes no requests."""
 
     __slots__ = (

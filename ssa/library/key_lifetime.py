@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
 
+PART = 2**20  # bytes that are sent between two looks where much is sent at once
 STRIDE = 2**10  # what may be sent between two looks: so many records, or KiB of data, which are more
 
 

@@ -11,9 +11,10 @@ import errno
 import os
 import sys
 
+from ssa import tls
 from ssa.errors import SSAError, error
 from ssa.protocol.options import FILES, FLAG, MAX_FILES, MAX_NAMES, NAMES, NEVER, NUMBER, OPTIONS, TEXT, VERSION
-from ssa.tls import TLS_1_2, TLS_1_3, is_protocol_name
+from ssa.tls import is_protocol_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from ssa.protocol.options import Option
 
-VERSIONS = {b"TLSv1.2": TLS_1_2, b"TLSv1.3": TLS_1_3}
+VERSIONS = {name.encode(): number for name, number in tls.VERSIONS.items()}
 _MAX_NUMBER = 2**32 - 1
 
 

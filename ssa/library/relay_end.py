@@ -18,9 +18,9 @@ import time
 from ssa import errors
 from ssa.library import connection, control_records
 from ssa.protocol import wire
+from ssa.protocol.attributes import CLOSE_NOTIFY, TRUNCATED
 
 _ROOM = 5  # seconds for a daemon that is busy: a stream that was not ended in order is one that was cut
-_IN_ORDER, _TRUNCATED = "close_notify", "truncated"  # else an error's or an alert's name
 
 _WORDS = {
     "EBADMSG": "a record was forged or damaged on its way: it does not decrypt",
@@ -32,7 +32,7 @@ _WORDS = {
 def check_end(sock: socket.socket) -> None:
     """The peer's stream has ended. Raises OSError for how, if that was not in order."""
     ended = _ended(sock)
-    if ended == _IN_ORDER:
+    if ended == CLOSE_NOTIFY:
         return
     failure = ended if isinstance(ended, OSError) else _failure(ended)
     try:
@@ -46,12 +46,12 @@ def write_failure(sock: socket.socket) -> OSError:
     ended = _ended(sock)
     if isinstance(ended, OSError):
         return ended
-    return OSError(errno.EPIPE, os.strerror(errno.EPIPE)) if ended in (_IN_ORDER, _TRUNCATED) else _failure(ended)
+    return OSError(errno.EPIPE, os.strerror(errno.EPIPE)) if ended in (CLOSE_NOTIFY, TRUNCATED) else _failure(ended)
 
 
 def _ended(sock: socket.socket) -> str | OSError:
     try:
-        return connection.describe(sock).ended or _TRUNCATED
+        return connection.describe(sock).ended or TRUNCATED
     except OSError as exc:
         return ConnectionAbortedError(errno.ECONNABORTED, f"the ssad that relayed the connection has gone: {exc}")
 
@@ -59,7 +59,7 @@ def _ended(sock: socket.socket) -> str | OSError:
 def _failure(ended: str) -> OSError:
     if ended in errors.ALERT_NUMBERS or ended.startswith("alert_"):
         return OSError(errno.EPROTO, f"the peer ended the connection with the alert {ended}")
-    if ended == _TRUNCATED:
+    if ended == TRUNCATED:
         return control_records.truncated()
     number = getattr(errno, ended, errno.EIO)
     return OSError(number, _WORDS.get(ended) or os.strerror(number))

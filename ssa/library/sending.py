@@ -24,6 +24,7 @@ from ssa.library import control_records, deadlines, sharing
 from ssa.library.datapath import BOTH_WAYS, KERNEL, NOTHING
 from ssa.library.endpoint import Endpoint
 from ssa.library.flags import NOT_SENT, refuse
+from ssa.library.key_lifetime import PART
 from ssa.library.phases import BROKEN
 
 TYPE_CHECKING = False
@@ -63,9 +64,9 @@ class Sending(Endpoint):
             self._check_live()
         if flags & NOT_SENT:
             refuse(flags & NOT_SENT)
-        if self._rekeyable and memoryview(data).nbytes > _PART:
+        if self._rekeyable and memoryview(data).nbytes > PART:
             view = memoryview(data).cast("B")
-            return self._send_parts(lambda at: self.send(view[at : at + _PART], flags), len(view))
+            return self._send_parts(lambda at: self.send(view[at : at + PART], flags), len(view))
         turns = self._turns
         if turns.in_processes or (turns.in_threads and _count()):
             with turns.turn:
@@ -87,7 +88,7 @@ class Sending(Endpoint):
         with self._turns.turn:
             sent = send(0)
             try:
-                while sent < size and sent % _PART == 0 and not self.gettimeout():
+                while sent < size and sent % PART == 0 and not self.gettimeout():
                     sent += send(sent)
             except OSError:
                 pass  # what was sent is told first, and the next call meets this again
@@ -100,7 +101,7 @@ class Sending(Endpoint):
         if flags & NOT_SENT:
             refuse(flags & NOT_SENT)
         size = memoryview(data).nbytes
-        if self._rekeyable and size > _PART:
+        if self._rekeyable and size > PART:
             self._send_all_parts(memoryview(data).cast("B"), flags)
             return
         turns = self._turns
@@ -127,7 +128,7 @@ class Sending(Endpoint):
             while view:
                 if deadline is not None and not deadlines.wait(self, select.POLLOUT, deadline):
                     raise TimeoutError("timed out")
-                view = view[self.send(view[:_PART], flags) :]
+                view = view[self.send(view[:PART], flags) :]
 
     def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
         """Write as `send` does: the address counts for nothing on a connected stream."""
@@ -149,7 +150,7 @@ class Sending(Endpoint):
             refuse(flags & NOT_SENT)
         views = list(buffers)
         size = sum(memoryview(view).nbytes for view in views)
-        if self._rekeyable and size > _PART:
+        if self._rekeyable and size > PART:
             ancillary = list(ancdata)
             return self._send_parts(lambda at: self.sendmsg(_cut(views, at), ancillary if not at else (), flags), size)
         with self._turns.turn:
@@ -177,7 +178,7 @@ class Sending(Endpoint):
         try:
             while total < due:
                 try:
-                    sent = self._send_of_file(file, offset + total, min(_PART, due - total))
+                    sent = self._send_of_file(file, offset + total, min(PART, due - total))
                 except OSError as exc:
                     if not total and exc.errno in _NO_SENDFILE and self._open_file.broken is None:
                         return self._send_what_is_read(file, offset, count)
@@ -304,7 +305,6 @@ class Sending(Endpoint):
         return self._failed(OSError(broken.errno, broken.strerror))
 
 
-_PART = 2**20  # bytes that are sent between two looks at whether the key has to change
 _READ = 2**16  # bytes
 _NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
 
@@ -324,7 +324,7 @@ def _due(size: int, offset: int, count: int | None) -> int:
 
 def _cut(buffers: list[Buffer], start: int) -> list[memoryview]:
     """The next part of what the buffers hold together, from `start` on."""
-    cut, room = [], _PART
+    cut, room = [], PART
     for view in (memoryview(buffer).cast("B") for buffer in buffers):
         piece = view[start : start + room]
         start = max(0, start - len(view))

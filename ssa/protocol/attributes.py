@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# The values of `ended`, beside the names of errnos and alerts.
+CLOSE_NOTIFY, TRUNCATED = "close_notify", "truncated"
 MAX_AHEAD = 32 * 1024  # bytes that a program may have read ahead: more than any ClientHello has
 
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL
 
 from ssa.handshake.reasons import alert_of
+from ssa.protocol.attributes import CLOSE_NOTIFY
 from ssa.tls import MAX_CONTENT
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ TURN = 64 * 1024  # bytes that one direction of a connection may move before oth
 _PIECE = MAX_CONTENT  # bytes that OpenSSL is fed at once
 _ROOM = TURN + 32 * 1024  # bytes: a turn, what its records add, and what was left of the record before
 
-CLOSE_NOTIFY, FORGED = "close_notify", "EBADMSG"
+FORGED = "EBADMSG"
 
 
 class _Buffer:

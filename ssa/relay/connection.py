@@ -24,15 +24,14 @@ from OpenSSL import SSL
 
 from ssa.ktls.control import ABORT, aborts
 from ssa.ktls.tcp import shows, unacknowledged
-from ssa.relay.channel import CLOSE_NOTIFY, TURN, Channel
+from ssa.protocol.attributes import CLOSE_NOTIFY, TRUNCATED
+from ssa.relay.channel import TURN, Channel
 from ssa.relay.states import EFFECTS, End, Event, Flow, Phase, Pipe, Step, follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _log = logging.getLogger("ssa.relay")
-
-TRUNCATED = "truncated"
 
 _IN, _OUT, _EDGE = select.EPOLLIN, select.EPOLLOUT, select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ssa import errors
 from ssa.protocol import wire
+from ssa.protocol.attributes import TRUNCATED
 from ssa.protocol.wire import Reply
-from ssa.relay.connection import TRUNCATED
 from ssa.worker.livesocket import description
 from ssa.worker.packets import Handover
 from ssa.worker.terms import agree

@@ -12,7 +12,7 @@ from ssa.ktls import constants
 
 ROOT = Path(ssa.__file__).parent
 FACTS = [ROOT / "tls.py", ROOT / "suites.py", ROOT / "pem.py"]
-PACKAGES = ("handshake", "relay", "dtls", "ktls")
+PACKAGES = ("handshake", "relay", "dtls", "ktls", "library", "protocol")
 FILES = [*FACTS, *(path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py")))]
 
 

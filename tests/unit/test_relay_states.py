@@ -14,9 +14,10 @@ from OpenSSL import SSL
 from ssa.credentials import pair_untrusted
 from ssa.handshake import records
 from ssa.policy.schema import Policy
+from ssa.protocol.attributes import CLOSE_NOTIFY, TRUNCATED
 from ssa.relay import states
-from ssa.relay.channel import CLOSE_NOTIFY, FORGED, TURN, Channel, Workspace
-from ssa.relay.connection import TRUNCATED, Relay
+from ssa.relay.channel import FORGED, TURN, Channel, Workspace
+from ssa.relay.connection import Relay
 from ssa.relay.states import (
     EFFECTS,
     FLOWS,
