@@ -189,11 +189,19 @@ class Registry:
         known = {name: getattr(record, name) for name in _RECORD}
         known["application"] = shared(confirmed(record.application))
         live = LiveSocket(**known, worker=worker, diag=None if sock is None else self._diags.of(sock))
+        self._forget_former(inode, worker)
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
         self._relayed[live.uid] += live.is_relayed
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("handshake %s", _fields(live))
+
+    def _forget_former(self, inode: int, worker: Worker) -> None:
+        """Forget another worker's sockets of an inode: the kernel has given the number out again, so they are gone."""
+        former = self._by_inode.get(inode)
+        if former is not None and self._sockets[former].worker is not worker:
+            for number in [number for number, other in self._inodes.items() if other == inode]:
+                self.forget(number)
 
     def relayed(self, uid: int) -> int:
         """How many open sockets of a user the daemon itself has to keep descriptors for."""

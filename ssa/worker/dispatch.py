@@ -76,7 +76,7 @@ async def _served(
 
 
 _LISTENED = wire.Reply()
-_TO_SERVE = (wire.Accept, wire.Listen)  # a user's groups can decide what the user may serve with
+_TO_SERVE = (wire.Accept, wire.Listen, wire.Gather)  # a user's groups can decide what the user may serve with
 
 
 def _parse_untrusted(packet: Packet) -> wire.Message:

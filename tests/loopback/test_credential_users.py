@@ -88,7 +88,10 @@ def datagrams():
 def gathers():
     with ssa.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        return server.getsockname()[0]
+        server.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            server.recvfrom(1)  # all clients on this descriptor: that begins to serve
+        return "gathers"
 
 
 SERVERS = {"listen": listens, "accept": accepts}
@@ -125,6 +128,13 @@ def test_datagrams_too(ssad):
     assert "CREDENTIAL_DENIED" in as_user(STRANGER, on_datagrams)
     permit(ssad, STRANGER)
     assert as_user(STRANGER, on_datagrams) == "'listens'"
+
+
+@pytest.mark.parametrize("how", [on_datagrams, gathers])
+def test_datagrams_are_served_by_members_of_a_group(ssad, how):
+    permit(ssad, "%games")
+    assert "CREDENTIAL_DENIED" in as_user(STRANGER, how, groups=(1,))
+    assert as_user(STRANGER, how, groups=(1, GAMES)) in {"'listens'", "'gathers'"}
 
 
 @pytest.mark.parametrize(

@@ -43,3 +43,19 @@ def test_relayed_sockets_are_counted_by_user_while_they_are_open(registry):
     assert [registry.relayed(uid) for uid in (1000, 1001)] == [0, 0]
     assert registry.ids() == []
     assert told == [3, 1, 2]
+
+
+def test_an_inode_that_is_given_out_again_is_no_longer_another_workers(registry):
+    """Before the registry looks again, a socket of another user can have the number of one that is gone."""
+    told = {"one": [], "other": []}
+    one, other = (SimpleNamespace(gone=numbers.append) for numbers in told.values())
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inode = registry.watch(ours)
+        for number in (1, 2):  # as sessions that share a pair
+            registry.add(record(number, 1000, "relay"), inode, None, one)
+        assert told == {"one": [], "other": []}
+        registry.add(record(3, 1001, "relay"), inode, None, other)
+        assert told == {"one": [1, 2], "other": []}
+        assert [registry.relayed(uid) for uid in (1000, 1001)] == [0, 1]
+        assert registry.of(ours).id == 3
