@@ -119,10 +119,12 @@ class Held(NamedTuple):
     alert: str
 
 
-# In TLS 1.2 an alert is plain text where no ChangeCipherSpec of ours has left. One has where a server resumes a
-# session, as its Finished comes before the client's there, and behind `admit`. The alert is then the record after our
-# Finished. A server has sent its own certificate, and in TLS 1.3 its Finished, before the verdict: no application data
-# can follow these, as nobody has the keys yet.
+# In TLS 1.2 an alert is plain text until our ChangeCipherSpec has left. From then on it is sealed, as the record behind
+# our Finished. ChangeCipherSpec leaves with `admit`. Only a server that resumes a session sends it before the verdict:
+# its Finished comes before the client's then.
+#
+# Before the verdict a server has sent its own certificate, and in TLS 1.3 its Finished. No application data can follow
+# these, as nobody has the keys yet.
 HELD: dict[tuple[Role, TLSVersion], Held] = {
     ("client", TLSVersion.TLSv1_3): Held(
         "our certificate and Finished", "CLIENT_HANDSHAKE_TRAFFIC_SECRET", "sealed under the client's handshake key"

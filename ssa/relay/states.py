@@ -93,11 +93,12 @@ class Pipe:
         return self.flow is not before and self.flow is Flow.SHUT
 
     def keep(self, rest: bytes) -> bool:
-        """The destination has taken all but `rest`. Returns as `move` does."""
-        had, self.kept = self.kept, rest
-        if rest:
-            return self.move(Event.KEPT)
-        return bool(had) and self.move(Event.TAKEN)
+        """The destination has taken all but `rest`. Returns True where the direction has come to its end by that."""
+        if not rest and not self.kept:
+            return False
+        ended = self.move(Event.KEPT if rest else Event.TAKEN)
+        self.kept = rest
+        return ended
 
 
 class Phase(Enum):
