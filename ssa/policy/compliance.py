@@ -151,7 +151,7 @@ def unmet_data_path(made: Made, policy: Values) -> str:
 
 
 def unmet_truncation(made: Made, policy: Values) -> str:
-    """The program may take a stream that was cut for one that has ended."""
+    """Report a program that may take a stream that was cut for one that has ended."""
     return "" if made.cut_is_error or policy.truncation != "error" else "as-program is not error"
 
 

@@ -303,7 +303,7 @@ _ROWS: tuple[Setting[Any], ...] = (
         str,
         narrow_truncation,
         "error",
-        "A stream that ends without close_notify is, under inject: as-program (what `ssl` has it be), or an error.",
+        "Effect of a stream's end without close_notify on injected programs: as-program (as with `ssl`), or error.",
         unmet=compliance.unmet_truncation,
         words=TRUNCATIONS,
     ),

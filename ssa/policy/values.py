@@ -1,4 +1,4 @@
-"""The values of a policy, one for each setting, without what can be done with them (`ssa.policy.schema`)."""
+"""The values of a policy, one for each setting. `ssa.policy.schema` has the functions that make and change them."""
 
 from __future__ import annotations
 
