@@ -10,7 +10,7 @@ BIN := .venv/bin
 ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
-.PHONY: help setup demo native test test-7.2 test-long lint bench clean
+.PHONY: help setup demo native native-sanitized test test-7.2 test-long lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,7 +34,11 @@ build/interop-go: tests/interop/go/main.go | setup # built here, because the tes
 native: | setup ## build libssa for C programs, in build/native: libssa.so and ssa.h
 	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native
 
-test: lint native build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
+native-sanitized: | setup
+	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
+	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native/tsan SANITIZE=thread
+
+test: lint native native-sanitized build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
 	$(BIN)/pytest $(ON_HOST)
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 

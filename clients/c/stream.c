@@ -254,7 +254,7 @@ static int look_at_budget(struct connection *connection, int fd, int flags) {
 
 static ssize_t write_once(struct connection *connection, int fd, const struct iovec *parts, int count, int flags) {
     if (atomic_load_explicit(&connection->budget, memory_order_relaxed) < 0 && look_at_budget(connection, fd, flags))
-        return -1;
+        return is_stale(connection, fd) ? NEXT(writev)(fd, parts, count) : -1;
     ssize_t sent = kernel_write(fd, parts, count, flags);
     if (sent < 0) {
         if (is_stale(connection, fd))
