@@ -59,6 +59,8 @@ enum {
     ATTRIBUTE_STRICT = 540,
     ATTRIBUTE_UNFINISHED = 541,
     ATTRIBUTE_ABORT = 542,
+    ATTRIBUTE_TRUNCATED = 543,
+    ATTRIBUTE_CUT_IS_ERROR = 544,
 };
 
 /* ssa/protocol/attributes.py: number, form of the value */
@@ -105,6 +107,8 @@ enum {
     X(540, WRITTEN_U32) \
     X(541, WRITTEN_U32) \
     X(542, WRITTEN_U32) \
+    X(543, WRITTEN_U32) \
+    X(544, WRITTEN_U32) \
 
 /* ssa/protocol/options.py: number, name, attribute, form, settable, readable */
 #define OPTION_ROWS \
