@@ -57,7 +57,7 @@ test-long: setup ## run some tests 500 times under load, on all kernels
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c bench/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
@@ -66,7 +66,7 @@ lint: setup ## check the code with ruff, mypy and clang-format
 	clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/make-header --check
 
-bench: setup ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
+bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
 	$(BIN)/python -m bench --part host
 	test $(BENCH_KERNEL) = 6.1 || tools/kernel-build $(BENCH_KERNEL)
 	KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel
