@@ -10,7 +10,7 @@ BIN := .venv/bin
 ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
-.PHONY: help setup demo native test test-7.2 test-long lint bench clean
+.PHONY: help setup demo native native-sanitized test test-7.2 test-long lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,7 +34,11 @@ build/interop-go: tests/interop/go/main.go | setup # built here, because the tes
 native: | setup ## build libssa for C programs, in build/native: libssa.so and ssa.h
 	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native
 
-test: lint native build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
+native-sanitized: | setup
+	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
+	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native/tsan SANITIZE=thread
+
+test: lint native native-sanitized build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
 	$(BIN)/pytest $(ON_HOST)
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
@@ -53,7 +57,7 @@ test-long: setup ## run some tests 500 times under load, on all kernels
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c bench/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
@@ -62,7 +66,7 @@ lint: setup ## check the code with ruff, mypy and clang-format
 	clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/make-header --check
 
-bench: setup ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
+bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
 	$(BIN)/python -m bench --part host
 	test $(BENCH_KERNEL) = 6.1 || tools/kernel-build $(BENCH_KERNEL)
 	KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel

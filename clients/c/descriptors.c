@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 _Atomic(entry *) descriptor_pages[MOST_NUMBERS / NUMBERS_A_PAGE];
-struct connection hidden = {.users = 1};
+struct connection hidden = {.users = 1, .phase = FAILED};
 
 static struct lock table_lock;
 static struct connection *unused; /* connections that may be used again */

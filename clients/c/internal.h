@@ -22,6 +22,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/single_threaded.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -210,6 +211,25 @@ struct connection *connection_look(int fd); /* the entry alone: to compare */
 struct connection *connection_get_slowly(entry *at);
 void connection_put_last(struct connection *connection);
 
+/* In a process of one thread only a signal handler comes in between: one instruction without a lock prefix is enough.
+ */
+static inline void count_user(struct connection *connection) {
+#ifdef __x86_64__
+    __asm__ volatile("incl %0" : "+m"(*(int *)&connection->users));
+#else
+    atomic_fetch_add(&connection->users, 1);
+#endif
+}
+static inline bool uncount_user(struct connection *connection) { /* true: it was the last */
+#ifdef __x86_64__
+    bool last;
+    __asm__ volatile("decl %0" : "+m"(*(int *)&connection->users), "=@ccz"(last));
+    return last;
+#else
+    return atomic_fetch_sub(&connection->users, 1) == 1;
+#endif
+}
+
 /* The connection of a descriptor, which stays valid until connection_put. NULL: it is none of ours. */
 static inline struct connection *connection_get(int fd) {
     if ((unsigned)fd >= MOST_NUMBERS)
@@ -218,10 +238,15 @@ static inline struct connection *connection_get(int fd) {
     if (!page)
         return NULL;
     entry *at = &page[(unsigned)fd % NUMBERS_A_PAGE];
-    return atomic_load_explicit(at, memory_order_relaxed) ? connection_get_slowly(at) : NULL;
+    struct connection *found = atomic_load_explicit(at, memory_order_acquire);
+    if (!found || !__libc_single_threaded)
+        return found ? connection_get_slowly(at) : NULL;
+    count_user(found);
+    return found;
 }
 static inline void connection_put(struct connection *connection) {
-    if (atomic_fetch_sub_explicit(&connection->users, 1, memory_order_acq_rel) == 1)
+    if (__libc_single_threaded ? uncount_user(connection)
+                               : atomic_fetch_sub_explicit(&connection->users, 1, memory_order_acq_rel) == 1)
         connection_put_last(connection);
 }
 struct connection *connection_new(int fd, int phase);        /* NULL: errno EMFILE, ENOMEM */
@@ -327,6 +352,9 @@ int end_writing_error(int flags);                          /* EPIPE, with SIGPIP
 /* --- stream.c: reading and writing --- */
 
 ssize_t stream_read(struct connection *connection, int fd, const struct iovec *parts, int count, int flags);
+ssize_t stream_read_on(struct connection *connection, int fd, const struct iovec *parts, int count, int flags,
+                       ssize_t got);
+ssize_t stream_written(struct connection *connection, int fd, const struct iovec *parts, int count, ssize_t sent);
 ssize_t stream_write(struct connection *connection, int fd, const struct iovec *parts, int count, int flags);
 ssize_t stream_splice(struct connection *connection, int in, off_t *offset, int fd, size_t size, unsigned flags);
 ssize_t stream_sendfile(struct connection *connection, int fd, int in, off_t *offset, size_t count);

@@ -26,14 +26,26 @@ static ssize_t read_part(struct connection *connection, int fd, void *data, size
     return done(connection, stream_read(connection, fd, &part, 1, flags));
 }
 
+/* What is usual: the stream is connected, its keys do not change, and there is data. */
+static inline ssize_t read_quickly(struct connection *connection, int fd, void *data, size_t size, int flags) {
+    if (atomic_load_explicit(&connection->phase, memory_order_acquire) == LIVE && !connection->datagram && !flags &&
+        !atomic_load_explicit(&connection->rekeyable, memory_order_relaxed)) {
+        ssize_t got = NEXT(recv)(fd, data, size, 0);
+        if (got > 0)
+            return done(connection, got);
+        return done(connection, stream_read_on(connection, fd, &(struct iovec){data, size}, 1, 0, got));
+    }
+    return read_part(connection, fd, data, size, flags);
+}
+
 EXPORT ssize_t read(int fd, void *data, size_t size) {
     OURS(fd, NEXT(read)(fd, data, size))
-    return read_part(connection, fd, data, size, 0);
+    return read_quickly(connection, fd, data, size, 0);
 }
 
 EXPORT ssize_t recv(int fd, void *data, size_t size, int flags) {
     OURS(fd, NEXT(recv)(fd, data, size, flags))
-    return read_part(connection, fd, data, size, flags);
+    return read_quickly(connection, fd, data, size, flags);
 }
 
 EXPORT ssize_t recvfrom(int fd, void *data, size_t size, int flags, struct sockaddr *address, socklen_t *room) {
@@ -130,14 +142,25 @@ static ssize_t write_part(struct connection *connection, int fd, const void *dat
     return done(connection, stream_write(connection, fd, &part, 1, flags));
 }
 
+/* What is usual: the stream is connected, its keys do not change, nothing is due, and there is room. */
+static inline ssize_t write_quickly(struct connection *connection, int fd, const void *data, size_t size, int flags) {
+    if (atomic_load_explicit(&connection->phase, memory_order_acquire) == LIVE && !connection->datagram &&
+        !(flags & ~FLAGS_SENT) && !atomic_load_explicit(&connection->rekeyable, memory_order_relaxed) &&
+        atomic_load_explicit(&connection->budget, memory_order_relaxed) >= 0) {
+        ssize_t sent = NEXT(send)(fd, data, size, flags);
+        return done(connection, stream_written(connection, fd, &(struct iovec){(void *)data, size}, 1, sent));
+    }
+    return write_part(connection, fd, data, size, flags);
+}
+
 EXPORT ssize_t write(int fd, const void *data, size_t size) {
     OURS(fd, NEXT(write)(fd, data, size))
-    return write_part(connection, fd, data, size, 0);
+    return write_quickly(connection, fd, data, size, 0);
 }
 
 EXPORT ssize_t send(int fd, const void *data, size_t size, int flags) {
     OURS(fd, NEXT(send)(fd, data, size, flags))
-    return write_part(connection, fd, data, size, flags);
+    return write_quickly(connection, fd, data, size, flags);
 }
 
 EXPORT ssize_t sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *address,

@@ -149,7 +149,9 @@ int change_keys(struct connection *connection, int fd, bool waits) {
     int done = 0;
     int64_t left = records_left(fd);
     bool rekeyable = atomic_load(&connection->rekeyable);
-    if (left < 0 || has_writing_ended(fd)) {
+    if (left < 0 && (errno == EBADF || errno == ENOTSOCK)) {
+        done = -1; /* the number is none of this socket's any more */
+    } else if (left < 0 || has_writing_ended(fd)) {
         done = fail(EPIPE, "the stream has been ended: nothing can be sent any more");
     } else {
         if (rekeyable && tls_version(fd) == 0x0304)

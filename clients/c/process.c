@@ -116,7 +116,7 @@ static bool may_be_relayed(int fd) {
 void adopt_inherited(void) {
     int before = errno;
     for (int fd = 0; fd < INHERITED; fd++)
-        if (has_kernel_tls(fd) || may_be_relayed(fd)) {
+        if (get_number(fd, SOL_SOCKET, SO_DOMAIN, 0) && (has_kernel_tls(fd) || may_be_relayed(fd))) {
             struct connection *connection = adopt(fd);
             if (connection)
                 connection_put(connection);

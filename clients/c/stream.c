@@ -188,6 +188,16 @@ static ssize_t read_all(struct connection *connection, int fd, const struct iove
     return all;
 }
 
+/* What comes behind a read of the kernel's that gave no data. */
+ssize_t stream_read_on(struct connection *connection, int fd, const struct iovec *parts, int count, int flags,
+                       ssize_t got) {
+    if (!got && (atomic_load(&connection->read_ended) || !total(parts, count)))
+        return 0;
+    if (atomic_load(&connection->relayed) && (!got || errno == ECONNRESET))
+        return relayed_end(connection, fd);
+    return read_past_records(connection, fd, parts, count, flags, got);
+}
+
 ssize_t stream_read(struct connection *connection, int fd, const struct iovec *parts, int count, int flags) {
     int phase = atomic_load_explicit(&connection->phase, memory_order_acquire);
     if (phase == PLAIN)
@@ -199,17 +209,12 @@ ssize_t stream_read(struct connection *connection, int fd, const struct iovec *p
     if ((flags & (MSG_WAITALL | MSG_DONTWAIT | MSG_PEEK)) == MSG_WAITALL && does_wait(fd))
         return read_all(connection, fd, parts, count, flags);
     ssize_t got = kernel_read(fd, parts, count, flags);
-    if (got > 0) {
-        if (atomic_load_explicit(&connection->rekeyable, memory_order_relaxed) && !flags &&
-            (size_t)got < total(parts, count))
-            came_short(connection, fd);
-        return got;
-    }
-    if (!got && (atomic_load(&connection->read_ended) || !total(parts, count)))
-        return 0;
-    if (atomic_load(&connection->relayed) && (!got || errno == ECONNRESET))
-        return relayed_end(connection, fd);
-    return read_past_records(connection, fd, parts, count, flags, got);
+    if (got <= 0)
+        return stream_read_on(connection, fd, parts, count, flags, got);
+    if (atomic_load_explicit(&connection->rekeyable, memory_order_relaxed) && !flags &&
+        (size_t)got < total(parts, count))
+        came_short(connection, fd);
+    return got;
 }
 
 /* --- writing --- */
@@ -252,17 +257,29 @@ static int look_at_budget(struct connection *connection, int fd, int flags) {
     return done && errno == EPIPE ? end_writing_error(flags) : done;
 }
 
+/* Count the budget down. A thread that does so at the same time may be missed: the look comes a little later then. */
+static void spend(struct connection *connection, ssize_t sent) {
+    int64_t budget = atomic_load_explicit(&connection->budget, memory_order_relaxed);
+    if (budget >= 0 && budget < ENDLESS / 2)
+        atomic_compare_exchange_strong_explicit(&connection->budget, &budget, budget - 1 - (sent >> 10),
+                                                memory_order_relaxed, memory_order_relaxed);
+}
+
+/* What comes behind a write of the kernel's. */
+ssize_t stream_written(struct connection *connection, int fd, const struct iovec *parts, int count, ssize_t sent) {
+    if (sent >= 0)
+        spend(connection, sent);
+    else if (is_stale(connection, fd))
+        return NEXT(writev)(fd, parts, count);
+    else
+        return cannot_write(connection, fd);
+    return sent;
+}
+
 static ssize_t write_once(struct connection *connection, int fd, const struct iovec *parts, int count, int flags) {
     if (atomic_load_explicit(&connection->budget, memory_order_relaxed) < 0 && look_at_budget(connection, fd, flags))
-        return -1;
-    ssize_t sent = kernel_write(fd, parts, count, flags);
-    if (sent < 0) {
-        if (is_stale(connection, fd))
-            return NEXT(writev)(fd, parts, count);
-        return cannot_write(connection, fd);
-    }
-    atomic_fetch_sub_explicit(&connection->budget, 1 + (sent >> 10), memory_order_relaxed);
-    return sent;
+        return is_stale(connection, fd) ? NEXT(writev)(fd, parts, count) : -1;
+    return stream_written(connection, fd, parts, count, kernel_write(fd, parts, count, flags));
 }
 
 /* Send so much that the key may have to change meanwhile, part by part, as far as one call would come. */
@@ -331,7 +348,7 @@ ssize_t stream_sendfile(struct connection *connection, int fd, int in, off_t *of
             all = all ? all : sent;
             break;
         }
-        atomic_fetch_sub(&connection->budget, 1 + (sent >> 10));
+        spend(connection, sent);
         all += sent;
         if ((size_t)sent < size)
             break;
@@ -350,7 +367,7 @@ ssize_t stream_splice(struct connection *connection, int in, off_t *offset, int 
     if (atomic_load(&connection->budget) >= 0 || !look_at_budget(connection, fd, 0)) {
         moved = NEXT(splice)(in, offset, fd, NULL, size, flags);
         if (moved > 0)
-            atomic_fetch_sub(&connection->budget, 1 + (moved >> 10));
+            spend(connection, moved);
     }
     turn_end(connection, fd, turn);
     return moved;

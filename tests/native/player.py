@@ -167,6 +167,13 @@ class Player:
             got += data
         return [len(got), bytes(got) == (bytes(range(256)) * (count // 256 + 1))[: len(got)]]
 
+    def gather(self, name, count):
+        """Read so many bytes, or to the end, each time with room to spare."""
+        got = b""
+        while len(got) < count and (data := self.named[name].recv(100)):
+            got += data
+        return got.decode("latin1")
+
     def recvmsg(self, name, size, *flags):
         data, ancillary, _, _ = self.named[name].recvmsg(size, 100, *_numbers(flags))
         return [data.decode("latin1"), len(ancillary)]

@@ -8,15 +8,18 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import ssa
+from ssa.ktls.probe import probe
 from ssa.suites import TLSVersion
-from ssa.tls import ALERT
+from ssa.tls import ALERT, APPLICATION_DATA, HANDSHAKE
 from tests import datagrams, peers
 from tests.interop import raw
+from tests.native.conftest import PATHS
 
 HERE = Path(__file__).parent
 CASES = json.loads((HERE / "conformance.json").read_text())
@@ -90,9 +93,63 @@ def alerts(pki, connection):
         pass
 
 
+def updates(peer, ours):
+    """KeyUpdates between data, one behind the other and two at once."""
+    ours.send(ours.seal(b"one"), ours.key_update(), ours.seal(b"two"), ours.key_update(), ours.key_update())
+    ours.send(ours.seal(b"six"))
+    time.sleep(0.05)
+    ours.send(ours.key_update())
+    ours.send(ours.seal(b"", padding=3))
+    ours.send(ours.seal(b"\1\0", ALERT))
+
+
+def asks(peer, ours):
+    """KeyUpdates that ask for one: the answer comes before the next data (RFC 8446 section 4.6.3)."""
+    ours.send(ours.seal(b"before"), ours.key_update(requested=True), ours.seal(b"behind"))
+    told = []
+    while not told or told[-1][0] != APPLICATION_DATA:
+        told.append(ours.read())
+    peer.seen = "update, data" if [kind for kind, _ in told] == [HANDSHAKE, APPLICATION_DATA] else str(told)
+    ours.send(ours.seal(told[-1][1]), ours.seal(b"\1\0", ALERT))
+
+
+TICKET = bytes([4]) + (21).to_bytes(3, "big") + bytes(4) + bytes(4) + b"\1n" + b"\0\7ticket!" + b"\0\0"
+
+
+def tickets(peer, ours):
+    """Session tickets between data, and one in three pieces."""
+    ours.send(ours.seal(b"one"), ours.seal(TICKET, HANDSHAKE), ours.seal(b"two"), ours.seal(TICKET * 2, HANDSHAKE))
+    ours.send(ours.seal(TICKET[:3], HANDSHAKE), ours.seal(TICKET[3:9], HANDSHAKE), ours.seal(TICKET[9:], HANDSHAKE))
+    ours.send(ours.seal(b"three"), ours.seal(b"\1\0", ALERT))
+
+
+def asks_a_sender(peer, ours):
+    """A peer whose request nobody reads: a program that only sends finds it all the same, within 2 MiB."""
+    ours.send(ours.key_update(requested=True))
+    size = 0
+    while size < 4 * 2**20:
+        kind, content = ours.read()
+        size += len(content) if kind == APPLICATION_DATA else 0
+    peer.seen = "answered" if ours.updates else "not answered"
+
+
+RAW = {"updates": updates, "asks": asks, "tickets": tickets, "asks a sender": asks_a_sender}
+
+
 def stalls(connection):
     while connection.recv(10000):
         pass
+
+
+def meet(pki, connection, peer, act):
+    ours = raw.Raw(connection, raw.context(pki, TLSVersion.TLSv1_3, server=True), server=True)
+    try:
+        act(peer, ours)
+        peer.told.set()
+        while connection.recv(65536):
+            pass
+    finally:
+        peer.told.set()
 
 
 @contextlib.contextmanager
@@ -102,6 +159,9 @@ def server(pki, peer, name):
             yield port
     elif name == "none":
         yield 1
+    elif name in RAW:
+        with peers.script(lambda connection: meet(pki, connection, peer, RAW[name])) as port:
+            yield port
     elif name == "dtls":
         with datagrams.gnutls_server(pki) as (port, _):
             yield port
@@ -225,10 +285,23 @@ def play(case, process, words, pki, peer):
     raise AssertionError(f"the player ended with {process.wait()}")
 
 
-BOTH = [(case, player) for case in CASES for player in ("library", "socket") if case.get("only", player) == player]
+def fits(case, player, path):
+    """True where a case is about this library, this data path, and what this kernel can do with keys."""
+    change = path == "relay" or probe().rekey
+    keys = {"change": change, "stay": not change}.get(case.get("keys"), True)
+    return case.get("only", player) == player and case.get("path", path) == path and keys
 
 
-@pytest.mark.parametrize(("case", "player"), BOTH, ids=lambda value: value if isinstance(value, str) else value["name"])
+PLAYS = [
+    pytest.param(case, player, path, id=f"{case['name']}-{player}-{path}")
+    for path in PATHS
+    for case in CASES
+    for player in ("library", "socket")
+    if fits(case, player, path)
+]
+
+
+@pytest.mark.parametrize(("case", "player", "path"), PLAYS)
 @pytest.mark.usefixtures("ssad")
 def test_conformance(case, player, pki, words, players):
     peer = Peer()
