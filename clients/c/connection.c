@@ -30,10 +30,25 @@ const char *phase_words(int phase) {
     return phases[phase];
 }
 
+/* A copy of why the last operation failed. */
+static void copy_words(struct connection *connection, char *to) {
+    struct guard guard = guard_enter(&connection->lock);
+    copy_text(to, WORDS_ROOM, connection->words, WORDS_ROOM);
+    guard_leave(&guard);
+}
+
 int unfit(struct connection *connection, int number, const char *what) {
+    char why[WORDS_ROOM] = "";
     int phase = atomic_load(&connection->phase);
-    bool why = phase == FAILED && *connection->words;
-    return fail(number, "%s: %s%s%s", what, phases[phase], why ? ": " : "", why ? connection->words : "");
+    if (phase == FAILED)
+        copy_words(connection, why);
+    return fail(number, "%s: %s%s%s", what, phases[phase], *why ? ": " : "", why);
+}
+
+int fail_again(struct connection *connection, int number) {
+    char why[WORDS_ROOM];
+    copy_words(connection, why);
+    return fail(number, "%s", why);
 }
 
 int failed(struct connection *connection) {
@@ -175,7 +190,7 @@ int start_unattended(struct connection *connection, int fd, struct exchange *exc
 }
 
 static void note_failure(struct connection *connection, int fd) {
-    connection->failure = errno;
+    atomic_store(&connection->failure, errno);
     failed(connection);
     take_back(connection, fd);
     fall_back(connection, fd);
@@ -228,11 +243,8 @@ static int connect_again(struct connection *connection, int fd) {
         if (wait_until_done(connection, fd, timeout_of(fd, SO_SNDTIMEO)))
             return -1;
     }
-    struct guard guard = guard_enter(&connection->lock);
-    int failure = connection->failure;
-    connection->failure = 0;
-    guard_leave(&guard);
-    return failure ? fail(failure, "%s", connection->words) : 0;
+    int failure = atomic_exchange(&connection->failure, 0);
+    return failure ? fail_again(connection, failure) : 0;
 }
 
 int check_live(struct connection *connection, int fd, int flags) {
@@ -246,7 +258,7 @@ int check_live(struct connection *connection, int fd, int flags) {
     phase = atomic_load(&connection->phase);
     int broken = atomic_load(&connection->broken);
     if (broken)
-        return fail(broken, "%s", connection->words);
+        return fail_again(connection, broken);
     return phase == LIVE ? 0 : unfit(connection, ENOTCONN, "the socket is no TLS connection");
 }
 
@@ -433,7 +445,7 @@ static int cannot_connect(struct connection *connection) {
 }
 
 static bool is_under_way(struct connection *connection) {
-    return atomic_load(&connection->phase) == CONNECTING || connection->failure;
+    return atomic_load(&connection->phase) == CONNECTING || atomic_load(&connection->failure);
 }
 
 int tls_connect(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size) {

@@ -265,6 +265,26 @@ static void forks_in_connect(void) {
     check(!close(fd), "close");
 }
 
+/* A program that is started with a TLS socket for its standard input: session tickets are before what it reads. */
+static void execs(void) {
+    char data[10] = "";
+    int fd = connected(), ends[2], status;
+    check(!pipe(ends), "pipe");
+    write_all(fd, "hello", 5);
+    pid_t pid = fork();
+    if (!pid) {
+        dup2(fd, 0);
+        dup2(ends[1], 1);
+        setenv("LD_PRELOAD", getenv("LIBSSA"), 1);
+        execlp("head", "head", "-c", "5", NULL);
+        _exit(1);
+    }
+    waitpid(pid, &status, 0);
+    check(!status && read(ends[0], data, sizeof data) == 5 && !strcmp(data, "hello"), "the program's output");
+    echo(fd, 100);
+    close(fd);
+}
+
 /* --- closing behind the library's back, and around it --- */
 
 static void closes(void) {
@@ -384,9 +404,11 @@ static const struct {
     const char *name;
     void (*run)(void);
 } all[] = {
-    {"threads", threads}, {"shared", shared}, {"careless", careless},   {"signals", signals},
-    {"forks", forks},     {"vforks", vforks}, {"closes", closes},       {"forks_in_connect", forks_in_connect},
-    {"streams", streams}, {"simple", simple}, {"exhausted", exhausted}, {"ends", ends},
+    {"threads", threads}, {"shared", shared}, {"careless", careless},
+    {"signals", signals}, {"forks", forks},   {"vforks", vforks},
+    {"execs", execs},     {"closes", closes}, {"forks_in_connect", forks_in_connect},
+    {"streams", streams}, {"simple", simple}, {"exhausted", exhausted},
+    {"ends", ends},
 };
 
 int main(int count, char **arguments) {

@@ -36,7 +36,7 @@ def stress(build, what, port, environment):
     command = [NATIVE / build / "tests" / "stress", what, str(port)]
     done = subprocess.run(
         command,
-        env=os.environ | environment | SANITIZERS[build],
+        env=os.environ | environment | SANITIZERS[build] | {"LIBSSA": str(NATIVE / "libssa.so")},
         capture_output=True,
         text=True,
         timeout=100,
@@ -60,6 +60,8 @@ def test_under_sanitizers(build, what, echo, ssad):
 
 
 NOT_THERE = {
+    ("tsan", "execs"): "head is no program of ours",
+    ("asan", "execs"): "head is no program of ours",
     ("tsan", "careless"): "ThreadSanitizer tells the program's own race on the descriptor",
     ("tsan", "exhausted"): "ThreadSanitizer itself needs descriptors",
     ("asan", "exhausted"): "AddressSanitizer itself needs descriptors",
