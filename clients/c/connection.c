@@ -76,6 +76,7 @@ int tls_socket(int family, int type) {
     }
     connection->family = family;
     connection->datagram = datagram;
+    note_cookie(connection, fd);
     connection_put(connection);
     return fd;
 }
@@ -127,8 +128,8 @@ int go_live(struct connection *connection, int fd, struct reply *reply) {
     atomic_store(&connection->rekeyable, attribute_number(reply->data, reply->size, ATTRIBUTE_REKEYABLE) != 0);
     if (atomic_load(&connection->relayed))
         atomic_store(&connection->budget, ENDLESS);
+    note_cookie(connection, fd);
     struct guard guard = guard_enter(&connection->lock);
-    connection->cookie = cookie_of(fd);
     connection->words[0] = 0;
     guard_leave(&guard);
     atomic_store(&connection->phase, LIVE);
@@ -217,8 +218,10 @@ static bool finish_now(struct connection *connection, int fd) {
 
 bool finish(struct connection *connection, int fd) {
     int before = errno;
+    if (atomic_load(&connection->phase) != CONNECTING)
+        return true;
     struct guard guard = guard_enter(&connection->lock);
-    bool done = atomic_load(&connection->phase) != CONNECTING || finish_now(connection, fd);
+    bool done = atomic_load(&connection->phase) != CONNECTING || !is_ours(connection, fd) || finish_now(connection, fd);
     guard_leave(&guard);
     errno = before;
     return done;

@@ -135,6 +135,12 @@ static int swap_one(int fd, void *argument) {
     return done < 0 ? -1 : 0;
 }
 
+void note_cookie(struct connection *connection, int fd) {
+    struct guard guard = guard_enter(&connection->lock);
+    connection->cookie = cookie_of(fd);
+    guard_leave(&guard);
+}
+
 int swap(struct connection *connection, int fd, int other) {
     struct swapping swapping = {connection, other};
     set_waiting(other, does_wait(fd));
@@ -142,8 +148,10 @@ int swap(struct connection *connection, int fd, int other) {
     int done =
         atomic_load(&connection->numbers) == 1 ? swap_one(fd, &swapping) : each_number(connection, swap_one, &swapping);
     guard_leave(&guard);
-    if (!done)
+    if (!done) {
         close_quietly(other);
+        note_cookie(connection, fd);
+    }
     return done;
 }
 
@@ -170,5 +178,6 @@ int take_back(struct connection *connection, int fd) {
     guard_leave(&guard);
     atomic_store(&connection->beside, -1);
     unhide(number);
+    note_cookie(connection, fd);
     return done;
 }

@@ -181,7 +181,7 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
     _Atomic int64_t resting; /* until when a listener does not look for another ssad */
     int backlog;
-    uint64_t cookie; /* SO_COOKIE of the file on the number, in LIVE: it tells a number that is another file's */
+    uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
     uint64_t beside_cookie;
     struct settings *settings, *settings_before; /* NULL: none was set; before the connect that is under way */
     struct {
@@ -255,8 +255,9 @@ int connection_share(struct connection *connection, int fd); /* one more number 
 bool connection_leave(int fd);  /* the number has it no more. True: no other number of this process has */
 void connection_forget(int fd); /* what is on the number is another file by now */
 int hide(int fd);               /* move a descriptor to a number that is out of the program's way; -1: EMFILE */
-void unhide(int fd);            /* close it */
-void move_hidden(int fd);       /* the program wants the number */
+void drop_beside(struct connection *connection);
+void unhide(int fd);      /* close it */
+void move_hidden(int fd); /* the program wants the number */
 int each_number(struct connection *connection, int (*act)(int fd, void *argument), void *argument);
 int each_tls_number(int (*act)(int fd, void *argument), void *argument); /* of any connection, and hidden ones */
 int next_hidden(unsigned from); /* the next descriptor of our own; -1: there is none */
@@ -280,6 +281,7 @@ void close_quietly(int fd);                          /* keeps errno */
 int swap(struct connection *connection, int fd, int other);       /* puts `other` there and closes it. 0 or -1 */
 int put_beside(struct connection *connection, int fd, int other); /* the same; what was there goes to `beside` */
 int take_back(struct connection *connection, int fd);             /* `beside` is on the number again */
+void note_cookie(struct connection *connection, int fd);          /* which open file is on the number */
 void note_epoll(struct connection *connection, int epoll, int operation, uint32_t events, uint64_t data);
 
 /* --- connection.c: connect, upgrade --- */

@@ -67,6 +67,7 @@ static int set_first_option(int fd, int name, const void *value, socklen_t size)
     struct connection *connection = adopt(fd);
     if (!connection && (connection = connection_new(fd, PLAIN))) {
         connection->family = get_number(fd, SOL_SOCKET, SO_DOMAIN, 0);
+        note_cookie(connection, fd);
         connection->find_sets = true;
     }
     return connection ? (int)done(connection, set_option(connection, fd, name, value, size)) : -1;

@@ -179,6 +179,7 @@ static int take_up(struct connection *listener, struct reply *reply, int flags, 
     connection->datagram = listener->datagram;
     note_info(connection, reply);
     atomic_store(&connection->server, true);
+    connection->beside_cookie = beside < 0 ? 0 : cookie_of(beside);
     atomic_store(&connection->beside, beside);
     atomic_store(&connection->relayed, beside >= 0);
     atomic_store(&connection->rekeyable, attribute_number(reply->data, reply->size, ATTRIBUTE_REKEYABLE) != 0);
