@@ -111,8 +111,11 @@ static void *one_writer(void *unused) {
     char data[LENGTH];
     (void)unused;
     memset(data, 'x', sizeof data);
-    for (int at = 0; at < MESSAGES; at++)
+    for (int at = 0; at < MESSAGES; at++) {
         write_all(common, data, sizeof data);
+        if (at % 10 == 9)
+            usleep(3000); /* so that answers come meanwhile */
+    }
     return NULL;
 }
 
