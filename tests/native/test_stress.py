@@ -37,7 +37,7 @@ def echo(pki):
 
 
 def asking_echo(pki, trouble):
-    """A peer that sends data back, and asks for a KeyUpdate after each three records: what does not decrypt is noted."""
+    """A peer that sends data back, and asks for a KeyUpdate each third time: what does not decrypt is noted."""
 
     def serve(connection):
         ours = raw.Raw(connection, raw.context(pki, TLSVersion.TLSv1_3, server=True), server=True)
@@ -72,12 +72,12 @@ def test_under_key_updates(what, pki, ssad):
     assert sum(noted) > 0 or what == "forks"  # whose processes say little
 
 
-def stress(build, what, port, environment):
+def stress(build, what, port, environment, **files):
     """The exit status of a run, and what it has said."""
     command = [NATIVE / build / "tests" / "stress", what, str(port)]
     done = subprocess.run(
         command,
-        env=os.environ | environment | SANITIZERS[build] | {"LIBSSA": str(NATIVE / "libssa.so")},
+        env=os.environ | environment | SANITIZERS[build] | {"LIBSSA": str(NATIVE / "libssa.so")} | files,
         capture_output=True,
         text=True,
         timeout=100,
@@ -87,17 +87,19 @@ def stress(build, what, port, environment):
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_stress(what, echo, ssad):
-    assert stress("", what, echo, ssad.environment) == (0, "")
+def test_stress(what, echo, ssad, pki):
+    files = {"CERT": str(pki.cert), "KEY": str(pki.key), "CA": str(pki.ca)}
+    assert stress("", what, echo, ssad.environment, **files) == (0, "")
 
 
 @pytest.mark.skipif(os.environ.get("SSA_EXPECT_KTLS") == "1", reason="user-mode Linux has no room for their shadows")
 @pytest.mark.parametrize("build", ["asan", "tsan"])
 @pytest.mark.parametrize("what", WHAT)
-def test_under_sanitizers(build, what, echo, ssad):
+def test_under_sanitizers(build, what, echo, ssad, pki):
+    files = {"CERT": str(pki.cert), "KEY": str(pki.key), "CA": str(pki.ca)}
     if (build, what) in NOT_THERE:
         pytest.skip(NOT_THERE[build, what])
-    assert stress(build, what, echo, ssad.environment) == (0, "")
+    assert stress(build, what, echo, ssad.environment, **files) == (0, "")
 
 
 NOT_THERE = {
