@@ -30,10 +30,25 @@ const char *phase_words(int phase) {
     return phases[phase];
 }
 
+/* A copy of why the last operation failed. */
+static void copy_words(struct connection *connection, char *to) {
+    struct guard guard = guard_enter(&connection->lock);
+    copy_text(to, WORDS_ROOM, connection->words, WORDS_ROOM);
+    guard_leave(&guard);
+}
+
 int unfit(struct connection *connection, int number, const char *what) {
+    char why[WORDS_ROOM] = "";
     int phase = atomic_load(&connection->phase);
-    bool why = phase == FAILED && *connection->words;
-    return fail(number, "%s: %s%s%s", what, phases[phase], why ? ": " : "", why ? connection->words : "");
+    if (phase == FAILED)
+        copy_words(connection, why);
+    return fail(number, "%s: %s%s%s", what, phases[phase], *why ? ": " : "", why);
+}
+
+int fail_again(struct connection *connection, int number) {
+    char why[WORDS_ROOM];
+    copy_words(connection, why);
+    return fail(number, "%s", why);
 }
 
 int failed(struct connection *connection) {
@@ -61,6 +76,7 @@ int tls_socket(int family, int type) {
     }
     connection->family = family;
     connection->datagram = datagram;
+    note_cookie(connection, fd);
     connection_put(connection);
     return fd;
 }
@@ -112,8 +128,8 @@ int go_live(struct connection *connection, int fd, struct reply *reply) {
     atomic_store(&connection->rekeyable, attribute_number(reply->data, reply->size, ATTRIBUTE_REKEYABLE) != 0);
     if (atomic_load(&connection->relayed))
         atomic_store(&connection->budget, ENDLESS);
+    note_cookie(connection, fd);
     struct guard guard = guard_enter(&connection->lock);
-    connection->cookie = cookie_of(fd);
     connection->words[0] = 0;
     guard_leave(&guard);
     atomic_store(&connection->phase, LIVE);
@@ -175,7 +191,7 @@ int start_unattended(struct connection *connection, int fd, struct exchange *exc
 }
 
 static void note_failure(struct connection *connection, int fd) {
-    connection->failure = errno;
+    atomic_store(&connection->failure, errno);
     failed(connection);
     take_back(connection, fd);
     fall_back(connection, fd);
@@ -202,8 +218,10 @@ static bool finish_now(struct connection *connection, int fd) {
 
 bool finish(struct connection *connection, int fd) {
     int before = errno;
+    if (atomic_load(&connection->phase) != CONNECTING)
+        return true;
     struct guard guard = guard_enter(&connection->lock);
-    bool done = atomic_load(&connection->phase) != CONNECTING || finish_now(connection, fd);
+    bool done = atomic_load(&connection->phase) != CONNECTING || !is_ours(connection, fd) || finish_now(connection, fd);
     guard_leave(&guard);
     errno = before;
     return done;
@@ -228,11 +246,8 @@ static int connect_again(struct connection *connection, int fd) {
         if (wait_until_done(connection, fd, timeout_of(fd, SO_SNDTIMEO)))
             return -1;
     }
-    struct guard guard = guard_enter(&connection->lock);
-    int failure = connection->failure;
-    connection->failure = 0;
-    guard_leave(&guard);
-    return failure ? fail(failure, "%s", connection->words) : 0;
+    int failure = atomic_exchange(&connection->failure, 0);
+    return failure ? fail_again(connection, failure) : 0;
 }
 
 int check_live(struct connection *connection, int fd, int flags) {
@@ -246,7 +261,7 @@ int check_live(struct connection *connection, int fd, int flags) {
     phase = atomic_load(&connection->phase);
     int broken = atomic_load(&connection->broken);
     if (broken)
-        return fail(broken, "%s", connection->words);
+        return fail_again(connection, broken);
     return phase == LIVE ? 0 : unfit(connection, ENOTCONN, "the socket is no TLS connection");
 }
 
@@ -433,7 +448,7 @@ static int cannot_connect(struct connection *connection) {
 }
 
 static bool is_under_way(struct connection *connection) {
-    return atomic_load(&connection->phase) == CONNECTING || connection->failure;
+    return atomic_load(&connection->phase) == CONNECTING || atomic_load(&connection->failure);
 }
 
 int tls_connect(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size) {

@@ -37,7 +37,7 @@ int break_connection(struct connection *connection, int fd, int number, int aler
         atomic_store(&connection->budget, -1);
         atomic_store(&connection->phase, BROKEN);
     }
-    return fail(atomic_load(&connection->broken), "%s", connection->words);
+    return fail_again(connection, atomic_load(&connection->broken));
 }
 
 static enum served violation(struct connection *connection, int fd, int alert, const char *what) {

@@ -137,12 +137,18 @@ void connection_forget(int fd) {
     struct connection *connection = connection_get(fd);
     if (!connection)
         return;
-    if (connection_leave(fd) && atomic_load(&connection->beside) >= 0)
-        unhide(atomic_exchange(&connection->beside, -1));
-    if (connection != &hidden)
-        connection_put(connection);
-    else
-        atomic_fetch_sub(&hidden.users, 1);
+    if (connection_leave(fd))
+        drop_beside(connection);
+    connection_put(connection);
+}
+
+/* Close the socket that was kept beside. Where the program has closed it unseen, its number is none of ours. */
+void drop_beside(struct connection *connection) {
+    int number = atomic_exchange(&connection->beside, -1);
+    if (number >= 0 && cookie_of(number) == connection->beside_cookie)
+        unhide(number);
+    else if (number >= 0)
+        connection_leave(number);
 }
 
 void connection_put_last(struct connection *connection) {

@@ -71,9 +71,7 @@ static void end_of_last(struct connection *connection, int fd) {
     int phase = atomic_load(&connection->phase);
     if ((phase == LIVE || phase == BROKEN) && !connection->datagram && !is_held_elsewhere(connection, fd))
         end_stream(connection, fd);
-    int beside = atomic_exchange(&connection->beside, -1);
-    if (beside >= 0)
-        unhide(beside);
+    drop_beside(connection);
 }
 
 int tls_close(int fd) {
@@ -87,8 +85,9 @@ int tls_close(int fd) {
             connection_put(connection);
         return NEXT(close)(fd);
     }
-    finish(connection, fd); /* a handshake that is done deserves a proper end */
-    bool stale = atomic_load(&connection->phase) == LIVE && !is_ours(connection, fd);
+    bool stale = !is_ours(connection, fd);
+    if (!stale)
+        finish(connection, fd); /* a handshake that is done deserves a proper end */
     bool last = leave(connection, fd);
     if (last && stale)
         atomic_store(&connection->phase, FAILED);

@@ -9,6 +9,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,10 +31,64 @@ void note_epoll(struct connection *connection, int epoll, int operation, uint32_
         if (at == connection->set_count)
             connection->set_count++;
     } else {
-        connection->many_sets = true;
+        connection->find_sets = true;
     }
     guard_leave(&guard);
 }
+
+/* --- sets that were there before the socket was known --- */
+
+struct search {
+    struct connection *connection;
+    int fd;
+};
+
+static void add_set(struct connection *connection, int epoll, uint32_t events, uint64_t data) {
+    for (int at = 0; at < connection->set_count; at++)
+        if (connection->sets[at].epoll == epoll)
+            return;
+    if (connection->set_count == MOST_SETS)
+        return;
+    connection->sets[connection->set_count].epoll = epoll;
+    connection->sets[connection->set_count].events = events;
+    connection->sets[connection->set_count++].data = data;
+}
+
+/* What the set says of the number: "tfd: N events: HEX data: HEX ..." (Documentation/filesystems/proc.rst, fdinfo). */
+static void read_set(struct search *search, int epoll) {
+    char path[64], text[4096], *line = text, *rest;
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", epoll);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+    long size = fd < 0 ? -1 : syscall(SYS_read, fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close_quietly(fd);
+    text[size < 0 ? 0 : size] = 0;
+    for (; (line = strtok_r(line, "\n", &rest)); line = NULL) {
+        int number;
+        unsigned events;
+        unsigned long long data;
+        if (sscanf(line, "tfd: %d events: %x data: %llx", &number, &events, &data) == 3 && number == search->fd)
+            add_set(search->connection, epoll, events, data);
+    }
+}
+
+static bool look_at_set(const char *name, void *argument) {
+    char path[64], link[32] = "";
+    snprintf(path, sizeof path, "/proc/self/fd/%.10s", name);
+    if (*name != '.' && syscall(SYS_readlinkat, AT_FDCWD, path, link, sizeof link - 1) > 0 &&
+        !strcmp(link, "anon_inode:[eventpoll]"))
+        read_set(argument, atoi(name));
+    return false;
+}
+
+static void find_sets(struct connection *connection, int fd) {
+    struct search search = {connection, fd};
+    if (connection->find_sets)
+        any_name("/proc/self/fd", look_at_set, &search);
+    connection->find_sets = false;
+}
+
+/* --- the swap --- */
 
 static long control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
     struct epoll_event event = {.events = events, .data.u64 = data};
@@ -66,6 +123,7 @@ static int swap_one(int fd, void *argument) {
     struct swapping *swapping = argument;
     if (connection_look(fd) != swapping->connection)
         return fail(EBADF, "the descriptor was closed meanwhile");
+    find_sets(swapping->connection, fd);
     leave_sets(swapping->connection, fd);
     long done;
     do
@@ -77,6 +135,12 @@ static int swap_one(int fd, void *argument) {
     return done < 0 ? -1 : 0;
 }
 
+void note_cookie(struct connection *connection, int fd) {
+    struct guard guard = guard_enter(&connection->lock);
+    connection->cookie = cookie_of(fd);
+    guard_leave(&guard);
+}
+
 int swap(struct connection *connection, int fd, int other) {
     struct swapping swapping = {connection, other};
     set_waiting(other, does_wait(fd));
@@ -84,8 +148,10 @@ int swap(struct connection *connection, int fd, int other) {
     int done =
         atomic_load(&connection->numbers) == 1 ? swap_one(fd, &swapping) : each_number(connection, swap_one, &swapping);
     guard_leave(&guard);
-    if (!done)
+    if (!done) {
         close_quietly(other);
+        note_cookie(connection, fd);
+    }
     return done;
 }
 
@@ -112,5 +178,6 @@ int take_back(struct connection *connection, int fd) {
     guard_leave(&guard);
     atomic_store(&connection->beside, -1);
     unhide(number);
+    note_cookie(connection, fd);
     return done;
 }

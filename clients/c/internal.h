@@ -161,7 +161,7 @@ enum { ALL_FILES = FILE_KINDS * MOST_FILES };
 
 enum phase { LIVE, FRESH, PLAIN, CONNECTING, SHAKING, LISTENING, FAILED, BROKEN, GATHERING };
 
-enum { INFO_ROOM = 896, WORDS_ROOM = 512, MOST_SETS = 4, MOST_WAITING = 8 };
+enum { INFO_ROOM = 896, WORDS_ROOM = 512, MOST_SETS = 8, MOST_WAITING = 8 };
 struct connection {      /* of one open file: dup(2)ed numbers share it */
     atomic_int users;    /* numbers in the table, and calls under way */
     atomic_int numbers;  /* numbers in the table */
@@ -178,9 +178,10 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     bool bare;              /* made by ssa_connect_tls */
     bool datagram;
     int family;
-    int failure; /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
+    _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
+    _Atomic int64_t resting; /* until when a listener does not look for another ssad */
     int backlog;
-    uint64_t cookie; /* SO_COOKIE of the file on the number, in LIVE: it tells a number that is another file's */
+    uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
     uint64_t beside_cookie;
     struct settings *settings, *settings_before; /* NULL: none was set; before the connect that is under way */
     struct {
@@ -189,7 +190,7 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
         uint64_t data;
     } sets[MOST_SETS]; /* the epoll sets that watch the number */
     int set_count;
-    bool many_sets;                           /* there are more than `sets` has room for, or there may be */
+    bool find_sets;                           /* there may be others: /proc says which */
     int waiting[MOST_WAITING], waiting_count; /* numbers that are closed at the end of a turn */
     uint32_t skip; /* of a handshake message in pieces, without ssad: see control_records.c */
     unsigned char begun[4];
@@ -254,8 +255,9 @@ int connection_share(struct connection *connection, int fd); /* one more number 
 bool connection_leave(int fd);  /* the number has it no more. True: no other number of this process has */
 void connection_forget(int fd); /* what is on the number is another file by now */
 int hide(int fd);               /* move a descriptor to a number that is out of the program's way; -1: EMFILE */
-void unhide(int fd);            /* close it */
-void move_hidden(int fd);       /* the program wants the number */
+void drop_beside(struct connection *connection);
+void unhide(int fd);      /* close it */
+void move_hidden(int fd); /* the program wants the number */
 int each_number(struct connection *connection, int (*act)(int fd, void *argument), void *argument);
 int each_tls_number(int (*act)(int fd, void *argument), void *argument); /* of any connection, and hidden ones */
 int next_hidden(unsigned from); /* the next descriptor of our own; -1: there is none */
@@ -279,6 +281,7 @@ void close_quietly(int fd);                          /* keeps errno */
 int swap(struct connection *connection, int fd, int other);       /* puts `other` there and closes it. 0 or -1 */
 int put_beside(struct connection *connection, int fd, int other); /* the same; what was there goes to `beside` */
 int take_back(struct connection *connection, int fd);             /* `beside` is on the number again */
+void note_cookie(struct connection *connection, int fd);          /* which open file is on the number */
 void note_epoll(struct connection *connection, int epoll, int operation, uint32_t events, uint64_t data);
 
 /* --- connection.c: connect, upgrade --- */
@@ -289,7 +292,8 @@ int tls_upgrade(struct connection *connection, int fd, int role);
 bool finish(struct connection *connection, int fd); /* take note of a handshake that is done by now. True: it is */
 int check_live(struct connection *connection, int fd, int flags); /* 0: bytes may pass. -1: errno */
 int unfit(struct connection *connection, int number, const char *what);
-int failed(struct connection *connection); /* note errno and the words as TLS_ERROR; -1 */
+int fail_again(struct connection *connection, int number); /* -1, with the words that TLS_ERROR has */
+int failed(struct connection *connection);                 /* note errno and the words as TLS_ERROR; -1 */
 int go_live(struct connection *connection, int fd, struct reply *reply);
 void note_info(struct connection *connection, const struct reply *reply);
 const char *phase_words(int phase);
@@ -386,6 +390,8 @@ extern atomic_int fork_count;
 bool is_own_process(void); /* false in the child of a vfork(2), whose memory is the parent's */
 bool is_held_elsewhere(struct connection *connection, int fd); /* another process has the socket too */
 const char *run_directory(void);
+/* Call `act` for each name in a directory until it returns true. */
+bool any_name(const char *path, bool (*act)(const char *name, void *argument), void *argument);
 void adopt_inherited(void);
 struct connection *adopt(int fd); /* a TLS descriptor that came from elsewhere; NULL: it is none */
 

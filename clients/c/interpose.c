@@ -67,7 +67,8 @@ static int set_first_option(int fd, int name, const void *value, socklen_t size)
     struct connection *connection = adopt(fd);
     if (!connection && (connection = connection_new(fd, PLAIN))) {
         connection->family = get_number(fd, SOL_SOCKET, SO_DOMAIN, 0);
-        connection->many_sets = true;
+        note_cookie(connection, fd);
+        connection->find_sets = true;
     }
     return connection ? (int)done(connection, set_option(connection, fd, name, value, size)) : -1;
 }
@@ -89,10 +90,7 @@ static int give_error(struct connection *connection, int fd, int *value, socklen
     if (*size < sizeof *value)
         return NEXT(getsockopt)(fd, SOL_SOCKET, SO_ERROR, value, size);
     int phase = atomic_load(&connection->phase);
-    struct guard guard = guard_enter(&connection->lock);
-    int failure = phase == CONNECTING || phase == SHAKING ? EINPROGRESS : connection->failure;
-    connection->failure = 0;
-    guard_leave(&guard);
+    int failure = phase == CONNECTING || phase == SHAKING ? EINPROGRESS : atomic_exchange(&connection->failure, 0);
     int beside = atomic_load(&connection->beside);
     if (!failure)
         return NEXT(getsockopt)(beside >= 0 ? beside : fd, SOL_SOCKET, SO_ERROR, value, size);

@@ -31,28 +31,28 @@ EXPORT int dup(int fd) {
 }
 
 /* The number that is about to be another file's ends what it was; one of our own moves out of the way. */
-static void make_way(int fd) {
-    if (!connection_look(fd))
+static void make_way(int from, int fd) {
+    if (!connection_look(fd) || !is_own_process() || syscall(SYS_fcntl, from, F_GETFD) < 0)
         return;
     if (connection_look(fd) == &hidden)
         move_hidden(fd);
-    else if (is_own_process())
+    else
         tls_close(fd);
 }
 
 EXPORT int dup2(int fd, int to) {
     if (fd == to)
         return NEXT(dup2)(fd, to);
-    OURS(fd, (make_way(to), NEXT(dup2)(fd, to)))
-    make_way(to);
+    OURS(fd, (make_way(fd, to), NEXT(dup2)(fd, to)))
+    make_way(fd, to);
     return shared(connection, NEXT(dup2)(fd, to));
 }
 
 EXPORT int dup3(int fd, int to, int flags) {
     if (fd == to)
         return NEXT(dup3)(fd, to, flags);
-    OURS(fd, (make_way(to), NEXT(dup3)(fd, to, flags)))
-    make_way(to);
+    OURS(fd, (make_way(fd, to), NEXT(dup3)(fd, to, flags)))
+    make_way(fd, to);
     return shared(connection, NEXT(dup3)(fd, to, flags));
 }
 

@@ -52,25 +52,41 @@ struct turn turn_begin(struct connection *connection, int fd) {
     return turn;
 }
 
+static void close_waiting(struct connection *connection) {
+    struct guard guard = guard_enter(&connection->lock);
+    while (connection->waiting_count)
+        close_quietly(connection->waiting[--connection->waiting_count]);
+    guard_leave(&guard);
+}
+
 void turn_end(struct connection *connection, int fd, struct turn turn) {
     if (turn.processes)
         lock_inode(fd, F_UNLCK);
     if (!turn.threads)
         return;
-    while (!connection->turn.depth && connection->waiting_count)
-        close_quietly(connection->waiting[--connection->waiting_count]);
+    if (turn.processes)
+        close_waiting(connection);
     lock_release(&connection->turn);
 }
 
-bool close_in_turn(struct connection *connection, int fd) {
-    if (!is_shared_by_processes(connection) || !atomic_load(&connection->rekeyable))
+static bool is_free(struct connection *connection) {
+    if (!lock_try(&connection->turn))
         return false;
-    bool waits = !lock_try(&connection->turn) || connection->turn.depth;
-    if (waits && connection->waiting_count < MOST_WAITING) {
+    bool outermost = !connection->turn.depth;
+    lock_release(&connection->turn);
+    return outermost;
+}
+
+bool close_in_turn(struct connection *connection, int fd) {
+    if (!is_shared_by_processes(connection) || !atomic_load(&connection->rekeyable) || is_free(connection))
+        return false;
+    struct guard guard = guard_enter(&connection->lock);
+    bool waits = connection->waiting_count < MOST_WAITING;
+    if (waits)
         connection->waiting[connection->waiting_count++] = fd;
-    } else {
-        waits = false;
-    }
+    guard_leave(&guard);
+    if (waits && is_free(connection))
+        close_waiting(connection); /* that turn has just ended */
     return waits;
 }
 

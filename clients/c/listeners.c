@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 /* Have a listening socket served: the connection on which what is ready comes; -1: errno. */
@@ -72,20 +71,23 @@ int tls_listen(struct connection *connection, int fd, int backlog) {
 
 /* --- another ssad --- */
 
+enum { REST = 50 }; /* milliseconds: less than event loops rest */
+
 /* ssad has gone: have its successor go on. Of what accept(2) says, ENOBUFS is what event loops take a rest at before
  * they try again: the descriptor stays readable, so at anything else they would be here again at once. */
 static int serve_again(struct connection *connection, int fd) {
     int beside = atomic_load(&connection->beside);
     if (beside < 0)
         return fail(EIO, "ssad went away; the process that made this listener can go on with another one");
+    if (!does_wait(fd) && now() < atomic_load(&connection->resting))
+        return fail(EAGAIN, "nobody serves this listener for now");
     int ssad = serve(connection, beside);
     if (ssad >= 0 && !swap(connection, fd, ssad))
         return 0;
     if (ssad >= 0)
         close_quietly(ssad);
     if (!does_wait(fd)) {
-        struct timespec rest = {0, 1000000}; /* a loop that does not rest at ENOBUFS shall not spin */
-        nanosleep(&rest, NULL);
+        atomic_store(&connection->resting, now() + REST);
         fail(ENOBUFS, "nobody serves this listener for now: %s", words());
     }
     return failed(connection);
@@ -102,8 +104,12 @@ int serve_on(struct connection *connection, int fd) {
         return -1;
     request_begin(&exchange->request, KIND_LISTEN);
     files[0] = ends[1];
-    int count = 1 + settings_request(connection->settings, &exchange->request, FOR_SERVER, files + 1);
+    struct guard guard = guard_enter(&connection->lock);
+    struct settings *settings = settings_hold(connection->settings);
+    guard_leave(&guard);
+    int count = 1 + settings_request(settings, &exchange->request, FOR_SERVER, files + 1);
     int done = exchange_tell(exchange, -1, files, count), number = errno;
+    settings_release(settings);
     exchange_forget(exchange);
     close_quietly(ends[1]);
     if (!done && !wait_for(ends[0], 0, LOCAL))
@@ -173,6 +179,7 @@ static int take_up(struct connection *listener, struct reply *reply, int flags, 
     connection->datagram = listener->datagram;
     note_info(connection, reply);
     atomic_store(&connection->server, true);
+    connection->beside_cookie = beside < 0 ? 0 : cookie_of(beside);
     atomic_store(&connection->beside, beside);
     atomic_store(&connection->relayed, beside >= 0);
     atomic_store(&connection->rekeyable, attribute_number(reply->data, reply->size, ATTRIBUTE_REKEYABLE) != 0);

@@ -295,10 +295,17 @@ static int give_setting(const struct settings *settings, struct room *room, cons
     }
 }
 
+static int give_error(struct connection *connection, struct room *room) {
+    struct guard guard = guard_enter(&connection->lock);
+    int done = give(room, connection->words, strlen(connection->words));
+    guard_leave(&guard);
+    return done;
+}
+
 static int give_known(struct connection *connection, int fd, struct room *room, const struct option *option) {
     int phase = atomic_load(&connection->phase);
     if (option->number == TLS_ERROR)
-        return give(room, connection->words, strlen(connection->words));
+        return give_error(connection, room);
     if (option->number == TLS_UPGRADE)
         return give_number(room, phase == LIVE);
     if ((phase == LIVE || phase == BROKEN) && is_told(option->number))

@@ -135,7 +135,7 @@ struct name { /* struct linux_dirent64 (getdents64(2)) */
 };
 
 /* Call `act` for each name in a directory until it returns true. opendir(3) would call malloc(3). */
-static bool any_name(const char *path, bool (*act)(const char *name, void *argument), void *argument) {
+bool any_name(const char *path, bool (*act)(const char *name, void *argument), void *argument) {
     _Alignas(struct name) char names[2048];
     bool found = false;
     int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

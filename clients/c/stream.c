@@ -248,7 +248,7 @@ static ssize_t cannot_write(struct connection *connection, int fd) {
 static int look_at_budget(struct connection *connection, int fd, int flags) {
     int broken = atomic_load(&connection->broken);
     if (broken)
-        return fail(broken, "%s", connection->words);
+        return fail_again(connection, broken);
     if (atomic_load(&connection->write_ended))
         return end_writing_error(flags);
     if (atomic_load(&connection->relayed))

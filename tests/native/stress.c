@@ -111,8 +111,11 @@ static void *one_writer(void *unused) {
     char data[LENGTH];
     (void)unused;
     memset(data, 'x', sizeof data);
-    for (int at = 0; at < MESSAGES; at++)
+    for (int at = 0; at < MESSAGES; at++) {
         write_all(common, data, sizeof data);
+        if (at % 10 == 9)
+            usleep(3000); /* so that answers come meanwhile */
+    }
     return NULL;
 }
 
@@ -265,6 +268,26 @@ static void forks_in_connect(void) {
     check(!close(fd), "close");
 }
 
+/* A program that is started with a TLS socket for its standard input: session tickets are before what it reads. */
+static void execs(void) {
+    char data[10] = "";
+    int fd = connected(), ends[2], status;
+    check(!pipe(ends), "pipe");
+    write_all(fd, "hello", 5);
+    pid_t pid = fork();
+    if (!pid) {
+        dup2(fd, 0);
+        dup2(ends[1], 1);
+        setenv("LD_PRELOAD", getenv("LIBSSA"), 1);
+        execlp("head", "head", "-c", "5", NULL);
+        _exit(1);
+    }
+    waitpid(pid, &status, 0);
+    check(!status && read(ends[0], data, sizeof data) == 5 && !strcmp(data, "hello"), "the program's output");
+    echo(fd, 100);
+    close(fd);
+}
+
 /* --- closing behind the library's back, and around it --- */
 
 static void closes(void) {
@@ -380,13 +403,128 @@ static void simple(void) {
     check(ssa_recv(0, data, 1) == -1, "what is no TLS socket");
 }
 
+static void options(void) {
+    char service[16], text[20000];
+    struct ssa_options given = {.server_hostname = "localhost",
+                                .alpn = "h2,http/1.1",
+                                .trusted = getenv("CA"),
+                                .certificate = getenv("CERT"),
+                                .private_key = getenv("KEY"),
+                                .source_address = "127.0.0.1"};
+    struct sockaddr_in name;
+    socklen_t size = sizeof name;
+    snprintf(service, sizeof service, "%d", port);
+    int fd = ssa_connect_tls("127.0.0.1", service, &given);
+    check(fd >= 0, "ssa_connect_tls");
+    check(!getsockname(fd, (struct sockaddr *)&name, &size) && name.sin_addr.s_addr == htonl(INADDR_LOOPBACK), "from");
+    size = sizeof text;
+    check(!getsockopt(fd, IPPROTO_TLS, TLS_PEER_CERTIFICATE_CHAIN, text, &size), "the chain");
+    check(size > 500 && !strncmp(text, "-----BEGIN CERTIFICATE-----\nMII", 31), "PEM");
+    check(!memcmp(text + size - 26, "-----END CERTIFICATE-----\n", 26), "PEM's end");
+    size = 100;
+    check(getsockopt(fd, IPPROTO_TLS, TLS_PEER_CERTIFICATE_CHAIN, text, &size) && errno == ENOBUFS, "ENOBUFS");
+    size = sizeof text;
+    check(getsockopt(fd, IPPROTO_TLS, TLS_PRIVATE_KEY, text, &size) && errno == ENOPROTOOPT, "a key is never read");
+    check(!ssa_close(fd), "close");
+    given.trusted = "/no/such/file";
+    check(ssa_connect_tls("127.0.0.1", service, &given) < 0 && errno == ENOENT, "a file that is not there");
+    given.trusted = NULL;
+    given.private_key = NULL;
+    check(ssa_connect_tls("127.0.0.1", service, &given) < 0 && errno == ENOKEY, "a certificate without its key");
+}
+
+/* --- a server in C: signals, and no numbers left, in accept(2) --- */
+
+static void nothing(int number) {
+    (void)number;
+}
+
+static int listening(void) {
+    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof any;
+    int fd = socket(AF_INET, SOCK_STREAM, IPPROTO_TLS);
+    check(!setsockopt(fd, IPPROTO_TLS, TLS_CERTIFICATE_CHAIN, getenv("CERT"), (socklen_t)strlen(getenv("CERT"))),
+          "CERT");
+    check(!setsockopt(fd, IPPROTO_TLS, TLS_PRIVATE_KEY, getenv("KEY"), (socklen_t)strlen(getenv("KEY"))), "KEY");
+    check(!bind(fd, (struct sockaddr *)&any, size) && !listen(fd, 8), "listen");
+    check(!getsockname(fd, (struct sockaddr *)&any, &size), "getsockname");
+    port = ntohs(any.sin_port);
+    return fd;
+}
+
+static pid_t client(bool is_lost) {
+    pid_t pid = fork();
+    if (!pid) {
+        if (is_lost)
+            close(2);
+        int fd = connected();
+        write_all(fd, "hello", 5);
+        char data[5];
+        read_all(fd, data, 5);
+        close(fd);
+        _exit(0);
+    }
+    return pid;
+}
+
+static void serve_one(int fd, pid_t pid) {
+    char data[5];
+    int status;
+    read_all(fd, data, 5);
+    write_all(fd, data, 5);
+    check(read(fd, data, 5) == 0, "the client's end");
+    close(fd);
+    waitpid(pid, &status, 0);
+    check(!status, "the client");
+}
+
+static void accepts(void) {
+    struct sigaction action = {.sa_handler = nothing};
+    struct itimerval soon = {{0, 0}, {0, 100000}};
+    struct sockaddr_in peer;
+    socklen_t size = sizeof peer;
+    int listener = listening();
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    check(accept(listener, NULL, NULL) < 0 && errno == EINTR, "EINTR");
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &soon, NULL);
+    usleep(1000);
+    pid_t pid = client(false);
+    int fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
+    check(fd >= 0 && peer.sin_family == AF_INET && size == sizeof peer, "accept4");
+    check(fcntl(fd, F_GETFD) == FD_CLOEXEC && !(fcntl(fd, F_GETFL) & O_NONBLOCK), "flags");
+    serve_one(fd, pid);
+    struct rlimit limit, few;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    few = limit;
+    few.rlim_cur = 4;
+    pid = client(true);
+    struct pollfd poll_one = {.fd = listener, .events = POLLIN};
+    check(poll(&poll_one, 1, 10000) == 1, "poll");
+    setrlimit(RLIMIT_NOFILE, &few);
+    while (dup(0) >= 0)
+        continue;
+    check(accept(listener, NULL, NULL) < 0 && errno == EMFILE, "EMFILE");
+    setrlimit(RLIMIT_NOFILE, &limit);
+    waitpid(pid, NULL, 0); /* that one is lost */
+    pid = client(false);
+    fd = accept(listener, NULL, NULL);
+    check(fd >= 0, "accept");
+    serve_one(fd, pid);
+    check(!close(listener), "close");
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
 } all[] = {
-    {"threads", threads}, {"shared", shared}, {"careless", careless},   {"signals", signals},
-    {"forks", forks},     {"vforks", vforks}, {"closes", closes},       {"forks_in_connect", forks_in_connect},
-    {"streams", streams}, {"simple", simple}, {"exhausted", exhausted}, {"ends", ends},
+    {"threads", threads}, {"shared", shared},   {"careless", careless},
+    {"signals", signals}, {"forks", forks},     {"vforks", vforks},
+    {"execs", execs},     {"closes", closes},   {"forks_in_connect", forks_in_connect},
+    {"streams", streams}, {"simple", simple},   {"exhausted", exhausted},
+    {"ends", ends},       {"options", options}, {"accepts", accepts},
 };
 
 int main(int count, char **arguments) {

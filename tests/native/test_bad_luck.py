@@ -17,6 +17,8 @@ import pytest
 from tests import peers
 from tests.peers import Daemon
 
+# What knows of no data path is tested once: the test kernel is slow.
+once = pytest.mark.skipif(os.environ.get("SSA_EXPECT_KTLS") == "1", reason="tested on this machine's own kernel")
 NATIVE = Path(__file__).resolve().parents[2] / "build" / "native"
 
 BEGIN = """
@@ -54,6 +56,7 @@ def native(code, environment, *, preload="", **words):
 # --- no ssad, and one that is not itself ---
 
 
+@once
 def test_no_ssad(tmp_path, libssa):
     with peers.script(lambda connection: connection.recv(100)) as port:
         said = native(
@@ -131,6 +134,7 @@ LIES = {
 }
 
 
+@once
 @pytest.mark.parametrize("lie", LIES)
 def test_an_ssad_that_lies(lie, tmp_path, libssa):
     answer, number, text = LIES[lie]
@@ -157,6 +161,7 @@ say(len(os.listdir("/proc/self/fd")) - before)
     assert said == [f"{number} True ENOTCONN ENOTCONN", "EINPROGRESS", f"{number} ENOTCONN", "0"]
 
 
+@once
 def test_a_stopped_ssad_is_told_and_not_waited_for(mortal):
     os.kill(mortal.process.pid, signal.SIGSTOP)
     try:
@@ -193,6 +198,7 @@ def talking(code, environment, **words):
         assert process.wait(20) == 0
 
 
+@once
 def test_the_stream_of_an_ssad_that_dies_is_cut(mortal, pki):
     def serve(tls, tcp):
         tls.recv(100)
@@ -215,6 +221,7 @@ s.close()
         assert process.stdout.readline() == "ECONNABORTED ECONNABORTED ECONNABORTED\n"
 
 
+@once
 def test_a_listener_goes_on_with_the_next_ssad(mortal, pki):
     code = """
 l = tls()
@@ -266,6 +273,7 @@ def test_a_chroot_without_the_run_directory(ssad, tmp_path):
     assert said == ["ECONNREFUSED"]
 
 
+@once
 def test_a_sandbox_that_allows_no_unix_sockets(ssad):
     """A seccomp filter of the program's own: its errno is what connect(2) says."""
     said = native(
@@ -300,7 +308,7 @@ def libraries():
     return {name: path for name, path in found.items() if path}
 
 
-@pytest.mark.skipif(os.environ.get("SSA_EXPECT_KTLS") == "1", reason="user-mode Linux has no room for their shadows")
+@once
 @pytest.mark.parametrize("name", libraries())
 @pytest.mark.parametrize("first", [True, False], ids=["it before libssa", "libssa before it"])
 def test_beside_other_preloaded_libraries(name, first, ssad, pki):
