@@ -1,4 +1,4 @@
-"""asyncio and uvloop under inject with bad luck: stalled peers, cancelled tasks, daemons that go, callbacks that raise."""
+"""asyncio and uvloop under inject with bad luck: stalled peers, cancelled tasks, daemons that go, raising callbacks."""
 
 import contextlib
 import os
