@@ -160,8 +160,9 @@ class Link:
     def refused(self, refusal: Refusal) -> None:
         """Count and log a refusal, on this user's account."""
         self._state.count(refusal.counter)
+        who = {"pid": refusal.pid, "uid": self._uid, "exe": refusal.exe}
         why = {"reason": refusal.reason, "fault": refusal.fault, "alert": refusal.alert, "detail": refusal.detail}
-        self._log.info("refused %s", fields(**dict(refusal.asked), pid=refusal.pid, uid=self._uid, **why))
+        self._log.info("refused %s", fields(**dict(refusal.asked), **who, **why))
 
     def was_cut(self, record: SocketRecord) -> None:
         """Count and log that the peer's stream has ended without close_notify, on this user's account."""

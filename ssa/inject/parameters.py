@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from ssa.errors import CertificateError, SSAError
-from ssa.inject.failures import as_ssl, error
+import sys
+
+from ssa.errors import CertificateError
+from ssa.inject.failures import as_ssl, error, log_once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,10 +53,16 @@ class Parameters:
 
         Where the program had asked for no verification, a refused certificate's error says that ssa asks for it.
         """
-        if self.overruled and isinstance(exc, CertificateError) and isinstance(exc, SSAError):
+        if self.overruled and isinstance(exc, CertificateError):
+            log_once("warning", f"{_program()}: {self.server_hostname} was refused ({exc.reason}). {_WHAT_NEXT}")
             more = f"{self.overruled} of the program's context has no effect: {_WHO}"
             return error(exc.reason, f"{exc.detail}; {more}" if exc.detail else more, exc.alert)
         return as_ssl(exc)
 
 
+def _program() -> str:
+    return sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else sys.executable
+
+
+_WHAT_NEXT = "The program has asked for no verification; where it goes on in plain text now, it does so by itself"
 _WHO = "it is ssa that verifies the peer, as the administrator's policy says"

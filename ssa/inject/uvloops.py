@@ -75,6 +75,7 @@ def _create_connection(theirs: Callable[..., Any]) -> Callable[..., Any]:
                 await theirs(self, lambda: protocol, host, port, **options)
         except BaseException:
             waiter.cancel()
+            protocol._app_transport.abort()  # the handshake can be done by now, and nobody wait for it
             raise
         return await _finished(protocol, waiter), app
 

@@ -163,7 +163,7 @@ class _Listener:
             with self._worker.quota.of():
                 await self._serve_in_place(sock)
         except errors.SSAError as exc:
-            self._worker.monitor.refused(Refusal.of(exc, self._application.pid, request="listener"))
+            self._worker.monitor.refused(Refusal.of(exc, self._application, request="listener"))
         except OSError as exc:
             self._worker.log.debug(
                 "listener of pid %d: its application went away: %s", self._application.pid, exc.strerror

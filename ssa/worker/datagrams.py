@@ -250,7 +250,7 @@ class _Door(ABC):
                 await self._admit(handshake, _made(self._application, handshake, judge, terms, presented))
                 admitted = True
         except errors.SSAError as exc:
-            self._worker.monitor.refused(Refusal.of(exc, self._application.pid, request="datagrams"))
+            self._worker.monitor.refused(Refusal.of(exc, self._application, request="datagrams"))
         finally:
             if not admitted:
                 handshake.abort()

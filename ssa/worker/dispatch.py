@@ -70,7 +70,7 @@ async def _served(
             with worker.hang_ups.cancelling(connection):
                 reply = await _answer(worker, application, request, packet)
     except errors.SSAError as exc:
-        worker.monitor.refused(Refusal.of(exc, application.pid, **asked))
+        worker.monitor.refused(Refusal.of(exc, application, **asked))
         return _refusal(exc)
     return reply
 

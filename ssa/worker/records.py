@@ -167,6 +167,7 @@ class Refusal:
     Attributes:
         asked: what was asked for, as fields of a line of the log.
         pid: the process that asked.
+        exe: its program; empty where that is not known.
         reason: a row of `ssa.errors.REASONS`.
         fault: whose it was.
         alert: the TLS alert that was sent or received, or nothing.
@@ -176,6 +177,7 @@ class Refusal:
 
     asked: tuple[tuple[str, str], ...]
     pid: int
+    exe: str
     reason: str
     fault: str
     alert: str
@@ -183,10 +185,10 @@ class Refusal:
     counter: str
 
     @classmethod
-    def of(cls, failure: SSAError, pid: int, **asked: str) -> Refusal:
+    def of(cls, failure: SSAError, application: Application, **asked: str) -> Refusal:
         """The record of an error that an application was told."""
-        fault, alert = failure.whose_fault, failure.alert or ""
-        return cls(tuple(asked.items()), pid, failure.reason, fault, alert, failure.detail, _counter(failure))
+        fault, alert, who = failure.whose_fault, failure.alert or "", (application.pid, application.exe)
+        return cls(tuple(asked.items()), *who, failure.reason, fault, alert, failure.detail, _counter(failure))
 
 
 def _counter(failure: SSAError) -> str:
