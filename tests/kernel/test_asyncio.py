@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import logging
 import os
 import selectors
 import socket
 import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
@@ -466,6 +468,16 @@ def type_into(process, line):
     process.stdin.flush()
 
 
+async def until_read(process):
+    """openssl takes for a command what it reads at one go: so a line at a time."""
+    unread = bytearray(4)
+    while process.poll() is None:
+        fcntl.ioctl(process.stdin, termios.FIONREAD, unread)
+        if not any(unread):
+            return
+        await asyncio.sleep(0.01)
+
+
 @pytest.fixture(params=[0, 4], ids=["no tickets", "tickets"])
 def foreign_server(ssad, pki, request):
     with peers.openssl(pki, "-num_tickets", request.param, stdout=subprocess.PIPE) as (port, process):
@@ -545,7 +557,7 @@ def test_a_clients_key_updates(capabilities, listener, pki):
             with contextlib.suppress(BrokenPipeError):
                 for typed in (typed for line in lines for typed in (line, b"K\n")):
                     type_into(client, typed)
-                    await asyncio.sleep(0.1)
+                    await until_read(client)
             assert await served == (None if capabilities.rekey else errno.EPROTONOSUPPORT)
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
