@@ -20,6 +20,7 @@ import time
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 from pyfuse3 import FUSEError
 
 from ssa.configfs.attributes import PAGE, Attributes
@@ -274,7 +275,7 @@ class Operations(pyfuse3.Operations):
             return
         opened.dirty = False
         with self._values.reported(opened):
-            if was_killed(opened.writer):
+            if await trio.to_thread.run_sync(was_killed, opened.writer):
                 opened.pending = None
                 raise BadValue("its writer was killed before the end of it")
             await self._values.store(opened, opened.pending or b"")

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PROC = Path("/proc")
-# Fields of /proc/PID/stat, counted behind the program's name (proc(5)): flags, and the status for waitpid(2).
-_FLAGS, _EXIT_CODE = 6, 49
+_LISTING = _PROC / "thread-self" / "children"  # a kernel without CONFIG_PROC_CHILDREN has none
+# Fields of /proc/PID/stat, counted behind the program's name (proc(5)): the parent, flags, the status for waitpid(2).
+_PARENT, _FLAGS, _EXIT_CODE = 1, 6, 49
 _EXITING = 0x4  # PF_EXITING of include/linux/sched.h
-_MOST = 64  # processes that are looked at
+_MOST = 64  # of a family are looked at
+_MOST_OF_ALL = 4096  # processes whose parents are asked for
 
 
 def process_of(thread: int) -> int:
@@ -31,6 +33,8 @@ def was_killed(pid: int) -> bool:
 
     Descendants count, because a shell opens a file for its children. An ending process is still in /proc: the kernel
     makes it wait for the answer to its flush. A process that exits itself, with any status, was not killed.
+
+    It reads many files on a kernel that does not list a process's children: call it in a thread.
     """
     return any(map(_is_dying, itertools.islice(_family(pid), _MOST)))
 
@@ -38,21 +42,38 @@ def was_killed(pid: int) -> bool:
 def _family(pid: int) -> Iterator[int]:
     """A process and its descendants, the closest first."""
     waiting = deque([pid] if pid > 0 else [])
+    children = _children if _LISTING.exists() else _children_by_parent()
     while waiting:
         pid = waiting.popleft()
         yield pid
-        waiting.extend(_children(pid))
+        waiting.extend(children(pid))
 
 
 def _is_dying(pid: int) -> bool:
+    fields = _stat(pid)
+    return bool(fields) and bool(int(fields[_FLAGS]) & _EXITING and int(fields[_EXIT_CODE]) & 0x7F)
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat behind the program's name; none if there is no such process."""
     try:
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
-        return bool(int(fields[_FLAGS]) & _EXITING and int(fields[_EXIT_CODE]) & 0x7F)
-    except (OSError, IndexError, ValueError):
-        return False
+    except OSError:
+        return []
+    return fields if len(fields) > _EXIT_CODE else []
 
 
 def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError, ValueError):  # a kernel may lack CONFIG_PROC_CHILDREN
+    with contextlib.suppress(OSError, ValueError):
         return [int(child) for child in (_PROC / str(pid) / "task" / str(pid) / "children").read_text().split()]
     return []
+
+
+def _children_by_parent() -> Callable[[int], list[int]]:
+    """`_children` on a kernel that does not list them: every process is asked for its parent, once."""
+    children: dict[int, list[int]] = {}
+    processes = (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal())
+    for child in itertools.islice(processes, _MOST_OF_ALL):
+        if fields := _stat(child):
+            children.setdefault(int(fields[_PARENT]), []).append(child)
+    return lambda pid: children.get(pid, [])
