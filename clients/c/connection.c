@@ -151,10 +151,12 @@ static void fall_back(struct connection *connection, int fd) {
         syscall(SYS_shutdown, fd, SHUT_RDWR);
     }
     struct guard guard = guard_enter(&connection->lock);
-    struct settings *dropped = phase == FRESH || connection->datagram ? connection->settings : NULL;
-    if (dropped) {
+    struct settings *dropped = NULL;
+    if (connection->has_before && (phase == FRESH || connection->datagram)) {
+        dropped = connection->settings;
         connection->settings = connection->settings_before;
         connection->settings_before = NULL;
+        connection->has_before = false;
     }
     guard_leave(&guard);
     settings_release(dropped);
@@ -316,21 +318,20 @@ static void drop_target(struct target *target) {
  */
 static int settle_hostname(struct connection *connection, struct target *target) {
     struct guard guard = guard_enter(&connection->lock);
-    struct settings *before = connection->settings, *with;
-    int done = 0;
-    settings_release(connection->settings_before);
-    if (before && *before->hostname) {
+    struct settings *before = connection->settings, *with = NULL;
+    bool known = before && *before->hostname;
+    if (known)
         copy_text(target->hostname, sizeof target->hostname, before->hostname, sizeof before->hostname);
-        connection->settings_before = settings_hold(before);
-    } else if ((with = settings_with_hostname(before, target->hostname))) {
-        connection->settings_before = before;
+    else
+        with = settings_with_hostname(before, target->hostname);
+    if (with) {
+        settings_release(connection->settings_before);
+        connection->settings_before = before; /* a server that was never reached is forgotten */
+        connection->has_before = true;
         connection->settings = with;
-    } else {
-        connection->settings_before = settings_hold(before);
-        done = -1;
     }
     guard_leave(&guard);
-    return done;
+    return known || with ? 0 : -1;
 }
 
 static int write_request(struct connection *connection, struct exchange *exchange, int kind, const char *hostname,
