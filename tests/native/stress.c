@@ -186,7 +186,7 @@ static void signals_with(int flags) {
         common = fd;
         size_t bytes = 0;
         char data[1000];
-        for (int at = 0; at < 50; at++) {
+        for (int at = 0; at < 20; at++) {
             write_all(fd, data, sizeof data);
             read_all(fd, data, sizeof data);
         }
