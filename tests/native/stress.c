@@ -533,21 +533,20 @@ static void serve_one(int fd, pid_t pid) {
 
 static void accepts(void) {
     struct sigaction action = {.sa_handler = nothing};
-    struct itimerval soon = {{0, 0}, {0, 100000}};
+    struct itimerval often = {{0, 50000}, {0, 50000}}, never = {{0, 0}, {0, 0}};
     struct sockaddr_in peer;
     socklen_t size = sizeof peer;
     int listener = listening();
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &soon, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
     check(accept(listener, NULL, NULL) < 0 && errno == EINTR, "EINTR");
     action.sa_flags = SA_RESTART;
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &soon, NULL);
-    usleep(1000);
     pid_t pid = client(false);
     int fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
     check(fd >= 0 && peer.sin_family == AF_INET && size == sizeof peer, "accept4");
     check(fcntl(fd, F_GETFD) == FD_CLOEXEC && !(fcntl(fd, F_GETFL) & O_NONBLOCK), "flags");
+    setitimer(ITIMER_REAL, &never, NULL);
     serve_one(fd, pid);
     struct rlimit limit, few;
     getrlimit(RLIMIT_NOFILE, &limit);
