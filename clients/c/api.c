@@ -74,7 +74,7 @@ static int wait_for_attempts(struct race *race, bool more) {
     struct timespec interval = {wait / 1000, wait % 1000 * 1000000};
     long ready = syscall(SYS_ppoll, race->running, race->count, wait == FOREVER ? NULL : &interval, NULL, 0);
     if (ready < 0)
-        return fail_plainly(errno);
+        return errno == EINTR ? 0 : fail_plainly(errno);
     return !ready && wait == left ? fail(ETIMEDOUT, "timed out") : 0;
 }
 
@@ -196,7 +196,6 @@ static int shake_hands(int fd, struct exchange *exchange, struct settings *setti
     struct connection *connection = connection_new(fd, SHAKING);
     if (!connection)
         return -1;
-    connection->bare = true;
     connection->family = get_number(fd, SOL_SOCKET, SO_DOMAIN, 0);
     connection->settings = settings_hold(settings);
     int done = go_live(connection, fd, &exchange->reply);

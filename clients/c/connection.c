@@ -26,10 +26,6 @@ static const char *const phases[] = {
     [GATHERING] = "it serves all its clients",
 };
 
-const char *phase_words(int phase) {
-    return phases[phase];
-}
-
 /* A copy of why the last operation failed. */
 static void copy_words(struct connection *connection, char *to) {
     struct guard guard = guard_enter(&connection->lock);
@@ -139,36 +135,30 @@ int go_live(struct connection *connection, int fd, struct reply *reply) {
 /* --- a handshake that failed --- */
 
 /* Where TCP has never reached its peer, the socket is as before and can try again. */
-static void fall_back(struct connection *connection, int fd) {
-    int before = errno, phase = FAILED;
-    if (connection->datagram) { /* it has no connection to be ended, and can try again */
+static int fallen_back(struct connection *connection, int fd) {
+    bool reached = was_connected(fd);
+    if (connection->datagram) /* it has no connection to be ended, and can try again */
         datagram_disconnect(fd);
-    } else if (!was_connected(fd)) {
-        if (tcp_state(fd) != TCP_CLOSE)
-            syscall(SYS_shutdown, fd, SHUT_RDWR); /* nobody waits for it any more */
-        phase = FRESH;
-    } else {
-        syscall(SYS_shutdown, fd, SHUT_RDWR);
-    }
+    else if (reached || tcp_state(fd) != TCP_CLOSE)
+        syscall(SYS_shutdown, fd, SHUT_RDWR); /* nobody waits for it any more */
+    return reached || connection->datagram ? FAILED : FRESH;
+}
+
+static void fall_back(struct connection *connection, int fd) {
+    int before = errno;
+    int phase = is_ours(connection, fd) ? fallen_back(connection, fd) : FAILED; /* or it was closed meanwhile */
+    struct settings *dropped = NULL;
     struct guard guard = guard_enter(&connection->lock);
-    struct settings *dropped = phase == FRESH || connection->datagram ? connection->settings : NULL;
-    if (dropped) {
+    if (connection->has_before && (phase == FRESH || connection->datagram)) {
+        dropped = connection->settings;
         connection->settings = connection->settings_before;
         connection->settings_before = NULL;
+        connection->has_before = false;
     }
     guard_leave(&guard);
     settings_release(dropped);
     atomic_store(&connection->phase, phase);
     errno = before;
-}
-
-static int give_up(struct connection *connection, int fd, int phase) {
-    failed(connection);
-    if (phase == FAILED)
-        fall_back(connection, fd);
-    else
-        atomic_store(&connection->phase, phase);
-    return -1;
 }
 
 /* --- while the program does something else --- */
@@ -177,7 +167,7 @@ enum { PLUG = 2048 }; /* bytes: more than a quarter of the smallest send buffer,
 
 /* The descriptor's number is the connection to ssad now. What ssad leaves unread until it is done keeps that from
  * looking writable. */
-int start_unattended(struct connection *connection, int fd, struct exchange *exchange) {
+static int start_unattended(struct connection *connection, int fd, struct exchange *exchange) {
     static const unsigned char zeros[PLUG];
     int smallest = 1;
     request_begin(&exchange->request, KIND_PLUG);
@@ -274,12 +264,15 @@ struct target {
     socklen_t size;
 };
 
-static int look_up(struct connection *connection, struct target *target, const struct sockaddr_host *host) {
+/* The name need not end with a NUL, where the address ends behind it. */
+static int look_up(struct connection *connection, struct target *target, const struct sockaddr_host *host,
+                   socklen_t size) {
     char service[8];
     struct addrinfo hints = {.ai_family = connection->family,
                              .ai_socktype = connection->datagram ? SOCK_DGRAM : SOCK_STREAM,
                              .ai_flags = AI_IDN};
-    copy_text(target->hostname, sizeof target->hostname, (const char *)host->sin_addr.name, sizeof host->sin_addr.name);
+    size_t length = size - offsetof(struct sockaddr_host, sin_addr);
+    copy_text(target->hostname, sizeof target->hostname, (const char *)host->sin_addr.name, length);
     snprintf(service, sizeof service, "%u", ntohs(host->sin_port));
     int done = getaddrinfo(target->hostname, service, &hints, &target->found);
     if (done)
@@ -287,23 +280,28 @@ static int look_up(struct connection *connection, struct target *target, const s
     return 0;
 }
 
+static bool is_host(const struct sockaddr *address, socklen_t size) {
+    return size > offsetof(struct sockaddr_host, sin_addr) && size <= sizeof(struct sockaddr_host) &&
+           address->sa_family == AF_HOSTNAME;
+}
+
 static int find_target(struct connection *connection, struct target *target, const struct sockaddr *address,
                        socklen_t size) {
     target->found = NULL;
-    if (size < sizeof address->sa_family || size > sizeof target->address)
-        return (size >= offsetof(struct sockaddr_host, sin_addr) && address->sa_family == AF_HOSTNAME)
-                   ? look_up(connection, target, (const struct sockaddr_host *)address)
-                   : fail_plainly(EINVAL);
+    if (is_host(address, size))
+        return look_up(connection, target, (const struct sockaddr_host *)address, size);
+    if (size < sizeof(struct sockaddr_in) || size > sizeof target->address)
+        return fail_plainly(EINVAL);
     memcpy(&target->address, address, size);
     target->size = size;
-    const struct sockaddr_in *four = (const struct sockaddr_in *)address;
-    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
-    if (address->sa_family == AF_INET && size >= sizeof *four)
+    const struct sockaddr_in *four = (const struct sockaddr_in *)&target->address;
+    const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)&target->address;
+    if (address->sa_family == AF_INET)
         inet_ntop(AF_INET, &four->sin_addr, target->hostname, sizeof target->hostname);
     else if (address->sa_family == AF_INET6 && size >= offsetof(struct sockaddr_in6, sin6_scope_id))
         inet_ntop(AF_INET6, &six->sin6_addr, target->hostname, sizeof target->hostname);
     else
-        return fail_plainly(address->sa_family == AF_INET || address->sa_family == AF_INET6 ? EINVAL : EAFNOSUPPORT);
+        return fail_plainly(address->sa_family == AF_INET6 ? EINVAL : EAFNOSUPPORT);
     return 0;
 }
 
@@ -312,25 +310,23 @@ static void drop_target(struct target *target) {
         freeaddrinfo(target->found);
 }
 
-/* The name for which the certificate has to be: TLS_REMOTE_HOSTNAME, or the host of the address. It can be read then.
- */
+/* The certificate has to be for TLS_REMOTE_HOSTNAME, or for the host of the address, which can be read as that then. */
 static int settle_hostname(struct connection *connection, struct target *target) {
     struct guard guard = guard_enter(&connection->lock);
-    struct settings *before = connection->settings, *with;
-    int done = 0;
-    settings_release(connection->settings_before);
-    if (before && *before->hostname) {
+    struct settings *before = connection->settings, *with = NULL;
+    bool known = before && *before->hostname;
+    if (known)
         copy_text(target->hostname, sizeof target->hostname, before->hostname, sizeof before->hostname);
-        connection->settings_before = settings_hold(before);
-    } else if ((with = settings_with_hostname(before, target->hostname))) {
-        connection->settings_before = before;
+    else
+        with = settings_with_hostname(before, target->hostname);
+    if (with) {
+        settings_release(connection->settings_before);
+        connection->settings_before = before; /* a server that was never reached is forgotten */
+        connection->has_before = true;
         connection->settings = with;
-    } else {
-        connection->settings_before = settings_hold(before);
-        done = -1;
     }
     guard_leave(&guard);
-    return done;
+    return known || with ? 0 : -1;
 }
 
 static int write_request(struct connection *connection, struct exchange *exchange, int kind, const char *hostname,
@@ -349,8 +345,6 @@ static int write_request(struct connection *connection, struct exchange *exchang
     return count;
 }
 
-/* Connect to the address, or to the first of a name's that answers. Something that was interrupted goes on by itself.
- */
 static int connect_tcp(int fd, const struct sockaddr *address, socklen_t size) {
     int done = NEXT(connect)(fd, address, size);
     if (done && errno == ECONNABORTED) /* of an attempt before, whose error somebody has read */
@@ -358,6 +352,7 @@ static int connect_tcp(int fd, const struct sockaddr *address, socklen_t size) {
     return done;
 }
 
+/* Connect to the address, or to the first of a name's that answers. What was interrupted goes on by itself. */
 static int connect_to_one(int fd, struct target *target) {
     if (!target->found)
         return connect_tcp(fd, (struct sockaddr *)&target->address, target->size);
@@ -463,7 +458,7 @@ int tls_connect(struct connection *connection, int fd, const struct sockaddr *ad
     if (!done)
         done = (connection->datagram ? connect_datagram : connect_stream)(connection, fd, &target);
     if (done && atomic_load(&connection->phase) == SHAKING)
-        give_up(connection, fd, FAILED);
+        failed(connection), fall_back(connection, fd);
     drop_target(&target);
     return done;
 }
@@ -507,6 +502,6 @@ int tls_upgrade(struct connection *connection, int fd, int role) {
         copy_text(hostname, sizeof hostname, connection->settings->hostname, sizeof connection->settings->hostname);
     int done = upgrade_claimed(connection, fd, role == 2 ? KIND_ACCEPT : KIND_CONNECT, hostname);
     if (done && atomic_load(&connection->phase) == SHAKING)
-        give_up(connection, fd, FAILED);
+        failed(connection), fall_back(connection, fd);
     return done;
 }

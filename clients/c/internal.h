@@ -71,7 +71,7 @@ struct reason {
 };
 const struct reason *reason_named(const char *name, size_t size);
 
-/* --- wire.c: the request language, docs/architecture.md --- */
+/* --- wire.c: the request language, docs/library.md --- */
 
 struct request {
     size_t size;
@@ -175,12 +175,12 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     _Atomic int broken;     /* the errno that has ended the connection; 0: none */
     _Atomic int64_t budget; /* what may be sent before a look at the key, see keys.c; below 0: now */
     _Atomic int forks;      /* `fork_count` when it was made: an older one may be shared by processes */
-    bool bare;              /* made by ssa_connect_tls */
     bool datagram;
     int family;
     _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
     _Atomic int64_t resting; /* until when a listener does not look for another ssad */
     int backlog;
+    bool has_before; /* `settings_before` is what the settings were before this attempt to connect */
     uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
     uint64_t beside_cookie;
     struct settings *settings, *settings_before; /* NULL: none was set; before the connect that is under way */
@@ -192,9 +192,7 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     int set_count;
     bool find_sets;                           /* there may be others: /proc says which */
     int waiting[MOST_WAITING], waiting_count; /* numbers that are closed at the end of a turn */
-    uint32_t skip; /* of a handshake message in pieces, without ssad: see control_records.c */
-    unsigned char begun[4];
-    int begun_size;
+    uint32_t skip;    /* bytes to come of a message in pieces that ssad could not take: control_records.c */
     uint32_t largest; /* bytes of a datagram */
     void *peers;      /* the clients of a socket that serves all of them: datagrams.c */
     size_t info_size;
@@ -212,8 +210,7 @@ struct connection *connection_look(int fd); /* the entry alone: to compare */
 struct connection *connection_get_slowly(entry *at);
 void connection_put_last(struct connection *connection);
 
-/* In a process of one thread only a signal handler comes in between: one instruction without a lock prefix is enough.
- */
+/* In a process of one thread only a signal handler can come in between: one instruction is enough, without a lock. */
 static inline void count_user(struct connection *connection) {
 #ifdef __x86_64__
     __asm__ volatile("incl %0" : "+m"(*(int *)&connection->users));
@@ -296,8 +293,6 @@ int fail_again(struct connection *connection, int number); /* -1, with the words
 int failed(struct connection *connection);                 /* note errno and the words as TLS_ERROR; -1 */
 int go_live(struct connection *connection, int fd, struct reply *reply);
 void note_info(struct connection *connection, const struct reply *reply);
-const char *phase_words(int phase);
-int start_unattended(struct connection *connection, int fd, struct exchange *exchange);
 
 /* --- listeners.c --- */
 
@@ -313,11 +308,6 @@ int get_option(struct connection *connection, int fd, int name, void *value, soc
 /* --- records.c: the records of kernel TLS that are no data --- */
 
 enum { RECORD_ALERT = 21, RECORD_HANDSHAKE = 22, RECORD_DATA = 23, LONGEST_RECORD = 1 << 14 };
-struct record {
-    int type;
-    ssize_t size; /* -1: errno */
-    unsigned char *content;
-};
 ssize_t record_read(int fd, void *data, size_t size, int flags, int *type);
 ssize_t record_look(int fd, void *data, size_t size, int *type); /* it stays; of data the first byte only */
 int tls_version(int fd);                                         /* 0x0304; -1: errno */

@@ -163,8 +163,7 @@ static void give_address(struct connection *made, int fd, struct sockaddr *addre
     *size = length;
 }
 
-/* A connection for what came with a reply: the descriptor to read and write and, of a relayed stream, its TCP socket.
- */
+/* Make a connection of what came with a reply: the descriptor to read and write, and a relayed one's TCP socket. */
 static int take_up(struct connection *listener, struct reply *reply, int flags, struct connection **made) {
     int fd = reply->descriptors[0], beside = -1;
     if (reply->count > 1 && (beside = hide(reply->descriptors[1])) < 0)

@@ -1,10 +1,10 @@
-/* stream.c: reading from and writing to a connected TLS socket. What is usual is a system call and a test of its
- * result.
- */
+/* stream.c: reading from and writing to a connected TLS socket. */
 
 #include "internal.h"
+#include "post_handshake.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -78,10 +78,6 @@ static ssize_t cannot_read(struct connection *connection, int fd, const struct i
 }
 
 static ssize_t relayed_end(struct connection *connection, int fd) {
-    if (!is_ours(connection, fd)) {
-        connection_forget(fd);
-        return 0;
-    }
     if (relay_check_end(connection, fd))
         return -1;
     atomic_store(&connection->read_ended, true);
@@ -98,7 +94,7 @@ static int look_at_end(struct connection *connection, int fd) {
         return errno == EAGAIN ? 0 : 1;
     if (type != RECORD_DATA || size)
         return type != RECORD_DATA;
-    if (tcp_state(fd) == 7 /* TCP_CLOSE: a reset, as a rule */)
+    if (tcp_state(fd) == TCP_CLOSE) /* a reset, as a rule */
         end_writing(connection);
     return cut(connection);
 }
@@ -155,7 +151,7 @@ static ssize_t read_past_records(struct connection *connection, int fd, const st
             return cannot_serve(connection, fd);
         passed = served == PASSED ? passed + 1 : 0;
         if (passed > MOST_PASSED)
-            return break_connection(connection, fd, EPROTO, 10 /* unexpected_message */,
+            return break_connection(connection, fd, EPROTO, UNEXPECTED_MESSAGE,
                                     "the peer broke the TLS protocol: alert after alert, and no end");
         if (wait_to_read_on(fd, flags, rounds, served))
             return -1;
@@ -172,8 +168,7 @@ static ssize_t read_past_records(struct connection *connection, int fd, const st
     }
 }
 
-/* MSG_WAITALL: read until the buffers are full, or the stream ends or fails. Behind data the next read tells of that.
- */
+/* MSG_WAITALL: read until the buffers are full. An end or a failure behind data is told by the next read. */
 static ssize_t read_all(struct connection *connection, int fd, const struct iovec *parts, int count, int flags) {
     ssize_t all = 0;
     for (; count > 0; count--, parts++)
@@ -193,6 +188,10 @@ ssize_t stream_read_on(struct connection *connection, int fd, const struct iovec
                        ssize_t got) {
     if (!got && (atomic_load(&connection->read_ended) || !total(parts, count)))
         return 0;
+    if (!got && !is_ours(connection, fd)) { /* the end of another file, which is on the number by now */
+        connection_forget(fd);
+        return 0;
+    }
     if (atomic_load(&connection->relayed) && (!got || errno == ECONNRESET))
         return relayed_end(connection, fd);
     return read_past_records(connection, fd, parts, count, flags, got);

@@ -1,4 +1,4 @@
-/* wire.c: requests and replies as bytes (docs/architecture.md, "The request language"). No input or output here. */
+/* wire.c: requests and replies as bytes (docs/library.md, "The request language"). No input or output here. */
 
 #include "internal.h"
 

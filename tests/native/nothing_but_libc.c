@@ -22,7 +22,8 @@ int main(int count, char **arguments) {
     }
     if (write(fd, request, sizeof request - 1) < 0)
         return 2;
-    for (ssize_t got; (got = read(fd, answer, sizeof answer)) > 0;)
+    size_t room = sizeof answer - (size_t)count; /* which the compiler does not know: this is __read_chk, __recv_chk */
+    for (ssize_t got; (got = read(fd, answer, room)) > 0 || (got = recv(fd, answer, room, 0)) > 0;)
         fwrite(answer, 1, (size_t)got, stdout);
     return close(fd);
 }

@@ -103,6 +103,10 @@ class Player:
         number = 42 if option == "SO_PEEK_OFF" else getattr(socket, option)
         self.named[name].setsockopt(level, number, value)
 
+    def timeval(self, name, option, microseconds):
+        value = struct.pack("ll", 0, microseconds)
+        self.named[name].setsockopt(socket.SOL_SOCKET, getattr(socket, option), value)
+
     def getopt(self, name, option):
         level = socket.IPPROTO_TCP if option.startswith("TCP_") else socket.SOL_SOCKET
         return self.named[name].getsockopt(level, getattr(socket, option))

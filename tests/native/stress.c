@@ -22,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -186,7 +187,7 @@ static void signals_with(int flags) {
         common = fd;
         size_t bytes = 0;
         char data[1000];
-        for (int at = 0; at < 50; at++) {
+        for (int at = 0; at < 20; at++) {
             write_all(fd, data, sizeof data);
             read_all(fd, data, sizeof data);
         }
@@ -384,6 +385,58 @@ static void ends(void) {
     atexit(at_the_end);
 }
 
+/* --- the rarer forms of reading and writing --- */
+
+static void many_messages(int fd) {
+    char got[2][4];
+    struct iovec out[2] = {{"abc", 3}, {"def", 3}}, in[2] = {{got[0], 3}, {got[1], 3}};
+    struct mmsghdr sent[2] = {{.msg_hdr = {.msg_iov = &out[0], .msg_iovlen = 1}},
+                              {.msg_hdr = {.msg_iov = &out[1], .msg_iovlen = 1}}};
+    struct mmsghdr read[2] = {{.msg_hdr = {.msg_iov = &in[0], .msg_iovlen = 1}},
+                              {.msg_hdr = {.msg_iov = &in[1], .msg_iovlen = 1}}};
+    check(sendmmsg(fd, sent, 2, 0) == 2 && sent[0].msg_len == 3 && sent[1].msg_len == 3, "sendmmsg");
+    check(recvmmsg(fd, read, 2, MSG_WAITALL, NULL) == 2 && !memcmp(got[0], "abc", 3) && !memcmp(got[1], "def", 3),
+          "recvmmsg");
+}
+
+static void at_no_offset(int fd) {
+    char got[6];
+    struct iovec out[2] = {{"gh", 2}, {"ijkl", 4}}, in = {got, 6};
+    check(pwritev2(fd, out, 2, -1, 0) == 6 && preadv2(fd, &in, 1, -1, 0) == 6 && !memcmp(got, "ghijkl", 6), "-1");
+    check(pwritev2(fd, out, 2, 0, 0) < 0 && errno == ESPIPE && preadv2(fd, &in, 1, 0, 0) < 0 && errno == ESPIPE,
+          "a socket has no offsets");
+}
+
+static void by_splice(int fd) {
+    char got[8];
+    int ends[2];
+    check(!pipe(ends) && write(ends[1], "mnopqrst", 8) == 8, "pipe");
+    check(splice(ends[0], NULL, fd, NULL, 8, 0) == 8, "splice into the stream");
+    for (size_t moved = 0; moved < 8;) {
+        ssize_t size = splice(fd, NULL, ends[1], NULL, 8 - moved, 0);
+        check(size > 0, "splice out of the stream");
+        moved += (size_t)size;
+    }
+    check(read(ends[0], got, 8) == 8 && !memcmp(got, "mnopqrst", 8), "what was moved");
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void forms(void) {
+    char got[4];
+    int fd = connected();
+    many_messages(fd);
+    at_no_offset(fd);
+    by_splice(fd);
+    check(sendto(fd, "uvwx", 4, 0, NULL, 0) == 4 && recvfrom(fd, got, 4, MSG_WAITALL, NULL, NULL) == 4, "recvfrom");
+    check(sendto(fd, "y", 1, MSG_MORE, NULL, 0) == 1 && write(fd, "z", 1) == 1, "MSG_MORE");
+    read_all(fd, got, 2);
+    check(!memcmp(got, "yz", 2), "what MSG_MORE kept");
+    check(!shutdown(fd, SHUT_WR) && read(fd, got, 4) == 0, "the end");
+    check(write(fd, "x", 1) < 0 && errno == EPIPE && shutdown(fd, 9) < 0 && errno == EINVAL, "behind the end");
+    check(!close(fd), "close");
+}
+
 /* --- one call --- */
 
 static void simple(void) {
@@ -480,21 +533,20 @@ static void serve_one(int fd, pid_t pid) {
 
 static void accepts(void) {
     struct sigaction action = {.sa_handler = nothing};
-    struct itimerval soon = {{0, 0}, {0, 100000}};
+    struct itimerval often = {{0, 50000}, {0, 50000}}, never = {{0, 0}, {0, 0}};
     struct sockaddr_in peer;
     socklen_t size = sizeof peer;
     int listener = listening();
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &soon, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
     check(accept(listener, NULL, NULL) < 0 && errno == EINTR, "EINTR");
     action.sa_flags = SA_RESTART;
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &soon, NULL);
-    usleep(1000);
     pid_t pid = client(false);
     int fd = accept4(listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC);
     check(fd >= 0 && peer.sin_family == AF_INET && size == sizeof peer, "accept4");
     check(fcntl(fd, F_GETFD) == FD_CLOEXEC && !(fcntl(fd, F_GETFL) & O_NONBLOCK), "flags");
+    setitimer(ITIMER_REAL, &never, NULL);
     serve_one(fd, pid);
     struct rlimit limit, few;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -520,11 +572,12 @@ static const struct {
     const char *name;
     void (*run)(void);
 } all[] = {
-    {"threads", threads}, {"shared", shared},   {"careless", careless},
-    {"signals", signals}, {"forks", forks},     {"vforks", vforks},
-    {"execs", execs},     {"closes", closes},   {"forks_in_connect", forks_in_connect},
-    {"streams", streams}, {"simple", simple},   {"exhausted", exhausted},
-    {"ends", ends},       {"options", options}, {"accepts", accepts},
+    {"threads", threads}, {"shared", shared}, {"careless", careless},
+    {"signals", signals}, {"forks", forks},   {"vforks", vforks},
+    {"execs", execs},     {"closes", closes}, {"forks_in_connect", forks_in_connect},
+    {"streams", streams}, {"simple", simple}, {"exhausted", exhausted},
+    {"ends", ends},       {"forms", forms},   {"options", options},
+    {"accepts", accepts},
 };
 
 int main(int count, char **arguments) {

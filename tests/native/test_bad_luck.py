@@ -49,7 +49,7 @@ def native(code, environment, *, preload="", **words):
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout.splitlines()
 
 
@@ -326,8 +326,44 @@ def test_beside_other_preloaded_libraries(name, first, ssad, pki):
             timeout=60,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.startswith("HTTP/1.0 200 ok")
+
+
+def test_loaded_late_and_beside_plain_close(ssad, pki):
+    """A program that loads libssa by dlopen(3) has libc's own close(2) and read(2): what is remembered does no harm."""
+    code = """
+def call(function, *arguments):
+    done = function(*arguments)
+    assert done >= 0, words()
+    return done
+def connected():
+    return call(libssa.ssa_connect_tls, b"localhost", str(port).encode(), None)
+buffer = ctypes.create_string_buffer(100)
+for round in range(3):
+    fd = connected()
+    os.close(fd)  # unseen
+    again = connected()
+    sent = call(libssa.ssa_send, again, b"GET / HTTP/1.0\\r\\n\\r\\n", 18)
+    say(again == fd, sent, call(libssa.ssa_recv, again, buffer, 8))
+    os.close(again)
+    pair = socket.socketpair()
+    pair[1].send(b"plain")
+    say(os.read(pair[0].fileno(), 10))
+    fd = connected()
+    say(libssa.ssa_close(fd), libssa.ssa_recv(fd, buffer, 10))
+"""
+    with peers.openssl(pki, "-www") as (port, _):
+        done = subprocess.run(
+            [sys.executable, "-c", BEGIN + code],
+            env=os.environ | ssad.environment | {"LIBSSA": str(NATIVE / "libssa.so"), "PORT": str(port)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.splitlines() == ["True 18 8", "b'plain'", "0 -1"] * 3
 
 
 def test_nothing_leaks(ssad, pki):

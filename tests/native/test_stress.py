@@ -17,7 +17,7 @@ from tests.interop import raw
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "build" / "native"
-WHAT = re.findall(r'\{"(\w+)", \w+\}', (Path(__file__).parent / "stress.c").read_text())
+WHAT = re.findall(r'\{"(\w+)", \1\}', (Path(__file__).parent / "stress.c").read_text())
 SANITIZERS = {
     "": {},
     "asan": {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"},
