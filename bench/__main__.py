@@ -18,7 +18,7 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, handshakes, native, processes, relay, servers, sockets
+from bench import bulk, handshakes, loops, native, processes, relay, servers, sockets
 from bench.world import Part, World, world
 from ssa.ktls.probe import probe
 
@@ -54,6 +54,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "serve": Measurement(servers.serve, _BOTH, Part.KERNEL),
     "idle": Measurement(servers.idle, _BOTH, Part.KERNEL),
     "relay": Measurement(relay.relay, _BOTH, Part.HOST),
+    "asyncio": Measurement(loops.asynchronous, _BOTH, Part.HOST),
     "native": Measurement(native.native, _BOTH, Part.HOST),
 }
 

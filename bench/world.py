@@ -37,7 +37,9 @@ http {{
   ssl_certificate {cert}; ssl_certificate_key {key}; ssl_ecdh_curve X25519; ssl_prefer_server_ciphers on;
   ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256; ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
   server {{ listen 127.0.0.1:{ports[0]} ssl backlog=1024; ssl_protocols TLSv1.2; return 200 "hello\\n"; }}
-  server {{ listen 127.0.0.1:{ports[1]} ssl backlog=1024; ssl_protocols TLSv1.3; return 200 "hello\\n"; }}
+  server {{ listen 127.0.0.1:{ports[1]} ssl backlog=1024; ssl_protocols TLSv1.3;
+    location / {{ return 200 "hello\n"; }}
+    location = /megabyte {{ root {directory}; }} }}
 }}
 """
 
@@ -117,6 +119,7 @@ def _allow_descriptors() -> None:
 def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int]]:
     directory.mkdir()
     ports = free_port(), free_port()
+    (directory / "megabyte").write_bytes(bytes(1_000_000))
     configuration = directory / "nginx.conf"
     configuration.write_text(_NGINX.format(directory=directory, ports=ports, cert=cert, key=key))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"

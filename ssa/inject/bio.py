@@ -8,6 +8,7 @@ the socket from under the stream, and from then on calls the TLS socket and wait
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -64,8 +65,17 @@ class SSLObject:
         return self._live().send(data)
 
     def unwrap(self) -> None:
-        """End our half of the stream (close_notify). What the peer still sends is not waited for."""
-        self._live().shutdown(socket.SHUT_WR)
+        """End our half of the stream (close_notify). What the peer still sends is not waited for.
+
+        A connection that has ended already is as good.
+        """
+        try:
+            self._live().shutdown(socket.SHUT_WR)
+        except ConnectionError:
+            return
+        except OSError as exc:
+            if exc.errno != errno.ENOTCONN:
+                raise
 
     def _live(self) -> SSLSocket:
         if self.sock is None:

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import platform
+import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 
@@ -623,3 +625,39 @@ async def main():
     print(len(await curl.stdout.read()), await curl.wait())
 """
     assert program(script, pki.ca) == ["300000 0"]
+
+
+def test_start_tls_of_a_server_that_has_read_the_hello(program, pki, counted):
+    """PROXY protocol: a line in plain text, and the ClientHello behind it, in one packet."""
+    script = """
+async def main():
+    async def handle(reader, writer):
+        await asyncio.sleep(0.3)
+        print(await reader.readline(), len(reader._buffer) > 100)
+        await writer.start_tls(server_context())
+        writer.write((await reader.readexactly(6)).upper())
+        await ended(writer)
+        server.close()
+    server, port = await serving(handle, ssl=None)
+    with open(sys.argv[1], "w") as file:
+        print(port, file=file)
+    await server.wait_closed()
+    await asyncio.sleep(0.3)
+"""
+    told = pki.directory / f"port-{time.monotonic_ns()}"
+    answers = []
+
+    def talk():
+        assert peers.settled(lambda: told.exists() and told.read_text().endswith("\n"))
+        plain = socket.create_connection(("127.0.0.1", int(told.read_text())), 10)
+        plain.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+        with ssl.create_default_context(cafile=pki.ca).wrap_socket(plain, server_hostname="localhost") as tls:
+            tls.sendall(b"behind")
+            answers.append(tls.recv(100))
+
+    client = threading.Thread(target=talk)
+    client.start()
+    assert program(script, told) == ["b'PROXY TCP4 192.0.2.1 192.0.2.2 1 2\\r\\n' True"]
+    client.join()
+    assert answers == [b"BEHIND"]
+    assert counted() == 1
