@@ -63,7 +63,7 @@ def _open_standard_streams() -> None:
 
 
 def dropped() -> int:
-    """How many lines were lost, as nobody read the log."""
+    """The number of lines that were lost, as nobody read the log."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Log))
 
 

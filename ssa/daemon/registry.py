@@ -49,9 +49,9 @@ class LiveSocket(SocketRecord):
     diag: Diag | None = field(repr=False)
 
     def kernel(self) -> KernelState:
-        """How the connection stands now, by the word of who has the keys. Raises OSError.
+        """The connection's state now, from the kernel or from the worker: whichever has the keys. Raises OSError.
 
-        Where the kernel tells us of the bytes only, as we are not privileged, the rest is what it was given.
+        The kernel tells an unprivileged ssad the byte counts only. The rest is then what the handshake has agreed on.
         """
         if self.is_relayed:
             return self.worker.state(self.id)
@@ -63,14 +63,14 @@ class LiveSocket(SocketRecord):
         return self.data_path == "relay"
 
     def completed(self, state: KernelState) -> KernelState:
-        """The kernel's word, with what it does not tell us."""
+        """The kernel's answer, completed by what the kernel tells privileged processes only."""
         if state.version:
             return state
         cipher = SUITES[self.suite].aead.name
         return replace(state, version=self.protocol, cipher=cipher, tx=_UNTOLD, rx=_UNTOLD)
 
     def unmet(self, policy: Policy) -> Sequence[str]:
-        """Which settings of a policy it does not meet, and how; none if it would be made under that policy."""
+        """The settings of a policy that the socket does not meet, and why; empty if it meets all."""
         return self.worker.unmet(self, policy)
 
     def end(self) -> None:
@@ -204,7 +204,7 @@ class Registry:
                 self.forget(number)
 
     def relayed(self, uid: int) -> int:
-        """How many open sockets of a user the daemon itself has to keep descriptors for."""
+        """The number of a user's open sockets whose descriptors the daemon itself keeps."""
         self._sweep()
         return self._relayed[uid]
 

@@ -80,7 +80,7 @@ class State:
         return self._capabilities.describe()
 
     def capabilities(self, *, urgent: bool) -> Capabilities:
-        """What this kernel's TLS can do. A kernel that had none is asked again after a second; if `urgent`, at once.
+        """The kernel's TLS features. A kernel that had none is asked again after a second; if `urgent`, at once.
 
         It may have some by now: a module was loaded, or the loopback interface came up.
         """

@@ -78,7 +78,7 @@ class Link:
         return self._state.policy.current
 
     def capabilities(self, *, urgent: bool) -> Capabilities:
-        """What this kernel's TLS can do."""
+        """The kernel's TLS features."""
         return self._state.capabilities(urgent=urgent)
 
     async def fresh_trust(self, source: str) -> None:
@@ -140,7 +140,7 @@ class Link:
         self._state.sockets.forget(number)
 
     def relayed(self) -> int:
-        """How many open sockets of this user ssad itself keeps descriptors for."""
+        """The number of this user's open sockets whose descriptors ssad itself keeps."""
         return self._state.sockets.relayed(self._uid)
 
     def listens(self, record: ListenerRecord) -> None:

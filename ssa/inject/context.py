@@ -332,7 +332,7 @@ class SSLContext(Base):
         )
 
     def _loosened(self) -> str:
-        """What a client's context says that would verify less; empty where it says nothing of the kind."""
+        """The setting of a client's context by which less would be verified, in words; empty if there is none."""
         if self._verify_mode == ssl.CERT_NONE:
             return "verify_mode = CERT_NONE"
         return "" if self._check_hostname else "check_hostname = False"
@@ -425,7 +425,7 @@ def _refuse_flags(owner: str, value: int) -> None:
 
 
 def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
-    """Whether a key's file needs a password: programs give one for those that need none, too."""
+    """True if a key's file is encrypted. Programs pass a password for files that need none, too."""
     with open(path, "rb") as file:  # noqa: PTH123 - of bytes too
         return b"ENCRYPTED" in file.read(locations.MAX_ANCHORS)
 

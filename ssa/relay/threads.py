@@ -94,7 +94,7 @@ class Relays:
         return relay, outer
 
     def descriptors(self) -> int:
-        """How many descriptors the connections take in the daemon, and the thread to wait for them."""
+        """The number of descriptors that the connections take in the daemon, with those that the thread waits by."""
         return 0 if self._thread is None else 2 * (len(self._thread.relays) + 1)
 
     def _serving(self) -> _Thread:

@@ -44,7 +44,7 @@ _STATES = {None: "open", "close_notify": "ended by the peer"}  # of a relayed st
 
 
 class DataPath(Protocol):
-    """What each data path does for a live socket.
+    """The interface of the data paths to a live socket.
 
     `charged` is the user who asks about the socket, whose threads and descriptors are used: not always the user that
     the socket was made for.
@@ -80,7 +80,7 @@ class DataPath(Protocol):
         """End the stream in order behind what was written; `abort`: no longer."""
 
     def state(self) -> KernelState | None:
-        """How the connection stands; None where the kernel knows."""
+        """The connection's state; None where the kernel has to be asked."""
 
     def end(self) -> None:
         """End the connection, whoever holds it."""

@@ -88,7 +88,7 @@ class LiveSockets:
         return len(self._sockets)
 
     def register(self, made: Made, path: DataPath) -> LiveSocket:
-        """Tell the daemon of a socket, and remember it for as long as some process has what the application holds."""
+        """Register a socket with the daemon, and keep it here while some process holds the application's end."""
         engine, judge, monitor = made.engine, made.judge, self._monitor
         chain, verified = judge.chain, judge.verified
         inode, tcp = path.watch()

@@ -32,7 +32,7 @@ _PATIENCE = 5  # seconds: a file can be of the application's own file system, an
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for a handshake: never looser than the policy in force.
+    """The terms of one handshake: the policy in force, narrowed by the request, and what the program brought.
 
     Attributes:
         wish: how the request narrows a policy.
@@ -91,7 +91,7 @@ def hostname_untrusted(text: str) -> str:
 
 
 def ahead_untrusted(request: Accept) -> bytes:
-    """What an application has read already of what its client sent. Raises `ssa.SSAError` BAD_VALUE for too much."""
+    """The client's first bytes, which the application has read. Raises `ssa.SSAError` BAD_VALUE for too many."""
     ahead = request.ahead or b""
     if len(ahead) > MAX_AHEAD:
         raise errors.error("BAD_VALUE", f"{len(ahead)} bytes were read ahead, at most {MAX_AHEAD} are taken")
