@@ -230,7 +230,7 @@ def _is_journal(fd: int) -> bool:
 
 
 class _Lines(io.TextIOBase):
-    """Standard error for Python's own words, such as warnings: each line is one of the log's."""
+    """Stands for standard error: each line that Python writes there, such as a warning, becomes one of the log."""
 
     def write(self, text: str) -> int:
         for line in text.splitlines():

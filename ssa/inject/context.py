@@ -91,7 +91,7 @@ class SSLContext(Base):
 
     @property
     def security_level(self) -> int:
-        """Of OpenSSL in this process, which does not count: the policy says which keys are strong enough."""
+        """OpenSSL's level in this process. It has no effect: the policy says which keys are strong enough."""
         return self._ciphers.security_level
 
     # Who is verified. What a program says is kept, and judged where a socket is wrapped.

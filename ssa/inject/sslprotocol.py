@@ -41,7 +41,7 @@ THEIRS: Any = sslproto.SSLProtocol
 
 
 class SSLProtocol(protocols.BufferedProtocol):
-    """The plain transport's protocol until the handshake begins, and what leads it to its end."""
+    """The protocol of the plain transport until the handshake begins. It then takes the handshake to its end."""
 
     def __new__(cls, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> Any:
         """An object of asyncio's own class for a context that was made before the injection."""
@@ -154,7 +154,7 @@ class SSLProtocol(protocols.BufferedProtocol):
         self._fail(ConnectionResetError())
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The carrier has ended: the connection, where it was not ended by `_begin`."""
+        """The carrier has ended. If `_begin` has not ended it, the connection is lost."""
         if self._carrier is not None:
             self._carrier = None
             self._fail(exc or ConnectionResetError())
@@ -214,7 +214,7 @@ class SSLProtocol(protocols.BufferedProtocol):
             self._fail(exc)
 
     def _answered(self) -> None:
-        """Ssad has something to say of the handshake."""
+        """Take ssad's answer about the handshake."""
         if (handshake := self._handshake) is None:
             return
         fd = handshake.fileno()

@@ -255,7 +255,7 @@ class _Thread(threading.Thread):
                 self._step(relay, relay.look, now)
 
     def _step(self, relay: Relay, do: Callable[..., None], *arguments: object) -> None:
-        """Do something for a connection. Then wait for the events that it wants, or let go of it."""
+        """Call `do` for a connection. Then wait for the events that it wants, or remove it if it is over."""
         try:
             if not relay.over:
                 do(*arguments)

@@ -343,7 +343,7 @@ class Closer:
 
 
 def _read_and_close(fd: int) -> None:
-    """Descriptors in what is read are closed by the kernel here, as there is no room for them."""
+    """Read the queue empty and close. The kernel closes the queued descriptors in this thread: recvmsg has no room."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) as connection, contextlib.suppress(OSError):
         for _ in range(_MOST_PACKETS):
             data, _, flags, _ = connection.recvmsg(1, 0, socket.MSG_DONTWAIT)

@@ -86,7 +86,7 @@ class Quota:
 
     @contextlib.contextmanager
     def of(self, number: int = 1) -> Iterator[None]:
-        """A place for so many. Raises `ssa.SSAError` OVERLOADED."""
+        """Count so many descriptors while the block runs. Raises `ssa.SSAError` OVERLOADED."""
         self.take(number)
         try:
             yield

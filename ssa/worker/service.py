@@ -39,7 +39,7 @@ class Worker(User):
     def listed(
         self, application: Application, local: Any, serving: Callable[[], Serving], protocol: str
     ) -> Iterator[None]:
-        """A block in which /ssa shows that an application listens at an address."""
+        """List a listener under /ssa/listeners while the block runs."""
         record = ListenerRecord(
             id=self.monitor.new_id(),
             application=application,

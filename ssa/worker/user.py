@@ -50,11 +50,11 @@ class Process:
         return self.closers.open(None) + sum(relays.descriptors() for relays in self.relaying)
 
     async def run(self) -> None:
-        """Do what is done for all users together, until cancelled."""
+        """Run the task that all users share, which notices hang-ups, until cancelled."""
         await self.hang_ups.watch()
 
     def close(self) -> None:
-        """Give back what the kernel lent."""
+        """Close the epoll set of the hang-ups."""
         self.hang_ups.close()
 
 
