@@ -19,6 +19,7 @@ from ssa.inject.standard import Context
 from ssa.library import connection, deadlines
 from ssa.library.option_values import File, Settings
 from ssa.protocol import wire
+from ssa.protocol.options import MAX_ANCHORS
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
 from ssa.tls import is_protocol_name
 
@@ -427,7 +428,7 @@ def _refuse_flags(owner: str, value: int) -> None:
 def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
     """True if a key's file is encrypted. Programs pass a password for files that need none, too."""
     with open(path, "rb") as file:  # noqa: PTH123 - of bytes too
-        return b"ENCRYPTED" in file.read(locations.MAX_ANCHORS)
+        return b"ENCRYPTED" in file.read(MAX_ANCHORS)
 
 
 _MAX_PAIRS = 8  # certificates with their keys

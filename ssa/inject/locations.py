@@ -11,6 +11,7 @@ import sys
 from ssa import pem
 from ssa.inject.failures import error, log_once
 from ssa.library.option_values import File, der_certificates
+from ssa.protocol.options import MAX_ANCHORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     Path = str | bytes | os.PathLike[str]
 
-MAX_ANCHORS = 4 << 20  # bytes of PEM: certifi's bundle is 300 KiB
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")  # as `openssl rehash` names the files of a directory
 
 

@@ -180,7 +180,7 @@ class Sending(Endpoint):
                 try:
                     sent = self._send_of_file(file, offset + total, min(PART, due - total))
                 except OSError as exc:
-                    if not total and exc.errno in _NO_SENDFILE and self._open_file.broken is None:
+                    if not total and exc.errno in NO_SENDFILE and self._open_file.broken is None:
                         return self._send_what_is_read(file, offset, count)
                     raise
                 total += sent
@@ -306,7 +306,7 @@ class Sending(Endpoint):
 
 
 _READ = 2**16  # bytes
-_NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
+NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
 
 
 def _size(file: Any) -> int:

@@ -132,7 +132,7 @@ class Channel:
         return self.take_pending()
 
     def close(self) -> None:
-        """End the connection. OpenSSL is told that close_notify was sent: it spoils the session of one that ends without."""
+        """End the connection. OpenSSL is told that close_notify was sent, as without it the session is spoilt."""
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
 
     def _take(self, start: int) -> int:

@@ -77,7 +77,7 @@ class DataPath(Protocol):
         """Follow the peer's KeyUpdates, or change our sending key. Raises `ssa.SSAError` NO_REKEY and others."""
 
     def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:
-        """End the stream in order, behind the last byte. With `abort`, send nothing more: close(2) will abort it."""
+        """End the stream in order, behind the last byte. With `abort`, send no close_notify any more."""
 
     def state(self) -> KernelState | None:
         """The connection's state; None where the kernel has to be asked."""

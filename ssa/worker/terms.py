@@ -15,10 +15,9 @@ from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
 from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
-from ssa.protocol.options import MAX_FILES
+from ssa.protocol.options import MAX_ANCHORS, MAX_FILES
 from ssa.protocol.wire import MAX_AHEAD
 from ssa.suites import TLSVersion
-from ssa.worker.anchors import MAX_BYTES
 
 if TYPE_CHECKING:
     from ssa.policy.schema import Policy
@@ -147,7 +146,7 @@ def _read_all(
     """Read the files, in a thread. The application has opened them, so it may read them; nothing is opened here."""
     trusted, certificates, _ = counts
     files = iter(descriptors)
-    texts = [_read(fd, MAX_BYTES) for fd in itertools.islice(files, trusted or 0)]
+    texts = [_read(fd, MAX_ANCHORS) for fd in itertools.islice(files, trusted or 0)]
     store = anchors.get_untrusted(uid, texts) if trusted is not None else None
     chains = [_read(fd, _MAX_FILE) for fd in itertools.islice(files, certificates)]
     keys = [_read(fd, _MAX_FILE) for fd in files]
