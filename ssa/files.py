@@ -184,9 +184,10 @@ class _Mounts:
 
 
 def _poll_of_mounts() -> select.poll | None:
-    """What tells of changes of the mounts. Its poll() needs no timeout: the table is always ready to be read.
+    """A poll object that reports changes of the mounts; None if there is no descriptor left for it.
 
-    (mounts_poll in fs/proc_namespace.c. For a timeout, CPython would ask for the time.)
+    Its poll() needs no timeout, for which CPython would ask for the time: the table can always be read (mounts_poll in
+    fs/proc_namespace.c).
     """
     with contextlib.suppress(OSError):  # there are no descriptors left, say
         descriptor = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)

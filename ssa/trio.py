@@ -199,7 +199,7 @@ async def open_stream(  # noqa: PLR0913 - as trio.open_tcp_stream, and what TLS 
         host: a host name, in any script, or an IP address.
         port: its port.
         alpn: application protocols to offer, the preferred one first (RFC 7301).
-        server_hostname: whom the certificate has to be for, where that is not `host`.
+        server_hostname: the name that the certificate has to be for, if it is not `host`.
         certificate: the own certificate and its chain, for a server that asks: PEM, or the path of a PEM file.
         private_key: its key.
         trusted: trust anchors that the server has to satisfy besides the administrator's.
@@ -235,7 +235,7 @@ async def _handshake(sock: TLSSocket) -> None:
 
 
 class TLSListener(trio.abc.Listener[TLSStream]):
-    """A listening `ssa.TLSSocket`: what `accept` gives is ready, and never waits behind a slow client."""
+    """A listening `ssa.TLSSocket`. `accept` returns completed handshakes, and never waits behind a slow client."""
 
     def __init__(self, sock: TLSSocket) -> None:
         """Take over a listening TLSSocket, and make it non-blocking. Raises TypeError for another kind of socket."""

@@ -57,7 +57,7 @@ class TrustStores:
         return store
 
     async def refresh(self, source: str) -> None:
-        """Have a trust store as its files are now; what is wrong with it, `get` raises."""
+        """Read a trust store again if its files have changed. `get` raises what is wrong with it."""
         known = self._stores.get(source)
         if isinstance(known, trust.TrustStore) and not known.is_stale():
             return
@@ -94,7 +94,7 @@ class TrustStores:
         self._stores.put(source, found)
 
     def _load(self, source: str, known: trust.TrustStore | errors.SSAError | None) -> trust.TrustStore:
-        """In a thread. Raises OSError, ValueError."""
+        """Load a store. Called in a thread. Raises OSError, ValueError."""
         if isinstance(known, trust.TrustStore) and not known.changed():
             return known
         found = trust.TrustStore.load(source, self._mount)
@@ -110,7 +110,7 @@ def _failure(source: str, exc: Exception) -> errors.SSAError:
 
 
 class CredentialFiles:
-    """Keeps a store of credentials as its files are."""
+    """Keeps a store of credentials up to date with its files."""
 
     def __init__(self, credentials: CredentialStore) -> None:
         self._credentials = credentials
@@ -118,7 +118,7 @@ class CredentialFiles:
         self._looking = False
 
     async def refresh(self) -> None:
-        """Have the credentials as their files are now; of one that hangs, the last good one."""
+        """Read the credentials again if their files have changed. One whose files hang keeps its last good pair."""
         folder = self._credentials.folder
         if folder.is_stale():
             await self._look(folder)

@@ -63,7 +63,7 @@ def _open_standard_streams() -> None:
 
 
 def dropped() -> int:
-    """How many lines were lost, as nobody read the log."""
+    """The number of lines that were lost, as nobody read the log."""
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Log))
 
 
@@ -230,7 +230,7 @@ def _is_journal(fd: int) -> bool:
 
 
 class _Lines(io.TextIOBase):
-    """Standard error for Python's own words, such as warnings: each line is one of the log's."""
+    """Stands for standard error: each line that Python writes there, such as a warning, becomes one of the log."""
 
     def write(self, text: str) -> int:
         for line in text.splitlines():

@@ -205,7 +205,7 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
 
 
 def _at_the_end(end: contextlib.ExitStack, step: Callable[[], object]) -> None:
-    """Have a step taken at the end. Its failure is a warning, as the other steps have to be taken too."""
+    """Take a step when the block ends. If it fails, log a warning, so that the other steps are taken too."""
 
     def take() -> None:
         try:
@@ -260,7 +260,7 @@ async def _heed_signals(scope: trio.CancelScope, reloader: Reloader, *, task_sta
 
 
 def _raise_descriptor_limit() -> None:
-    """Each handshake in progress takes two descriptors; the soft limit of 1024 is for programs that use select."""
+    """Raise the soft limit of 1024, which is for programs that use select(2): each handshake takes two descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

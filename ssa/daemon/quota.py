@@ -1,4 +1,4 @@
-"""How many of ssad's descriptors each user may have."""
+"""The limit of ssad's descriptors for each user."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ _TRUSTED = 0  # root
 
 
 def limit(free: int, uid: int) -> int:
-    """How many of `free` descriptors a user may have: a quarter; root, and the daemon's own user, three quarters."""
+    """The share of `free` descriptors that a user may have: a quarter; root and ssad's own user, three quarters."""
     return free * 3 // 4 if uid in {_TRUSTED, os.geteuid()} else free // 4

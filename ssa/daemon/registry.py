@@ -41,17 +41,17 @@ class LiveSocket(SocketRecord):
 
     Attributes:
         worker: the worker that made it.
-        diag: what asks the kernel about it; None where the kernel does not have its keys, or where it is of a network
-            namespace that we may not enter.
+        diag: the netlink socket to ask the kernel about it; None where the kernel does not have its keys, or where
+            ssad may not enter its network namespace.
     """
 
     worker: Worker = field(repr=False)
     diag: Diag | None = field(repr=False)
 
     def kernel(self) -> KernelState:
-        """How the connection stands now, by the word of who has the keys. Raises OSError.
+        """The connection's state now, from the kernel or from the worker: whichever has the keys. Raises OSError.
 
-        Where the kernel tells us of the bytes only, as we are not privileged, the rest is what it was given.
+        The kernel tells an unprivileged ssad the byte counts only. The rest is then what the handshake has agreed on.
         """
         if self.is_relayed:
             return self.worker.state(self.id)
@@ -63,14 +63,14 @@ class LiveSocket(SocketRecord):
         return self.data_path == "relay"
 
     def completed(self, state: KernelState) -> KernelState:
-        """The kernel's word, with what it does not tell us."""
+        """The kernel's answer, completed by what the kernel tells privileged processes only."""
         if state.version:
             return state
         cipher = SUITES[self.suite].aead.name
         return replace(state, version=self.protocol, cipher=cipher, tx=_UNTOLD, rx=_UNTOLD)
 
     def unmet(self, policy: Policy) -> Sequence[str]:
-        """Which settings of a policy it does not meet, and how; none if it would be made under that policy."""
+        """The settings of a policy that the socket does not meet, and why; empty if it meets all."""
         return self.worker.unmet(self, policy)
 
     def end(self) -> None:
@@ -99,7 +99,7 @@ def _fields(live: LiveSocket) -> str:
 
 
 def _asked(group: Sequence[LiveSocket]) -> dict[int, KernelState | OSError]:
-    """The state of each of a group, all of which have one `Diag`, or none."""
+    """The state of each socket of a group that shares one `Diag`, or has none."""
     diag = group[0].diag
     if diag is None:
         return {live.id: _own_word(live) for live in group}
@@ -140,12 +140,12 @@ class Listeners:
         self._listeners: dict[int, LiveListener] = {}
 
     def add(self, record: ListenerRecord, worker: Worker) -> None:
-        """Take in a listener of a worker's."""
+        """Register a worker's listener."""
         known = {column.name: getattr(record, column.name) for column in dataclasses.fields(record)}
         self._listeners[record.id] = LiveListener(**known, worker=worker)
 
     def remove(self, number: int) -> None:
-        """Let go of a listener."""
+        """Remove a listener."""
         del self._listeners[number]
 
     def ids(self) -> list[int]:
@@ -178,11 +178,11 @@ class Registry:
         return next(self._ids)
 
     def watch(self, sock: socket.socket) -> int:
-        """Look after a socket: its inode. The caller closes its descriptor then."""
+        """Watch a socket, and return its inode. The caller may close its descriptor then."""
         return self._liveness.watch(sock)
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None, worker: Worker) -> None:
-        """Take in a TLS socket of a worker's. It lives as long as the watched one, unless it is forgotten first.
+        """Register a worker's TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
 
         `sock` is the TCP socket where the kernel does its TLS. Its program is looked at once more.
         """
@@ -204,7 +204,7 @@ class Registry:
                 self.forget(number)
 
     def relayed(self, uid: int) -> int:
-        """How many open sockets of a user the daemon itself has to keep descriptors for."""
+        """The number of a user's open sockets whose descriptors the daemon itself keeps."""
         self._sweep()
         return self._relayed[uid]
 
@@ -217,7 +217,7 @@ class Registry:
         return list(self._sweep().values())
 
     def ask(self, sockets: Sequence[LiveSocket]) -> list[KernelState | OSError]:
-        """The kernel's word on several sockets; those of one network namespace are asked about at once."""
+        """The kernel's answers about several sockets; with one message for those of one network namespace."""
         answers: dict[int, KernelState | OSError] = {}
         by_diag: dict[int, list[LiveSocket]] = {}
         for live in sockets:
@@ -238,7 +238,7 @@ class Registry:
         return None if number is None or not self._liveness.is_held(inode) else self._sockets[number]
 
     def forget(self, socket_id: int) -> None:
-        """Let go of one that has ended, though its descriptor may be open still."""
+        """Remove a socket that has ended, though a descriptor of it may still be open."""
         inode = self._inodes.pop(socket_id, None)
         if inode is not None:
             self._drop(socket_id, inode)
@@ -261,7 +261,7 @@ class Registry:
         return self._sockets
 
     async def tidy(self) -> None:
-        """Forget what is gone now and then, so that nothing is kept alive for its sake. Runs until cancelled."""
+        """Remove the records of closed sockets from time to time, so that they hold no memory. Runs until cancelled."""
         while True:
             await trio.sleep(_TIDY)
             if self._sockets:

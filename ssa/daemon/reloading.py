@@ -98,5 +98,5 @@ def _became(credentials: dict[str, str]) -> Iterator[str]:
 
 
 def shown(source: str, config: Path) -> str:
-    """Which policy is in force, for the log."""
+    """The policy that is in force, in words for the log."""
     return fields(file=source) if source else fields(file="", defaults=f"as {config} is not there")

@@ -44,7 +44,7 @@ async def serve(workers: Workers, listener: socket.socket) -> None:
 
 
 async def _have_room(table: Table) -> None:
-    """Where few descriptors are left, give the threads that close refused connections a little time."""
+    """Wait for a moment where few descriptors are left: threads close refused connections meanwhile."""
     for _ in range(_MOMENTS):
         if not table.is_scarce():
             return

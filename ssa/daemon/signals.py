@@ -1,4 +1,4 @@
-"""What each signal does: one table, so that nothing but SIGKILL leaves a dead mount behind.
+"""Handles signals by one table of what each does. So nothing but SIGKILL leaves a dead mount behind.
 
 At first a signal that ends ssad ends the process at once, as there is nothing to undo yet. From the mount on signals
 are blocked, and a thread takes them. A signal that comes while ssad ends changes nothing more.

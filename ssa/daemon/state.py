@@ -59,14 +59,14 @@ class State:
         self._relay_reasons: set[str] = set()
 
     def _check(self, policy: Policy) -> None:
-        """A trust store that can't be read is a bad value, found before the policy counts."""
+        """Refuse a policy whose trust store cannot be read, before it is in force. Raises `BadValue`."""
         source = policy.trust_store
         if self._in_force and source == self.policy.current.trust_store:
             return  # what is wrong with it must not keep the other settings as they are
         self.trust_stores.check(source)
 
     def close(self) -> None:
-        """Give back what the kernel lent. Sockets that applications hold live on."""
+        """Close the descriptors that ask and watch the kernel. Sockets that applications hold live on."""
         self.sockets.close()
 
     @property
@@ -80,7 +80,7 @@ class State:
         return self._capabilities.describe()
 
     def capabilities(self, *, urgent: bool) -> Capabilities:
-        """What this kernel's TLS can do. A kernel that had none is asked again after a second; if `urgent`, at once.
+        """The kernel's TLS features. A kernel that had none is asked again after a second; if `urgent`, at once.
 
         It may have some by now: a module was loaded, or the loopback interface came up.
         """
@@ -106,13 +106,13 @@ class State:
         self._counts[counter] += number
 
     async def fresh_trust(self) -> None:
-        """Have the trust store in force as its files are now."""
+        """Read the trust store in force again if its files have changed."""
         await self.trust_stores.refresh(self.policy.current.trust_store)
 
     async def prepare(self, policy: Policy) -> None:
-        """Do what may take long before a policy can be put in force. Raises `BadValue` for one that can't be."""
+        """Read the trust store of a policy before it is put in force. Raises `BadValue` if that cannot be read."""
         await self.trust_stores.prepare(policy.trust_store)
 
     async def fresh_credentials(self) -> None:
-        """Have the administrator's credentials as their files are now."""
+        """Read the administrator's credentials again if their files have changed."""
         await self.credential_files.refresh()

@@ -1,4 +1,4 @@
-"""A worker for each user, and what it may ask: the daemon's side of `ssa.worker.monitor`."""
+"""Makes a worker for each user, and answers its questions: the daemon's side of `ssa.worker.monitor`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Workers:
         return worker
 
     def close(self) -> None:
-        """Let go of what they have. Sockets that applications hold live on."""
+        """Close what the workers have open. Sockets that applications hold live on."""
         for worker in self._workers.values():
             worker.stop()
         deadline = time.monotonic() + _PATIENCE
@@ -78,7 +78,7 @@ class Link:
         return self._state.policy.current
 
     def capabilities(self, *, urgent: bool) -> Capabilities:
-        """What this kernel's TLS can do."""
+        """The kernel's TLS features."""
         return self._state.capabilities(urgent=urgent)
 
     async def fresh_trust(self, source: str) -> None:
@@ -118,7 +118,7 @@ class Link:
         return self._state.sockets.new_id()
 
     def watch(self, sock: socket.socket) -> int:
-        """Have the kernel remember a socket for as long as some process holds it. The socket's inode."""
+        """Watch a socket for as long as some process holds it. Returns its inode."""
         return self._state.sockets.watch(sock)
 
     def is_held(self, inode: int) -> bool:
@@ -126,7 +126,7 @@ class Link:
         return self._state.sockets.is_held(inode)
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
-        """Take in a TLS socket."""
+        """Register a TLS socket."""
         self._state.sockets.add(record, inode, sock, self.worker)
 
     async def elsewhere(self, request: Message, sock: socket.socket) -> Reply | Handover | None:
@@ -136,19 +136,19 @@ class Link:
         return await post_handshake.respond(live.worker.sockets.get(live.id), self.worker, request, sock)
 
     def forget(self, number: int) -> None:
-        """Let go of a TLS socket that has ended."""
+        """Remove a TLS socket that has ended."""
         self._state.sockets.forget(number)
 
     def relayed(self) -> int:
-        """How many open sockets of this user ssad itself keeps descriptors for."""
+        """The number of this user's open sockets whose descriptors ssad itself keeps."""
         return self._state.sockets.relayed(self._uid)
 
     def listens(self, record: ListenerRecord) -> None:
-        """Take in a listener."""
+        """Register a listener."""
         self._state.listeners.add(record, self.worker)
 
     def listens_no_more(self, number: int) -> None:
-        """Let go of a listener."""
+        """Remove a listener."""
         self._state.listeners.remove(number)
 
     # --- what has happened ---

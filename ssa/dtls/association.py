@@ -10,6 +10,7 @@ import trio
 
 from ssa import errors
 from ssa.dtls import records, udp
+from ssa.dtls.states import LIVE
 from ssa.handshake.states import AWAITING, State
 from ssa.logfmt import fields
 from ssa.protocol import addresses
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _EARLY = 16  # contents that came together with the end of the handshake, and are kept
 _MOST_RECORDS = 32  # of a datagram: OpenSSL goes through all of them at once
 _MOST_BYTES = 256 * 1024  # of the peer's in one handshake: more than a flight with 100 kB of certificates, sent twice
-_LIVE = frozenset({State.ESTABLISHED, State.CLOSED})
 
 
 class Association:
@@ -73,7 +73,7 @@ class Association:
     @property
     def established(self) -> bool:
         """True where there is a session: the handshake is done, and the peer was admitted."""
-        return self.engine.state in _LIVE and self._failure is None
+        return self.engine.state in LIVE and self._failure is None
 
     @property
     def largest(self) -> int:
@@ -146,7 +146,7 @@ class Association:
 
     def doubt(self, failure: errors.SSAError) -> None:
         """Take an error that is not authenticated: it ends a handshake, and nothing else."""
-        if self.engine.state not in _LIVE and self._failure is None:
+        if self.engine.state not in LIVE and self._failure is None:
             self._failure = failure
             self._progress.set()
 

@@ -23,7 +23,7 @@ from OpenSSL import SSL
 
 from ssa import errors
 from ssa.dtls import records
-from ssa.dtls.states import CLIENT, SERVER
+from ssa.dtls.states import CLIENT, LIVE, SERVER
 from ssa.handshake.client import ClientEngine
 from ssa.handshake.engine import Engine
 from ssa.handshake.server import ServerEngine
@@ -164,14 +164,11 @@ class DatagramEngine(Engine):
         """End the session. Returns our close_notify; nothing where the handshake is not done."""
         self._expect(Event.END)
         self._pending = b""  # of a handshake: a flight that is held
-        if self.state in _LIVE:
+        if self.state in LIVE:
             with contextlib.suppress(SSL.Error):  # of a session that fails just now
                 self._connection.shutdown()
             self._collect()
         return self._move(Event.END)
-
-
-_LIVE = frozenset({State.ESTABLISHED, State.CLOSED})
 
 
 class DatagramClient(DatagramEngine, ClientEngine):

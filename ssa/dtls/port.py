@@ -41,7 +41,7 @@ _REASONS = {
 
 
 class Session(Protocol):
-    """What a port needs of a session on it. `ssa.dtls.association.Association` has all of this."""
+    """A session on a port, as the port sees it. `ssa.dtls.association.Association` implements it."""
 
     key: bytes  # the peer's address, packed
     hello: bytes  # that a server's began with

@@ -10,6 +10,8 @@ from ssa.handshake.states import JUDGING, STREAM, Event, Leaves, State, Table
 
 _S, _E, _L = State, Event, Leaves
 
+LIVE = frozenset({State.ESTABLISHED, State.CLOSED})  # with data on its way, or with the peer's close_notify read
+
 _SESSION: Table = {
     # An end that waits for an answer to its flight sends the flight again.
     (_S.READING, _E.RETRANSMIT): (_S.READING, _L.FLIGHT),

@@ -66,7 +66,7 @@ def tell_ways(sock: socket.socket) -> None:
 
 
 def way_back(found: Way) -> Way:
-    """What makes sendmsg(2) send an answer from the address that a datagram came to."""
+    """The control messages with which sendmsg(2) answers from the address that a datagram came to."""
     for level, kind, value in found:
         if (level, kind) == (socket.IPPROTO_IP, _IP_PKTINFO):
             _, ours, _ = _IN_PKTINFO.unpack(value)

@@ -36,7 +36,7 @@ _CACHED = 256  # contexts; a policy's narrowings are few, the certificates of a 
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What a context is made of. Policies that differ in other settings share a context."""
+    """The settings that an OpenSSL context is made of. Policies that differ in others share a context."""
 
     role: Role
     suites: tuple[Suite, ...]

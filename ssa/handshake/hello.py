@@ -38,7 +38,7 @@ _SHOWN = 8  # names, of a list that a client has sent
 
 @dataclass(frozen=True, slots=True)
 class ClientHello:
-    """What a client offers, by the names that the policy uses. A number without a name stands as 0x1234."""
+    """A ClientHello's offers, by the names that the policy uses. A number without a name stands as 0x1234."""
 
     versions: tuple[str, ...]
     suites: tuple[str, ...]

@@ -40,7 +40,7 @@ _STEPS = {
 
 
 def step_of(state: str) -> str:
-    """Where a handshake is, of OpenSSL's name for its state (SSL_state_string_long(3))."""
+    """A handshake's step in words, from OpenSSL's name for its state (SSL_state_string_long(3))."""
     for version in ("SSLv3/TLS ", "TLSv1.3 ", "DTLS1 "):
         state = state.removeprefix(version)
     return _STEPS.get(state, f"in the state {state}")

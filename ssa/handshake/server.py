@@ -64,7 +64,7 @@ class ServerEngine(Engine):
 
     @property
     def hello(self) -> ClientHello | None:
-        """What the client offers; None as long as it has not said so in a way that is understood."""
+        """The client's ClientHello; None until it has come whole, and if it cannot be parsed."""
         try:
             return parse_untrusted(self._hello)
         except ValueError:

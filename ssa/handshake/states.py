@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class State(Enum):
-    """Where a handshake is. The value ends the sentence "it cannot happen while ..."."""
+    """The state of a handshake. The value ends the sentence "it cannot happen while ..."."""
 
     START = "nothing has been sent or received"
     GREETED = "a client has shown its cookie"  # a server's over datagrams only
@@ -42,7 +42,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What happens to a handshake. The value begins the sentence "... cannot happen while"."""
+    """An event of a handshake. The value begins the sentence "... cannot happen while"."""
 
     START = "our first flight"
     MORE = "a record after which OpenSSL waits for another one"
@@ -63,7 +63,7 @@ class Event(Enum):
 
 
 class Leaves(Enum):
-    """What may be sent to the peer."""
+    """The bytes that may be sent to the peer in a step."""
 
     NOTHING = "nothing"
     FLIGHT = "what OpenSSL has ready"

@@ -106,7 +106,7 @@ class Drain:
         return 0 if len(found) == BATCH else left
 
     def _peek(self) -> bytes | None:
-        """What the socket has, empty while it has nothing; None where the connection has ended, which is left there."""
+        """Look at the received bytes with MSG_PEEK: empty if there are none, None if the connection has ended."""
         try:
             return self._socket.recv(_PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT) or None
         except BlockingIOError:
@@ -138,14 +138,14 @@ class Drain:
 
 
 def patience(sock: socket.socket) -> float:
-    """How many seconds to wait for tickets: two round trips and 40 ms for a busy server, a quarter at most."""
+    """The seconds to wait for tickets: two round trips, and 40 ms for a busy server; 0.25 at most."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCPI_RTT + 4)
     rtt = int.from_bytes(info[TCPI_RTT : TCPI_RTT + 4], sys.byteorder) / 1e6
     return min(0.25, 2 * rtt + 0.04)
 
 
 class TicketMemory:
-    """Remembers how many tickets each server sent last time. So a known server is waited for just as long as it takes.
+    """Remembers how many tickets each server sent last time. So ssad waits no longer than a known server needs.
 
     A server is its name, its address, and whether a session was resumed, as it may send fewer tickets then. A server
     that sends fewer than the last time is waited for `patience` seconds once.
@@ -157,7 +157,7 @@ class TicketMemory:
         self._tickets: OrderedDict[tuple[object, ...], int] = OrderedDict()
 
     def expected(self, server: tuple[object, ...]) -> int | None:
-        """How many to wait for; None for a server that is new."""
+        """The number of tickets to wait for; None for a server that is new."""
         return self._tickets.get(server)
 
     def saw(self, server: tuple[object, ...], tickets: int) -> None:

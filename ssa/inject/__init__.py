@@ -55,7 +55,7 @@ _create_stdlib_context: Any = ssl._create_stdlib_context  # type: ignore[attr-de
 
 
 def _stdlib_context(protocol: int | None = None, *, cert_reqs: int | None = None, **options: Any) -> Any:
-    """What ftplib, imaplib, poplib and smtplib use where they are given no context: verified by nobody, until now."""
+    """The context that ftplib, imaplib, poplib and smtplib make by default. Without ssa it verifies no server."""
     if cert_reqs is not None or options.get("purpose", ssl.Purpose.SERVER_AUTH) != ssl.Purpose.SERVER_AUTH:
         return _create_stdlib_context(protocol, cert_reqs=cert_reqs, **options)
     context = _create_stdlib_context(protocol, **options)

@@ -45,7 +45,7 @@ class Kind(type):
 
 
 class Base(metaclass=Kind):
-    """What `super(SSLContext, SSLContext)` leads to."""
+    """The base class of ssa's contexts: `super(SSLContext, SSLContext)` resolves to it."""
 
     options = _Setting(CContext.options)
     minimum_version = _Setting(CContext.minimum_version)

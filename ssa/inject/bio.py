@@ -1,9 +1,9 @@
-"""What `SSLContext.wrap_bio` gives to the two libraries that make TLS out of two buffers and a stream: trio and anyio.
+"""The objects that `SSLContext.wrap_bio` makes for trio and anyio, whose TLS is two buffers and a stream.
 
-ssa's TLS is on a socket, so two buffers are not enough. What `wrap_bio` gives knows no socket until one method of the
-library's is called with it, the one place where the buffers and the stream meet: `trio.SSLStream._retry` in
-`ssa.inject.bio_trio`, `anyio.streams.tls.TLSStream._call_sslobject_method` in `ssa.inject.bio_anyio`. That method takes
-the socket from under the stream, and from then on calls the TLS socket and waits for it. All else of theirs stays.
+ssa's TLS is on a socket, so two buffers are not enough. The object has no socket until the library calls the one method
+in which its buffers and its stream meet. ssa replaces that method: `trio.SSLStream._retry` in `ssa.inject.bio_trio`,
+`anyio.streams.tls.TLSStream._call_sslobject_method` in `ssa.inject.bio_anyio`. The new method takes the socket from
+under the stream, and from then on calls the TLS socket and waits for it. The rest of both libraries stays as it is.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class SSLObject:
 
 
 class Waits:
-    """How an event loop waits: for a socket to be readable or writable, and for a time to pass."""
+    """An event loop's three waits: until a socket is readable, until it is writable, and for a time."""
 
     __slots__ = ("readable", "sleep", "writable")
 

@@ -96,7 +96,7 @@ def _taken_from(stream: Any) -> tuple[socket.socket, bytes]:
 
 
 class _Socketed(ByteStream):
-    """What is below a TLSStream after its handshake: facts and the end of the socket. No plain text passes it."""
+    """Stands below a TLSStream after its handshake. It has the socket's facts, and closes it. No data passes it."""
 
     def __init__(self, ours: bio.SSLObject, sock: SSLSocket, facts: dict[Any, Callable[[], Any]]) -> None:
         self._ours, self._sock = ours, sock

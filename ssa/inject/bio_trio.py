@@ -87,7 +87,7 @@ class _Socket:
 
 
 class _Socketed(trio.abc.HalfCloseableStream):
-    """What is below an SSLStream after its handshake: facts and the end of the socket. No plain text passes it."""
+    """Stands below an SSLStream after its handshake. It has the socket's facts, and closes it. No data passes it."""
 
     def __init__(self, ours: bio.SSLObject, sock: SSLSocket) -> None:
         self._ours = ours

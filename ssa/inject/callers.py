@@ -1,4 +1,4 @@
-"""Who may call `SSLContext.wrap_bio`: trio and anyio, whose streams have a socket. See `ssa.inject.bio`."""
+"""Decides who may call `SSLContext.wrap_bio`: trio and anyio, whose streams have a socket. See `ssa.inject.bio`."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from ssa.inject.standard import Context
 from ssa.library import connection, deadlines
 from ssa.library.option_values import File, Settings
 from ssa.protocol import wire
+from ssa.protocol.options import MAX_ANCHORS
 from ssa.suites import BY_OPENSSL_NAME, SUITES, TLSVersion
 from ssa.tls import is_protocol_name
 
@@ -91,7 +92,7 @@ class SSLContext(Base):
 
     @property
     def security_level(self) -> int:
-        """Of OpenSSL in this process, which does not count: the policy says which keys are strong enough."""
+        """OpenSSL's level in this process. It has no effect: the policy says which keys are strong enough."""
         return self._ciphers.security_level
 
     # Who is verified. What a program says is kept, and judged where a socket is wrapped.
@@ -332,7 +333,7 @@ class SSLContext(Base):
         )
 
     def _loosened(self) -> str:
-        """What a client's context says that would verify less; empty where it says nothing of the kind."""
+        """The setting of a client's context by which less would be verified, in words; empty if there is none."""
         if self._verify_mode == ssl.CERT_NONE:
             return "verify_mode = CERT_NONE"
         return "" if self._check_hostname else "check_hostname = False"
@@ -425,9 +426,9 @@ def _refuse_flags(owner: str, value: int) -> None:
 
 
 def _is_encrypted(path: str | bytes | os.PathLike[str]) -> bool:
-    """Whether a key's file needs a password: programs give one for those that need none, too."""
+    """True if a key's file is encrypted. Programs pass a password for files that need none, too."""
     with open(path, "rb") as file:  # noqa: PTH123 - of bytes too
-        return b"ENCRYPTED" in file.read(locations.MAX_ANCHORS)
+        return b"ENCRYPTED" in file.read(MAX_ANCHORS)
 
 
 _MAX_PAIRS = 8  # certificates with their keys

@@ -1,4 +1,4 @@
-"""Errors of both kinds, ssa's and ssl's, and what a program is told that asks for what has no counterpart."""
+"""Errors that are ssa's and `ssl`'s at once, and the refusals of what ssa does not support of the `ssl` module."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def denied(words: str) -> NoReturn:
 
 
 def log_once(level: str, words: str) -> None:
-    """Log what a program has said and what does not count, once in a process."""
+    """Log, once in a process, a setting of the program's that has no effect."""
     if words not in _logged:
         import logging  # late: most programs say nothing of the kind
 
@@ -113,7 +113,7 @@ _logged: set[str] = set()
 
 
 class Absent:
-    """A method that has no counterpart: it says so when it is called."""
+    """A method that ssa does not support. To call it raises `ssa.SSAError` NO_COUNTERPART."""
 
     def __init__(self, words: str) -> None:
         self._words = words
@@ -129,7 +129,7 @@ class Absent:
 
 
 class Fixed(Absent):
-    """A setting that has no counterpart: it can be set to what it is, and to nothing else."""
+    """A setting that ssa does not support: it can be set to its present value only."""
 
     def __init__(self, value: object, words: str) -> None:
         super().__init__(words)

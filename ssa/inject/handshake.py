@@ -58,7 +58,7 @@ class Handshake:
                 )
             if ahead and not parameters.server_side:
                 raise plaintext.pending(ahead)
-            if len(ahead) > _MOST_AHEAD:
+            if len(ahead) > wire.MAX_AHEAD:
                 raise error("NOT_TLS", f"the first {len(ahead)} bytes that the client sent are no ClientHello")
             self._upgrade = upgrade or plaintext.was_used(sock)
             sock.setblocking(False)
@@ -136,6 +136,3 @@ class Handshake:
         if self._plain is not None:
             self._plain.close()
             self._plain = None
-
-
-_MOST_AHEAD = 32 * 1024  # bytes: a ClientHello has 16 KiB at most, as OpenSSL sends and takes them

@@ -1,4 +1,4 @@
-"""Where a program says that its certificates and trust anchors are."""
+"""Reads certificates and trust anchors from the files, directories and variables that a program names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import sys
 from ssa import pem
 from ssa.inject.failures import error, log_once
 from ssa.library.option_values import File, der_certificates
+from ssa.protocol.options import MAX_ANCHORS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     Path = str | bytes | os.PathLike[str]
 
-MAX_ANCHORS = 4 << 20  # bytes of PEM: certifi's bundle is 300 KiB
 _HASHED = re.compile(r"[0-9a-f]{8}\.\d+")  # as `openssl rehash` names the files of a directory
 
 
@@ -106,7 +106,7 @@ def _listed(directory: str) -> list[str]:
 
 
 def _read_if_regular(path: str) -> bytes:
-    """What is in a file; nothing where it is something else, a link to nowhere, or not ours to read."""
+    """The content of a regular file; empty if the path is none, leads nowhere, or may not be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -139,7 +139,7 @@ def of_environment(anchors: Anchors) -> None:
 
 
 def stand_for_the_system(file: Path | None, directories: Path | None) -> bool:
-    """Whether a file, or one of some directories, is what stands for all that the system trusts."""
+    """True if the file or one of the directories is the system's own trust store, or certifi's copy of one."""
     paths = ssl.get_default_verify_paths()
     known = {paths.openssl_cafile, paths.openssl_capath, "/etc/ssl/certs/ca-certificates.crt", *_certifi()}
     named = [*([os.fsdecode(file)] if file else []), *(os.fsdecode(directories).split(":") if directories else [])]
@@ -147,7 +147,7 @@ def stand_for_the_system(file: Path | None, directories: Path | None) -> bool:
 
 
 def _certifi() -> Iterator[str]:
-    """Where certifi's bundle is: its own, and the copy that pip carries."""
+    """The paths of certifi's bundle: its own, and the copy that pip carries."""
     for name in ("certifi", "pip._vendor.certifi"):
         if module := sys.modules.get(name):
             yield module.where()

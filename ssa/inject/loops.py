@@ -1,4 +1,4 @@
-"""Where asyncio and uvloop are told of ssa: at once where they are loaded, else when they are imported.
+"""Patches asyncio and uvloop: at once where they are loaded, else when they are imported.
 
 asyncio's TLS is one class, `asyncio.sslproto.SSLProtocol`, and `ssa.inject.sslprotocol` has the one in its place. What
 else changes is small: `loop.sendfile` uses the kernel's sendfile(2) on a kernel TLS socket, and what ssa does not do is

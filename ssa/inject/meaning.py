@@ -1,4 +1,4 @@
-"""Each name of the `ssl` module, and what becomes of it: so that nothing that a program says is silently taken.
+"""The effect of each name of the `ssl` module, as a table: so nothing that a program says is silently ignored.
 
 `SSLContext` reads its flags and options here. The names are those of Python 3.11 to 3.13.
 """

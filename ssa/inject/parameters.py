@@ -1,4 +1,4 @@
-"""What one connection is wrapped with: a context's settings as they are at that moment, the role, the server's name.
+"""The parameters of one connection: the context's settings at that moment, the role, the server's name.
 
 `SSLContext` makes a `Parameters`, `SSLSocket` keeps it. So neither needs to know the other.
 """

@@ -1,4 +1,4 @@
-"""Plain text on a connection before its TLS: STARTTLS and its like, and what an attacker may have put there."""
+"""Plain text on a connection before its TLS: recognises STARTTLS, and refuses what an attacker may have put there."""
 
 from __future__ import annotations
 

@@ -8,18 +8,17 @@ On a relayed connection there is no such thing, and asyncio falls back to readin
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from typing import TYPE_CHECKING, Any
 
 from ssa.library.datapath import RELAYED
+from ssa.library.sending import NO_SENDFILE
 
 if TYPE_CHECKING:
     from ssa.inject.sslsocket import SSLSocket
     from ssa.inject.transport import TLSTransport
 
 _PART = 2**20  # bytes between two looks at whether the key has to change
-_NONE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has no sendfile(2)
 
 
 async def send_file(transport: TLSTransport, file: Any, offset: int, count: int | None) -> int:
@@ -58,7 +57,7 @@ async def _send(transport: TLSTransport, sock: SSLSocket, file: Any, offset: int
                 await transport.writable()
                 continue
             except OSError as exc:
-                if total or exc.errno not in _NONE:
+                if total or exc.errno not in NO_SENDFILE:
                     transport._fatal_error(exc)
                     raise
                 raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from exc

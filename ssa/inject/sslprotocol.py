@@ -41,7 +41,7 @@ THEIRS: Any = sslproto.SSLProtocol
 
 
 class SSLProtocol(protocols.BufferedProtocol):
-    """The plain transport's protocol until the handshake begins, and what leads it to its end."""
+    """The protocol of the plain transport until the handshake begins. It then takes the handshake to its end."""
 
     def __new__(cls, loop: Any, app_protocol: Any, sslcontext: Any, *args: Any, **kwargs: Any) -> Any:
         """An object of asyncio's own class for a context that was made before the injection."""
@@ -87,7 +87,7 @@ class SSLProtocol(protocols.BufferedProtocol):
             waiter.add_done_callback(self._on_waiter)
 
     def _take_what_was_read(self, app_protocol: object) -> None:
-        """What a StreamReader has of the bytes before the handshake: as CPython does itself since 2026 (gh-142352)."""
+        """Take the bytes that a StreamReader has read before the handshake. CPython does so since 2026 (gh-142352)."""
         reader = getattr(app_protocol, "_stream_reader", None)
         if reader is not None and reader._buffer:
             if not self._parameters.server_side:
@@ -97,7 +97,7 @@ class SSLProtocol(protocols.BufferedProtocol):
 
     @property
     def _incoming(self) -> Self:
-        """Where start_tls writes what the StreamReader has read, since 2026 (gh-142352)."""
+        """The object to which start_tls writes what the StreamReader has read, since 2026 (gh-142352)."""
         return self
 
     def write(self, data: bytes) -> None:
@@ -140,7 +140,7 @@ class SSLProtocol(protocols.BufferedProtocol):
         self._loop.call_soon(self._begin)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the carrier reads to."""
+        """The buffer into which the carrier reads next."""
         del sizehint
         self._scratch = memoryview(bytearray(_SCRATCH))
         return self._scratch
@@ -154,7 +154,7 @@ class SSLProtocol(protocols.BufferedProtocol):
         self._fail(ConnectionResetError())
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The carrier has ended: the connection, where it was not ended by `_begin`."""
+        """The carrier has ended. If `_begin` has not ended it, the connection is lost."""
         if self._carrier is not None:
             self._carrier = None
             self._fail(exc or ConnectionResetError())
@@ -214,7 +214,7 @@ class SSLProtocol(protocols.BufferedProtocol):
             self._fail(exc)
 
     def _answered(self) -> None:
-        """Ssad has something to say of the handshake."""
+        """Take ssad's answer about the handshake."""
         if (handshake := self._handshake) is None:
             return
         fd = handshake.fileno()
@@ -261,7 +261,7 @@ class SSLProtocol(protocols.BufferedProtocol):
         self._fail(ConnectionAbortedError(words))
 
     def _on_waiter(self, waiter: asyncio.Future[None]) -> None:
-        """Who waits for the handshake was cancelled: after start_tls nobody else would end it."""
+        """Abort the handshake if the task that waits for it was cancelled. After start_tls nobody else would end it."""
         if waiter.cancelled():
             self._waiter = None
             self._app_transport.abort()

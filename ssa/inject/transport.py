@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from ssa.inject.sslsocket import SSLSocket
 
     class Handshaking(Protocol):
-        """What a transport knows of the handshake that it waits for."""
+        """A handshake, as the transport that waits for it sees it."""
 
         def give_up(self, exc: BaseException | None) -> None:
             """End the handshake: the program has closed the transport."""
 
     class _Transport(transports.Transport):
-        """What typeshed does not tell of `_FlowControlMixin`."""
+        """The attributes of `_FlowControlMixin`, which typeshed lacks."""
 
         _loop: asyncio.AbstractEventLoop
         _extra: dict[str, Any]
@@ -248,7 +248,7 @@ class TLSTransport(_Transport):
         self.write(b"".join(list_of_data))
 
     def _send(self, sock: SSLSocket, data: bytes | bytearray | memoryview) -> int:
-        """How many bytes were sent; -1 where the connection has failed by that."""
+        """Send some of `data`. Returns the number of bytes sent; -1 if the connection has failed."""
         try:
             return sock.send(data)
         except _AGAIN:

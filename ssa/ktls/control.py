@@ -148,7 +148,7 @@ ABORT = struct.pack("=ii", 1, 0)  # struct linger
 
 
 def say_nothing(_sock: socket.socket) -> None:
-    """What `end` sends on a connection that has failed: nothing, as the alert was the last record."""
+    """Send nothing: `end` is given this for a connection that has failed, whose last record was the alert."""
 
 
 def end(sock: socket.socket, say_goodbye: Callable[[socket.socket], None]) -> None:
@@ -203,13 +203,13 @@ _BYTES_ACKED = struct.Struct(f"={TCPI_BYTES_ACKED}xQ")
 
 
 def records_left(sock: socket.socket) -> int:
-    """How many more records may be sent under the present key. Raises OSError."""
+    """The number of records that may still be sent under the present key. Raises OSError."""
     aead, state = _state(sock, TLS_TX)
     return aead.limit - _sequence(state)
 
 
 def records_sent(sock: socket.socket) -> int:
-    """How many records have been sent under the present key: what `AEAD.limit` bounds. Raises OSError."""
+    """The number of records sent under the present key, which `AEAD.limit` bounds. Raises OSError."""
     return _sequence(_state(sock, TLS_TX)[1])
 
 
@@ -225,7 +225,7 @@ def _sequence(state: bytes) -> int:
 
 
 def records_received(sock: socket.socket) -> int:
-    """How many records have been decrypted under the present key. Raises OSError."""
+    """The number of records decrypted under the present key. Raises OSError."""
     return _sequence(_state(sock, TLS_RX)[1])
 
 

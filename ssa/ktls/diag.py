@@ -48,7 +48,7 @@ _CONFIGURATIONS = {1: "base", 2: "sw", 3: "hw", 4: "hw-record"}  # TLS_CONF_* of
 
 @dataclass(frozen=True, slots=True)
 class SocketKey:
-    """What identifies one socket to the kernel. Another socket may have equal addresses later, but not the cookie."""
+    """Identifies one socket to the kernel. Another socket may later have equal addresses, but never the same cookie."""
 
     family: int
     local: tuple[str, int]
@@ -89,7 +89,7 @@ _SOCKADDR_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 28}  # bytes of struct
 
 @dataclass(frozen=True, slots=True)
 class KernelState:
-    """What the kernel does with one TLS socket. The byte counts are TCP's: records and handshake included.
+    """The state of one TLS socket. The byte counts are TCP's: records and handshake included.
 
     Older kernels tell of TLS only to processes with CAP_NET_ADMIN (`tcp_diag_get_aux`). The texts are empty for others.
     """

@@ -22,7 +22,7 @@ _HASHES: dict[str, type[hashes.HashAlgorithm]] = {"sha256": hashes.SHA256, "sha3
 
 @dataclass(frozen=True, slots=True)
 class TrafficKey:
-    """What protects the records of one direction. `repr` shows none of it.
+    """The key and IV that protect the records of one direction. `repr` shows neither.
 
     `iv` is TLS 1.3's 12-byte static IV, or TLS 1.2's implicit part of the nonce: the salt of RFC 5288 (4
     bytes), or all 12 for ChaCha20 (RFC 7905).

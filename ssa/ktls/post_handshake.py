@@ -1,4 +1,4 @@
-"""What a control record means after the handshake: one table for TLS 1.2 and 1.3. Pure.
+"""The meaning of control records after the handshake: one table for TLS 1.2 and 1.3. Pure.
 
     record                              TLS 1.3                            TLS 1.2
     alert: close_notify                 the end of the peer's stream       the end of the peer's stream

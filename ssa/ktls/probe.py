@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the running kernel offers to a TLS socket."""
+    """The TLS features of the running kernel."""
 
     algorithms: frozenset[tuple[TLSVersion, int]]  # (version, TLS_CIPHER_*)
     rekey: bool  # a second key in the same direction: TLS 1.3's KeyUpdate

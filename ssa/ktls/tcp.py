@@ -12,12 +12,12 @@ from ssa.ktls.constants import TCPI_BYTES_RECEIVED, TCPI_BYTES_SENT
 
 
 def unread(sock: socket.socket) -> int:
-    """How many bytes there are to read. Raises OSError."""
+    """The number of bytes that can be read. Raises OSError."""
     return _queued(sock, termios.FIONREAD)
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """How many bytes the peer's kernel has not acknowledged; our FIN counts as one. Raises OSError."""
+    """The number of bytes that the peer's kernel has not acknowledged; our FIN counts as one. Raises OSError."""
     return _queued(sock, termios.TIOCOUTQ)
 
 
@@ -33,7 +33,7 @@ def shows(sock: socket.socket, events: int = 0) -> bool:
 
 
 def bytes_carried(tcp: socket.socket) -> tuple[int, int]:
-    """How many bytes TCP has sent, and how many bytes that it has received were read. Raises OSError."""
+    """The number of bytes that TCP has sent, and the number of received bytes that were read. Raises OSError."""
     waiting = -1
     while waiting != (waiting := unread(tcp)):  # more can come between the two
         info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _CARRIED.size)

@@ -66,7 +66,7 @@ def create_connection(  # noqa: PLR0913 - as socket.create_connection, and what 
         timeout: seconds; None waits as long as it takes. Not given: what `socket.setdefaulttimeout` says.
         source_address: the local address and port to connect from.
         alpn: application protocols to offer, the preferred one first (RFC 7301).
-        server_hostname: whom the certificate has to be for, where that is not the host of the address.
+        server_hostname: the name that the certificate has to be for, if it is not the host of the address.
         certificate: the own certificate and its chain, for a server that asks: PEM, or the path of a PEM file.
         private_key: its key.
         trusted: trust anchors that the server has to satisfy besides the administrator's.
@@ -112,7 +112,7 @@ def create_server(  # noqa: PLR0913 - as socket.create_server, and what TLS adds
     request_peer_auth: bool = False,
     trusted: Blob | None = None,
 ) -> TLSSocket:
-    """A listening TLS socket, as `socket.create_server` makes one for TCP: what `accept` gives is ready.
+    """A listening TLS socket, as `socket.create_server` makes one for TCP. `accept` returns completed handshakes only.
 
     Without a certificate of its own it serves the administrator's (/ssa/credentials), chosen by the name that the
     client asks for.
@@ -173,16 +173,16 @@ def upgrade(  # noqa: PLR0913 - as for the others
 ) -> TLSSocket:
     """Make a connected plain socket a TLS socket (STARTTLS), as `ssl.SSLContext.wrap_socket` does.
 
-    The descriptor stays what it is; the given socket object is detached from it. What the peer has sent in plain text
-    behind the agreement on TLS is refused (PLAINTEXT_PENDING): an attacker could have put it there. What the program
-    itself has read ahead, it has to throw away itself.
+    The descriptor keeps its number; the given socket object is detached from it. Plain text from the peer that follows
+    the agreement on TLS is refused (PLAINTEXT_PENDING): an attacker could have put it there. A program that has read
+    such text into a buffer of its own has to discard it itself.
 
     On a non-blocking socket the handshake is under way when this returns: the descriptor is writable when it is done,
     and SO_ERROR tells how it went.
 
     Args:
         sock: a connected TCP socket.
-        server_hostname: a client's: whom the certificate has to be for; None: the address it is connected to.
+        server_hostname: of a client: the name that the certificate has to be for; None: the address it is connected to.
         server_side: be the server.
         alpn: as for `create_connection` and `create_server`, as the others below.
         certificate: the own certificate.
@@ -210,7 +210,7 @@ def upgradable(  # noqa: PLR0913, PLR0917 - as above
     private_key: Blob | Sequence[Blob] | None,
     trusted: Blob | None,
 ) -> TLSSocket:
-    """Take over a connected plain socket, with what `upgrade` was told. Raises as that does."""
+    """A TLSSocket that owns a connected plain socket's descriptor, to be upgraded. Raises what `upgrade` does."""
     family, timeout = sock.family, sock.gettimeout()
     made = TLSSocket.adopt(sock.detach(), family, Settings(), PLAIN)
     made.settimeout(timeout)

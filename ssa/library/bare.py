@@ -36,9 +36,9 @@ def connect_tls(
 ) -> int:
     """Connect to a TLS server and return a plain, blocking descriptor whose records the kernel protects.
 
-    The server is verified under the administrator's policy: there is no way to connect without. `os.read`,
-    `os.write`, `sendfile` and their like work on the descriptor as on any other; `ssa.recv` and `ssa.close`
-    do besides what TLS demands at the end of a stream.
+    The server's certificate is verified under the administrator's policy. That cannot be turned off. `os.read`,
+    `os.write`, `sendfile` and their like work on the descriptor as on any other. `ssa.recv` and `ssa.close` also do
+    what TLS requires at the end of a stream.
 
     Args:
         host: a host name, in any script, or an IP address. Its certificate has to be for it.
@@ -48,7 +48,7 @@ def connect_tls(
         source_address: the local address and port to connect from.
 
     Raises:
-        ValueError: a timeout or a protocol name that is none.
+        ValueError: the timeout is no number of 0 or more, or a protocol name is not valid.
         ConnectionRefusedError: no daemon runs, or the server refuses the connection.
         OSError: the connection fails, as in `socket.create_connection`.
         ssa.CertificateError: the server's certificate was refused.
@@ -124,7 +124,7 @@ def _send_part(fd: int, state: _Bare, data: bytes | memoryview) -> int:
 
 
 def _cannot_send(state: _Bare, sock: socket.socket, exc: OSError) -> OSError:
-    """The error to raise for one of send(2)'s."""
+    """The error to raise in place of an error of send(2)."""
     path = datapath.of(sock)
     if isinstance(exc, (BrokenPipeError, ConnectionResetError)):
         return path.why_closed(sock, exc)
@@ -144,10 +144,10 @@ def _renew_key(fd: int, state: _Bare, sock: socket.socket) -> int:
 def close(fd: int) -> None:
     """Tell the peer that the stream ends here (close_notify), and close the descriptor.
 
-    Where what was written before fills the send buffer, the daemon says it, and keeps the connection until the peer has
-    all; without a daemon there is a second to wait for room. A connection that has failed gets no close_notify.
+    If the send buffer is full, the daemon sends close_notify later, and keeps the connection until the peer has all.
+    Without a daemon this waits for room for a second. A connection that has failed gets no close_notify.
 
-    A peer that has gone already needs no telling: the descriptor is closed in any case.
+    It is no error if the peer has gone already. The descriptor is closed in any case.
     """
     state = _state(fd)
     try:
@@ -165,8 +165,8 @@ def close(fd: int) -> None:
 class _Bare:
     """The state of a bare descriptor. It is found by the descriptor's number.
 
-    Others may close it, and the number be another socket's: then what is here makes no difference but a look, or a
-    KeyUpdate, that was not due. A failure counts for its own socket only.
+    The program may close the descriptor with close(2), and another socket may get its number. The state left here then
+    costs that socket no more than a look, or a KeyUpdate, that was not due. A failure counts for its own socket only.
     """
 
     __slots__ = ("__weakref__", "_failure", "_fd", "answer_due", "sendable", "turns")
@@ -187,7 +187,7 @@ class _Bare:
         self.answer_due = True
 
     def fail(self, sock: socket.socket, broken: Broken) -> OSError:
-        """The connection has failed: end it, tell the peer, and remember why. The error to raise."""
+        """End a connection that has failed, send the peer the alert, and remember why. Returns the error to raise."""
         self._failure = cookie(sock), OSError(broken.errno, broken.strerror)
         fail(sock, broken)
         return OSError(broken.errno, broken.strerror)

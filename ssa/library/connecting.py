@@ -182,7 +182,7 @@ class Connecting(SocketState):
             raise
 
     def _fall_back(self) -> None:
-        """A connect has failed. Where TCP has never reached its peer, the socket is as before and can try again."""
+        """Enter FAILED after a connect; or FRESH, to try again, if TCP never reached its peer."""
         self._phase = FAILED
         with self._plain() as plain:
             if self._before is None or control.was_connected(plain):
@@ -196,7 +196,7 @@ class Connecting(SocketState):
     def _start_connecting(
         self, daemon: connection.DaemonConnection, request: wire.Message, address: Any | None
     ) -> NoReturn:
-        """Begin, and leave the rest to the daemon. Meanwhile the number is the connection to it."""
+        """Send the request, and put the connection to the daemon on the descriptor's number until the reply comes."""
         if address is not None:
             started = super().connect_ex(address)
             if started == errno.ECONNABORTED:  # as in `_connect_to`
@@ -209,7 +209,7 @@ class Connecting(SocketState):
         raise BlockingIOError(errno.EINPROGRESS, "the connection and its handshake are under way")
 
     def _connect_again(self) -> None:
-        """connect(2) while one is under way: EALREADY, or it waits. When it is done, how it went is told once."""
+        """A connect call while another is under way: wait for that, or raise EALREADY. Its failure is raised once."""
         self._wait_for_handshake()
         if self._phase == CONNECTING and not self._finish():
             raise BlockingIOError(errno.EALREADY, "the connection and its handshake are under way")
@@ -237,7 +237,7 @@ class Connecting(SocketState):
         return True
 
     def _go_live(self, reply: wire.Reply, passed: Sequence[int]) -> None:
-        """The handshake is done. Where the records are the daemon's, one end of its pair comes with the reply."""
+        """Make the socket live after its handshake. `passed` has one end of the daemon's pair, if it relays."""
         for end in passed:
             try:
                 (self._hold if self._held is None else self._replace)(end)

@@ -69,9 +69,9 @@ class DaemonConnection:
         return self._socket.fileno()
 
     def ask(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> wire.Reply:
-        """Have a request answered. Raises `ssa.SSAError` for what went wrong.
+        """Send a request and return its reply. Raises `ssa.SSAError` if it was refused or has failed.
 
-        The daemon keeps a handshake's deadline; this waits for its word, and a little longer than that.
+        The daemon enforces a handshake's deadline. This waits a little longer than that, to read the daemon's error.
         """
         if self._deadline is not None:
             self._socket.settimeout(max(self._deadline - time.monotonic(), 0) + _GRACE)
@@ -85,7 +85,7 @@ class DaemonConnection:
     def ask_for_socket(
         self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
     ) -> tuple[wire.Reply, int]:
-        """Have a request answered whose reply has a descriptor with it. Both; the caller owns the descriptor.
+        """Send a request and return its reply, and the descriptor that comes with it, which the caller owns.
 
         Raises as `ask`.
         """
@@ -98,7 +98,7 @@ class DaemonConnection:
     def ask_for_tls(
         self, request: wire.Message, sock: socket.socket, files: Sequence[int] = ()
     ) -> tuple[wire.Reply, list[int]]:
-        """Have a handshake made. The reply, and one end of the pair where the daemon relays, which the caller owns.
+        """Ask for a handshake. Returns the reply, and one end of the pair if the daemon relays, which the caller owns.
 
         Raises as `ask`.
         """
@@ -108,7 +108,7 @@ class DaemonConnection:
         return reply_with_sockets(self._socket)
 
     def reply_now(self) -> tuple[wire.Reply, list[int]]:
-        """The reply to what was told, and the end of the pair where the daemon relays, which is the caller's.
+        """The reply to what `tell` has sent, and one end of the pair if the daemon relays, which the caller owns.
 
         Raises BlockingIOError where it has not come yet.
         """
@@ -117,7 +117,7 @@ class DaemonConnection:
     def tell(self, request: wire.Message, sock: socket.socket | None = None, files: Sequence[int] = ()) -> None:
         """Send a request, without waiting for its answer.
 
-        Raises ConnectionError where the daemon has gone, the `ssa.SSAError` that it said where it has hung up.
+        Raises ConnectionError if the daemon has gone; the `ssa.SSAError` in its last reply, if it has hung up with one.
         """
         descriptors = [*([] if sock is None else [sock.fileno()]), *files]
         try:
@@ -179,7 +179,7 @@ def check_room(fds: list[int], flags: int) -> None:
 
 
 def reply_of(data: bytes) -> wire.Reply:
-    """The reply in a packet of the daemon's. Raises the `ssa.SSAError` that it is, or that it deserves."""
+    """The reply in a packet of the daemon's. Raises `ssa.SSAError` for an error's reply, and for what is no reply."""
     if not data:
         raise errors.error("DAEMON_FAULT", "it went away in the middle of the handshake")
     try:
@@ -240,7 +240,7 @@ def change_sending_key(sock: socket.socket) -> bool:
 
 
 def hand_in_ticket(sock: socket.socket, messages: bytes) -> None:
-    """Give the daemon session tickets to resume with. Without one they are lost, and no worse."""
+    """Give session tickets to the daemon, which resumes with them. Without a daemon they are lost: no harm."""
     try:
         with DaemonConnection(time.monotonic()) as daemon:
             daemon.tell(wire.Ticket(messages), sock)
@@ -262,7 +262,7 @@ def end_later(sock: socket.socket, *, abort: bool = False) -> bool:
 
 
 def tell_truncated(sock: socket.socket) -> None:
-    """Let the daemon count that the peer's stream has ended without close_notify. Without one nobody counts."""
+    """Tell the daemon, which counts it, that the peer's stream has ended without close_notify."""
     try:
         with DaemonConnection(time.monotonic()) as daemon:
             daemon.tell(wire.Describe(1), sock)

@@ -162,7 +162,7 @@ def truncated() -> Truncated:
 
 
 def is_cut_untrusted(sock: socket.socket) -> bool:
-    """A read gave nothing: whether that is the end. An empty record before one that is no data reads so too."""
+    """True if a read of no bytes means a bare FIN. An empty record before a record that is no data reads so too."""
     return control.look(sock)[0] == APPLICATION_DATA
 
 

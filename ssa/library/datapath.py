@@ -59,12 +59,12 @@ class KernelStream:
 
     @staticmethod
     def why_closed(_sock: socket.socket, exc: OSError) -> OSError:
-        """Why nothing can be written any more, where send(2) has raised `exc`."""
+        """The error to raise where send(2) has raised `exc`, as writing has ended: `exc` itself."""
         return exc
 
     @staticmethod
     def ended_by(sock: socket.socket, _exc: OSError) -> str:
-        """Which directions a failure has ended. After a reset the socket is closed, and nothing can be written."""
+        """The directions that a failure has ended: writing, if TCP's state is CLOSE, as after a reset; else none."""
         return WRITING if control.tcp_state(sock) == TCP_CLOSE else NOTHING
 
     @staticmethod
@@ -127,24 +127,24 @@ class RelayedStream:
 
     @staticmethod
     def unreadable(_number: int | None) -> Broken | None:
-        """Nothing: errors of a pair say nothing of records."""
+        """Always None: errors of a socket pair are not about records."""
         return None
 
     unwritable = unreadable
 
     @staticmethod
     def why_closed(sock: socket.socket, _exc: OSError) -> OSError:
-        """Why nothing can be written any more, as the daemon says it."""
+        """The error to raise where writing has ended: the daemon is asked how."""
         return relay_end.write_failure(sock)
 
     @staticmethod
     def ended_by(_sock: socket.socket, exc: OSError) -> str:
-        """Which directions a failure has ended: both, unless its errno is of one only."""
+        """The directions that a failure has ended: both, unless its errno is about one only."""
         return NOTHING if exc.errno in _ONE_DIRECTION else BOTH_WAYS
 
     @staticmethod
     def renew_key(_sock: socket.socket, _timeout: float | None, *, answer: bool, rekeyable: bool = True) -> int:
-        """Nothing is due here: the daemon has the keys. How much may be sent before the next look."""
+        """Does nothing, as the daemon has the keys. Returns how much may be sent before the next call."""
         del answer, rekeyable
         return LOOK_AGAIN
 

@@ -29,13 +29,13 @@ def after(timeout: float | None) -> float | None:
 
 
 def of(sock: socket.socket) -> float | None:
-    """When the socket's timeout is over. None where it has no timeout, and where it does not wait at all."""
+    """The end of the socket's timeout, on time.monotonic's clock; None if it has no timeout or is non-blocking."""
     timeout = sock.gettimeout()
     return time.monotonic() + timeout if timeout else None
 
 
 def to_be_taken(timeout: float | None, deadline: float | None) -> float | None:
-    """When the daemon has to have taken a request: a non-blocking socket (timeout 0) has no deadline of its own."""
+    """The time by which the daemon has to take a request: `deadline`, or `LOCAL` seconds for a non-blocking socket."""
     return local() if timeout == 0 else deadline
 
 

@@ -319,7 +319,7 @@ class DTLSSocket(Endpoint):
         return _socket.sendmsg(self, [prefix, *parts], (), flags) - len(prefix)
 
     def _addressed(self, address: Any) -> bytes:
-        """What goes before a datagram's content: on a socket that serves all clients, the client's address."""
+        """The bytes before a datagram's content: the client's address, on a socket that serves all clients."""
         if self._phase and self._check_live() == SERVE_ALL:
             if address is None:
                 raise self._refusal(errno.ENOTCONN, REFUSALS[TRANSFER])

@@ -132,9 +132,9 @@ class Endpoint(Listening):
         return value
 
     def _told(self, field: str) -> Any:
-        """A field of the daemon's reply to the handshake, or of what it says now.
+        """A field of the daemon's reply to the handshake, or to a describe request now.
 
-        A socket that comes from elsewhere has no reply, and a chain of certificates is not in it.
+        A socket that comes from elsewhere has no reply to a handshake, and such a reply may lack the certificates.
         """
         if self._info is None or getattr(self._info, field) is None:
             self._info = connection.describe(self)
@@ -149,7 +149,7 @@ class Endpoint(Listening):
         return self._failure is not None or self._phase in (CONNECTING, FAILED, LIVE)
 
     def _so_error(self) -> int:
-        """SO_ERROR: how a connect that was under way went, told once."""
+        """SO_ERROR: the errno of a connect that was under way. It is told once."""
         if self._phase == CONNECTING and not self._finish():
             return errno.EINPROGRESS
         failure, self._failure = self._failure, None
@@ -168,9 +168,9 @@ class Endpoint(Listening):
         return self._transport(_socket.getsockname)()
 
     def _transport(self, method: Callable[..., _T], option: tuple[int, int] | None = None) -> Callable[..., _T]:
-        """A method of `socket.socket`, of the TCP or UDP socket, be it on the number or held beside it.
+        """A method of `socket.socket`, bound to the TCP or UDP socket, whether that is on the number or held beside it.
 
-        An option of the calls on a live socket, as a timeout, is the number's.
+        Options that concern calls on a live socket, such as SO_RCVTIMEO, are those of the file on the number.
         """
         self._settle()
         sock = self if self._held is None or (self._phase == LIVE and option in _OF_CALLS) else self._held
@@ -186,7 +186,7 @@ class Endpoint(Listening):
 
     @contextlib.contextmanager
     def unwatched(self) -> Iterator[Self]:
-        """For this time no epoll set has the descriptor, as the caller knows: so none has to be looked for."""
+        """While the block runs, the library looks for no epoll set: the caller knows that none has the descriptor."""
         self._watched = False
         try:
             yield self

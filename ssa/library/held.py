@@ -82,14 +82,14 @@ class SocketState(_socket):
     # --- phases ---------------------------------------------------------------------------------------------------
 
     def _check(self, call: int, option: str = "") -> int:
-        """Look a call up in the table of phases. Raises OSError: the errno from there, EBADF for a closed socket."""
+        """Look a call up in the table of phases. Raises OSError with the table's errno; EBADF for a closed socket."""
         said = self._calls[self._phase][call]
         if said > 0 or self.fileno() < 0:
             raise self._refusal(said, phases.REFUSALS[call].format(option))
         return said
 
     def _refusal(self, number: int, what: str) -> OSError:
-        """The error for a call that the phase does not allow. Of a closed socket nothing else counts."""
+        """The error for a call that the phase does not allow. Raises OSError EBADF for a closed socket."""
         self._check_open()
         why = f": {self._error}" if self._error and self._phase in (phases.FAILED, phases.FRESH) else ""
         return OSError(number, f"{what}: {phases.WORDS[self._phase]}{why}")
@@ -100,7 +100,7 @@ class SocketState(_socket):
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def _failed(self, exc: OSError) -> OSError:
-        """Keep an error's words for TLS_ERROR. The error."""
+        """Keep an error's words for TLS_ERROR. Returns the error."""
         if not isinstance(exc, BlockingIOError):
             self._error = str(exc.strerror or exc)
         return exc

@@ -1,4 +1,4 @@
-"""How long a key for sending serves, and the KeyUpdate that ends it (RFC 8446 sections 4.6.3 and 5.5). Kernel TLS only.
+"""Limits how long a sending key serves, by KeyUpdates of ours (RFC 8446 sections 4.6.3 and 5.5). Kernel TLS only.
 
 A KeyUpdate of ours is due when the peer has asked for one, and before the key has protected as many records as it may.
 To look for either takes system calls, so a sender looks after each `STRIDE` only: `renew_key` says how much may be sent

@@ -32,7 +32,7 @@ class Listening(Connecting):
     __slots__ = ()
 
     def listen(self, backlog: int = 128, /) -> None:
-        """Listen, and have the daemon make the handshakes: what `accept` gives is ready.
+        """Listen, and have the daemon make the handshakes. `accept` returns connections whose handshake is done.
 
         Raises what `socket.socket.listen` does, and `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
         """
@@ -74,7 +74,7 @@ class Listening(Connecting):
                 return sock, _peer_of(sock, reply)
 
     def _served(self, listener: _socket) -> connection.DaemonConnection:
-        """Have a listening socket served. The connection on which what is ready comes."""
+        """Ask the daemon to serve a listening socket. Returns the connection on which ready connections come."""
         daemon = connection.DaemonConnection(deadlines.local())
         try:
             daemon.ask(wire.Listen(self._backlog, **self._settings.request()), listener, self._settings.descriptors())
@@ -84,7 +84,7 @@ class Listening(Connecting):
         return daemon
 
     def _serve_again(self) -> None:
-        """The daemon has gone: have its successor go on. Clients that have come meanwhile wait in TCP's queue."""
+        """Ask the successor of a daemon that has gone to serve this listener. Clients meanwhile wait in TCP's queue."""
         if self._held is None:
             raise errors.error(
                 "DAEMON_FAULT", "it went away; only the program that made this listener can have another one serve it"

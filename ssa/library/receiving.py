@@ -61,7 +61,7 @@ class Receiving(Sending):
         return self._read_on(_NO_DATA, lambda: _socket.recv(self, bufsize, flags), b"")
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
-        """Read into a buffer; how many bytes, 0 at the peer's close_notify. Raises as `recv`."""
+        """Read into a buffer. Returns the number of bytes, 0 at the peer's close_notify. Raises as `recv`."""
         if self._phase:
             self._check_live()
         if flags and self._wants_all(flags):
@@ -167,7 +167,7 @@ class Receiving(Sending):
         raise self._cannot_read(exc) from None
 
     def _cannot_read(self, exc: OSError) -> OSError:
-        """The error to raise for one of recv(2)'s. Remembers what it has ended."""
+        """The error to raise in place of an error of recv(2). Remembers what that has ended."""
         if exc.errno in _GONE:
             self._end_writing()
         if (broken := self._path.unreadable(exc.errno)) is not None:
@@ -177,7 +177,7 @@ class Receiving(Sending):
         return afresh(exc)
 
     def _wait_to_read_on(self, deadline: float | None, rounds: int, served: str) -> None:
-        """Wait for what comes behind a record that was served, where a plain read would not do it as it has to."""
+        """Wait for what follows a served record, where the next plain read would not wait as the mode says."""
         if deadline is not None:
             if time.monotonic() >= deadline or not deadlines.wait(self, select.POLLIN, deadline):
                 raise TimeoutError("timed out")
@@ -208,14 +208,14 @@ class Receiving(Sending):
         return None if self._info is None else self._info.remote is not None
 
     def _came_short(self, size: int, flags: int) -> None:
-        """A read had room to spare: there may be a KeyUpdate behind it, which hides from poll."""
+        """Serve a KeyUpdate that may wait behind a read with room to spare: poll(2) would not report it."""
         if not size or flags or (not self.gettimeout() and not self._is_control_next()):
             return
         with self._plain() as plain:
             self._note_served(control_records.look_behind_untrusted(plain))
 
     def _is_control_next(self) -> bool:
-        """A cheap look, where Python does not wait for a timeout before it."""
+        """True if a record that is no data comes next. One recv(2), where Python does not poll(2) before it."""
         try:
             _socket.recv(self, 1, _LOOK)
         except OSError as exc:
@@ -223,7 +223,7 @@ class Receiving(Sending):
         return False
 
     def _is_over(self, wanted: int) -> bool:
-        """A read gave nothing: whether that is all. So it is if we have ended the stream, or if nothing was wanted.
+        """True if a read of no bytes means the end: the peer's, our own shutdown(2), or a read that wanted none.
 
         Raises OSError for a stream that was cut.
         """

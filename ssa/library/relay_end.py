@@ -42,7 +42,7 @@ def check_end(sock: socket.socket) -> None:
 
 
 def write_failure(sock: socket.socket) -> OSError:
-    """Why nothing can be written any more. It is not raised."""
+    """The error that a write to this socket has to report, as writing has ended. Returned, not raised."""
     ended = _ended(sock)
     if isinstance(ended, OSError):
         return ended

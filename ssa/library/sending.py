@@ -59,7 +59,7 @@ class Sending(Endpoint):
             self._turns.give_up()
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
-        """Write; how many bytes were taken. Raises as `socket.socket.send`, and what has ended the connection."""
+        """Write. Returns the number of bytes taken. Raises as `socket.socket.send`, and what ended the connection."""
         if self._phase:
             self._check_live()
         if flags & NOT_SENT:
@@ -131,13 +131,13 @@ class Sending(Endpoint):
                 view = view[self.send(view[:PART], flags) :]
 
     def sendto(self, data: Buffer, *flags_and_address: Any) -> int:
-        """Write as `send` does: the address counts for nothing on a connected stream."""
+        """Write as `send` does. The address is ignored, as on a connected TCP socket."""
         return self.send(data, *flags_and_address[:-1])
 
     def sendmsg(
         self, buffers: Iterable[Buffer], ancdata: Iterable[Any] = (), flags: int = 0, address: Any = None, /
     ) -> int:
-        """Write from several buffers. The address counts for nothing on a connected stream.
+        """Write from several buffers. The address is ignored, as on a connected TCP socket.
 
         Where the daemon relays, nothing can be sent beside the bytes: ancillary data is EOPNOTSUPP.
         """
@@ -180,7 +180,7 @@ class Sending(Endpoint):
                 try:
                     sent = self._send_of_file(file, offset + total, min(PART, due - total))
                 except OSError as exc:
-                    if not total and exc.errno in _NO_SENDFILE and self._open_file.broken is None:
+                    if not total and exc.errno in NO_SENDFILE and self._open_file.broken is None:
                         return self._send_what_is_read(file, offset, count)
                     raise
                 total += sent
@@ -229,7 +229,7 @@ class Sending(Endpoint):
         return total
 
     def _check_ancillary(self, ancillary: Iterable[Any]) -> list[Any]:
-        """Raises OSError EOPNOTSUPP for what the data path cannot send beside the bytes."""
+        """The ancillary data in a list. Raises OSError EOPNOTSUPP if the data path cannot send any."""
         if (listed := list(ancillary)) and not self._path.has_ancillary:
             raise OSError(errno.EOPNOTSUPP, "there is no ancillary data on a stream that is relayed")
         return listed
@@ -285,7 +285,7 @@ class Sending(Endpoint):
         self._look_before_sending()
 
     def _ended_by(self, exc: OSError) -> OSError:
-        """Remember what a failure has ended. The failure."""
+        """Remember which directions a failure has ended. Returns the failure."""
         with self._plain() as plain:
             what = self._path.ended_by(plain, exc)
         if what == BOTH_WAYS:
@@ -295,7 +295,7 @@ class Sending(Endpoint):
         return self._failed(exc)
 
     def _break(self, broken: Broken) -> OSError:
-        """The connection has failed: end it, tell the peer, and remember why for every later call. The error."""
+        """End a connection that has failed, send the peer the alert, and remember why. Returns the error."""
         if self._open_file.broken is None:
             self._open_file.broken = OSError(broken.errno, broken.strerror)
             with self._plain() as plain:
@@ -306,7 +306,7 @@ class Sending(Endpoint):
 
 
 _READ = 2**16  # bytes
-_NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
+NO_SENDFILE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ESPIPE})  # the file system has none
 
 
 def _size(file: Any) -> int:

@@ -44,7 +44,7 @@ class Turns:
         _all.add(self)
 
     def of(self, sock: Any) -> None:
-        """Know one more object that has a descriptor of the open file (`fileno`): the kernel's lock needs one."""
+        """Add an object that has a descriptor of the open file (`fileno`), by which the kernel's lock can be taken."""
         self._sockets.append(ref(sock))
 
     def _descriptor(self) -> int:
@@ -54,13 +54,13 @@ class Turns:
         return -1
 
     def give_up(self) -> None:
-        """Have no turns: the key does not change, or is not in the kernel."""
+        """Take no more turns: the key cannot change, or is not in the kernel."""
         self.turn = _FREE
         self.in_threads = self.in_processes = False
         _all.discard(self)
 
     def share(self, *, anew: bool) -> None:
-        """From now on another process has the socket too. `anew`: in the child, whose threads are all gone but one."""
+        """Note that another process has the socket too, after a fork. `anew`: in the child, which has one thread."""
         if anew:
             self._lock, self._depth = threading.RLock(), 0
         self.turn, self.in_processes = self, True
@@ -148,7 +148,7 @@ _all: WeakSet[Turns] = WeakSet()
 
 
 def _lock(fd: int) -> None:
-    """Wait for the other processes. A descriptor that is closed has no others: the send will say so."""
+    """Wait for the other processes' turns. A closed descriptor takes no lock: the send will fail."""
     while fd >= 0:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX)

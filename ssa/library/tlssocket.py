@@ -70,7 +70,7 @@ class TLSSocket(Receiving):
         return LIVE if layer.startswith(b"tls\0") else PLAIN
 
     def _find_relayed(self) -> None:
-        """The descriptor is the application's end of a pair: the rest of it is with the daemon."""
+        """Ask the daemon about a descriptor that is the application's end of a pair."""
         try:
             with self._plain() as plain:
                 self._info, passed = connection.describe_relayed(plain)

@@ -1,1 +1,1 @@
-"""What a client library and ssad agree on: the request language, its options, addresses and paths."""
+"""The interface of client libraries and ssad: the request language, its options, addresses and paths."""

@@ -27,7 +27,7 @@ class Malformed(ValueError):
 
 
 class Form:
-    """How a value is written in a message.
+    """The encoding of an attribute's value in a message.
 
     Attributes:
         name: the word for it in docs/library.md.

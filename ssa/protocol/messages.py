@@ -26,12 +26,12 @@ class Message:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.values().items())})"
 
     def values(self) -> dict[str, Any]:
-        """What is in the message, by name."""
+        """The message's attributes, by name."""
         return {name: getattr(self, name) for name in FIELDS[type(self)]}
 
 
 class Request(Message):
-    """What a socket was told, by its options and its calls: the attributes that all handshakes share.
+    """A request with a socket's options: the attributes that all handshakes share.
 
     An absent attribute leaves it to the policy. `trusted`, `certificates` and `keys` are numbers of descriptors: files
     that the application has opened ride along with the message, behind the socket, in this order.
@@ -178,7 +178,7 @@ class Ticket(Message):
 
 
 class Close(Message):
-    """What was written to the socket that comes with this message is all: end the stream in order, behind it.
+    """End the stream of the socket that comes with this message in order, behind the last byte that was written.
 
     Without it, a relayed stream that every process has closed is cut: the peer has to see it as a crash.
     """
@@ -203,7 +203,7 @@ class Plug(Message):
 
 
 class Reply(Message):
-    """What became of a request: without a `reason` it was done."""
+    """The result of a request. Without a `reason` it was done."""
 
     __slots__ = (
         "alert",

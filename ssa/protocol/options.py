@@ -10,6 +10,7 @@ IPPROTO_TLS = 205  # 715 % 255, as the original has it
 AF_HOSTNAME = 43  # an address family that only ever appears in an address given to a TLS socket
 
 MAX_FILES = 16  # that one option of form FILES can have
+MAX_ANCHORS = 4 << 20  # bytes of PEM that all trust anchors of a request have: certifi's bundle has 300 KiB
 MAX_NAMES = 64  # that one option of form NAMES can have: a request with the longest of them fits into a message
 
 # How a value is written.

@@ -132,7 +132,7 @@ class Channel:
         return self.take_pending()
 
     def close(self) -> None:
-        """The connection is over. OpenSSL would take its session for spoilt if no close_notify had been sent."""
+        """End the connection. OpenSSL is told that close_notify was sent, as without it the session is spoilt."""
         self._connection.set_shutdown(SSL.SENT_SHUTDOWN)
 
     def _take(self, start: int) -> int:

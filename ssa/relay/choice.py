@@ -1,4 +1,4 @@
-"""When the relay is used: on the conditions that are named here, never because something failed."""
+"""Decides when the relay is used: on the conditions that are named here, never because something failed."""
 
 from __future__ import annotations
 

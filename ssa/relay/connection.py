@@ -213,7 +213,7 @@ class Relay:
     # --- from the application to the peer -----------------------------------------------------------------------
 
     def _read_application_untrusted(self) -> None:
-        """The kernel closes descriptors that come in the stream, in this call. That delays their own user at most."""
+        """Read from the application. The kernel closes descriptors in the stream here: only their user waits."""
         try:
             size = self._inner.recv_into(self._channel.room.content, TURN, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -317,7 +317,7 @@ class Relay:
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """Both directions are at their end. From now on what comes is read and thrown away, until the peer has all.
+        """Go to LEAVING, as both directions have ended: discard what comes, until the peer has acknowledged all.
 
         The kernel resets a connection if something comes for a socket that is closed, such as a late session ticket,
         and throws away what is in its send buffer.
@@ -332,7 +332,7 @@ class Relay:
         self._discard()
 
     def _let_go(self, step: Step) -> None:
-        """OpenSSL is done with."""
+        """Free OpenSSL's connection, and go to the next phase."""
         if self.phase is Phase.RELAYING:
             self._channel.close()
             del self._channel  # with all its memory: an application may keep its end for long
@@ -380,13 +380,13 @@ class Relay:
         return (self._aborted or aborts(self._tcp)) and not self._held()
 
     def _reset(self) -> None:
-        """Over. The kernel sends the peer a reset when the TCP socket is closed."""
+        """End the connection. The kernel sends the peer a reset when the TCP socket is closed."""
         self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         self._let_go(Step.RESET)
         self._do = None
 
     def _finish(self) -> None:
-        """Over: the sockets can be closed. The thread is let go, as others may keep this object for long."""
+        """End the connection: its sockets can be closed. Drop the thread, as others may keep this object for long."""
         self.phase = follow(self.phase, Step.FINISH)
         self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
@@ -397,7 +397,7 @@ def _name(exc: OSError) -> str:
 
 
 def _shut_down(sock: socket.socket, how: int) -> None:
-    """Shut down; nothing is to be done where the other end has gone already."""
+    """Call shutdown(2). An error, as the other end has gone already, is ignored."""
     try:
         sock.shutdown(how)
     except OSError as exc:

@@ -41,7 +41,7 @@ class Flow(Enum):
 
 
 class Event(Enum):
-    """What happens to one direction."""
+    """An event of one direction."""
 
     KEPT = "the destination has not taken all"
     TAKEN = "the destination has taken all that was kept"
@@ -110,7 +110,7 @@ class Phase(Enum):
 
 
 class Step(Enum):
-    """What happens to the connection."""
+    """An event of the connection."""
 
     LEAVE = "both directions are at their end, or given up"
     FINISH = "the peer has acknowledged all, or is not waited for"
@@ -140,7 +140,7 @@ def follow(phase: Phase, step: Step) -> Phase:
 
 
 class End(Enum):
-    """What can be known of an end."""
+    """The state of an end that calls for an effect at the other one."""
 
     # The application's:
     SHUT = "its writing side was shut down"
@@ -158,7 +158,7 @@ class End(Enum):
 
 
 class Effect(NamedTuple):
-    """What it means for the other end."""
+    """The effect on the other end."""
 
     words: str
     up: Event | None = None  # to the direction from the application to the peer

@@ -94,7 +94,7 @@ class Relays:
         return relay, outer
 
     def descriptors(self) -> int:
-        """How many descriptors the connections take in the daemon, and the thread to wait for them."""
+        """The number of descriptors that the connections take in the daemon, with those that the thread waits by."""
         return 0 if self._thread is None else 2 * (len(self._thread.relays) + 1)
 
     def _serving(self) -> _Thread:
@@ -255,7 +255,7 @@ class _Thread(threading.Thread):
                 self._step(relay, relay.look, now)
 
     def _step(self, relay: Relay, do: Callable[..., None], *arguments: object) -> None:
-        """Do something for a connection. Then wait for the events that it wants, or let go of it."""
+        """Call `do` for a connection. Then wait for the events that it wants, or remove it if it is over."""
         try:
             if not relay.over:
                 do(*arguments)

@@ -136,7 +136,7 @@ class _Listener:
                 nursery.start_soon(self._serve, sock)
 
     def _room_for_more(self) -> int:
-        """How many connections may be accepted now."""
+        """The number of connections that may be accepted now."""
         user = self._worker.room_for_ready()
         return max(0, min(_BATCH, self._backlog - self._ready, user))
 

@@ -11,11 +11,11 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssa import errors, trust
+from ssa.protocol.options import MAX_ANCHORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_BYTES = 4 << 20  # of one set: certifi's bundle has a quarter of a MiB
 _OF_ONE_USER = 4 << 20  # bytes of text
 _OF_ALL = 16 << 20
 _EACH = 4096  # bytes that the smallest set counts for
@@ -44,8 +44,8 @@ class Anchors:
         text = b"\n".join(texts)
         if not text:
             return _NOBODY
-        if len(text) > MAX_BYTES:
-            raise errors.error("BAD_VALUE", f"the trust anchors are longer than {MAX_BYTES >> 20} MiB")
+        if len(text) > MAX_ANCHORS:
+            raise errors.error("BAD_VALUE", f"the trust anchors are longer than {MAX_ANCHORS >> 20} MiB")
         key = (uid, hashlib.sha256(text).digest())
         with self._lock:
             if (kept := self._kept.pop(key, None)) is not None:

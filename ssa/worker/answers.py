@@ -41,7 +41,7 @@ async def answer(connection: socket.socket, packet: Packet, reply: wire.Reply | 
 
 
 class _Answer:
-    """An answer to an application. A block closes at its end what is to be passed with it.
+    """An answer to an application. As a context manager it closes the descriptors to be passed.
 
     Attributes:
         failure: the error with which a thread failed to send it.
@@ -83,7 +83,7 @@ class _Answer:
                 sock.close()
 
     async def waited_for(self, job: Job) -> bool:
-        """Wait until the thread is done, as a rule by waiting for the application. False where that says nothing."""
+        """Wait until the thread is done and the application goes on. False if the application stays silent."""
         try:
             with trio.move_on_after(IDLE) as silence:
                 self._tell = silence.cancel

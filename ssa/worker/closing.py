@@ -261,7 +261,7 @@ class Closers:
         return None if key is None else Job(self, kind, self._later.pop(key), key[1])
 
     def open(self, uid: int | None) -> int:
-        """How many descriptors of a user, or of all, are not closed yet."""
+        """The number of descriptors of a user, or of all users, that are not closed yet."""
         if not (self._jobs or self._waiting or self._later):
             return 0
         # Each is copied at one go, without the lock, which would cost a system call.
@@ -338,12 +338,12 @@ class Closer:
         self.hang_up(connection, os.close if has_ended else _read_and_close)
 
     def open(self) -> int:
-        """How many of the user's descriptors wait to be closed."""
+        """The number of the user's descriptors that wait to be closed."""
         return self._closers.open(self._uid)
 
 
 def _read_and_close(fd: int) -> None:
-    """Descriptors in what is read are closed by the kernel here, as there is no room for them."""
+    """Read the queue empty and close. The kernel closes the queued descriptors in this thread: recvmsg has no room."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) as connection, contextlib.suppress(OSError):
         for _ in range(_MOST_PACKETS):
             data, _, flags, _ = connection.recvmsg(1, 0, socket.MSG_DONTWAIT)

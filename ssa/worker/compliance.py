@@ -30,12 +30,12 @@ Trusts = Callable[[str], TrustStore]  # the trust store of a source; raises `ssa
 
 
 def unmet(record: SocketRecord, policy: Policy, stores: Trusts) -> Sequence[str]:
-    """Which settings of a policy a live socket does not meet, and how; its chain is judged anew at this moment."""
+    """The settings of a policy that a live socket does not meet, and why. The peer's chain is judged anew."""
     return policy.unmet(Made(record, stores))
 
 
 class Made:
-    """How a live socket was made, for one judgement of it."""
+    """The facts of a live socket's handshake, for one judgement of it."""
 
     def __init__(self, record: SocketRecord, stores: Trusts) -> None:
         self._record = record
@@ -59,7 +59,7 @@ class Made:
         return _signatures(self._record.chain[0], self.version)
 
     def refusal(self, policy: Values) -> errors.SSAError | None:
-        """Why the peer's certificates would be refused under a policy now; None if they would not."""
+        """The reason for which the peer's certificates would be refused under a policy now; None if they would not."""
         if self._judged is None or self._judged[0] is not policy:
             self._judged = policy, self._refusal(policy)
         return self._judged[1]

@@ -1,7 +1,7 @@
-"""DTLS for applications: the pipeline's steps on a UDP socket, which stays here.
+"""DTLS for applications: the pipeline's steps on a UDP socket, which ssad keeps.
 
-What the application gets in its place is one end of a SOCK_SEQPACKET pair: a datagram is a packet, the peer's
-close_notify an end of file, and the end of this process a hang-up, which is another thing (`ssa.library.dtlssocket`).
+The application gets one end of a SOCK_SEQPACKET pair instead. A datagram is a packet. The peer's close_notify is an end
+of file. The end of this process is a hang-up, which poll(2) tells apart (`ssa.library.dtlssocket`).
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _made(
 
 
 class _Door(ABC):
-    """A server's port: what comes before a session."""
+    """A server's port: it answers ClientHellos, and makes a session of each client that returns its cookie."""
 
     def __init__(self, worker: Worker, application: Application, serving: DatagramServing, sock: socket.socket) -> None:
         self._worker = worker
@@ -219,7 +219,7 @@ class _Door(ABC):
             self.port.send([answer], address, way)
 
     def _engine(self) -> tuple[Terms, DatagramServer]:
-        """One for whoever comes next. It is kept until somebody has its cookie, so that a flood costs no memory."""
+        """The engine for the next client. It is kept until a client returns its cookie: a flood costs no memory."""
         self._worker.monitor.look_soon()  # a client's second hello finds what has changed
         terms, serving = self._serving.terms(), self._serving
         if self._spare is None or self._spare[0] is not terms:
@@ -256,7 +256,7 @@ class _Door(ABC):
                 handshake.abort()
 
     def listed(self) -> contextlib.AbstractContextManager[None]:
-        """A block in which /ssa shows who listens here."""
+        """List the listener under /ssa/listeners while the block runs."""
         return self._worker.listed(self._application, self.port.local, lambda: self._serving, "DTLS")
 
     @abstractmethod

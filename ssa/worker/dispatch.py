@@ -1,4 +1,4 @@
-"""Answers an application's requests, one after the other: one table of what each kind of request is answered by."""
+"""Answers an application's requests, one after the other. A table has the function for each kind of request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def serve(worker: Worker, application: Application, connection: socket.soc
 async def _converse(worker: Worker, connector: Application, connection: socket.socket) -> bool:
     """Answer request after request, until the application hangs up. True where its end was read.
 
-    All that came with one is closed before its answer is sent, and before the next one is read.
+    The descriptors of a request are closed before its answer is sent, and before the next request is read.
     Raises OSError, `ssa.SSAError` OVERLOADED.
     """
     is_first = True
@@ -118,7 +118,7 @@ def _kind(request: wire.Message) -> str:
 
 
 def _asked(request: wire.Message) -> dict[str, str]:
-    """A request, for the log: what was asked, and for whom."""
+    """The fields of a request for a line of the log: its kind, and the host name if it has one."""
     hostname: str | None = getattr(request, "hostname", None)
     return {"request": _kind(request)} | ({"hostname": hostname} if hostname else {})
 
@@ -139,5 +139,5 @@ _ON_DATAGRAMS: dict[type[wire.Message], _OnASocket] = {
 
 
 def _refusal(exc: errors.SSAError) -> wire.Reply:
-    """The reply that an error is."""
+    """The reply that reports an error."""
     return wire.Reply(reason=exc.reason, detail=exc.detail, alert=exc.alert, errno=exc.errno)

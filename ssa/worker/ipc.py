@@ -78,7 +78,7 @@ async def _receive_untrusted(user: User, connection: socket.socket) -> _Received
 
 
 async def in_a_thread(user: User, do: Callable[[], _T]) -> _T:
-    """Do in a thread what the worker's user can make last."""
+    """Run a call in one of the user's threads, as the user can make it last for ever."""
     return await trio.to_thread.run_sync(do, abandon_on_cancel=True, limiter=user.threads.discard)
 
 
@@ -103,7 +103,7 @@ async def follow(
     connection: socket.socket,
     renew: Callable[[wire.Listen, list[int]], Awaitable[None]],
 ) -> None:
-    """Give what an application sends about its listener later, which are new options, to `renew`, until it hangs up."""
+    """Pass the requests with new options for a listener to `renew`, until the application hangs up."""
     while (packet := await _next_packet(user, connection)) is not None:
         try:
             if packet.cut:

@@ -1,4 +1,4 @@
-"""A TLS socket as the worker that made it has it: the record that the daemon was told, and the data path."""
+"""A worker's TLS sockets: for each the record that the daemon has too, and the data path."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LiveSocket:
 
 
 def description(live: LiveSocket, *, whole: bool = False) -> Reply:
-    """A socket as a reply tells of it; `whole`: with the peer's certificates."""
+    """The reply that describes a socket; with the peer's certificates if `whole`."""
     record = live.record
     is_server = record.role == "server"
     return Reply(
@@ -88,7 +88,7 @@ class LiveSockets:
         return len(self._sockets)
 
     def register(self, made: Made, path: DataPath) -> LiveSocket:
-        """Tell the daemon of a socket, and remember it for as long as some process has what the application holds."""
+        """Register a socket with the daemon, and keep it here while some process holds the application's end."""
         engine, judge, monitor = made.engine, made.judge, self._monitor
         chain, verified = judge.chain, judge.verified
         inode, tcp = path.watch()
@@ -131,13 +131,13 @@ class LiveSockets:
         return found[0]
 
     def of(self, sock: socket.socket) -> LiveSocket | None:
-        """The socket that this descriptor is of; None where it is none of this user's."""
+        """The live socket that a descriptor refers to; None if it is not one of this user's."""
         inode = os.fstat(sock.fileno()).st_ino
         number = self._by_inode.get(inode)
         return None if number is None or not self._monitor.is_held(inode) else self._sockets[number][0]
 
     def forget(self, number: int) -> None:
-        """Let go of one that nobody holds any more."""
+        """Remove a socket that nobody holds any more."""
         _, inode = self._sockets.pop(number, (None, 0))
         if self._by_inode.get(inode) == number:  # the kernel gives an inode's number out again
             del self._by_inode[inode]

@@ -1,7 +1,7 @@
-"""What a worker asks the daemon and tells it: one interface, for one user, in values that can be copied.
+"""A worker's interface to the daemon: its questions and reports, for one user, in values that can be copied.
 
 The daemon gives each worker an object of this kind (`ssa.daemon.workers`). A worker knows nothing else of the daemon.
-Sockets ride along where the kernel is asked about them; nobody keeps one.
+A socket is passed along where the kernel is asked about it. Nobody keeps it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Monitor(Protocol):
         """The policy in force at this moment."""
 
     def capabilities(self, *, urgent: bool) -> Capabilities:
-        """What this kernel's TLS can do. A kernel that had none is asked again after a second; if `urgent`, at once."""
+        """The kernel's TLS features. A kernel that had none is asked again after a second; if `urgent`, at once."""
 
     async def fresh_trust(self, source: str) -> None:
-        """Have a trust store read again where its files may have changed. What is wrong with it, `trust_store` says."""
+        """Have a trust store read again if its files may have changed. `trust_store` raises what is wrong with it."""
 
     def trust_store(self, source: str) -> TrustStore:
         """The trust store as it was read last. Raises `ssa.SSAError` TRUST_STORE: then nothing is trusted."""
@@ -62,13 +62,13 @@ class Monitor(Protocol):
         """A number for a socket or a listener that is about to be told of. It is never given out twice."""
 
     def watch(self, sock: socket.socket) -> int:
-        """Have the kernel remember a socket for as long as some process holds it. The socket's inode."""
+        """Watch a socket for as long as some process holds it. Returns its inode."""
 
     def is_held(self, inode: int) -> bool:
         """True if some process holds a watched socket at this very moment. It may be called in any thread."""
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
-        """Take in a TLS socket; it lives as long as the watched one does, unless it is forgotten first.
+        """Register a TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
 
         `sock` is the TCP socket where the kernel does its TLS: the kernel is asked about it later.
         """
@@ -80,19 +80,19 @@ class Monitor(Protocol):
         """
 
     def forget(self, number: int) -> None:
-        """Let go of a TLS socket that has ended, though a descriptor of it may be open still.
+        """Remove a TLS socket that has ended, though a descriptor of it may still be open.
 
-        As for a socket that nobody holds any more, `Worker.gone` is called.
+        The daemon then calls `Worker.gone`, which it also does when nobody holds a socket any more.
         """
 
     def relayed(self) -> int:
-        """How many open sockets of this user ssad itself keeps descriptors for."""
+        """The number of this user's open sockets whose descriptors ssad itself keeps."""
 
     def listens(self, record: ListenerRecord) -> None:
-        """Take in a listener. The daemon asks the worker each time with what it serves."""
+        """Register a listener. The daemon asks the worker for its credentials whenever they are to be shown."""
 
     def listens_no_more(self, number: int) -> None:
-        """Let go of a listener."""
+        """Remove a listener."""
 
     # --- what has happened ---
 

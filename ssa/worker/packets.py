@@ -1,4 +1,4 @@
-"""A packet of an application's with what came along, and a reply with what goes along."""
+"""Packets from applications and replies to them, with the descriptors that are passed along."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Packet:
 
 
 class Handover:
-    """A reply with descriptors, which are ours. They are closed when it was sent, or cannot be."""
+    """A reply and the descriptors to pass with it. It owns them, and closes them once it was sent or has failed."""
 
     __slots__ = ("_closer", "passed", "reply")
 

@@ -1,6 +1,6 @@
 """A request's way through the daemon: one step a line, top to bottom. Read this file first.
 
-What the steps are made of is in `ssa.worker.steps`. Datagrams take the same steps in `ssa.worker.datagrams`.
+`ssa.worker.steps` has the steps. Datagrams take the same steps in `ssa.worker.datagrams`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ async def connect(
 ) -> Reply | Handover:
     """Make the application's connected TCP socket a TLS socket, as a client.
 
-    Raises `ssa.SSAError`. From the first byte sent on, a failure has ended the connection: a socket that an
-    application might still write plain text to must not be left behind.
+    Raises `ssa.SSAError`. Once the first byte of the handshake was sent, a failure also ends the connection: the
+    application must not be left with a socket to which it might write plain text.
     """
     hostname = hostname_untrusted(request.hostname or "")
     terms = await agree(worker, request, files)

@@ -1,4 +1,4 @@
-"""How much of this process one user takes up, so that none can take all of it from the others."""
+"""Counts and limits the descriptors that each user takes up in this process, so that no user can take all."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Table:
         self._besides = besides
 
     def unused(self) -> int:
-        """How many are left, of all users."""
+        """The number of descriptors that are free."""
         return self.free - self.taken - self._besides()
 
     def is_scarce(self) -> bool:
-        """True where an eighth of them is left, or less."""
+        """True where an eighth of the process's descriptors is free, or less."""
         return self.unused() <= self.free // 8
 
 
 class Quota:
-    """How many of a table's descriptors one user takes up.
+    """Counts the descriptors of one user, against a limit.
 
     Counted are connections to the daemon, the descriptors that came with a request, a listener's connections until
     the application has them, sockets that are relayed, and what waits to be closed.
@@ -57,15 +57,15 @@ class Quota:
         self._used = 0
 
     def used(self) -> int:
-        """How many the user has."""
+        """The number of descriptors that the user has."""
         return self._used + self._besides()
 
     def left(self) -> int:
-        """How many more the user may have."""
+        """The number of descriptors that the user may still have."""
         return self.limit - self.used()
 
     def unused(self) -> int:
-        """How many of the table are left, of all users."""
+        """The number of the process's descriptors that are free."""
         return self._table.unused()
 
     def check(self, number: int = 1) -> None:
@@ -86,7 +86,7 @@ class Quota:
 
     @contextlib.contextmanager
     def of(self, number: int = 1) -> Iterator[None]:
-        """A place for so many. Raises `ssa.SSAError` OVERLOADED."""
+        """Count so many descriptors while the block runs. Raises `ssa.SSAError` OVERLOADED."""
         self.take(number)
         try:
             yield

@@ -162,7 +162,7 @@ class ListenerRecord(AskedFor):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request, or a connection to a listener, came to nothing.
+    """The record of a request, or of a connection to a listener, that was refused or failed.
 
     Attributes:
         asked: what was asked for, as fields of a line of the log.

@@ -99,7 +99,7 @@ class Serving:
         return usable
 
     def _protector(self) -> Capabilities | None:
-        """What the kernel can do, which the contexts depend on; None where the kernel does not protect the records."""
+        """The kernel's TLS features, on which the contexts depend; None if the kernel does not protect the records."""
         return self._owner.kernel_tls(self._terms.policy)
 
     def _make(self, policy: Policy, credentials: tuple[Credential, ...], ttl: int) -> SSL.Context:

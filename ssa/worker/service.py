@@ -39,7 +39,7 @@ class Worker(User):
     def listed(
         self, application: Application, local: Any, serving: Callable[[], Serving], protocol: str
     ) -> Iterator[None]:
-        """A block in which /ssa shows that an application listens at an address."""
+        """List a listener under /ssa/listeners while the block runs."""
         record = ListenerRecord(
             id=self.monitor.new_id(),
             application=application,
@@ -59,7 +59,7 @@ class Worker(User):
     # --- what the daemon asks and tells -------------------------------------------------------------------------------
 
     def state(self, number: int) -> KernelState:
-        """How a socket stands whose records are this process's work. Raises OSError where it is gone."""
+        """The state of a socket whose records this process protects. Raises OSError for others."""
         state = self.sockets.get(number).path.state()
         if state is None:
             raise OSError(errno.EOPNOTSUPP, "the kernel has this connection")
@@ -70,7 +70,7 @@ class Worker(User):
         self.sockets.get(number).path.end()
 
     def unmet(self, record: SocketRecord, policy: Policy) -> Sequence[str]:
-        """Which settings of a policy a socket does not meet, and how; its chain is judged anew at this moment."""
+        """The settings of a policy that a socket does not meet, and why. The peer's chain is judged anew."""
         return unmet(record, policy, self.monitor.trust_store)
 
     def offers(self, number: int) -> tuple[Sequence[str], Sequence[str]]:

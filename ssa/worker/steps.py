@@ -54,7 +54,7 @@ def sni_of(hostname: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A TCP socket, and how to find it again: a connection that has ended meanwhile no longer tells its addresses.
+    """A TCP socket and its key. The key is taken now, as a connection that has ended no longer tells its addresses.
 
     Attributes:
         deferred: connect(2) has sent nothing yet (TCP_FASTOPEN_CONNECT, tcp(7)): our first flight opens the connection.
@@ -66,9 +66,9 @@ class Connection:
 
 
 async def connected(sock: socket.socket, patience: float, began: float, *, speaks_first: bool = True) -> Connection:
-    """The connection of a socket. One that is being made is waited for, for `patience` seconds since `began`.
+    """The connection of a socket. If it is being made, wait for it until `patience` seconds after `began`.
 
-    A connection that TCP_FASTOPEN_CONNECT has put off (tcp(7)) is left so where we speak first.
+    A client does not wait for a connection that TCP_FASTOPEN_CONNECT has put off (tcp(7)): its ClientHello opens it.
 
     Raises `ssa.SSAError` for anything but a TCP socket that is open in both directions.
     """
@@ -108,9 +108,9 @@ _BEING_MADE = (TCP_SYN_SENT, TCP_SYN_RECV)
 
 
 def _ends(sock: socket.socket) -> tuple[bool, int]:
-    """True where the application has ended its reading side, which the state does not tell; and the TCP state.
+    """Returns whether the connection is half closed for reading, and the TCP state, which does not tell that.
 
-    They are asked for in this order, so that a FIN in between shows as what it is.
+    The order of the two matters: a FIN that arrives in between shows as CLOSE_WAIT.
     """
     return shows(sock, select.POLLRDHUP), tcp_state(sock)
 
@@ -144,7 +144,7 @@ def refuse_plaintext(sock: socket.socket, request: Connect | Accept, ahead: byte
 
 
 def attached(sock: socket.socket, terms: Terms, kernel: Capabilities) -> str:
-    """Attach the kernel's TLS to the socket: empty, or why the relay is taken instead. Raises `ssa.SSAError`."""
+    """Attach the kernel's TLS to the socket. Returns the reason for relaying instead, if any. Raises `ssa.SSAError`."""
     data_path = terms.policy.data_path
     if reason := reason_for(data_path, kernel, asked=terms.asks_for_relay):
         return reason
@@ -158,7 +158,7 @@ def attached(sock: socket.socket, terms: Terms, kernel: Capabilities) -> str:
 
 
 def first_context(serving: Serving, sock: socket.socket) -> SSL.Context:
-    """A server's context before its client has said a word. Where there is none by now, the client is told."""
+    """The context with which a server begins, before the client names a host. Without one, the client gets an alert."""
     try:
         return serving.context(None)
     except errors.SSAError as exc:
@@ -168,7 +168,7 @@ def first_context(serving: Serving, sock: socket.socket) -> SSL.Context:
 
 @contextlib.contextmanager
 def deadline(seconds: float, began: float | None = None, reason: str = "HANDSHAKE_TIMEOUT") -> Iterator[None]:
-    """A block that may take so long, from now or from a moment of trio's clock on. Raises `ssa.HandshakeTimeout`."""
+    """Limit a block to `seconds` from `began` on trio's clock, or from now. Raises `ssa.HandshakeTimeout`."""
     with trio.move_on_at((trio.current_time() if began is None else began) + seconds) as scope:
         yield
     if scope.cancelled_caught:
@@ -177,7 +177,7 @@ def deadline(seconds: float, began: float | None = None, reason: str = "HANDSHAK
 
 @contextlib.contextmanager
 def ending(sock: socket.socket) -> Iterator[None]:
-    """A block in which whatever goes wrong ends the connection."""
+    """Shut the connection down if the block raises anything."""
     try:
         yield
     except BaseException:
@@ -188,7 +188,7 @@ def ending(sock: socket.socket) -> Iterator[None]:
 async def keys(
     user: User, engine: Engine, connection: Connection, resumption: Resumption, *, plain_reads: bool
 ) -> TrafficKeys:
-    """The keys for the kernel. Before `plain_reads` the session tickets are taken out of their way."""
+    """The keys for the kernel. If the application will use `plain_reads`, read the session tickets first."""
     if not plain_reads:
         return engine.keys()
     server = (resumption.server.hostname, connection.key.remote, engine.resumed)

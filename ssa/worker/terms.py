@@ -15,10 +15,9 @@ from ssa import errors, trust
 from ssa.credentials import Credential, pair_untrusted
 from ssa.names import normalise
 from ssa.policy.resolve import Narrowing, narrow
-from ssa.protocol.options import MAX_FILES
+from ssa.protocol.options import MAX_ANCHORS, MAX_FILES
 from ssa.protocol.wire import MAX_AHEAD
 from ssa.suites import TLSVersion
-from ssa.worker.anchors import MAX_BYTES
 
 if TYPE_CHECKING:
     from ssa.policy.schema import Policy
@@ -32,7 +31,7 @@ _PATIENCE = 5  # seconds: a file can be of the application's own file system, an
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for a handshake: never looser than the policy in force.
+    """The terms of one handshake: the policy in force, narrowed by the request, and what the program brought.
 
     Attributes:
         wish: how the request narrows a policy.
@@ -91,7 +90,7 @@ def hostname_untrusted(text: str) -> str:
 
 
 def ahead_untrusted(request: Accept) -> bytes:
-    """What an application has read already of what its client sent. Raises `ssa.SSAError` BAD_VALUE for too much."""
+    """The client's first bytes, which the application has read. Raises `ssa.SSAError` BAD_VALUE for too many."""
     ahead = request.ahead or b""
     if len(ahead) > MAX_AHEAD:
         raise errors.error("BAD_VALUE", f"{len(ahead)} bytes were read ahead, at most {MAX_AHEAD} are taken")
@@ -147,7 +146,7 @@ def _read_all(
     """Read the files, in a thread. The application has opened them, so it may read them; nothing is opened here."""
     trusted, certificates, _ = counts
     files = iter(descriptors)
-    texts = [_read(fd, MAX_BYTES) for fd in itertools.islice(files, trusted or 0)]
+    texts = [_read(fd, MAX_ANCHORS) for fd in itertools.islice(files, trusted or 0)]
     store = anchors.get_untrusted(uid, texts) if trusted is not None else None
     chains = [_read(fd, _MAX_FILE) for fd in itertools.islice(files, certificates)]
     keys = [_read(fd, _MAX_FILE) for fd in files]

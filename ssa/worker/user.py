@@ -50,11 +50,11 @@ class Process:
         return self.closers.open(None) + sum(relays.descriptors() for relays in self.relaying)
 
     async def run(self) -> None:
-        """Do what is done for all users together, until cancelled."""
+        """Run the task that all users share, which notices hang-ups, until cancelled."""
         await self.hang_ups.watch()
 
     def close(self) -> None:
-        """Give back what the kernel lent."""
+        """Close the epoll set of the hang-ups."""
         self.hang_ups.close()
 
 
@@ -97,7 +97,7 @@ class User:
         self.closer.drop(tcp)
 
     def kernel_tls(self, policy: Policy) -> Capabilities:
-        """What this kernel can do.
+        """The kernel's TLS features.
 
         Raises `ssa.SSAError` NO_KERNEL_TLS where it can do nothing and the policy's data_path allows nothing else.
         """
@@ -114,5 +114,5 @@ class User:
             raise errors.error("OVERLOADED", f"uid {self.uid} has {limit} sockets that are relayed")
 
     def room_for_ready(self) -> int:
-        """How many more connections may be ready and wait to be accepted."""
+        """The number of further connections that may be ready and wait to be accepted."""
         return min(self.quota.left(), max(1, self.quota.limit // 4) - self.ready)

@@ -15,7 +15,10 @@ from tests.unit.layers import DAEMON_SIDE, EDGES, LAYERS, LIBRARY_SIDE
 ROOT = Path(ssa.__file__).parent
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-IO_MODULES = {"socket", "trio", "pyfuse3", "subprocess", "select", "os", "pathlib", "fcntl", "tempfile"}
+IO_MODULES = {
+    *("socket", "trio", "pyfuse3", "subprocess", "select", "os", "pathlib", "fcntl", "tempfile"),
+    *("asyncio", "ctypes", "grp", "pwd", "resource", "signal"),
+}
 # Names of `os` that are texts, types and numbers.
 PURE = {"strerror", "fspath", "fsencode", "fsdecode", "PathLike", "stat_result"}
 PURE_PREFIXES = "O_", "MFD_", "EFD_"
@@ -141,8 +144,10 @@ def test_the_edges_are_there_and_do_input_or_output():
     assert idle == []
 
 
-def test_an_application_loads_no_cryptography():
-    dear = "cryptography", "OpenSSL", "trio", "pyfuse3", "rich"
-    code = f"import sys, ssa; print([m for m in {dear} if m in sys.modules])"
+def test_an_application_loads_no_cryptography_and_nothing_slow():
+    dear = "cryptography", "OpenSSL", "trio", "pyfuse3", "rich", "dataclasses", "typing", "ctypes"
+    code = (
+        f"import sys; here = {{*sys.modules}}; import ssa; print([m for m in {dear} if m in {{*sys.modules}} - here])"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
