@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from ssa.cli.verb import Verb
 
-VERBS = ("connect", "ls", "show", "policy", "doctor", "env")  # one module each, loaded when it is needed
+VERBS = ("connect", "serve", "ls", "show", "policy", "doctor", "env")  # one module each, loaded when it is needed
 
 _DESCRIPTION = """\
 The command line of ssa: TLS as a service of the operating system. The daemon ssad makes TLS handshakes for
 applications, and verifies their peers under the administrator's policy; the kernel encrypts and decrypts. This command
-connects to a server, shows the TLS sockets of this machine, shows and changes the policy, and says what the machine
-lacks.
+connects to a server, serves TLS clients for a server without TLS, shows the TLS sockets of this machine, shows and
+changes the policy, and says what the machine lacks.
 """
 
 _EPILOG = """\
