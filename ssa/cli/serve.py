@@ -333,7 +333,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 VERB = Verb(
     name="serve",
-    summary="take TLS connections, and forward each to a server that knows nothing of TLS",
+    summary="forward TLS connections to a server without TLS",
     description="""\
 Listens for TLS clients. ssad makes their handshakes under the policy, with this user's certificate or one of the
 administrator's. Each connection is then forwarded to a server on this machine, in plain text: to an AF_UNIX socket, to
