@@ -32,11 +32,11 @@ build/interop-go: tests/interop/go/main.go | setup # built here, because the tes
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
 native: | setup ## build libssa for C programs, in build/native: libssa.so and ssa.h
-	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native
+	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
 
 native-sanitized: | setup
-	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
-	$(MAKE) --no-print-directory -C clients/c BUILD=$(CURDIR)/build/native/tsan SANITIZE=thread
+	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
+	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/tsan SANITIZE=thread
 
 test: lint native native-sanitized build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
 	$(BIN)/pytest $(ON_HOST)

@@ -336,6 +336,7 @@ enum { STRIDE = 1 << 10, PART = 1 << 20 };
 #define ENDLESS (INT64_C(1) << 62)
 struct turn {
     bool threads, processes;
+    int cancel_state; /* a thread that holds the lock is not cancelled in the middle (pthread_cancel(3)) */
 };
 struct turn turn_begin(struct connection *connection, int fd);
 void turn_end(struct connection *connection, int fd, struct turn turn); /* keeps errno */

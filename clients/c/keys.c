@@ -39,13 +39,15 @@ static void lock_inode(int fd, short kind) {
 }
 
 struct turn turn_begin(struct connection *connection, int fd) {
-    struct turn turn = {false, false};
+    struct turn turn = {.threads = false};
     if (!atomic_load_explicit(&connection->rekeyable, memory_order_relaxed))
         return turn;
     turn.processes = is_shared_by_processes(connection);
     turn.threads = turn.processes || !__libc_single_threaded;
-    if (turn.threads)
+    if (turn.threads) {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &turn.cancel_state);
         lock_take(&connection->turn);
+    }
     turn.processes = turn.processes && !connection->turn.depth;
     if (turn.processes)
         lock_inode(fd, F_WRLCK);
@@ -67,6 +69,7 @@ void turn_end(struct connection *connection, int fd, struct turn turn) {
     if (turn.processes)
         close_waiting(connection);
     lock_release(&connection->turn);
+    pthread_setcancelstate(turn.cancel_state, NULL);
 }
 
 static bool is_free(struct connection *connection) {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ssa.ktls.probe import probe
 from tests import peers
 from tests.peers import Daemon
 
@@ -219,6 +220,39 @@ s.close()
         mortal.process.wait()
         process.stdin.write("\n")
         assert process.stdout.readline() == "ECONNABORTED ECONNABORTED ECONNABORTED\n"
+
+
+@pytest.mark.skipif(not probe().tls, reason="needs a kernel with TLS")
+def test_a_stream_of_the_kernels_goes_on_without_an_ssad(tmp_path, pki, libssa):
+    ended = []
+
+    def serve(tls, tcp):
+        while data := tls.recv(100):
+            tls.sendall(data)
+        ended.append("in order")
+        tls.unwrap()
+
+    code = """
+s = tls()
+s.connect(server)
+say("connected")
+input()
+s.send(b"hello")
+say(s.recv(100))
+s.close()
+"""
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "ktls"\n'
+    with (
+        Daemon(tmp_path, policy=policy) as daemon,
+        peers.python_server(pki, serve) as port,
+        talking(code, daemon.environment, PORT=port) as process,
+    ):
+        assert process.stdout.readline() == "connected\n"
+        daemon.process.kill()
+        daemon.process.wait()
+        process.stdin.write("\n")
+        assert process.stdout.readline() == "b'hello'\n"
+        assert peers.settled(lambda: ended == ["in order"])
 
 
 @once

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -86,6 +87,16 @@ def test_what_records_mean(answers):
     for row, answer in zip(rows("records"), answers(asked), strict=True):
         alert = -1 if row["alert"] is None else ALERT_NUMBERS[row["alert"]]
         assert answer == (f"fail {alert}" if row["outcome"] == "fail" else row["outcome"]), row["meaning"]
+
+
+def test_addresses_of_datagrams(answers):
+    families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+    for row, answer in zip(
+        rows("addresses"), answers([f"address {row['hex']}" for row in rows("addresses")]), strict=True
+    ):
+        event = int(row["event"] == "gone")
+        told = [str(event), str(int(families[row["family"]])), row["address"], str(row["port"]), str(row["scope"])]
+        assert answer.split() == [*told, "00" + row["hex"][2:]], row["meaning"]
 
 
 def meaning(version, server, kind, content):

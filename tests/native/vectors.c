@@ -1,15 +1,19 @@
-/* vectors: libssa's own writing and reading of messages and records, for test_vectors.py. A question a line:
+/* vectors: libssa's own writing and reading of messages and records, for test_c_vectors.py. A question a line:
  *
- *     write KIND TYPE:HEX ...            the request as hex
- *     read HEX                           "reply TYPE:HEX ...", "other version" or "nothing"
- *     record VERSION ROLE TYPE HEX       "end", "pass over", "ticket", "no_renegotiation", "ask", "fail" and the
- * alert's number reason HEX                         a reply's errno, by way of the table of reasons
+ *     write KIND TYPE:HEX ...        the request as hex
+ *     read HEX                       "reply TYPE:HEX ...", "other version" or "nothing"
+ *     record VERSION ROLE TYPE HEX   "end", "pass over", "ticket", "no_renegotiation", "ask", or "fail ALERT"
+ *     address HEX                    "EVENT FAMILY ADDRESS PORT SCOPE", and the same as hex again
  *
  * An empty HEX is "-".
  */
 
 #include "internal.h"
+#include "peers.h"
 #include "post_handshake.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +71,22 @@ static void judge_record(void) {
         puts(names[verdict.meaning]);
 }
 
+static void show_address(void) {
+    unsigned char peer[PEER_SIZE], again[PEER_SIZE];
+    struct sockaddr_storage name;
+    socklen_t size = sizeof name;
+    char text[INET6_ADDRSTRLEN];
+    from_hex(strtok(NULL, " "), peer);
+    peer_address(peer, &name, &size);
+    const struct sockaddr_in *four = (struct sockaddr_in *)&name;
+    const struct sockaddr_in6 *six = (struct sockaddr_in6 *)&name;
+    bool is_six = name.ss_family == AF_INET6;
+    inet_ntop(name.ss_family, is_six ? (void *)&six->sin6_addr : (void *)&four->sin_addr, text, sizeof text);
+    printf("%d %d %s %d %u ", peer[0], name.ss_family, text, ntohs(four->sin_port), is_six ? six->sin6_scope_id : 0);
+    print_hex(again, peer_of(&name, size, again) ? 0 : sizeof again);
+    puts("");
+}
+
 int main(void) {
     static char line[4 * MAX_REPLY];
     while (fgets(line, sizeof line, stdin)) {
@@ -76,6 +96,8 @@ int main(void) {
             write_request();
         else if (!strcmp(word, "read"))
             read_reply();
+        else if (!strcmp(word, "address"))
+            show_address();
         else
             judge_record();
         fflush(stdout);
