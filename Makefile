@@ -31,7 +31,7 @@ demo: setup ## show ssa with real servers: here, and on a kernel with TLS if thi
 build/interop-go: tests/interop/go/main.go | setup # built here, because the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
-native: | setup ## build libssa for C programs, in build/native: libssa.so and ssa.h
+native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
 
 native-sanitized: | setup
@@ -57,7 +57,7 @@ test-long: setup ## run some tests 500 times under load, on all kernels
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] tests/native/*.c bench/*.c))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] clients/c/openssl/*.[ch] tests/native/*.c bench/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .

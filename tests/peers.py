@@ -173,13 +173,20 @@ http {{
 
 @contextlib.contextmanager
 def nginx(pki: PKI, directory: Path, extra: str = ""):
-    """nginx serving a directory; yields its port."""
+    """nginx serving a directory; yields its port, which `extra` can name as PORT."""
     port = free_port()
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "nginx.conf"
     also = f"listen [::1]:{port} ssl;" if has_ipv6() else ""
     configuration.write_text(
-        NGINX.format(directory=directory, port=port, also=also, cert=pki.cert, key=pki.key, extra=extra)
+        NGINX.format(
+            directory=directory,
+            port=port,
+            also=also,
+            cert=pki.cert,
+            key=pki.key,
+            extra=extra.replace("PORT", str(port)),
+        )
     )
     command = (shutil.which("nginx") or "/usr/sbin/nginx", "-e", directory / "error.log", "-c", configuration)
     with program(*command, "-g", "user root;" if os.geteuid() == 0 else "", port=port):

@@ -9,6 +9,7 @@ import errno
 import re
 from pathlib import Path
 
+from ssa.cli.programs import PROGRAMS, WAYS
 from ssa.errors import REASONS
 from ssa.protocol.attributes import ATTRIBUTES
 from ssa.protocol.messages import FIELDS, KINDS, Reply, Request
@@ -72,6 +73,16 @@ def edges():
     return markdown(["module", "input and output"], [(f"`{name}`", words) for name, words in sorted(EDGES.items())])
 
 
+def ways():
+    """The ways by which `ssa run` coerces programs."""
+    return markdown(["way", "preloads", "for"], [(way.name, f"`{way.library}`", way.takes) for way in WAYS.values()])
+
+
+def programs():
+    """The programs that are tested."""
+    return markdown(["program", "as", "way", "works", "is refused or different"], PROGRAMS)
+
+
 def _first_sentence(module):
     """The first line of a module's docstring."""
     path = ROOT / module.replace(".", "/")
@@ -82,6 +93,7 @@ def _first_sentence(module):
 TABLES = {
     "library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons},
     "architecture.md": {"layers": layers, "edges": edges},
+    "programs.md": {"ways": ways, "programs": programs},
 }
 
 

@@ -79,15 +79,31 @@ int tls_socket(int family, int type) {
 
 /* --- a handshake that is done --- */
 
-/* Keep what the reply says; a client's whole chain is asked for when it is wanted (`Describe`). */
+void (*note_chain)(const void *chain, size_t size);
+
+enum { ATTRIBUTE_HEADER = 8 };
+
+/* Copy the attributes but the peer's certificates, which are long. The size. */
+static size_t copy_info(const struct reply *reply, unsigned char *info) {
+    size_t length = 0, chain_size = 0;
+    const unsigned char *chain = attribute(reply->data, reply->size, ATTRIBUTE_CHAIN, &length);
+    size_t before = chain ? (size_t)(chain - ATTRIBUTE_HEADER - reply->data) : reply->size;
+    chain_size = chain ? ATTRIBUTE_HEADER + length : 0;
+    if (reply->size - chain_size > INFO_ROOM)
+        return 0;
+    memcpy(info, reply->data, before);
+    if (chain)
+        memcpy(info + before, chain + length, reply->size - before - chain_size);
+    if (chain && note_chain)
+        note_chain(chain, length);
+    return reply->size - chain_size;
+}
+
+/* Keep what the reply says. A client's chain is asked for when it is wanted (`Describe`), unless it has come. */
 void note_info(struct connection *connection, const struct reply *reply) {
     size_t length;
     struct guard guard = guard_enter(&connection->lock);
-    connection->info_size = 0;
-    if (reply->size <= sizeof connection->info) {
-        memcpy(connection->info, reply->data, reply->size);
-        connection->info_size = reply->size;
-    }
+    connection->info_size = copy_info(reply, connection->info);
     atomic_store(&connection->server, attribute(reply->data, reply->size, ATTRIBUTE_REMOTE, &length) != NULL);
     uint32_t largest = attribute_number(reply->data, reply->size, ATTRIBUTE_LARGEST);
     if (largest)
@@ -473,6 +489,17 @@ static int peer_address(int fd, char *text, size_t room) {
     const void *address = peer.ss_family == AF_INET ? (void *)&((struct sockaddr_in *)&peer)->sin_addr
                                                     : (void *)&((struct sockaddr_in6 *)&peer)->sin6_addr;
     return inet_ntop(peer.ss_family, address, text, (socklen_t)room) ? 0 : fail_plainly(errno);
+}
+
+int tls_shake(struct connection *connection, int fd, struct exchange *exchange, const int *files, int count) {
+    if (!claim(connection, PLAIN)) {
+        exchange_close(exchange);
+        return cannot_connect(connection);
+    }
+    int done = shake_hands(connection, fd, exchange, files, count, does_wait(fd) ? 0 : EINPROGRESS);
+    if (done && atomic_load(&connection->phase) == SHAKING)
+        failed(connection), fall_back(connection, fd);
+    return done;
 }
 
 static int upgrade_claimed(struct connection *connection, int fd, int kind, const char *hostname) {

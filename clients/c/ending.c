@@ -16,6 +16,17 @@ static int shut_down_beside(struct connection *connection, int fd, int how) {
     return done ? fail_plainly(errno) : 0;
 }
 
+/* As SSL_shutdown(3) does it. A peer can take a FIN for the end of all, though reading goes on. */
+void tls_end_half(struct connection *connection, int fd) {
+    if (atomic_load(&connection->phase) != LIVE || atomic_exchange(&connection->write_ended, true))
+        return;
+    atomic_store(&connection->budget, -1);
+    if (atomic_load(&connection->relayed))
+        relay_end_half(fd);
+    else if (send_alert(fd, 1 /* warning */, 0 /* close_notify */, MSG_DONTWAIT))
+        say_goodbye(fd);
+}
+
 int tls_shutdown(struct connection *connection, int fd, int how) {
     finish(connection, fd);
     if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
@@ -27,7 +38,9 @@ int tls_shutdown(struct connection *connection, int fd, int how) {
     }
     if (phase != LIVE)
         return shut_down_beside(connection, fd, how);
-    if (how != SHUT_RD && !atomic_exchange(&connection->write_ended, true)) {
+    if (how == SHUT_WR && connection->half) {
+        tls_end_half(connection, fd);
+    } else if (how != SHUT_RD && !atomic_exchange(&connection->write_ended, true)) {
         atomic_store(&connection->budget, -1);
         if (atomic_load(&connection->relayed))
             relay_end_writing(fd);
@@ -53,7 +66,7 @@ static void end_stream(struct connection *connection, int fd) {
         if (relayed || ended) /* ssad may be at it still */
             relay_abort(fd);
     } else if (!relayed) {
-        end_in_order(fd, !atomic_load(&connection->broken));
+        end_in_order(fd, !ended && !atomic_load(&connection->broken));
     } else if (!ended) {
         relay_end_writing(fd);
     }

@@ -16,6 +16,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+void (*note_plain_epoll)(int epoll, int operation, int fd, uint32_t events, uint64_t data);
+
 void note_epoll(struct connection *connection, int epoll, int operation, uint32_t events, uint64_t data) {
     struct guard guard = guard_enter(&connection->lock);
     int at = 0;

@@ -176,6 +176,7 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     _Atomic int64_t budget; /* what may be sent before a look at the key, see keys.c; below 0: now */
     _Atomic int forks;      /* `fork_count` when it was made: an older one may be shared by processes */
     bool datagram;
+    bool half; /* a shutdown(2) of its writing leaves the FIN to close(2): see tls_end_half */
     int family;
     _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
     _Atomic int64_t resting; /* until when a listener does not look for another ssad */
@@ -280,6 +281,8 @@ int put_beside(struct connection *connection, int fd, int other); /* the same; w
 int take_back(struct connection *connection, int fd);             /* `beside` is on the number again */
 void note_cookie(struct connection *connection, int fd);          /* which open file is on the number */
 void note_epoll(struct connection *connection, int epoll, int operation, uint32_t events, uint64_t data);
+/* Called for a descriptor that is none of ours, where a library on top of this one wants to know. */
+extern void (*note_plain_epoll)(int epoll, int operation, int fd, uint32_t events, uint64_t data);
 
 /* --- connection.c: connect, upgrade --- */
 
@@ -293,6 +296,11 @@ int fail_again(struct connection *connection, int number); /* -1, with the words
 int failed(struct connection *connection);                 /* note errno and the words as TLS_ERROR; -1 */
 int go_live(struct connection *connection, int fd, struct reply *reply);
 void note_info(struct connection *connection, const struct reply *reply);
+/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
+extern void (*note_chain)(const void *chain, size_t size);
+/* Have the handshake made on a connected socket in PLAIN, by the request that was written. 0, or -1: EINPROGRESS and
+ * EINTR where it goes on by itself. The exchange ends. */
+int tls_shake(struct connection *connection, int fd, struct exchange *exchange, const int *files, int count);
 
 /* --- listeners.c --- */
 
@@ -359,6 +367,7 @@ ssize_t stream_sendfile(struct connection *connection, int fd, int in, off_t *of
 int relay_check_end(struct connection *connection, int fd); /* 0: in order. -1: errno */
 int relay_write_failure(struct connection *connection, int fd);
 void relay_end_writing(int fd);
+void relay_end_half(int fd); /* the FIN comes when the descriptor is closed */
 void relay_abort(int fd);
 
 /* --- datagrams.c: DTLS --- */
@@ -373,6 +382,7 @@ void datagram_release(struct connection *connection);
 /* --- ending.c --- */
 
 int tls_shutdown(struct connection *connection, int fd, int how);
+void tls_end_half(struct connection *connection, int fd); /* close_notify alone: the FIN comes with close(2) */
 int tls_close(int fd);
 
 /* --- process.c --- */

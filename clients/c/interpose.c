@@ -139,6 +139,8 @@ EXPORT int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event
     struct connection *connection = result ? NULL : connection_get(fd);
     if (connection && connection != &hidden)
         note_epoll(connection, epoll, operation, event ? event->events : 0, event ? event->data.u64 : 0);
+    else if (!connection && !result && note_plain_epoll)
+        note_plain_epoll(epoll, operation, fd, event ? event->events : 0, event ? event->data.u64 : 0);
     if (connection)
         connection_put(connection);
     return result;

@@ -95,13 +95,13 @@ int relay_write_failure(struct connection *connection, int fd) {
     return note_failure(connection);
 }
 
-static void say_close(int fd, bool abort) {
+static void say_close(int fd, int attribute) {
     int before = errno;
     struct exchange *exchange = exchange_open(LOCAL);
     if (exchange) {
         request_begin(&exchange->request, KIND_CLOSE);
-        if (abort)
-            request_number(&exchange->request, ATTRIBUTE_ABORT, 1);
+        if (attribute)
+            request_number(&exchange->request, attribute, 1);
         exchange_ask(exchange, fd, NULL, 0);
         exchange_close(exchange);
     }
@@ -111,10 +111,15 @@ static void say_close(int fd, bool abort) {
 /* Have ssad send close_notify behind the last byte. Without an ssad there is no peer either. */
 void relay_end_writing(int fd) {
     syscall(SYS_shutdown, fd, SHUT_WR);
-    say_close(fd, false);
+    say_close(fd, 0);
+}
+
+void relay_end_half(int fd) {
+    say_close(fd, ATTRIBUTE_HALF);
+    syscall(SYS_shutdown, fd, SHUT_WR);
 }
 
 /* The descriptor is about to be closed, and the connection shall be reset by that. */
 void relay_abort(int fd) {
-    say_close(fd, true);
+    say_close(fd, ATTRIBUTE_ABORT);
 }

@@ -13,8 +13,9 @@ enum {
     KIND_PLUG = 9,
     KIND_GATHER = 10,
     KIND_CLOSE = 11,
+    KIND_FALLBACK = 12,
 };
-enum { LAST_KIND = 11 };
+enum { LAST_KIND = 12 };
 enum { MAX_REQUEST = 65536, MAX_REPLY = 131072 };
 enum {
     ATTRIBUTE_HOSTNAME = 85,
@@ -61,6 +62,8 @@ enum {
     ATTRIBUTE_ABORT = 542,
     ATTRIBUTE_TRUNCATED = 543,
     ATTRIBUTE_CUT_IS_ERROR = 544,
+    ATTRIBUTE_LENIENT = 550,
+    ATTRIBUTE_HALF = 551,
 };
 
 /* ssa/protocol/attributes.py: number, form of the value */
@@ -109,6 +112,8 @@ enum {
     X(542, WRITTEN_U32) \
     X(543, WRITTEN_U32) \
     X(544, WRITTEN_U32) \
+    X(550, WRITTEN_U32) \
+    X(551, WRITTEN_U32) \
 
 /* ssa/protocol/options.py: number, name, attribute, form, settable, readable */
 #define OPTION_ROWS \
@@ -131,6 +136,24 @@ enum {
     X(112, "TLS_VERSION_MAX", ATTRIBUTE_VERSION_MAX, FORM_VERSION, 1, READ_ALWAYS) \
     X(113, "TLS_VERSION_CONN", ATTRIBUTE_VERSION, FORM_VERSION, 0, READ_CONNECTED) \
     X(114, "TLS_UPGRADE", ATTRIBUTE_UPGRADE, FORM_NUMBER, 1, READ_ALWAYS) \
+
+/* ssa/suites.py: IANA's number and name, and the version's number */
+#define SUITE_ROWS \
+    X(0x1302, "TLS_AES_256_GCM_SHA384", 0x0304) \
+    X(0x1303, "TLS_CHACHA20_POLY1305_SHA256", 0x0304) \
+    X(0x1301, "TLS_AES_128_GCM_SHA256", 0x0304) \
+    X(0x1304, "TLS_AES_128_CCM_SHA256", 0x0304) \
+    X(0xc02c, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", 0x0303) \
+    X(0xc030, "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", 0x0303) \
+    X(0x009f, "TLS_DHE_RSA_WITH_AES_256_GCM_SHA384", 0x0303) \
+    X(0xcca9, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", 0x0303) \
+    X(0xcca8, "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", 0x0303) \
+    X(0xccaa, "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256", 0x0303) \
+    X(0xc02b, "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", 0x0303) \
+    X(0xc02f, "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", 0x0303) \
+    X(0x009e, "TLS_DHE_RSA_WITH_AES_128_GCM_SHA256", 0x0303) \
+    X(0xc0ac, "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", 0x0303) \
+    X(0xc09e, "TLS_DHE_RSA_WITH_AES_128_CCM", 0x0303) \
 
 /* ssa/errors.py: reason, errno, alert, words */
 #define REASON_ROWS \

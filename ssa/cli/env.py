@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def _variables() -> dict[str, str]:
     """The variables. Raises `Failure` if this user has no daemon."""
     directory = os.environ.get("SSA_RUN_DIR") or paths.user_run_dir()
-    if not _is_ours(Path(directory)):
+    if not is_ours(Path(directory)):
         raise Failure(f"no daemon of yours has its socket in {directory}: start `ssad --user`")
     return {
         "SSA_RUN_DIR": directory,
@@ -29,7 +29,7 @@ def _variables() -> dict[str, str]:
     }
 
 
-def _is_ours(directory: Path) -> bool:
+def is_ours(directory: Path) -> bool:
     """True if the directory has a daemon's socket in it, and belongs to this user or root.
 
     The owner is checked because any user can make the directory under /tmp that `ssad --user` would use.

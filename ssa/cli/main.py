@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from ssa.cli.verb import Verb
 
-VERBS = ("connect", "serve", "ls", "show", "policy", "doctor", "env")  # one module each, loaded when it is needed
+VERBS = (
+    "connect",
+    "serve",
+    "run",
+    "ls",
+    "show",
+    "policy",
+    "doctor",
+    "env",
+)  # one module each, loaded when it is needed
 
 _DESCRIPTION = """\
 The command line of ssa: TLS as a service of the operating system. The daemon ssad makes TLS handshakes for

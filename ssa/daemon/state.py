@@ -30,6 +30,8 @@ COUNTERS = (
     "certificates_refused",
     "handshakes_failed",  # for another reason
     "requests_refused",  # malformed, or not allowed by the policy
+    "fallbacks",  # left to a program's own TLS library
+    "fallbacks_refused",
     "key_updates",  # followed or made
     "truncated",  # streams of peers that ended without close_notify, as was read
     "tickets",  # taken out of the way of plain reads

@@ -38,13 +38,19 @@ class ServerEngine(Engine):
         choose: Callable[[str | None], SSL.Context],
         alpn: tuple[str, ...],
         ask_certificate: bool,  # noqa: FBT001 - the four arguments are the terms of a handshake, in their order
+        *,
+        optional: bool = False,
     ) -> None:
-        """`choose` returns the context for the name that the client asks for, or raises `ssa.SSAError`."""
+        """`choose` returns the context for the name that the client asks for, or raises `ssa.SSAError`.
+
+        `optional`: a client that is asked for a certificate may have none.
+        """
         protocols = tuple(name.encode("ascii") for name in alpn)
         super().__init__(context, Negotiation(alpn=protocols, choose=choose), self.first)
         self._hello = b""  # the message, as far as it has come
         if ask_certificate:
-            self._connection.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, take_any_certificate)
+            needed = 0 if optional else SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+            self._connection.set_verify(SSL.VERIFY_PEER | needed, take_any_certificate)
         self._connection.set_accept_state()
 
     def is_costly_untrusted(self, record: bytes) -> bool:  # noqa: ARG002 - the client has no say in it

@@ -155,5 +155,10 @@ def unmet_truncation(made: Made, policy: Values) -> str:
     return "" if made.cut_is_error or policy.truncation != "error" else "as-program is not error"
 
 
+def unmet_coercion(_made: Made, _policy: Values) -> str:
+    """Report nothing: a connection that ssa has made meets either value."""
+    return ""
+
+
 def _not_among(value: str, allowed: Sequence[str]) -> str:
     return "" if value in allowed else f"{value} is not among {', '.join(allowed)}"

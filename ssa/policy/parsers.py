@@ -31,6 +31,7 @@ SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
 TRUNCATIONS: tuple[str, ...] = ("as-program", "error")  # what a stream that was cut is to programs under inject
+COERCIONS: tuple[str, ...] = ("strict", "fallback")
 
 # The canonical name of each group (RFC 8446's, which OpenSSL takes), and its other names.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -257,6 +258,14 @@ def parse_store_untrusted(text: str) -> str:
     word = _word_untrusted(text)
     if word != SYSTEM_STORE and not word.startswith("/"):
         raise BadValue(f"{quoted(word)} is not a trust store, expected {SYSTEM_STORE} or an absolute path")
+    return word
+
+
+def parse_coercion_untrusted(text: str) -> str:
+    """One of `COERCIONS`."""
+    word = _word_untrusted(text)
+    if word not in COERCIONS:
+        raise BadValue(f"{quoted(word)} is not a way of coercion, {closest(word, COERCIONS)}")
     return word
 
 

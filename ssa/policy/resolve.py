@@ -35,6 +35,7 @@ class Narrowing:
     session_ttl: int | None = None
     data_path: str | None = None
     truncation: str | None = None
+    coercion: str | None = None
     disabled: tuple[str, ...] = ()  # suites that must not be used, by IANA's or OpenSSL's names
 
 

@@ -28,6 +28,7 @@ from ssa.policy.narrowing import (
     narrow_ttl,
 )
 from ssa.policy.parsers import (
+    COERCIONS,
     DATA_PATHS,
     DEFAULT_GROUPS,
     GROUP_NAMES,
@@ -45,6 +46,7 @@ from ssa.policy.parsers import (
     parse_bits_untrusted,
     parse_ciphers_untrusted,
     parse_ciphersuites_untrusted,
+    parse_coercion_untrusted,
     parse_data_path_untrusted,
     parse_depth_untrusted,
     parse_groups_untrusted,
@@ -306,6 +308,17 @@ _ROWS: tuple[Setting[Any], ...] = (
         "Effect of a stream's end without close_notify on injected programs: as-program (as with `ssl`), or error.",
         unmet=compliance.unmet_truncation,
         words=TRUNCATIONS,
+    ),
+    Setting(
+        "coercion",
+        COERCIONS[0],
+        parse_coercion_untrusted,
+        str,
+        narrow_never,
+        "set by the administrator only",
+        "What ssa cannot do for an unmodified program: strict (refused), or fallback (left to its own TLS library).",
+        unmet=compliance.unmet_coercion,
+        words=COERCIONS,
     ),
 )
 

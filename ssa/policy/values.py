@@ -29,4 +29,5 @@ class Values:
     session_ttl: int
     data_path: str
     truncation: str
+    coercion: str
     texts: Mapping[str, str] = field(compare=False, repr=False)

@@ -130,7 +130,12 @@ _TABLE = (
     _option("TLS_SESSION_TTL", "session_ttl", U32, "for how many seconds a session may be resumed. 0: never"),
     _option("TLS_DISABLE_CIPHER", "disabled", NAMES, "cipher suites that are not used, by IANA's or OpenSSL's names"),
     _option("TLS_PEER_IDENTITY", "peer_identity", TEXT, "who the peer was verified to be; empty if it was not asked"),
-    _option("TLS_REQUEST_PEER_AUTH", "peer_auth", U32, "1: a client has to present a certificate"),
+    _option(
+        "TLS_REQUEST_PEER_AUTH",
+        "peer_auth",
+        U32,
+        "1: a client has to present a certificate; 2: it is asked for one, and may have none",
+    ),
     _option(
         "TLS_PEER_CERTIFICATE_CHAIN",
         "chain",
@@ -218,6 +223,19 @@ _TABLE = (
         U32,
         "1: a stream that ends without close_notify is an error, whatever the program has asked for (the policy's "
         "`truncation`)",
+    ),
+    Attribute(
+        550,
+        "lenient",
+        U32,
+        "1: the program has asked that its server not be verified, which is done all the same: for the log",
+    ),
+    Attribute(
+        551,
+        "half",
+        U32,
+        "of a relayed stream: 1: its writing is about to be shut down, and reading goes on: a close_notify goes behind "
+        "the last byte, and the FIN not before the descriptor is closed",
     ),
 )
 

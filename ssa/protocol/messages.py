@@ -100,12 +100,18 @@ class Request(Message):
 class Connect(Request):
     """Make the handshake as a client on the connected socket that comes with this message."""
 
-    __slots__ = ()
+    __slots__ = ("lenient",)
 
     def __init__(
-        self, hostname: str, alpn: tuple[str, ...] | None = None, timeout_ms: int | None = None, **options: Any
+        self,
+        hostname: str,
+        alpn: tuple[str, ...] | None = None,
+        timeout_ms: int | None = None,
+        lenient: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(hostname=hostname, alpn=alpn, timeout_ms=timeout_ms, **options)
+        self.lenient = lenient
 
 
 class Accept(Request):
@@ -183,10 +189,11 @@ class Close(Message):
     Without it, a relayed stream that every process has closed is cut: the peer has to see it as a crash.
     """
 
-    __slots__ = ("abort",)
+    __slots__ = ("abort", "half")
 
-    def __init__(self, abort: int | None = None) -> None:
+    def __init__(self, abort: int | None = None, half: int | None = None) -> None:
         self.abort = abort
+        self.half = half
 
 
 class Plug(Message):
@@ -200,6 +207,15 @@ class Plug(Message):
 
     def __init__(self, padding: bytes) -> None:
         self.padding = padding
+
+
+class Fallback(Message):
+    """Say whether what ssa cannot do for a program, which `detail` names, may be left to its own TLS library."""
+
+    __slots__ = ("detail",)
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail
 
 
 class Reply(Message):
@@ -353,6 +369,13 @@ _TABLE = (
     ),
     Kind(
         11, Close, "end the stream in order (close_notify behind the last byte), or let it go", _LIVE, "an empty reply"
+    ),
+    Kind(
+        12,
+        Fallback,
+        "say whether what ssa cannot do for this program, in words, may be left to its own TLS library",
+        "nothing",
+        "an empty reply; POLICY_DENIED where the policy's `coercion` is strict",
     ),
 )
 

@@ -51,6 +51,7 @@ class Relay:
         "_channel",
         "_do",
         "_down",
+        "_half",
         "_held",
         "_inner",
         "_keep_session",
@@ -90,6 +91,7 @@ class Relay:
         self._up = Pipe()  # from the application to the peer; it keeps sealed records
         self._down = Pipe()  # from the peer to the application
         self._announced = False  # the application has said that its stream ends in order
+        self._half = False  # no FIN goes behind our close_notify before the application has gone
         self._aborted = False  # the application has said that it aborts the connection
         self._sent, self._received = carried
         self._unsent = -1  # bytes, when it was looked at last
@@ -128,9 +130,14 @@ class Relay:
         """TCP's bytes, sent and received. They are counted here, as an application can make getsockopt(2) wait."""
         return self._sent, self._received
 
-    def announce_end(self, *, abort: bool = False) -> None:
-        """The application has said that it has written all, or that its close(2) is to `abort` the connection."""
-        if abort:
+    def announce_end(self, *, abort: bool = False, half: bool = False) -> None:
+        """The application has said that it has written all, or that its close(2) is to `abort` the connection.
+
+        `half`: it is about to end its writing, and goes on reading: the FIN comes when it has gone.
+        """
+        if half:
+            self._half = True
+        elif abort:
             self._aborted = True
         else:
             self._announced = True
@@ -157,6 +164,7 @@ class Relay:
         if events & (_IN | _GONE) and self._up.flow is Flow.OPEN:
             self._read_application_untrusted()
         if events & select.EPOLLHUP and self.deadline is None and self.phase is Phase.RELAYING:
+            self._end_half()
             # What was written is sent yet, but nobody waits for it for ever.
             self.deadline = time.monotonic() + _LINGER
             self._ends(End.UNREAD)
@@ -196,9 +204,15 @@ class Relay:
         if effect.down is not None:
             self._moved_down(ended=self._down.move(effect.down))
 
+    def _end_half(self) -> None:
+        if self._half and self._up.flow is Flow.SHUT:
+            _shut_down(self._tcp, socket.SHUT_WR)
+        self._half = False
+
     def _moved_up(self, *, ended: bool) -> None:
         if ended:
-            _shut_down(self._tcp, socket.SHUT_WR)
+            if not self._half:
+                _shut_down(self._tcp, socket.SHUT_WR)
             self._leave_where_both_have_ended()
 
     def _moved_down(self, *, ended: bool) -> None:

@@ -76,8 +76,11 @@ class DataPath(Protocol):
     async def rekey(self, charged: User, number: int, request: Rekey, sock: socket.socket) -> Reply:
         """Follow the peer's KeyUpdates, or change our sending key. Raises `ssa.SSAError` NO_REKEY and others."""
 
-    def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:
-        """End the stream in order, behind the last byte. With `abort`, send no close_notify any more."""
+    def close(self, charged: User, sock: socket.socket, *, abort: bool, half: bool) -> None:
+        """End the stream in order, behind the last byte. With `abort`, send no close_notify any more.
+
+        With `half`, the application goes on reading: the FIN goes out when it has closed its descriptor.
+        """
 
     def state(self) -> KernelState | None:
         """The connection's state; None where the kernel has to be asked."""
@@ -161,8 +164,13 @@ class KernelTLS:
     def _follow_untrusted(self, sock: socket.socket) -> Followed:
         return follow_untrusted(sock, self._suite, self._secrets, self._incoming, server=self._is_server)
 
-    def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:
-        """Send close_notify as soon as the send buffer has room. With `abort`, do so no longer."""
+    def close(self, charged: User, sock: socket.socket, *, abort: bool, half: bool) -> None:
+        """Send close_notify as soon as the send buffer has room. With `abort`, do so no longer.
+
+        `half` is refused, as the library sends close_notify itself. Raises `ssa.SSAError` BAD_REQUEST.
+        """
+        if half:
+            raise errors.error("BAD_REQUEST", "half is for a relayed stream")
         if abort:
             charged.lingering.cut(sock)
         else:
@@ -235,9 +243,9 @@ class Relayed:
         """The application has no record to take. Raises `ssa.SSAError` NO_REKEY."""
         raise errors.error("NO_REKEY", "it is relayed: OpenSSL sees to it")
 
-    def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:  # noqa: ARG002 - as the protocol has it
+    def close(self, charged: User, sock: socket.socket, *, abort: bool, half: bool) -> None:  # noqa: ARG002 - as the protocol has it
         """Note that the application has ended its stream, and did not crash."""
-        self._relay.announce_end(abort=abort)
+        self._relay.announce_end(abort=abort, half=half)
 
     def state(self) -> KernelState:
         """TCP's byte counts, and how the peer's side has ended."""
@@ -322,7 +330,7 @@ class Datagrams:
         """Refuse it. Raises `ssa.SSAError` NO_REKEY."""
         raise errors.error("NO_REKEY", "DTLS 1.2 has no KeyUpdate")
 
-    def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:  # noqa: ARG002 - as the protocol has it
+    def close(self, charged: User, sock: socket.socket, *, abort: bool, half: bool) -> None:  # noqa: ARG002 - as the protocol has it
         """Refuse it: closing the descriptor says it. Raises `ssa.SSAError` BAD_REQUEST."""
         raise errors.error("BAD_REQUEST", "a session over datagrams ends when its descriptor is closed")
 

@@ -101,6 +101,8 @@ async def _answer(
             return None
         if isinstance(request, wire.Check):
             return await post_handshake.check(worker, request, packet.descriptors)
+        if isinstance(request, wire.Fallback):
+            return _fall_back(worker, application, request)
         sock = packet.take_socket()
         handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
         if (handler := handlers.get(type(request))) is None:
@@ -113,6 +115,19 @@ async def _answer(
         raise errors.error("DAEMON_FAULT", type(exc).__name__) from exc
 
 
+def _fall_back(worker: Worker, application: Application, request: wire.Fallback) -> wire.Reply:
+    """Let a program's own TLS library do what ssa cannot. Raises `ssa.SSAError` POLICY_DENIED."""
+    what = request.detail or "no reason was given"
+    if worker.monitor.policy.coercion != "fallback":
+        worker.monitor.count("fallbacks_refused")
+        raise errors.error("POLICY_DENIED", f"coercion is strict, and ssa cannot do this for the program: {what}")
+    worker.monitor.count("fallbacks")
+    worker.log.info(
+        "left to the program's own TLS library %s", fields(pid=application.pid, exe=application.exe, what=what)
+    )
+    return wire.Reply()
+
+
 def _kind(request: wire.Message) -> str:
     return type(request).__name__.lower()
 
@@ -120,7 +135,8 @@ def _kind(request: wire.Message) -> str:
 def _asked(request: wire.Message) -> dict[str, str]:
     """The fields of a request for a line of the log: its kind, and the host name if it has one."""
     hostname: str | None = getattr(request, "hostname", None)
-    return {"request": _kind(request)} | ({"hostname": hostname} if hostname else {})
+    lenient = {"unverified": "asked for by the program, and not done"} if getattr(request, "lenient", None) else {}
+    return {"request": _kind(request)} | ({"hostname": hostname} if hostname else {}) | lenient
 
 
 _OnASocket = Callable[..., Awaitable[wire.Reply | Handover | None]]

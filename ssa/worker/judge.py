@@ -59,7 +59,7 @@ class Judge:
     def _verdict(self, chain: tuple[bytes, ...]) -> trust.Verified:
         """The peer has to satisfy the administrator's trust store, and the anchors that the application brought."""
         terms = self._terms
-        if self.hostname is None and not terms.ask_certificate:
+        if self.hostname is None and (not terms.ask_certificate or (terms.optional and not chain)):
             return trust.unasked()
         store = self._monitor.trust_store(terms.policy.trust_store)
         verified = judge(store, terms.policy, self.hostname, chain, strict=terms.strict)

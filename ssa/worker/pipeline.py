@@ -112,7 +112,7 @@ async def serve(
     kernel = worker.kernel_tls(policy)
     relayed = steps.attached(sock, terms, kernel)
     context = steps.first_context(serving, sock)
-    engine = ServerEngine(context, serving.context, policy.alpn, terms.ask_certificate)
+    engine = ServerEngine(context, serving.context, policy.alpn, terms.ask_certificate, optional=terms.optional)
     judge = Judge(worker.monitor, terms, None)
     handshake = driver.Handshake(engine, sock, ahead)
     with steps.ending(sock):

@@ -71,7 +71,7 @@ async def _ticket(live: LiveSocket, charged: Worker, request: wire.Ticket, _sock
 
 async def _close(live: LiveSocket, charged: Worker, request: wire.Close, sock: socket.socket) -> Reply:
     """End the stream in order behind the last byte that was written. An abort takes that back."""
-    live.path.close(charged, sock, abort=bool(request.abort))
+    live.path.close(charged, sock, abort=bool(request.abort), half=bool(request.half))
     return Reply()
 
 

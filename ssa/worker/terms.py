@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ssa.worker.user import User
 
 _MAX_FILE = 256 * 1024  # bytes of a certificate's file, or a key's
+_OPTIONAL = 2  # `peer_auth`: a client is asked for a certificate, and may have none
 _PATIENCE = 5  # seconds: a file can be of the application's own file system, and never give a byte
 
 
@@ -45,7 +46,8 @@ class Terms:
     policy: Policy
     anchors: trust.TrustStore | None
     credentials: tuple[Credential, ...]  # that the application brought
-    ask_certificate: bool  # a client has to present one
+    ask_certificate: bool  # a client is asked for one, and has to present it
+    optional: bool = False  # but may lack it
     strict: bool = False  # certificates have to keep to RFC 5280 strictly
     with_chain: bool = False  # the reply has the peer's certificates
 
@@ -76,6 +78,7 @@ async def agree(user: User, request: Request, descriptors: list[int], *, complet
         brought.anchors,
         brought.credentials,
         ask_certificate=bool(request.peer_auth),
+        optional=request.peer_auth == _OPTIONAL,
         strict=bool(request.strict),
         with_chain=bool(request.with_chain),
     )

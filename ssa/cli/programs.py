@@ -1,0 +1,97 @@
+"""The ways by which unmodified programs get the system's TLS, and the programs that each is tested with. Pure.
+
+docs/programs.md has both tables. A way is a library that `ssa run` has preloaded.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Way(NamedTuple):
+    """A way.
+
+    Attributes:
+        library: the file that is preloaded.
+        takes: which programs it is for.
+    """
+
+    name: str
+    library: str
+    takes: str
+
+
+class Program(NamedTuple):
+    """A program that is tested.
+
+    Attributes:
+        role: client or server.
+        works: what of it goes by ssa.
+        differs: what is refused, or is not as with its own TLS.
+    """
+
+    name: str
+    role: str
+    way: str
+    works: str
+    differs: str = ""
+
+
+WAYS = {
+    way.name: way
+    for way in (Way("openssl", "libssa-openssl.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),)
+}
+
+DEFAULT_WAY = WAYS["openssl"]
+
+_ANYWAY = "a server that does not prove its name is refused with"
+
+PROGRAMS = (
+    Program(
+        "curl",
+        "client",
+        "openssl",
+        "HTTP/1.1, HTTP/2, `--parallel`, `--resolve`, proxies (CONNECT), `--cert`, `--pinnedpubkey`, `--crlfile`, "
+        "`--ciphers`, `--tls-max`",
+        f"{_ANYWAY} `-k` too. `--cacert` narrows together with `--capath` only. An HTTPS proxy is TLS in TLS",
+    ),
+    Program("irssi", "client", "openssl", "`/connect -tls`", f"{_ANYWAY} `-notls_verify` too"),
+    Program("socat", "client", "openssl", "`OPENSSL:`", f"{_ANYWAY} `verify=0` too. No DTLS (`OPENSSL-DTLS-CLIENT`)"),
+    Program("ncat", "client", "openssl", "`--ssl`", f"{_ANYWAY} `--ssl` alone, which is not to verify"),
+    Program("php", "client", "openssl", "`https://` and `ssl://` streams", f"{_ANYWAY} `verify_peer` false too"),
+    Program("redis-cli", "client", "openssl", "`--tls`", f"{_ANYWAY} `--insecure` too"),
+    Program(
+        "psql",
+        "client",
+        "openssl",
+        "all values of `sslmode` that use TLS",
+        f"{_ANYWAY} `sslmode=require` too. `prefer`, its default, goes on in plain text then",
+    ),
+    Program(
+        "python3",
+        "client",
+        "openssl",
+        "`ssl` on sockets: urllib, http.client, smtplib",
+        f"{_ANYWAY} `CERT_NONE` too. Memory BIOs, as of asyncio: see `coercion`",
+    ),
+    Program(
+        "pip", "client", "openssl", "downloads", "it has trust anchors of its own, so both have to know the server"
+    ),
+    Program(
+        "mosquitto_pub, mosquitto_sub", "client", "openssl", "`--cafile`, `--capath`", f"{_ANYWAY} `--insecure` too"
+    ),
+    Program("mariadb", "client", "openssl", "`--ssl`", f"{_ANYWAY} `--ssl` alone, which is not to verify"),
+    Program("lighttpd", "server", "openssl", "HTTP/1.1, HTTP/2, certificates by name", "no OCSP stapling"),
+    Program(
+        "nginx",
+        "server",
+        "openssl",
+        "HTTP/1.1, HTTP/2, certificates by name, `ssl_verify_client`, its answer to plain HTTP",
+        "no OCSP stapling, no session cache of its own",
+    ),
+    Program("redis-server", "server", "openssl", "`--tls-port`"),
+    Program("socat", "server", "openssl", "`OPENSSL-LISTEN:`"),
+    Program("PostgreSQL", "server", "openssl", "`ssl = on`"),
+    Program("mosquitto", "server", "openssl", "`certfile`"),
+    Program("mariadbd", "server", "openssl", "`--ssl-cert`"),
+)
