@@ -127,8 +127,9 @@ async def main():
             print(refused.reason, "verify_mode = CERT_NONE of the program's context has no effect" in str(refused))
 """
     lines = program(script, ports[1])
-    assert [line for line in lines if "UNKNOWN_CA" in line] == ["UNKNOWN_CA False", "UNKNOWN_CA True"]
+    assert [line for line in lines if line.startswith("UNKNOWN_CA")] == ["UNKNOWN_CA False", "UNKNOWN_CA True"]
     assert "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says" in lines
+    assert any(line.startswith("program: localhost was refused (UNKNOWN_CA)") for line in lines)  # which is its name
     assert counted() == 0
 
 
