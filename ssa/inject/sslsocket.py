@@ -174,7 +174,7 @@ class SSLSocket(TLSSocket):
     # What an event loop needs to wait for nobody at the end of a relayed stream (`ssa.inject.ending`).
 
     def recv_now(self, size: int) -> bytes | None:
-        """As `recv`; None where a relayed stream is at its end, and `ask_end` has to ask how it has ended."""
+        """Read what is there. None: a relayed stream is at its end, and `ask_end` has to ask how it has ended."""
         if self._path is not RELAYED or self._phase or self._read_ended:
             return self.recv(size)
         try:
@@ -183,7 +183,7 @@ class SSLSocket(TLSSocket):
             return None
 
     def recv_into_now(self, buffer: Any) -> int | None:
-        """As `recv_into`; None as of `recv_now`."""
+        """Read into a buffer. None: a relayed stream is at its end, and `ask_end` has to ask how it has ended."""
         if self._path is not RELAYED or self._phase or self._read_ended:
             return self.recv_into(buffer)
         try:

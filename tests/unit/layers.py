@@ -68,7 +68,6 @@ EDGES = {
     "ssa.inject.bio_anyio": "sockets from under anyio's streams",
     "ssa.inject.bio_trio": "sockets from under trio's streams",
     "ssa.inject.context": "files of certificates, the environment",
-    "ssa.inject.ending": "asks ssad how a stream has ended, without waiting",
     "ssa.inject.handshake": "asks ssad for a handshake, without waiting",
     "ssa.inject.locations": "files of certificates, the environment",
     "ssa.inject.plaintext": "whether bytes were sent on a TCP socket",
