@@ -6,9 +6,15 @@ every module that has imported the class by its name. Its `wrap_socket` gives a 
 thing that a program can say to `ssl`:
 
     kept         passed on where it narrows the policy: load_verify_locations, versions, suites, VERIFY_X509_STRICT
-    refused      POLICY_DENIED or NO_COUNTERPART, at the line that says it: wrap_bio, callbacks
+    refused      POLICY_DENIED or NO_COUNTERPART, at the line that says it: callbacks
     overruled    taken, without effect, and logged once where a socket is made with it: CERT_NONE
     no meaning   taken, without effect: it is about what is not there
+
+The TLS of event loops goes by ssa too, each by the one place where the loop or library meets `ssl`:
+
+    asyncio      `asyncio.sslproto.SSLProtocol`: `ssa.inject.sslprotocol`, put there by `ssa.inject.loops`
+    uvloop       four methods of `uvloop.Loop`: `ssa.inject.uvloops`
+    trio, anyio  what `SSLContext.wrap_bio` gives, and one method of each: `ssa.inject.bio`
 
 An error is of ssa's class and of ssl's, whichever a program looks out for. Contexts that were made before are as they
 were: the injection belongs at the start of a program.

@@ -64,5 +64,5 @@ def _program() -> str:
     return sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else sys.executable
 
 
-_WHAT_NEXT = "The program has asked for no verification; where it goes on in plain text now, it does so by itself"
+_WHAT_NEXT = "Its context asks for less verification; if it goes on in plain text now, the program does so by itself"
 _WHO = "it is ssa that verifies the peer, as the administrator's policy says"

@@ -6,14 +6,20 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import ssl
+import time
 
 from ssa.inject import plaintext
 from ssa.inject.failures import Absent, Fixed, as_ssl, error
+from ssa.library import connection, relay_end
 from ssa.library.control_records import Truncated
+from ssa.library.datapath import RELAYED
 from ssa.library.option_values import File
 from ssa.library.phases import BORROWED, FAILED, FRESH, LISTENING, LIVE, PLAIN
 from ssa.library.tlssocket import TLSSocket
+from ssa.protocol import wire
+from ssa.protocol.attributes import TRUNCATED
 from ssa.protocol.options import (
     IPPROTO_TLS,
     TLS_CHOSEN_CIPHER,
@@ -26,14 +32,13 @@ from ssa.suites import SUITES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from typing import Any, Self
 
     from ssa.inject.parameters import Parameters
-    from ssa.protocol import wire
 
 
+_socket = socket.socket
 _PEM = 1  # _ssl.ENCODING_PEM
 
 
@@ -165,6 +170,63 @@ class SSLSocket(TLSSocket):
                 raise
         self._read_ended = True
         return True
+
+    # What an event loop needs to wait for nobody at the end of a relayed stream (`ssa.inject.ending`).
+
+    def recv_now(self, size: int) -> bytes | None:
+        """Read what is there. None: a relayed stream is at its end, and `ask_end` has to ask how it has ended."""
+        if self._path is not RELAYED or self._phase or self._read_ended:
+            return self.recv(size)
+        try:
+            return _socket.recv(self, size) or None
+        except ConnectionResetError:
+            return None
+
+    def recv_into_now(self, buffer: Any) -> int | None:
+        """Read into a buffer. None: a relayed stream is at its end, and `ask_end` has to ask how it has ended."""
+        if self._path is not RELAYED or self._phase or self._read_ended:
+            return self.recv_into(buffer)
+        try:
+            return _socket.recv_into(self, buffer) or None
+        except ConnectionResetError:
+            return None
+
+    def ask_end(self) -> connection.DaemonConnection:
+        """Ask ssad how the stream has ended. The connection, readable when `end_told` has its answer, is the caller's.
+
+        Raises TimeoutError where ssad's queue is full, else the OSError that reading raises without an ssad.
+        """
+        try:
+            daemon = connection.DaemonConnection(time.monotonic())
+            try:
+                daemon.tell(wire.Describe(), self)
+            except BaseException:
+                daemon.close()
+                raise
+        except TimeoutError:
+            raise
+        except OSError as exc:
+            raise as_ssl(relay_end.has_gone(exc)) from None
+        return daemon
+
+    def end_told(self, daemon: connection.DaemonConnection) -> None:
+        """Take ssad's answer. Raises BlockingIOError where there is none yet, and else as `recv` at such an end."""
+        try:
+            reply, passed = daemon.reply_now()
+        except BlockingIOError:
+            raise
+        except OSError as exc:
+            raise as_ssl(relay_end.has_gone(exc)) from None
+        for fd in passed:
+            os.close(fd)
+        try:
+            relay_end.check(reply.ended or TRUNCATED)
+        except Truncated as exc:
+            if self._parameters.cut_is_error or self.policy_refuses_cuts:
+                raise as_ssl(exc) from None
+        except OSError as exc:
+            raise as_ssl(self._ended_by(exc)) from None
+        self._read_ended = True
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as ssl has it
         """Does what `ssl.SSLSocket` documents."""

@@ -17,6 +17,8 @@ from asyncio import constants, exceptions, protocols, transports, trsock
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
+from ssa.inject.ending import Ending
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable
@@ -78,6 +80,7 @@ class TLSTransport(_Transport):
         self._closing = self._paused = self._reading = False
         self._conn_lost = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._ending: Ending | None = None  # while ssad is asked how a relayed stream has ended
         self._server: Any = None
         self._emptied: asyncio.Future[None] | None = None  # while a file is sent: done when nothing is buffered
         self.set_protocol(protocol)
@@ -174,6 +177,9 @@ class TLSTransport(_Transport):
             self._loop.add_reader(self._fd, self._read_ready)
 
     def _read_no_more(self) -> None:
+        if self._ending is not None:
+            self._ending.close()
+            self._ending = None
         if self._reading:
             self._reading = False
             self._loop.remove_reader(self._fd)
@@ -182,13 +188,17 @@ class TLSTransport(_Transport):
         if self._conn_lost or self._sock is None:
             return
         try:
-            data = self._read_into_buffer(self._sock) if self._buffered else self._sock.recv(self.max_size)
+            data = self._read_into_buffer(self._sock) if self._buffered else self._sock.recv_now(self.max_size)
         except _AGAIN:
             return
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:  # noqa: BLE001 - as asyncio's transports do
             self._fatal_error(exc, "Fatal read error on TLS transport")
+            return
+        if data is None:
+            self._read_no_more()
+            self._ending = Ending(self._loop, self._sock, self._end_told)
             return
         try:
             if not data:
@@ -202,11 +212,18 @@ class TLSTransport(_Transport):
         except BaseException as exc:  # noqa: BLE001 - as asyncio's transports do
             self._fatal_error(exc, "Fatal error: a call of the protocol's failed.")
 
-    def _read_into_buffer(self, sock: SSLSocket) -> int:
+    def _end_told(self, exc: OSError | None) -> None:
+        self._ending = None
+        if exc is not None:
+            self._fatal_error(exc, "Fatal read error on TLS transport")
+        elif not self._paused and not self._conn_lost:
+            self._read_on()  # and now the read says that it is the end
+
+    def _read_into_buffer(self, sock: SSLSocket) -> int | None:
         buffer = self._protocol.get_buffer(-1)
         if not len(buffer):
             raise RuntimeError("get_buffer() returned an empty buffer")
-        return sock.recv_into(buffer)
+        return sock.recv_into_now(buffer)
 
     def _at_end(self) -> None:
         """The peer has ended its stream. TLS could go on in the other direction, asyncio's does not."""

@@ -31,7 +31,11 @@ _WORDS = {
 
 def check_end(sock: socket.socket) -> None:
     """The peer's stream has ended. Raises OSError for how, if that was not in order."""
-    ended = _ended(sock)
+    check(_ended(sock))
+
+
+def check(ended: str | OSError) -> None:
+    """Raises OSError for how a stream has ended, as `wire.Reply.ended` says it, if that was not in order."""
     if ended == CLOSE_NOTIFY:
         return
     failure = ended if isinstance(ended, OSError) else _failure(ended)
@@ -53,7 +57,12 @@ def _ended(sock: socket.socket) -> str | OSError:
     try:
         return connection.describe(sock).ended or TRUNCATED
     except OSError as exc:
-        return ConnectionAbortedError(errno.ECONNABORTED, f"the ssad that relayed the connection has gone: {exc}")
+        return has_gone(exc)
+
+
+def has_gone(exc: OSError) -> OSError:
+    """The error for a stream whose ssad cannot be asked any more."""
+    return ConnectionAbortedError(errno.ECONNABORTED, f"the ssad that relayed the connection has gone: {exc}")
 
 
 def _failure(ended: str) -> OSError:

@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from tests import peers
-from tests.interop.test_inject_asyncio import LOOPS, PANICS, counted, programs
+from tests.interop.test_inject_asyncio import IN_USER_MODE, LOOPS, counted, either, programs
 from tests.interop.test_inject_programs import INJECTED, needs, ports, stranger
 
-__all__ = ["counted", "ports", "programs", "stranger"]
+__all__ = ["counted", "either", "ports", "programs", "stranger"]
 
 ON = {
     "asyncio": "import asyncio; asyncio.run(main())",
@@ -91,8 +91,8 @@ async def main():
 @pytest.mark.parametrize(("library", "backend"), [(name, on) for name, (all_, _) in CLIENTS.items() for on in all_])
 def test_clients(counted, ports, programs, library, backend):
     needs(library, backend if backend != "asyncio" else library)
-    if backend == "uvloop" and PANICS:
-        pytest.skip("uvloop panics user-mode Linux 7.2, without ssa too")
+    if backend == "uvloop" and IN_USER_MODE:
+        pytest.skip("the run on the machine itself has uvloop, which panics user-mode Linux 7.2 without ssa too")
     names = "import sys; port, other_port = map(int, sys.argv[1:])\n"
     urls = 'url, other = (f"https://localhost:{one}/hello" for one in (port, other_port))\n'
     told = programs.run(names + urls + CLIENTS[library][1] + ON[backend], *ports)
@@ -159,8 +159,8 @@ BACKENDS = {"uvicorn": ("asyncio", "uvloop"), "aiohttp": ("asyncio", "uvloop"), 
 @pytest.mark.parametrize(("library", "backend"), [(name, on) for name, all_ in BACKENDS.items() for on in all_])
 def test_servers(either, counted, pki, library, backend):
     needs(library, backend if backend != "asyncio" else library)
-    if backend == "uvloop" and PANICS:
-        pytest.skip("uvloop panics user-mode Linux 7.2, without ssa too")
+    if backend == "uvloop" and IN_USER_MODE:
+        pytest.skip("the run on the machine itself has uvloop, which panics user-mode Linux 7.2 without ssa too")
     names = "import sys; port, cert, key, backend = int(sys.argv[1]), *sys.argv[2:]\n"
     port = peers.free_port()
     command = [sys.executable, "-P", "-W", "ignore", "-c", INJECTED + names + SERVERS[library], port]

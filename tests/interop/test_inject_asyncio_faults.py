@@ -6,11 +6,11 @@ import os
 import pytest
 
 from tests import peers
-from tests.interop.test_inject_asyncio import loop, program, programs
+from tests.interop.test_inject_asyncio import either, loop, program, programs
 from tests.kernel.conftest import capabilities
 from tests.peers import Daemon, settled
 
-__all__ = ["capabilities", "loop", "program", "programs"]
+__all__ = ["capabilities", "either", "loop", "program", "programs"]
 
 STORM = """
 import random
