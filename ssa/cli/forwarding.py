@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Header = Callable[[TLSSocket], bytes]  # makes what the backend is sent before the client's first byte
 
 _SIZE = 1 << 16  # bytes of a read
-_LINGER = 30  # seconds that a client may be silent after the backend has ended its own stream
+_LINGER = 5  # seconds that a client may be silent after the backend has ended its own stream
 _REST = 0.1  # seconds, where nothing can be accepted for now
 _FINAL = frozenset({errno.EINVAL, errno.EBADF})  # of accept(2): the socket listens no more
 
