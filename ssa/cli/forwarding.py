@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _SIZE = 1 << 16  # bytes of a read
 _LINGER = 5  # seconds that a client may be silent after the backend has ended its own stream
 _REST = 0.1  # seconds, where nothing can be accepted for now
+_BROKEN = (trio.BrokenResourceError, OSError)  # of a connection that has failed, or that its peer has ended
 _FINAL = frozenset({errno.EINVAL, errno.EBADF})  # of accept(2): the socket listens no more
 
 
@@ -64,7 +65,7 @@ class Forwarder:
         self._header = header
         self._patience = patience
         self._places = trio.Semaphore(places)
-        self._say = _Once(say)
+        self._say, self._faults = _Once(say), _Once(say)
         self._backend = _Outage(to, say)
 
     async def serve(self, listener: TLSListener, nursery: trio.Nursery) -> None:
@@ -87,6 +88,8 @@ class Forwarder:
         try:
             if (plain := await self._connected(stream)) is not None:
                 await _Pair(stream, plain).run()
+        except Exception as exc:  # noqa: BLE001 - it is said, and the other connections go on
+            self._faults.say(f"a fault of ssa's own: a connection is cut: {exc!r}")
         finally:
             self._places.release()
             await trio.aclose_forcefully(stream)  # cuts it where it has not been closed in order
@@ -105,7 +108,7 @@ class Forwarder:
             except BaseException:
                 plain.socket.close()
                 raise
-        except (OSError, trio.BrokenResourceError) as exc:
+        except _BROKEN as exc:
             self._backend.failed(exc)
             return None
         self._backend.works()
@@ -178,7 +181,7 @@ class _Pair:
                     nursery.start_soon(self._down)
             if self._ended.down:
                 await self._stream.aclose()
-        except trio.BrokenResourceError:  # the client has gone
+        except _BROKEN:  # the client has gone
             pass
         finally:
             if all(self._ended):
@@ -192,9 +195,9 @@ class _Pair:
             while data := await self._stream.receive_some(_SIZE):
                 await self._give(data)
             if self._reads:
-                with contextlib.suppress(trio.BrokenResourceError):  # the backend has gone, which `_down` finds
+                with contextlib.suppress(*_BROKEN):  # the backend has gone, which `_down` finds
                     await self._plain.send_eof()
-        except trio.BrokenResourceError:
+        except _BROKEN:
             self._scope.cancel()
         else:
             self._ended = self._ended._replace(up=True)
@@ -205,7 +208,7 @@ class _Pair:
             return
         try:
             await self._plain.send_all(data)
-        except trio.BrokenResourceError:
+        except _BROKEN:
             self._reads = False
         else:
             self._wait_on()
@@ -216,7 +219,7 @@ class _Pair:
             while data := await self._plain.receive_some(_SIZE):
                 await self._stream.send_all(data)
             await self._stream.send_eof()
-        except trio.BrokenResourceError:
+        except _BROKEN:
             self._scope.cancel()
         else:
             self._ended = self._ended._replace(down=True)

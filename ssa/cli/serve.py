@@ -31,7 +31,7 @@ from ssa.suites import SUITES
 from ssa.trio import TLSListener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterator
+    from collections.abc import AsyncIterable, Callable, Iterator
 
     from ssa.library.tlssocket import TLSSocket
 
@@ -56,16 +56,16 @@ def _run(options: argparse.Namespace) -> int:
         raise Failure("where is the server? Give either --to ADDRESS, or a COMMAND behind --")
     with contextlib.ExitStack() as undo:
         listeners = [undo.enter_context(sock) for place in options.listen for sock in _listening(place, options)]
-        to, process = options.to, None
+        to, start = options.to, None
         if options.command:
             private = undo.enter_context(contextlib.closing(backend.PrivateListener()))
-            to, process = private.address, private.start(options.command, activation=options.activation)
+            to, start = private.address, partial(private.start, options.command, activation=options.activation)
         forwarder = forwarding.Forwarder(
             to, _header_maker(options), patience=options.patience, places=_places(), say=_say
         )
         for sock in listeners:
             _say(f"TLS connections to {_shown(sock)} are forwarded to {to}")
-        return trio.run(_Service(forwarder, listeners, process).run)
+        return trio.run(_Service(forwarder, listeners, start).run)
 
 
 def _say(line: str) -> None:
@@ -134,10 +134,15 @@ def _served(sock: TLSSocket, options: argparse.Namespace) -> TLSSocket:
 
 
 def _places() -> int:
-    """How many connections there may be. The limit of descriptors is raised as far as it goes."""
+    """How many connections there may be."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(_MOST, (hard - _OWN) // _DESCRIPTORS))
+
+
+def _allow_all_descriptors() -> None:
+    """Raise the limit of descriptors as far as it goes. A command that is started before keeps the lower one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(1, min(_MOST, (hard - _OWN) // _DESCRIPTORS))
 
 
 # --- the header of the PROXY protocol ------------------------------------------------------------------------------
@@ -199,11 +204,14 @@ class _Service:
     seconds. The second one ends everything.
     """
 
-    def __init__(self, forwarder: forwarding.Forwarder, listeners: list[TLSSocket], command: int | None) -> None:
-        """`command` is the number of the backend's process, where this process has started it."""
+    def __init__(
+        self, forwarder: forwarding.Forwarder, listeners: list[TLSSocket], start: Callable[[], int] | None
+    ) -> None:
+        """`start` starts the command, where there is one, and returns the number of its process."""
         self._forwarder = forwarder
         self._listeners = listeners
-        self._command = command
+        self._start = start
+        self._command: int | None = None
         self._accepting = trio.CancelScope()
         self._forwarding = trio.CancelScope()
         self._command_ended = trio.Event()
@@ -211,8 +219,10 @@ class _Service:
         self._status = 0
 
     async def run(self) -> int:
-        """Serve. Returns the exit status: the command's, where that has ended by itself."""
+        """Serve. Returns the exit status: the command's, where that has ended by itself. Raises OSError."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            self._command = self._start() if self._start else None
+            _allow_all_descriptors()
             async with trio.open_nursery() as watching:
                 watching.start_soon(self._obey, signals)
                 if self._command is not None:
