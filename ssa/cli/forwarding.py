@@ -6,7 +6,7 @@ ssad makes the handshake before a stream comes here. So a client that it refuses
 
 what happens                      what the other end is told
 client: close_notify              the backend: end of file; its answer goes on
-client: cut, reset, forged        the backend: a reset, or end of file both ways where it is an AF_UNIX socket
+client: cut, reset, forged        the backend: a reset. On AF_UNIX, which has none: end of file, and EPIPE when it writes
 client: takes nothing more        the same
 backend: end of file              the client: close_notify, behind the last byte; what it sends is taken for a while yet
 backend: reset, or unreachable    the client: a FIN without close_notify, behind the last byte: a truncation
