@@ -6,7 +6,7 @@ ssad makes the handshake before a stream comes here. So a client that it refuses
 
 what happens                      what the other end is told
 client: close_notify              the backend: end of file; its answer goes on
-client: cut, reset, forged        the backend: a reset. On AF_UNIX, which has none: end of file, and EPIPE when it writes
+client: cut, reset, forged        the backend: a reset; on AF_UNIX, which has none, end of file, and EPIPE at a write
 client: takes nothing more        the same
 backend: end of file              the client: close_notify, behind the last byte; what it sends is taken for a while yet
 backend: reset, or unreachable    the client: a FIN without close_notify, behind the last byte: a truncation
@@ -69,15 +69,18 @@ class Forwarder:
         self._backend = _Outage(to, say)
 
     async def serve(self, listener: TLSListener, nursery: trio.Nursery) -> None:
-        """Accept until cancelled, and forward each stream in a task of the nursery. Raises OSError."""
+        """Accept until cancelled, or until the socket listens no more. Each stream is a task of the nursery."""
         while True:
             await self._places.acquire()
             try:
                 stream = await listener.accept()
             except BaseException as exc:
                 self._places.release()
-                if not isinstance(exc, OSError) or exc.errno in _FINAL:
+                if not isinstance(exc, OSError):
                     raise
+                if exc.errno in _FINAL:
+                    self._say.say(f"nothing can be accepted any more: {explain(exc)}")
+                    return
                 self._say.say(f"nothing can be accepted for now: {explain(exc)}")
                 await trio.sleep(_REST)
             else:

@@ -48,7 +48,7 @@ _INHERITED = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),  # milliseconds that a client may take nothing
 )
-_LISTEN = re.compile(r"fd://(?P<fd>\d+)|(?:\[(?P<v6>[^]]+)\]:|(?P<host>[^:]*):)?(?P<port>\d+)")
+_LISTEN = re.compile(r"fd://(?P<fd>\d{1,6})|(?:\[(?P<v6>[^]]+)\]:|(?P<host>[^:]*):)?(?P<port>\d{1,5})")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(f"ssa: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201 - printing is the purpose
+    with contextlib.suppress(OSError):  # nobody reads it: that is no reason to end
+        print(f"ssa: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201 - printing is the purpose
 
 
 def _shown(sock: TLSSocket) -> str:
@@ -215,7 +216,7 @@ class _Service:
         self._accepting = trio.CancelScope()
         self._forwarding = trio.CancelScope()
         self._command_ended = trio.Event()
-        self._signals = 0
+        self._ending = False
         self._status = 0
 
     async def run(self) -> int:
@@ -240,13 +241,14 @@ class _Service:
                     async with trio.open_nursery() as acceptors:
                         for sock in self._listeners:
                             acceptors.start_soon(self._forwarder.serve, TLSListener(sock), connections)
+                    self._status = 1  # they all listen no more, and nobody has asked for that
+                    self._stop()
                 for sock in self._listeners:
                     sock.close()
 
     async def _obey(self, signals: AsyncIterable[int]) -> None:
         async for _ in signals:
-            self._signals += 1
-            if self._signals > 1:
+            if self._ending:
                 self._forwarding.cancel()
                 self._signal_command(signal.SIGKILL)
             else:
@@ -254,6 +256,7 @@ class _Service:
                 self._stop()
 
     def _stop(self) -> None:
+        self._ending = True
         self._accepting.cancel()
         self._forwarding.deadline = trio.current_time() + _GRACE
 
@@ -270,13 +273,14 @@ class _Service:
         _, waited = os.waitpid(process, os.WNOHANG)  # noqa: ASYNC222 - it has ended, and WNOHANG never waits
         status = os.waitstatus_to_exitcode(waited)
         self._command_ended.set()
-        if not self._signals:
+        if not self._ending:
             self._status = status if status >= 0 else 128 - status
             _say(f"the command has ended (status {self._status})")
             self._stop()
 
     async def _end_command(self, process: int) -> None:
-        """The command has been told to end, or has ended."""
+        """Have the command end, if it has not ended."""
+        self._signal_command(signal.SIGTERM)
         with trio.move_on_after(_GRACE):
             await self._command_ended.wait()
             return

@@ -20,6 +20,7 @@ from OpenSSL import SSL
 from ssa.cli.main import main
 from tests import peers
 from tests.peers import Daemon, settled
+from tests.unit import test_proxy_header as proxy_header
 
 SSA = (sys.executable, "-m", "ssa.cli.main")
 
@@ -445,10 +446,31 @@ def echo(plain):
     while data := plain.recv(65536):
         plain.sendall(data)
 pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+assert os.listdir("/proc/self/fd") == list("01234"), "4 is this directory"
 with socket.socket(fileno=3) as listener:
     while True:
         threading.Thread(target=echo, args=(listener.accept()[0],)).start()
 """
+
+
+# --- what the server learns of the client ---------------------------------------------------------------------------
+
+
+def test_the_header_says_what_tls_knows(serve, unix_backend, pki):
+    headers = []
+    service = serve(
+        *("--to", unix_backend(lambda plain: headers.append(plain.recv(4096)))),
+        *("--proxy-protocol", "v2", "--client-certificate", "--alpn", "h2,http/1.1"),
+    )
+    mine = pki.issue("carla", "carla@example.test", common_name="Carla")
+    with client(pki, service.port, cert=mine, alpn=["http/1.1"]) as tls:
+        assert settled(lambda: headers)
+        source, destination, fields = proxy_header.parsed(headers[0])
+        flags, verify, known = proxy_header.tls(headers[0])
+        assert (source, destination) == (tls.getsockname(), tls.getpeername())
+        assert (fields[0x01], fields[0x02]) == (b"http/1.1", b"localhost")
+        assert (flags, verify, known[0x21], known[0x22]) == (0x07, 0, b"TLSv1.3", b"Carla")
+        assert known[0x23] == tls.cipher()[0].encode()
 
 
 # --- what it is asked for -------------------------------------------------------------------------------------------

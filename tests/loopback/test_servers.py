@@ -19,6 +19,7 @@ __all__ = ["running", "serve", "ssad"]
 
 RECIPES = examples("servers.md")
 BIN = Path(sys.executable).parent
+GUNICORN = (BIN / "gunicorn", "--no-control-socket")
 
 WSGI = """
 def app(environ, start_response):
@@ -100,15 +101,33 @@ def answer(pki, port, cert):
     return b""
 
 
-@pytest.mark.parametrize("worker", ["sync", "gthread"])
-def test_gunicorn(directory, ssad, pki, mine, worker):
+SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
+"""
+
+
+def test_gunicorn(directory, ssad, pki, mine):
     port = peers.free_port()
     (directory / "app.py").write_text(WSGI)
     (directory / "gunicorn.conf.py").write_text(on("gunicorn", port))
-    with started(directory, ssad, port, BIN / "gunicorn", "-k", worker, "--no-control-socket", "app:app"):
+    with started(directory, ssad, port, *GUNICORN, "app:app"):
         shows_the_client(pki, mine, ssad, port)
         refuses_strangers(pki, port, directory)
         shows_the_client(pki, mine, ssad, port)
+
+
+def test_gunicorn_with_threads_and_a_port_of_systemd(directory, ssad, pki, mine):
+    (directory / "app.py").write_text(WSGI)
+    (directory / "gunicorn.conf.py").write_text(RECIPES["gunicorn"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = (sys.executable, "-c", SYSTEMD, listener.fileno(), *GUNICORN, "-k", "gthread", "app:app")
+        with started(directory, ssad, None, *command, pass_fds=[listener.fileno()]):
+            port = listener.getsockname()[1]
+            shows_the_client(pki, mine, ssad, port)
+            refuses_strangers(pki, port, directory)
+            shows_the_client(pki, mine, ssad, port)
 
 
 @pytest.mark.parametrize("recipe", ["werkzeug", "uvicorn", "hypercorn"])
@@ -133,8 +152,6 @@ def test_hypercorn_has_http_2(directory, ssad, pki, mine):
 
 
 # --- behind ssa serve -----------------------------------------------------------------------------------------------
-
-GUNICORN = (BIN / "gunicorn", "--no-control-socket")
 
 
 def for_wsgi(directory):
@@ -198,13 +215,6 @@ def test_nginx_reads_the_header(serve, tmp_path, pki, mine, version):
         tls = client(pki, service.port, cert=mine, alpn=["http/1.1"])
         host, port = tls.getsockname()
         assert get(tls) == f"{host} {port} {service.port}"
-
-
-SYSTEMD = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.execve(sys.argv[2], sys.argv[2:], {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
-"""
 
 
 def test_systemd_starts_gunicorn_with_a_socket(serve, directory, ssad, pki):
