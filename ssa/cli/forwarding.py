@@ -6,7 +6,7 @@ ssad makes the handshake before a stream comes here. So a client that it refuses
 
 what happens                      what the other end is told
 client: close_notify              the backend: end of file; its answer goes on
-client: cut, reset, forged        the backend: a reset, or end of file both ways where it is an AF_UNIX socket
+client: cut, reset, forged        the backend: a reset; on AF_UNIX, which has none, end of file, and EPIPE at a write
 client: takes nothing more        the same
 backend: end of file              the client: close_notify, behind the last byte; what it sends is taken for a while yet
 backend: reset, or unreachable    the client: a FIN without close_notify, behind the last byte: a truncation
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     Header = Callable[[TLSSocket], bytes]  # makes what the backend is sent before the client's first byte
 
 _SIZE = 1 << 16  # bytes of a read
-_LINGER = 30  # seconds that a client may be silent after the backend has ended its own stream
+_LINGER = 5  # seconds that a client may be silent after the backend has ended its own stream
 _REST = 0.1  # seconds, where nothing can be accepted for now
+_BROKEN = (trio.BrokenResourceError, OSError)  # of a connection that has failed, or that its peer has ended
 _FINAL = frozenset({errno.EINVAL, errno.EBADF})  # of accept(2): the socket listens no more
 
 
@@ -64,19 +65,22 @@ class Forwarder:
         self._header = header
         self._patience = patience
         self._places = trio.Semaphore(places)
-        self._say = _Once(say)
+        self._say, self._faults = _Once(say), _Once(say)
         self._backend = _Outage(to, say)
 
     async def serve(self, listener: TLSListener, nursery: trio.Nursery) -> None:
-        """Accept until cancelled, and forward each stream in a task of the nursery. Raises OSError."""
+        """Accept until cancelled, or until the socket listens no more. Each stream is a task of the nursery."""
         while True:
             await self._places.acquire()
             try:
                 stream = await listener.accept()
             except BaseException as exc:
                 self._places.release()
-                if not isinstance(exc, OSError) or exc.errno in _FINAL:
+                if not isinstance(exc, OSError):
                     raise
+                if exc.errno in _FINAL:
+                    self._say.say(f"nothing can be accepted any more: {explain(exc)}")
+                    return
                 self._say.say(f"nothing can be accepted for now: {explain(exc)}")
                 await trio.sleep(_REST)
             else:
@@ -87,6 +91,8 @@ class Forwarder:
         try:
             if (plain := await self._connected(stream)) is not None:
                 await _Pair(stream, plain).run()
+        except Exception as exc:  # noqa: BLE001 - it is said, and the other connections go on
+            self._faults.say(f"a fault of ssa's own: a connection is cut: {exc!r}")
         finally:
             self._places.release()
             await trio.aclose_forcefully(stream)  # cuts it where it has not been closed in order
@@ -105,7 +111,7 @@ class Forwarder:
             except BaseException:
                 plain.socket.close()
                 raise
-        except (OSError, trio.BrokenResourceError) as exc:
+        except _BROKEN as exc:
             self._backend.failed(exc)
             return None
         self._backend.works()
@@ -178,7 +184,7 @@ class _Pair:
                     nursery.start_soon(self._down)
             if self._ended.down:
                 await self._stream.aclose()
-        except trio.BrokenResourceError:  # the client has gone
+        except _BROKEN:  # the client has gone
             pass
         finally:
             if all(self._ended):
@@ -192,9 +198,9 @@ class _Pair:
             while data := await self._stream.receive_some(_SIZE):
                 await self._give(data)
             if self._reads:
-                with contextlib.suppress(trio.BrokenResourceError):  # the backend has gone, which `_down` finds
+                with contextlib.suppress(*_BROKEN):  # the backend has gone, which `_down` finds
                     await self._plain.send_eof()
-        except trio.BrokenResourceError:
+        except _BROKEN:
             self._scope.cancel()
         else:
             self._ended = self._ended._replace(up=True)
@@ -205,7 +211,7 @@ class _Pair:
             return
         try:
             await self._plain.send_all(data)
-        except trio.BrokenResourceError:
+        except _BROKEN:
             self._reads = False
         else:
             self._wait_on()
@@ -216,7 +222,7 @@ class _Pair:
             while data := await self._plain.receive_some(_SIZE):
                 await self._stream.send_all(data)
             await self._stream.send_eof()
-        except trio.BrokenResourceError:
+        except _BROKEN:
             self._scope.cancel()
         else:
             self._ended = self._ended._replace(down=True)

@@ -81,8 +81,8 @@ def _tls(client: Client) -> bytes:
 
 def _optional(kind: int, text: str) -> bytes:
     """A field with a text. A text that is empty, too long, or has characters that nobody can see is left out."""
-    value = text.encode("utf-8", "surrogateescape")
-    return _field(kind, value) if text.isprintable() and 0 < len(value) <= _LONGEST_NAME else b""
+    value = text.encode() if text.isprintable() else b""
+    return _field(kind, value) if 0 < len(value) <= _LONGEST_NAME else b""
 
 
 def _field(kind: int, value: bytes) -> bytes:

@@ -31,7 +31,7 @@ from ssa.suites import SUITES
 from ssa.trio import TLSListener
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterator
+    from collections.abc import AsyncIterable, Callable, Iterator
 
     from ssa.library.tlssocket import TLSSocket
 
@@ -48,7 +48,7 @@ _INHERITED = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 60_000),  # milliseconds that a client may take nothing
 )
-_LISTEN = re.compile(r"fd://(?P<fd>\d+)|(?:\[(?P<v6>[^]]+)\]:|(?P<host>[^:]*):)?(?P<port>\d+)")
+_LISTEN = re.compile(r"fd://(?P<fd>\d{1,6})|(?:\[(?P<v6>[^]]+)\]:|(?P<host>[^:]*):)?(?P<port>\d{1,5})")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -56,20 +56,21 @@ def _run(options: argparse.Namespace) -> int:
         raise Failure("where is the server? Give either --to ADDRESS, or a COMMAND behind --")
     with contextlib.ExitStack() as undo:
         listeners = [undo.enter_context(sock) for place in options.listen for sock in _listening(place, options)]
-        to, process = options.to, None
+        to, start = options.to, None
         if options.command:
             private = undo.enter_context(contextlib.closing(backend.PrivateListener()))
-            to, process = private.address, private.start(options.command, activation=options.activation)
+            to, start = private.address, partial(private.start, options.command, activation=options.activation)
         forwarder = forwarding.Forwarder(
             to, _header_maker(options), patience=options.patience, places=_places(), say=_say
         )
         for sock in listeners:
             _say(f"TLS connections to {_shown(sock)} are forwarded to {to}")
-        return trio.run(_Service(forwarder, listeners, process).run)
+        return trio.run(_Service(forwarder, listeners, start).run)
 
 
 def _say(line: str) -> None:
-    print(f"ssa: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201 - printing is the purpose
+    with contextlib.suppress(OSError):  # nobody reads it: that is no reason to end
+        print(f"ssa: {printable(line)}", file=sys.stderr, flush=True)  # noqa: T201 - printing is the purpose
 
 
 def _shown(sock: TLSSocket) -> str:
@@ -134,10 +135,15 @@ def _served(sock: TLSSocket, options: argparse.Namespace) -> TLSSocket:
 
 
 def _places() -> int:
-    """How many connections there may be. The limit of descriptors is raised as far as it goes."""
+    """How many connections there may be."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(_MOST, (hard - _OWN) // _DESCRIPTORS))
+
+
+def _allow_all_descriptors() -> None:
+    """Raise the limit of descriptors as far as it goes. A command that is started before keeps the lower one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(1, min(_MOST, (hard - _OWN) // _DESCRIPTORS))
 
 
 # --- the header of the PROXY protocol ------------------------------------------------------------------------------
@@ -199,20 +205,25 @@ class _Service:
     seconds. The second one ends everything.
     """
 
-    def __init__(self, forwarder: forwarding.Forwarder, listeners: list[TLSSocket], command: int | None) -> None:
-        """`command` is the number of the backend's process, where this process has started it."""
+    def __init__(
+        self, forwarder: forwarding.Forwarder, listeners: list[TLSSocket], start: Callable[[], int] | None
+    ) -> None:
+        """`start` starts the command, where there is one, and returns the number of its process."""
         self._forwarder = forwarder
         self._listeners = listeners
-        self._command = command
+        self._start = start
+        self._command: int | None = None
         self._accepting = trio.CancelScope()
         self._forwarding = trio.CancelScope()
         self._command_ended = trio.Event()
-        self._signals = 0
+        self._ending = False
         self._status = 0
 
     async def run(self) -> int:
-        """Serve. Returns the exit status: the command's, where that has ended by itself."""
+        """Serve. Returns the exit status: the command's, where that has ended by itself. Raises OSError."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            self._command = self._start() if self._start else None
+            _allow_all_descriptors()
             async with trio.open_nursery() as watching:
                 watching.start_soon(self._obey, signals)
                 if self._command is not None:
@@ -230,13 +241,14 @@ class _Service:
                     async with trio.open_nursery() as acceptors:
                         for sock in self._listeners:
                             acceptors.start_soon(self._forwarder.serve, TLSListener(sock), connections)
+                    self._status = 1  # they all listen no more, and nobody has asked for that
+                    self._stop()
                 for sock in self._listeners:
                     sock.close()
 
     async def _obey(self, signals: AsyncIterable[int]) -> None:
         async for _ in signals:
-            self._signals += 1
-            if self._signals > 1:
+            if self._ending:
                 self._forwarding.cancel()
                 self._signal_command(signal.SIGKILL)
             else:
@@ -244,6 +256,7 @@ class _Service:
                 self._stop()
 
     def _stop(self) -> None:
+        self._ending = True
         self._accepting.cancel()
         self._forwarding.deadline = trio.current_time() + _GRACE
 
@@ -260,13 +273,14 @@ class _Service:
         _, waited = os.waitpid(process, os.WNOHANG)  # noqa: ASYNC222 - it has ended, and WNOHANG never waits
         status = os.waitstatus_to_exitcode(waited)
         self._command_ended.set()
-        if not self._signals:
+        if not self._ending:
             self._status = status if status >= 0 else 128 - status
             _say(f"the command has ended (status {self._status})")
             self._stop()
 
     async def _end_command(self, process: int) -> None:
-        """The command has been told to end, or has ended."""
+        """Have the command end, if it has not ended."""
+        self._signal_command(signal.SIGTERM)
         with trio.move_on_after(_GRACE):
             await self._command_ended.wait()
             return
