@@ -81,7 +81,7 @@ class DatagramEngine(Engine):
         return False
 
     def patience(self) -> float | None:
-        """Seconds until `retransmit` is due; None where the other end has to."""
+        """Seconds until `retransmit` is due; None where OpenSSL's timer does not run."""
         seconds: float | None = self._connection.DTLSv1_get_timeout()
         return seconds
 

@@ -189,7 +189,7 @@ class Closers:
         return job
 
     def close_connection(self, uid: int, fd: int, close: Callable[[int], None]) -> None:
-        """Have a user's connection to us closed: together with a few others, or in a moment."""
+        """Close a user's connection to us in a thread: together with a few others, or in a moment."""
         key = uid, close
         with self._lock:
             gathered = self._later.setdefault(key, [])

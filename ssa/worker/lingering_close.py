@@ -51,7 +51,7 @@ class LingeringCloses:
             trio.lowlevel.spawn_system_task(self._run)
 
     def cut(self, sock: socket.socket) -> None:
-        """Let go of a stream whose application aborts it (SO_LINGER), so that its close(2) can reset the connection."""
+        """Close our descriptor of a stream that its application aborts (SO_LINGER): so its close(2) can reset it."""
         inode = os.fstat(sock.fileno()).st_ino
         for close in self._closes:
             if os.fstat(close.sock.fileno()).st_ino == inode:
