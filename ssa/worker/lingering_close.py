@@ -64,7 +64,7 @@ class LingeringCloses:
                     _over, tuple(self._closes), time.monotonic(), abandon_on_cancel=True, limiter=self._thread
                 )
             except RuntimeError as exc:  # there are too many threads: for now
-                self._log.error("streams that end wait: %s", exc)
+                self._log.error("no thread can be started to end streams, so they wait: %s", exc)
                 over = []
             for close in over:
                 self._closes.remove(close)
