@@ -38,7 +38,7 @@ from ssa.library.phases import (
 )
 from ssa.protocol import addresses, wire
 from ssa.protocol.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
-from ssa.tls import DTLS_1_2, MAX_CONTENT, TLS_1_2
+from ssa.tls import DTLS_1_2, DTLS_1_2_NAME, MAX_CONTENT, TLS_1_2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _socket = socket.socket
 
-_TWINS: dict[Any, int] = {DTLS_1_2: TLS_1_2, b"DTLSv1.2": TLS_1_2, "DTLSv1.2": TLS_1_2}
+_TWINS: dict[Any, int] = dict.fromkeys((DTLS_1_2, DTLS_1_2_NAME, DTLS_1_2_NAME.encode()), TLS_1_2)
 _CUT = "the session was cut: it failed, or the ssad that served it has gone"
 
 
@@ -201,7 +201,7 @@ class DTLSSocket(Endpoint):
         if (level, optname) == (IPPROTO_TLS, TLS_VERSION_CONN):
             self._settle()
             if self._phase == LIVE:
-                return b"DTLSv1.2" if buflen else DTLS_1_2
+                return DTLS_1_2_NAME.encode() if buflen else DTLS_1_2
         return super().getsockopt(level, optname, buflen)
 
     # --- reading ------------------------------------------------------------------------------------------------

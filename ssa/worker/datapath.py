@@ -25,6 +25,7 @@ from ssa.logfmt import fields
 from ssa.protocol import addresses
 from ssa.protocol.wire import Reply
 from ssa.suites import TLSVersion
+from ssa.tls import DTLS_1_2_NAME
 from ssa.worker.ipc import in_a_thread
 from ssa.worker.packets import Handover, twin
 from ssa.worker.turns import Turn
@@ -255,7 +256,7 @@ class Datagrams:
     """A session over UDP (DTLS): no kernel does its records."""
 
     name: ClassVar = _OURS
-    protocol: ClassVar = "DTLSv1.2"
+    protocol: ClassVar = DTLS_1_2_NAME
     _WHY = "DTLS is never the kernel's"
 
     def __init__(self, user: User, association: Association) -> None:
