@@ -30,7 +30,7 @@ _WORDS = {
 
 
 def check_end(sock: socket.socket) -> None:
-    """Ask the daemon how the peer's stream has ended. Raises OSError if it did not end in order."""
+    """The peer's stream has ended. Raises OSError for how, if that was not in order."""
     ended = _ended(sock)
     if ended == CLOSE_NOTIFY:
         return

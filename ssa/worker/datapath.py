@@ -170,7 +170,7 @@ class KernelTLS:
             charged.lingering.begin(twin(sock))
 
     def state(self) -> None:
-        """None: the daemon asks the kernel."""
+        """The daemon asks the kernel."""
 
     def end(self) -> None:
         """Always raises OSError: the daemon has the kernel end this connection."""
@@ -233,7 +233,7 @@ class Relayed:
         return reply if tcp is None else Handover(self._user.closer, reply, tcp)
 
     async def rekey(self, charged: User, number: int, request: Rekey, sock: socket.socket) -> Reply:  # noqa: ARG002 - as the protocol has it
-        """Always raises `ssa.SSAError` NO_REKEY: the application has no records."""
+        """The application has no record to take. Raises `ssa.SSAError` NO_REKEY."""
         raise errors.error("NO_REKEY", "it is relayed: OpenSSL sees to it")
 
     def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:  # noqa: ARG002 - as the protocol has it
@@ -324,7 +324,7 @@ class Datagrams:
         raise errors.error("NO_REKEY", "DTLS 1.2 has no KeyUpdate")
 
     def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:  # noqa: ARG002 - as the protocol has it
-        """Always raises `ssa.SSAError` BAD_REQUEST: the session ends when its descriptor is closed."""
+        """Refuse it: closing the descriptor says it. Raises `ssa.SSAError` BAD_REQUEST."""
         raise errors.error("BAD_REQUEST", "a session over datagrams ends when its descriptor is closed")
 
     def state(self) -> KernelState:
