@@ -78,7 +78,7 @@ class DataPath(Protocol):
         """Follow the peer's KeyUpdates, or change our sending key. Raises `ssa.SSAError` NO_REKEY and others."""
 
     def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:
-        """End the stream in order behind what was written; `abort`: no longer."""
+        """End the stream in order, behind the last byte. With `abort`, send no close_notify any more."""
 
     def state(self) -> KernelState | None:
         """The connection's state; None where the kernel has to be asked."""
@@ -163,7 +163,7 @@ class KernelTLS:
         return follow_untrusted(sock, self._suite, self._secrets, self._incoming, server=self._is_server)
 
     def close(self, charged: User, sock: socket.socket, *, abort: bool) -> None:
-        """It is asked for where the send buffer has no room for close_notify. An abort takes it back."""
+        """Send close_notify as soon as the send buffer has room. With `abort`, do so no longer."""
         if abort:
             charged.lingering.cut(sock)
         else:
