@@ -9,6 +9,7 @@ from __future__ import annotations
 TLS_1_2 = 0x0303
 TLS_1_3 = 0x0304
 DTLS_1_2 = 0xFEFD
+DTLS_1_2_NAME = "DTLSv1.2"  # as sockets, log lines and the file system have it
 VERSIONS = {"TLSv1.2": TLS_1_2, "TLSv1.3": TLS_1_3}  # by the names in the policy and the file system
 OTHER_VERSIONS = {0x0300: "SSLv3", 0x0301: "TLSv1.0", 0x0302: "TLSv1.1"}  # that a client may offer and nobody accepts
 

@@ -211,7 +211,7 @@ def _at_the_end(end: contextlib.ExitStack, step: Callable[[], object]) -> None:
         try:
             step()
         except Exception as exc:  # noqa: BLE001 - whatever it is
-            _log.warning("at the end %s", fields(step=step.__qualname__, failed=exc))
+            _log.warning("a step of ending ssad failed %s", fields(step=step.__qualname__, failed=exc))
 
     end.callback(take)
 

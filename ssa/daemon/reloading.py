@@ -45,7 +45,7 @@ class Reloader:
         self._ask, self._asked = trio.open_memory_channel[None](1)
 
     def ask(self) -> None:
-        """Have it reload soon."""
+        """Ask for a reload, which `run` does soon."""
         with contextlib.suppress(trio.WouldBlock):
             self._ask.send_nowait(None)
 

@@ -22,7 +22,7 @@ def notify_systemd(state: str) -> None:
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
         told = fields(NOTIFY_SOCKET=address, state=state.split("\n", maxsplit=1)[0], reason=reason)
-        _log.warning("the service manager cannot be told %s", told)
+        _log.warning("the service manager could not be notified %s", told)
 
 
 def _send(state: str, address: str) -> None:
@@ -61,4 +61,4 @@ def _write(descriptor: int) -> None:
         os.write(descriptor, b"ready\n")
         os.close(descriptor)
     except OSError as exc:
-        _log.warning("nobody can be told that ssad is ready %s", fields(ready_fd=descriptor, reason=exc.strerror))
+        _log.warning("readiness could not be reported %s", fields(ready_fd=descriptor, reason=exc.strerror))

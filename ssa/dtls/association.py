@@ -1,4 +1,4 @@
-"""An association: a session with one peer, as RFC 6347 calls it; its handshake, and the data behind it."""
+"""A DTLS association (RFC 6347): the handshake with one peer, and the data that follows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_BYTES = 256 * 1024  # of the peer's in one handshake: more than a flight w
 
 
 class Association:
-    """A session with one peer (RFC 6347 calls it so)."""
+    """A session with one peer, which RFC 6347 calls an association."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Association:
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
-        """A block whose failure the peer is told of, in OpenSSL's words."""
+        """Send the peer OpenSSL's alert if the block fails."""
         try:
             yield
         except errors.SSAError:
@@ -134,7 +134,7 @@ class Association:
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
-        """A block whose failure refuses the peer."""
+        """Refuse the peer, with the error's alert, if the block fails."""
         try:
             yield
         except errors.SSAError as exc:

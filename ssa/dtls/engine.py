@@ -40,7 +40,7 @@ _MOST = 1472  # bytes: what Ethernet carries; a handshake gains nothing by more
 
 
 class DatagramEngine(Engine):
-    """A session, in what both roles have in common. After the handshake there are `open_untrusted` and `seal`."""
+    """The common part of both roles of a session. After the handshake there are `open_untrusted` and `seal`."""
 
     _unanswered = 0
     _size = _MOST
@@ -66,7 +66,7 @@ class DatagramEngine(Engine):
         return self._size - self._connection.get_cleartext_mtu()
 
     def fit(self, size: int) -> None:
-        """From now on a handshake's datagrams are at most so large."""
+        """Limit a handshake's datagrams to so many bytes from now on."""
         self._size = max(_LEAST, min(size, _MOST))
         self._connection.set_ciphertext_mtu(self._size)
 
@@ -81,12 +81,12 @@ class DatagramEngine(Engine):
         return False
 
     def patience(self) -> float | None:
-        """Seconds until `retransmit` is due; None where the other end has to."""
+        """Seconds until `retransmit` is due; None where OpenSSL's timer does not run."""
         seconds: float | None = self._connection.DTLSv1_get_timeout()
         return seconds
 
     def retransmit(self) -> bytes:
-        """The last flight again; smaller pieces of it when no answer came to large ones.
+        """The last flight, to be sent again; in smaller pieces if no answer came to large ones.
 
         Raises `ssa.HandshakeTimeout` when OpenSSL has sent it often enough.
         """
@@ -106,7 +106,7 @@ class DatagramEngine(Engine):
         return self._alert_among(list(records.split(self._take()))) if self.state is State.FAILED else b""
 
     def _note_untrusted(self, record: bytes) -> None:
-        """Nothing: the keys and their numbers stay with OpenSSL."""
+        """Do nothing: the keys and their record numbers stay with OpenSSL."""
 
     def _take_in(self, record: bytes) -> None:
         if record:  # there are empty datagrams, and a BIO takes none
@@ -119,7 +119,7 @@ class DatagramEngine(Engine):
         return event
 
     def _alert(self, name: str) -> bytes:
-        """In plain text, as all is that is held in DTLS 1.2."""
+        """The record of a fatal alert, in plain text like every flight that is held in DTLS 1.2."""
         return self._plain_alert(name)
 
     def _plain_alert(self, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""A UDP socket of an application: which of its addresses a datagram came to, the path's MTU, errors, its end.
+"""System calls on an application's UDP socket: the address that a datagram came to, the path's MTU, errors, the end.
 
 The socket was passed to us with its addresses and its network namespace; the application may have a copy of it.
 """
@@ -54,7 +54,7 @@ def _mtu_of_a_probe(sock: socket.socket, address: Any) -> int:
 
 
 def discover_mtu(sock: socket.socket, how: int) -> None:
-    """Say what the kernel does with datagrams that are too large for the path: one of PMTUDISC_*."""
+    """Set what the kernel does with datagrams that are too large for the path: one of PMTUDISC_*."""
     level, option, _ = _MTU_OPTIONS[sock.family]
     sock.setsockopt(level, option, how)
 
@@ -78,7 +78,7 @@ def way_back(found: Way) -> Way:
 
 
 def address_of(way: Way, local: Any) -> Any:
-    """Our address in a way back; `local`, the socket's own, where it has only one."""
+    """Our address in a way back; `local`, the socket's own address, if it has only one."""
     for _, kind, value in way:
         if kind == _IP_PKTINFO:
             return (socket.inet_ntop(socket.AF_INET, _IN_PKTINFO.unpack(value)[1]), local[1])

@@ -1,4 +1,4 @@
-"""A handshake as a client: what is offered, which flight is held, what the server's alerts mean, and sessions."""
+"""A handshake as a client: the offer, the flight that is held, the meaning of the server's alerts, and sessions."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ class Handshake:
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
-        """A block whose failure refuses the peer."""
+        """Refuse the peer, with the error's alert, if the block fails."""
         try:
             yield
         except errors.SSAError as exc:

@@ -42,7 +42,7 @@ _FLIGHT = 256 * 1024  # bytes: more than a flight has
 
 
 class Engine(ABC):
-    """One handshake, in what both roles have in common."""
+    """The common part of both roles of a handshake."""
 
     role: ClassVar[Role]
     table: ClassVar[Table] = STREAM
@@ -121,7 +121,7 @@ class Engine(ABC):
 
     @abstractmethod
     def is_costly_untrusted(self, record: bytes) -> bool:
-        """True where feeding this record may take long, because the peer chooses how long."""
+        """True if feeding this record may take long, as the peer chooses the cost of the computation (DHE)."""
 
     @property
     def chain(self) -> tuple[bytes, ...]:
@@ -210,12 +210,12 @@ class Engine(ABC):
     # --- the steps ----------------------------------------------------------------------------------------------
 
     def _move(self, event: Event) -> bytes:
-        """Follow the table. Returns the flight where one may leave now."""
+        """Go to the table's next state. Returns the flight, if one may leave now."""
         self.state, leaves = follow(self.table, self.state, event)
         return self._take() if leaves is Leaves.FLIGHT else b""
 
     def _expect(self, event: Event) -> None:
-        """Raises `Impossible` where the table does not have it: before anything is done for it."""
+        """Raise `Impossible` if the table lacks the event in this state. Called before anything is done for it."""
         follow(self.table, self.state, event)
 
     def _note_untrusted(self, record: bytes) -> None:

@@ -54,7 +54,7 @@ _FEW = 4  # names, that are shown
 
 @contextlib.contextmanager
 def explaining(engine: Engine, policy: Policy, withheld: Callable[[], str] = str) -> Iterator[None]:
-    """A block whose `ssa.HandshakeError` is raised with the step of the handshake and a possible cause on our side.
+    """Add the step of the handshake, and a possible cause on our side, to an `ssa.HandshakeError` of the block.
 
     `withheld` returns what the policy allows and this kernel cannot do, where data_path is ktls.
     """

@@ -1,4 +1,4 @@
-"""A handshake as a server: the client's hello, its certificate, and what its alerts mean."""
+"""A handshake as a server: the ClientHello, the client's certificate, and the meaning of its alerts."""
 
 from __future__ import annotations
 

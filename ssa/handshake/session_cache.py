@@ -125,7 +125,7 @@ class SessionCache:
             self._waiting.popitem(last=False)
 
     def tickets_untrusted(self, number: int, messages: bytes) -> bool:
-        """Tickets of a live socket, as its application read them; whether somebody waited for them."""
+        """Take the tickets that a live socket's application has read. False if no engine waits for them."""
         end, harvest = self._waiting.get(number, (0, None))
         if harvest is None or end <= self.clock():
             self._waiting.pop(number, None)
@@ -184,7 +184,7 @@ class Harvest:
         self._cache.keep(self._server, Session(native, self._proof.chain, self._proof.proven, expires), now)
 
     def _lifetime(self, native: SSL.Session) -> int:
-        """For how many seconds the server allows the session to be resumed; 0 if it does not."""
+        """The seconds for which the server allows the session to be resumed; 0 if it does not."""
         told = facts(encoded(native))
         if not told.identifier:
             return 0
@@ -215,7 +215,7 @@ class Resumption:
             self._cache.forget(self.server)
 
     def harvest(self, chain: tuple[bytes, ...], engine: ClientEngine) -> Harvest | None:
-        """After the handshake: what makes sessions of the connection's tickets; None where none is kept.
+        """After the handshake: the `Harvest` that makes sessions of the tickets; None if no session is kept.
 
         `chain` is the chain that was judged.
         """

@@ -161,7 +161,7 @@ class TicketMemory:
         return self._tickets.get(server)
 
     def saw(self, server: tuple[object, ...], tickets: int) -> None:
-        """Remember for the next time."""
+        """Remember how many tickets the server has sent this time."""
         self._tickets[server] = tickets
         self._tickets.move_to_end(server)
         if len(self._tickets) > self._REMEMBERED:

@@ -215,7 +215,7 @@ class SSLContext(Base):
 
     @staticmethod
     def _check(settings: Settings) -> None:
-        """Have ssad look at files. Raises what it says of them."""
+        """Ask ssad to check files. Raises its error."""
         try:
             with connection.DaemonConnection(deadlines.local()) as daemon:
                 daemon.ask(wire.Check(**settings.request()), files=settings.descriptors())

@@ -106,7 +106,7 @@ def _listed(directory: str) -> list[str]:
 
 
 def _read_if_regular(path: str) -> bytes:
-    """The content of a regular file; empty if the path is none, leads nowhere, or may not be read."""
+    """The content of a file; empty if it is no regular file, is not there, or may not be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:

@@ -116,7 +116,7 @@ class TLSTransport(_Transport):
     # --- from the handshake ---------------------------------------------------------------------------------------
 
     def know(self, **facts: Any) -> None:
-        """Have `get_extra_info` give these."""
+        """Add facts that `get_extra_info` gives."""
         self._extra.update(facts)
 
     def attach(self, server: Any) -> None:
@@ -125,19 +125,19 @@ class TLSTransport(_Transport):
         server._attach(*(self,) * _ATTACHED)
 
     def detach(self) -> None:
-        """Belong to it no more."""
+        """Leave the server of asyncio's."""
         if self._server is not None:
             self._server._detach(*(self,) * _ATTACHED)
             self._server = None
 
     def made(self, sock: SSLSocket) -> None:
-        """The handshake is done: this is the socket. Nothing is read before `start`."""
+        """Take the socket after its handshake. Nothing is read before `start`."""
         self._handshaking = None
         self._sock, self._fd = sock, sock.fileno()
         self.know(ssl_object=sock, socket=trsock.TransportSocket(sock))
 
     def failed(self) -> None:
-        """The handshake has failed, or was given up."""
+        """End the transport: the handshake has failed, or was given up."""
         self._handshaking = None
         self._closing = True
         self._buffer.clear()
@@ -226,7 +226,7 @@ class TLSTransport(_Transport):
         return sock.recv_into_now(buffer)
 
     def _at_end(self) -> None:
-        """The peer has ended its stream. TLS could go on in the other direction, asyncio's does not."""
+        """Act on the end of the peer's stream. TLS could go on in the other direction, asyncio's TLS does not."""
         self._read_no_more()
         if self._protocol.eof_received():
             logger.warning("returning true from eof_received() has no effect when using ssl")
@@ -308,7 +308,7 @@ class TLSTransport(_Transport):
         await self._emptied
 
     def written_to_again(self) -> None:
-        """The file was sent."""
+        """Allow writing again: the file was sent."""
         self._emptied = None
 
     async def writable(self) -> None:

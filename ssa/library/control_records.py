@@ -84,7 +84,7 @@ def _take(sock: socket.socket, content: bytes) -> None:
 
 
 def _serve_handshake_untrusted(sock: socket.socket, content: bytes, *, server: bool | None) -> str:
-    """Serve what is whole; what changes a key, or has to be remembered until the next record, the daemon serves."""
+    """Serve whole messages here. The daemon serves those that change a key, or go on in the next record."""
     modern = is_modern(sock)
     begun = _begun.get(cookie(sock), b"") if _begun else b""
     try:
@@ -138,7 +138,7 @@ def _serve_untrusted(sock: socket.socket, content: bytes, messages: list[bytes],
 
 
 def cookie(sock: socket.socket) -> bytes:
-    """The socket's own number, which no other one ever has."""
+    """The socket's cookie (SO_COOKIE), a number that no other socket ever has."""
     return sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8)
 
 

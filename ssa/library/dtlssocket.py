@@ -38,7 +38,7 @@ from ssa.library.phases import (
 )
 from ssa.protocol import addresses, wire
 from ssa.protocol.options import IPPROTO_TLS, TLS_VERSION_CONN, TLS_VERSION_MAX, TLS_VERSION_MIN
-from ssa.tls import DTLS_1_2, MAX_CONTENT, TLS_1_2
+from ssa.tls import DTLS_1_2, DTLS_1_2_NAME, MAX_CONTENT, TLS_1_2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _socket = socket.socket
 
-_TWINS: dict[Any, int] = {DTLS_1_2: TLS_1_2, b"DTLSv1.2": TLS_1_2, "DTLSv1.2": TLS_1_2}
+_TWINS: dict[Any, int] = dict.fromkeys((DTLS_1_2, DTLS_1_2_NAME, DTLS_1_2_NAME.encode()), TLS_1_2)
 _CUT = "the session was cut: it failed, or the ssad that served it has gone"
 
 
@@ -97,7 +97,7 @@ class DTLSSocket(Endpoint):
     def _connect_to_one(
         self, daemon: connection.DaemonConnection, request: wire.Connect, addresses: list[Any], deadline: float | None
     ) -> None:
-        """An address whose host says that nobody is there is passed over for the next one."""
+        """Connect to the first address that answers. One that refuses (ICMP) is passed over for the next."""
         failure: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
         for address in addresses:
             try:
@@ -126,7 +126,7 @@ class DTLSSocket(Endpoint):
             self._settings = self._before
 
     def _fail_closed(self) -> None:
-        """Nothing may be written to the descriptor now, which would be plain text."""
+        """Disconnect the UDP socket after a failure, so that no plain text can be written to it."""
         if self._phase == FAILED:
             fdswap.disconnect(self.fileno())
 
@@ -143,7 +143,7 @@ class DTLSSocket(Endpoint):
     # --- serving ------------------------------------------------------------------------------------------------
 
     def listen(self, backlog: int = 128, /) -> None:
-        """Have the daemon make sessions with all clients that come: what `accept` gives is ready.
+        """Listen, and have the daemon make the handshakes. `accept` returns sessions whose handshake is done.
 
         Raises `ssa.SSAError`: NO_CREDENTIALS where there is no certificate.
         """
@@ -169,7 +169,7 @@ class DTLSSocket(Endpoint):
         return self.adopt(fd, family, self._settings, LIVE, reply)
 
     def _gather(self) -> None:
-        """Have all clients served on this descriptor."""
+        """Ask the daemon to serve all clients of the port on this descriptor."""
         if not _socket.getsockname(self)[1]:
             raise OSError(errno.ENOTCONN, "the socket is neither connected nor bound")
         request = wire.Gather(**self._settings.request())
@@ -201,7 +201,7 @@ class DTLSSocket(Endpoint):
         if (level, optname) == (IPPROTO_TLS, TLS_VERSION_CONN):
             self._settle()
             if self._phase == LIVE:
-                return b"DTLSv1.2" if buflen else DTLS_1_2
+                return DTLS_1_2_NAME.encode() if buflen else DTLS_1_2
         return super().getsockopt(level, optname, buflen)
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class DTLSSocket(Endpoint):
             raise self._failed(ConnectionAbortedError(errno.ECONNABORTED, _CUT)) from None
 
     def _end(self) -> None:
-        """Nothing more comes: by the peer's close_notify, or as the session was cut. Raises ConnectionAbortedError."""
+        """Note the peer's close_notify: nothing more comes. Raises ConnectionAbortedError if the session was cut."""
         poll = select.poll()
         poll.register(self.fileno(), 0)
         if poll.poll(0) and not self._write_ended:  # a hang-up

@@ -1,4 +1,4 @@
-"""Putting another open file on a descriptor's number, behind the back of whatever polls it.
+"""Puts another open file on a descriptor's number, unnoticed by whatever polls it.
 
 A descriptor whose connect(2) is under way must not look ready before the handshake is done, and one that listens
 not before a connection can be accepted. So for that time its number is the connection to the daemon, whose readiness

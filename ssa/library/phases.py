@@ -1,4 +1,4 @@
-"""The phases of a TLS or DTLS socket, and what each of its calls does in each of them. No I/O here.
+"""The phases of a TLS or DTLS socket as tables: the effect of each call in each phase. No I/O here.
 
 A phase says what the descriptor's number is at the moment. Only in `LIVE` (of datagrams also in `GATHERING`) does
 application data pass it. The two tables are all that decides whether a call is allowed: `STREAM` for `ssa.TLSSocket`,

@@ -1,4 +1,4 @@
-"""Turns: of the threads and processes that share a socket whose key can change, one sends at a time.
+"""Lets one thread or process at a time send on a socket whose key can change: each send is a turn.
 
 Between our KeyUpdate and our next key no record may be sent, and the kernel does not see to that. Within a process a
 lock does. A socket that is older than a fork(2) can be used by several processes. For it the turn is a record lock on

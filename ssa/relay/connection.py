@@ -253,7 +253,7 @@ class Relay:
         try:
             sealed = self._channel.seal(size)
         except SSL.Error as exc:
-            self._log.error("OpenSSL seals no more: %s", exc)
+            self._log.error("a relayed connection ends: OpenSSL could not encrypt a record: %s", exc)
             self._ends(End.BROKEN, "EPROTO")
         else:
             self._to_peer(sealed)

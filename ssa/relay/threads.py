@@ -157,7 +157,7 @@ class Relays:
             self._thread.stop()
 
     def close(self, deadline: float) -> None:
-        """After `stop`, and once there is no event loop: let go of what is left. `deadline` is on time.monotonic."""
+        """Close what is left after `stop`, once there is no event loop. `deadline` is on time.monotonic's clock."""
         if (thread := self._thread) is None:
             return
         self._forget_thread()

@@ -189,7 +189,7 @@ class Closers:
         return job
 
     def close_connection(self, uid: int, fd: int, close: Callable[[int], None]) -> None:
-        """Have a user's connection to us closed: together with a few others, or in a moment."""
+        """Close a user's connection to us in a thread: together with a few others, or in a moment."""
         key = uid, close
         with self._lock:
             gathered = self._later.setdefault(key, [])
@@ -213,7 +213,9 @@ class Closers:
         try:
             threading.Thread(target=self._work, args=(job,), name="closer", daemon=True).start()
         except RuntimeError as exc:  # there are too many threads: the next one that is spare does it
-            _log.error("what an application passed stays open for now: %s", exc)
+            _log.error(
+                "no thread can be started to close an application's descriptors, so they stay open for now: %s", exc
+            )
             with self._lock:
                 self._jobs.discard(job)
                 self._threads[job.kind] -= 1

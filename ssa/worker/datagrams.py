@@ -177,7 +177,7 @@ def _port(worker: Worker, sock: socket.socket, greet: Greet | None = None) -> Po
 def _made(
     application: Application, association: Association, judge: Judge, terms: Terms, presented: Presented = NOTHING
 ) -> Made:
-    """A handshake over datagrams that is done. The kernel does not know the session: its key has no cookie."""
+    """The facts of a completed handshake over datagrams. The kernel knows no session, so the key has no cookie."""
     local, remote = association.local, association.address
     family = socket.AF_INET if len(remote) == 2 else socket.AF_INET6
     key = SocketKey(family, local[:2], remote[:2], interface=0, cookie=0)
@@ -198,7 +198,7 @@ class _Door(ABC):
         self.port = _port(worker, sock, self._greet_untrusted)
 
     def _greet_untrusted(self, datagram: bytes, key: bytes, address: Any, way: Way) -> None:
-        """A first hello is answered and forgotten, whatever it says; one with its cookie begins a session."""
+        """Answer a first ClientHello with a cookie, and forget it; begin a session for one that has its cookie."""
         if not self._has_room():
             return
         try:
@@ -269,7 +269,7 @@ class _Door(ABC):
 
 
 class _Listening(_Door):
-    """Each client on a descriptor of its own."""
+    """A server that gives each client a descriptor of its own."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
         self,
@@ -311,7 +311,7 @@ class _Listening(_Door):
 
 
 class _Gathering(_Door):
-    """All clients on one descriptor, each packet behind whose it is."""
+    """A server that has all clients on one descriptor, where the client's address precedes each packet."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - what it is made of
         self,
@@ -353,7 +353,7 @@ class _Gathering(_Door):
         return True
 
     async def _admit(self, association: Association, made: Made) -> None:
-        """The application has no way to end a session: so the one that was silent for longest gives way to this one."""
+        """Admit a session. If there are too many, it replaces the one that was silent for longest."""
         if len(self.port.living) > _MOST:
             min(self.port.living, key=lambda other: other.heard).end()
         self._worker.sockets.register(made, Gathered(self._worker, association, self._ours, self._inode))

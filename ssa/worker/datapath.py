@@ -1,4 +1,4 @@
-"""The data paths: who encrypts and decrypts a live socket's records, and what each does about what is asked of it.
+"""The data paths: each encrypts and decrypts a live socket's records in its way, and answers the requests about it.
 
 class       records are the work of    the application holds
 KernelTLS   the kernel                 its own TCP socket
@@ -25,6 +25,7 @@ from ssa.logfmt import fields
 from ssa.protocol import addresses
 from ssa.protocol.wire import Reply
 from ssa.suites import TLSVersion
+from ssa.tls import DTLS_1_2_NAME
 from ssa.worker.ipc import in_a_thread
 from ssa.worker.packets import Handover, twin
 from ssa.worker.turns import Turn
@@ -59,19 +60,19 @@ class DataPath(Protocol):
         """The protocol and its version, as TLSv1.3."""
 
     def watch(self) -> tuple[int, socket.socket | None]:
-        """Have the daemon watch what the application is to hold: its inode, and the socket to ask the kernel about."""
+        """Watch the socket that the application will hold. Returns its inode, and the socket that the kernel knows."""
 
     def begin(self, number: int) -> None:
-        """The socket has been registered under that number: from now on data may flow."""
+        """Begin to carry data: the socket has been registered under that number."""
 
     def hand_over(self, reply: Reply) -> Reply | Handover:
-        """A handshake's reply, with what the application is to hold."""
+        """A handshake's reply, with the descriptor that the application will hold."""
 
     def reply(self) -> dict[str, Any]:
         """Reply fields specific to this data path."""
 
     def describe(self, reply: Reply) -> Reply | Handover:
-        """The reply to a question about the socket, with a descriptor that belongs to it."""
+        """The reply to a describe request, with a descriptor that the application may need for its answer."""
 
     async def rekey(self, charged: User, number: int, request: Rekey, sock: socket.socket) -> Reply:
         """Follow the peer's KeyUpdates, or change our sending key. Raises `ssa.SSAError` NO_REKEY and others."""
@@ -90,12 +91,12 @@ class DataPath(Protocol):
 
 
 class KernelTLS:
-    """The keys are in the application's own TCP socket."""
+    """A kernel TLS stream: the keys are in the application's own TCP socket."""
 
     name: ClassVar = "ktls"
 
     def __init__(self, user: User, engine: Engine, sock: socket.socket, secrets: TrafficSecrets | None) -> None:
-        """`secrets` are what the next keys are made of; None where the keys cannot change."""
+        """`secrets` are those from which the next keys are made; None where the keys cannot change."""
         self._user = user
         self._sock: socket.socket | None = sock  # until it is the application's alone
         self._suite = engine.suite
@@ -110,17 +111,17 @@ class KernelTLS:
         return self._suite.version.label
 
     def watch(self) -> tuple[int, socket.socket]:
-        """The application holds the TCP socket, which the kernel is asked about."""
+        """Watch the TCP socket, which the application holds. The kernel can be asked about it."""
         sock, self._sock = self._sock, None
         if sock is None:
             raise RuntimeError("a socket was registered twice")
         return self._user.monitor.watch(sock), sock
 
     def begin(self, number: int) -> None:
-        """The kernel has begun when it got the keys."""
+        """Do nothing: the kernel has carried data since it got the keys."""
 
     def hand_over(self, reply: Reply) -> Reply:
-        """The application has its socket already."""
+        """The reply alone: the application has its socket already."""
         return reply
 
     def reply(self) -> dict[str, Any]:
@@ -128,14 +129,14 @@ class KernelTLS:
         return {"rekeyable": int(self._secrets is not None)}
 
     def describe(self, reply: Reply) -> Reply:
-        """The application has the only descriptor."""
+        """The reply alone: no descriptor is kept here."""
         return reply
 
     async def rekey(self, charged: User, number: int, request: Rekey, sock: socket.socket) -> Reply:
         """Take the handshake messages that are next in the socket, or change our sending key (RFC 8446 section 4.6.3).
 
-        To take them follows the peer's KeyUpdates. In each direction one such step is done before the next begins,
-        whoever asks, and whether or not somebody still waits for it: under one key no number may come twice.
+        KeyUpdates of the peer's are followed. In each direction one such step is done before the next begins, whoever
+        asks, and whether or not the caller still waits: under one key no record number may be used twice.
 
         Raises `ssa.SSAError`: NO_REKEY where the kernel or the version can't, WOULD_BLOCK where our KeyUpdate finds no
         room in the send buffer, CONNECTION_LOST, PROTOCOL_VIOLATION with the alert that the peer has to be sent.
@@ -155,7 +156,7 @@ class KernelTLS:
         return self._turns.setdefault(direction, Turn())
 
     def _change_sending_key(self, sock: socket.socket) -> None:
-        """While the application is blocked in a send of its own, the kernel makes this wait for that."""
+        """Send our KeyUpdate. The kernel makes this wait while the application is blocked in a send."""
         if self._secrets is None:
             old = self._suite.version < TLSVersion.TLSv1_3
             raise errors.error("NO_REKEY", "TLS 1.2 has no KeyUpdate" if old else "Linux 6.14 can")
@@ -180,12 +181,12 @@ class KernelTLS:
         """The daemon asks the kernel."""
 
     def end(self) -> None:
-        """The daemon has the kernel end it. Raises OSError."""
+        """Always raises OSError: the daemon has the kernel end this connection."""
         raise OSError(errno.EOPNOTSUPP, "the kernel has this connection")
 
 
 class Relayed:
-    """A thread of this user's encrypts and decrypts (`ssa.relay`)."""
+    """A relayed stream: a thread of this user's encrypts and decrypts (`ssa.relay`)."""
 
     name: ClassVar = _OURS
 
@@ -215,16 +216,16 @@ class Relayed:
         return self._suite.version.label
 
     def watch(self) -> tuple[int, None]:
-        """The application holds an end of the pair."""
+        """Watch the application's end of the pair."""
         if self._outer is None:
             raise RuntimeError("a socket was registered twice")
         return self._user.monitor.watch(self._outer), None
 
     def begin(self, number: int) -> None:
-        """The thread has begun already."""
+        """Do nothing: the thread carries data already."""
 
     def hand_over(self, reply: Reply) -> Handover:
-        """The application's end of the pair goes with the reply."""
+        """The reply, with the application's end of the pair."""
         outer, self._outer = self._outer, None
         if outer is None:
             raise RuntimeError("a socket was handed over twice")
@@ -235,7 +236,7 @@ class Relayed:
         return {"rekeyable": 0, "relayed": 1, "ended": self._relay.ended}
 
     def describe(self, reply: Reply) -> Reply | Handover:
-        """The TCP socket goes with the reply, for addresses and options."""
+        """The reply, with the TCP socket while there is one: the library asks it for addresses and options."""
         tcp = self._relay.tcp()
         return reply if tcp is None else Handover(self._user.closer, reply, tcp)
 
@@ -255,7 +256,7 @@ class Relayed:
         return KernelState(version, cipher, _OURS, _OURS, sent, received, state)
 
     def end(self) -> None:
-        """Both ends find the connection aborted."""
+        """Abort the connection, for the application and the peer."""
         self._relay.abort("ECONNABORTED")
 
 
@@ -263,7 +264,7 @@ class Datagrams:
     """A session over UDP (DTLS): no kernel does its records."""
 
     name: ClassVar = _OURS
-    protocol: ClassVar = "DTLSv1.2"
+    protocol: ClassVar = DTLS_1_2_NAME
     _WHY = "DTLS is never the kernel's"
 
     def __init__(self, user: User, association: Association) -> None:
@@ -274,7 +275,7 @@ class Datagrams:
         self._outer: socket.socket | None = None  # from `watch` until it is the application's alone
 
     def watch(self) -> tuple[int, None]:
-        """The application holds one end of a packet pair. Raises `ssa.SSAError` OVERLOADED."""
+        """Make the packet pair, and watch the application's end. Raises `ssa.SSAError` OVERLOADED."""
         user = self._user
         user.check_room()
         with contextlib.ExitStack() as undo:
@@ -311,7 +312,7 @@ class Datagrams:
                 user.quota.give()
 
     def hand_over(self, reply: Reply) -> Handover:
-        """The application's end of the pair goes with the reply."""
+        """The reply, with the application's end of the pair."""
         outer, self._outer = self._outer, None
         if outer is None:
             raise RuntimeError("a session was handed over that has no descriptor of its own")
@@ -323,11 +324,11 @@ class Datagrams:
         return {"rekeyable": 0, "peer": of.key, "local": addresses.packed(of.local), "largest": of.largest}
 
     def describe(self, reply: Reply) -> Reply:
-        """The UDP socket stays here, as other sessions may be on it."""
+        """The reply alone: the UDP socket stays here, as other sessions may be on it."""
         return reply
 
     async def rekey(self, charged: User, number: int, request: Rekey, sock: socket.socket) -> Reply:  # noqa: ARG002 - as the protocol has it
-        """Refuse it. Raises `ssa.SSAError` NO_REKEY."""
+        """Always raises `ssa.SSAError` NO_REKEY."""
         raise errors.error("NO_REKEY", "DTLS 1.2 has no KeyUpdate")
 
     def close(self, charged: User, sock: socket.socket, *, abort: bool, half: bool) -> None:  # noqa: ARG002 - as the protocol has it
@@ -341,7 +342,7 @@ class Datagrams:
         return KernelState(self.protocol, of.engine.suite.aead.name, _OURS, _OURS, of.sent, of.received, state)
 
     def end(self) -> None:
-        """The application and the peer find the session ended."""
+        """End the session, for the application and the peer."""
         self._association.end()
 
 
@@ -355,11 +356,11 @@ class Gathered(Datagrams):
         self._inode = inode
 
     def watch(self) -> tuple[int, None]:
-        """The application's end is watched already."""
+        """Return the inode of the pair that all sessions share, which is watched already."""
         return self._inode, None
 
     def begin(self, number: int) -> None:
-        """Have the session deliver into the pair that is there."""
+        """Have the session deliver into the pair that all sessions share."""
         association = self._association
         queue = Queue(self._ours, association.key, addresses.packed(association.address, addresses.GONE))
 
@@ -373,7 +374,7 @@ class Gathered(Datagrams):
 
 @contextlib.contextmanager
 def _in_words() -> Iterator[None]:
-    """A block whose failures become errors that an application can be told."""
+    """Turn the block's failures into `ssa.SSAError`, which an application can be told."""
     try:
         yield
     except Broken as exc:

@@ -28,7 +28,7 @@ class HangUps:
 
     @contextlib.contextmanager
     def cancelling(self, connection: socket.socket) -> Iterator[None]:
-        """A block that is cancelled, quietly, when the application at the other end hangs up."""
+        """Cancel the block, without an exception, when the application at the other end hangs up."""
         fd = connection.fileno()
         with trio.CancelScope() as scope:
             self._scopes[fd] = scope

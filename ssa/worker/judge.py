@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def judge(
     store: trust.TrustStore, policy: Values, hostname: str | None, chain: tuple[bytes, ...], *, strict: bool = False
 ) -> trust.Verified:
-    """The verdict on a peer's chain under a policy: a server's by its host name, a client's where that is None.
+    """The verdict on a peer's chain under a policy. The peer is a server of that host name; a client if it is None.
 
     `strict`: certificates have to keep to RFC 5280 strictly. Raises `ssa.CertificateError`.
     """
@@ -57,7 +57,7 @@ class Judge:
         return True
 
     def _verdict(self, chain: tuple[bytes, ...]) -> trust.Verified:
-        """The peer has to satisfy the administrator's trust store, and the anchors that the application brought."""
+        """Judge a chain by the administrator's trust store, and by the application's own anchors, if it brought any."""
         terms = self._terms
         if self.hostname is None and (not terms.ask_certificate or (terms.optional and not chain)):
             return trust.unasked()
@@ -69,7 +69,7 @@ class Judge:
 
     @property
     def cut_is_error(self) -> bool:
-        """The policy says that a stream that ends without close_notify is an error to every program."""
+        """True where the policy makes a stream that ends without close_notify an error to every program."""
         return self._terms.policy.truncation == "error"
 
     @property

@@ -51,7 +51,7 @@ class LingeringCloses:
             trio.lowlevel.spawn_system_task(self._run)
 
     def cut(self, sock: socket.socket) -> None:
-        """Let go of a stream whose application aborts it (SO_LINGER), so that its close(2) can reset the connection."""
+        """Close our descriptor of a stream that its application aborts (SO_LINGER): so its close(2) can reset it."""
         inode = os.fstat(sock.fileno()).st_ino
         for close in self._closes:
             if os.fstat(close.sock.fileno()).st_ino == inode:
@@ -64,7 +64,7 @@ class LingeringCloses:
                     _over, tuple(self._closes), time.monotonic(), abandon_on_cancel=True, limiter=self._thread
                 )
             except RuntimeError as exc:  # there are too many threads: for now
-                self._log.error("streams that end wait: %s", exc)
+                self._log.error("no thread can be started to end streams, so they wait: %s", exc)
                 over = []
             for close in over:
                 self._closes.remove(close)

@@ -89,7 +89,7 @@ class Monitor(Protocol):
         """The number of this user's open sockets whose descriptors ssad itself keeps."""
 
     def listens(self, record: ListenerRecord) -> None:
-        """Register a listener. The daemon asks the worker for its credentials whenever they are to be shown."""
+        """Register a listener. The daemon asks the worker for its credentials and ALPN when they are to be shown."""
 
     def listens_no_more(self, number: int) -> None:
         """Remove a listener."""

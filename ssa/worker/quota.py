@@ -108,7 +108,7 @@ class Crowd:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """A place for a handshake; the block is quietly cancelled when it has to give way."""
+        """Count a handshake while the block runs. The block is cancelled, without an exception, to make room."""
         key = object()
         if len(self._scopes) >= self._limit:
             self._scopes.popitem(last=False)[1].cancel()

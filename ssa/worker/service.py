@@ -66,7 +66,7 @@ class Worker(User):
         return state
 
     def end(self, number: int) -> None:
-        """End such a connection, whoever holds it. Raises OSError where it is gone."""
+        """End a connection whose records this process protects, whoever holds it. Raises OSError where it is gone."""
         self.sockets.get(number).path.end()
 
     def unmet(self, record: SocketRecord, policy: Policy) -> Sequence[str]:
@@ -79,13 +79,13 @@ class Worker(User):
         return ((), ()) if serving is None else serving().offers()
 
     def gone(self, number: int) -> None:
-        """No process holds a socket any more, or the daemon was told to forget it."""
+        """Remove a socket that no process holds any more, or that the daemon was told to forget."""
         self.sockets.forget(number)
 
     def stop(self) -> None:
-        """Have the thread that relays end. Sockets that applications hold live on."""
+        """Ask the thread that relays to end. Sockets that applications hold live on."""
         self.relays.stop()
 
     def close(self, deadline: float) -> None:
-        """Let go of what is relayed, behind `stop`; `deadline` is on time.monotonic."""
+        """Close the relayed connections, after `stop`. `deadline` is on time.monotonic's clock."""
         self.relays.close(deadline)
