@@ -10,7 +10,7 @@ BIN := .venv/bin
 ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
-.PHONY: help setup demo native native-sanitized test test-7.2 test-long lint bench clean
+.PHONY: help setup demo native native-sanitized test test-7.2 test-long test-compat lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -56,6 +56,25 @@ test-long: setup ## run some tests 500 times under load, on all kernels
 	tools/under-load 3 $(BIN)/$(AGAIN) $(ENDS)
 	KERNEL=6.1 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
 	KERNEL=7.2 tools/kernel-run tools/under-load 1 $(BIN)/$(AGAIN) $(ENDS) $(CUTS)
+
+# The libraries of docs/compatibility.md, each group in a directory of its own: urllib3 1.26 is beside urllib3 2, and pymongo
+# uses pyOpenSSL where it finds it.
+COMPAT := build/compat
+
+$(COMPAT)/ready: $(wildcard tests/compat/requirements*.txt) tests/compat/debian-packages | setup
+	tools/setup-debian tests/compat/debian-packages
+	rm -rf $(COMPAT)
+	$(PYTHON) -m venv $(COMPAT)/venv
+	$(COMPAT)/venv/bin/pip install --quiet --requirement tests/compat/requirements.txt
+	for of in pyopenssl twisted urllib3-1.26; do \
+		$(COMPAT)/venv/bin/pip install --quiet --target $(COMPAT)/$$of --requirement tests/compat/requirements-$$of.txt || exit; \
+	done
+	touch $@
+
+test-compat: $(COMPAT)/ready ## run libraries that people use under ssa, over the relay and with kernel TLS, and write docs/compatibility.md
+	$(BIN)/python -m tests.compat.run relay
+	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.compat.run ktls
+	$(BIN)/python -m tests.compat.page
 
 C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] clients/c/openssl/*.[ch] tests/native/*.c bench/*.c))
 

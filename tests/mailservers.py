@@ -15,7 +15,7 @@ base_dir = {directory}/run
 state_dir = {directory}/run
 log_path = {directory}/log
 listen = 127.0.0.1
-protocols = imap submission
+protocols = {protocols}
 ssl = required
 ssl_cert = <{cert}
 ssl_key = <{key}
@@ -41,6 +41,24 @@ service imap-login {{
 service submission-login {{
   inet_listener submission {{
     port = {smtp}
+  }}
+}}
+"""
+
+# What dovecot(also=ALL) serves besides, with Debian's dovecot-pop3d.
+ALL = """
+service pop3-login {{
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = {pop3s}
+  }}
+}}
+service submission-login {{
+  inet_listener submissions {{
+    port = {smtps}
+    ssl = yes
   }}
 }}
 """
@@ -87,14 +105,19 @@ def open_directory():
 
 
 @contextlib.contextmanager
-def dovecot(pki, relay: int = 0):
-    """Dovecot; yields its ports by protocol. Mail goes on to the SMTP server on port `relay`."""
+def dovecot(pki, relay: int = 0, also: str = ""):
+    """Dovecot; yields its ports by protocol. Mail goes on to the SMTP server on port `relay`. `also`: more services."""
     with open_directory() as directory:
         (directory / "mail").mkdir()
         os.chown(directory / "mail", NOBODY, NOBODY)
-        ports = {name: free_port() for name in ("imap", "imaps", "smtp")}
+        names = ("imap", "imaps", "smtp", *(("pop3", "pop3s", "smtps") if also else ()))
+        ports = {name: free_port() for name in names}
+        protocols = "imap submission" + " pop3" * bool(also)
+        text = (DOVECOT + also).format(
+            directory=directory, cert=pki.cert, key=pki.key, relay=relay, protocols=protocols, **ports
+        )
         configuration = directory / "dovecot.conf"
-        configuration.write_text(DOVECOT.format(directory=directory, cert=pki.cert, key=pki.key, relay=relay, **ports))
+        configuration.write_text(text)
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         with program("/usr/sbin/dovecot", "-F", "-c", configuration, port=ports["smtp"], **quiet) as process:
             while not all(map(listens, ports.values())):

@@ -104,11 +104,11 @@ def listens(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def program(*command: object, port: int | None, ready: Callable[[int], bool] = listens, **options):
-    """A program, from the moment its port is `ready`, if it is to have one, until the end of the block."""
+def program(*command: object, port: int | None, ready: Callable[[int], bool] = listens, seconds: float = 20, **options):
+    """A program, from the moment its port is `ready` (within `seconds`), if it has one, until the end of the block."""
     process = subprocess.Popen([str(word) for word in command], start_new_session=True, **options)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + seconds
         while port is not None and not ready(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{command} does not serve port {port} (status {process.poll()})")

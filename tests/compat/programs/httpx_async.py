@@ -1,0 +1,13 @@
+import asyncio
+import sys
+
+import httpx
+
+
+async def main():
+    async with httpx.AsyncClient() as client:
+        r = await client.get(f"https://localhost:{sys.argv[1]}/hello")
+    print(r, r.text)
+
+
+asyncio.run(main())
