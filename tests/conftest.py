@@ -31,6 +31,7 @@ def pki(tmp_path_factory):
 DEVELOPERS = (
     *("mypy*", "ruff*", "hypothesis*", "pip*", "setuptools*", "_pytest", "*.dist-info", "__pycache__", "*.pth"),
     *("boto*", "gevent*", "aiohttp*", "uvloop*", "asyncpg*", "redis*", "zope*", "s3transfer*"),
+    *("gunicorn*", "hypercorn*", "werkzeug*"),
 )
 
 

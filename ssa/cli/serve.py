@@ -54,6 +54,10 @@ _LISTEN = re.compile(r"fd://(?P<fd>\d{1,6})|(?:\[(?P<v6>[^]]+)\]:|(?P<host>[^:]*
 def _run(options: argparse.Namespace) -> int:
     if bool(options.to) == bool(options.command):
         raise Failure("where is the server? Give either --to ADDRESS, or a COMMAND behind --")
+    if options.activation and not options.command:
+        raise Failure("--activation is about a COMMAND, and there is none")
+    if options.trusted and not options.client_certificate:
+        raise Failure("--trusted is about the certificates of clients: give --client-certificate too")
     with contextlib.ExitStack() as undo:
         listeners = [undo.enter_context(sock) for place in options.listen for sock in _listening(place, options)]
         to, start = options.to, None
@@ -85,8 +89,12 @@ def _listening(place: re.Match[str], options: argparse.Namespace) -> Iterator[TL
     """Listen at a place: one socket, or one for each family. Raises OSError, `ssa.SSAError`."""
     if place["fd"] is not None:
         fd = int(place["fd"])
-        os.set_inheritable(fd, False)  # a command does not get it
-        yield _served(ssa.socket(fileno=fd), options)
+        try:
+            os.set_inheritable(fd, False)  # a command does not get it
+            sock = ssa.socket(fileno=fd)
+        except OSError as exc:
+            raise Failure(f"fd://{fd}: {explain(exc)}") from exc
+        yield _served(sock, options)
         return
     host, port = place["v6"] or place["host"] or None, int(place["port"])
     found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

@@ -490,6 +490,9 @@ def environment(ssad, monkeypatch):
         (("--to", "unix:app.sock"), "the path has to be whole"),
         ((), "where is the server?"),
         (("--to", "127.0.0.1:80", "--", "true"), "where is the server?"),
+        (("--to", "127.0.0.1:80", "--activation"), "--activation is about a COMMAND"),
+        (("--to", "127.0.0.1:80", "--trusted", "ca.pem"), "give --client-certificate too"),
+        (("--to", "127.0.0.1:80", "--listen", "fd://77"), "fd://77: Bad file descriptor"),
         (("--", "/nowhere/program"), "/nowhere/program: No such file"),
     ],
 )
