@@ -71,8 +71,9 @@ class Service:
 
 
 @pytest.fixture
-def serve(ssad, pki, tmp_path):
+def serve(ssad, pki, tmp_path, tmp_path_factory):
     """Starts `ssa serve`."""
+    temporary = {"TMPDIR": str(tmp_path_factory.mktemp("t"))}  # what is killed leaves its socket there
     with contextlib.ExitStack() as undo:
         numbers = itertools.count()
 
@@ -80,7 +81,7 @@ def serve(ssad, pki, tmp_path):
             port = peers.free_port()
             log = tmp_path / f"serve-{next(numbers)}.log"
             own = ("--listen", listen.format(port=port), "--certificate", pki.cert, "--key", pki.key)
-            options["env"] = os.environ | daemon.environment | options.get("env", {})
+            options["env"] = os.environ | daemon.environment | temporary
             stderr = undo.enter_context(log.open("w"))
             running = peers.program(*SSA, "serve", *own, *arguments, port=port, stderr=stderr, **options)
             return Service(undo.enter_context(running), port, log)
