@@ -1,10 +1,10 @@
 """The states of a relayed connection as tables: its two directions, what is known of its ends, its end. Pure.
 
-What is known of an end, and what it means for the other one (`EFFECTS`):
+What is known of an end, and what it means for the other one (`EFFECTS`). Where a library said `half`, the FIN behind a
+close_notify comes when the application's end is closed:
 
     the application's end                          the peer gets
-    its writing side was shut down                 close_notify and a FIN, behind the last byte; where its library said
-                                                   `half`, the FIN comes when it is closed
+    its writing side was shut down                 close_notify and a FIN, behind the last byte
     it was closed, and its library had said so     close_notify and a FIN, behind the last byte
     it was closed without a word                   a FIN alone, behind the last byte: a truncation
     it was closed with SO_LINGER {1, 0}            a reset; what was not sent yet is thrown away

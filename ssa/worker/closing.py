@@ -107,7 +107,7 @@ class Job:
 
 
 class _Pool:
-    """The threads of this process that close and are idle. The lock is for all that Closers have, too.
+    """The threads of a `Closers` that are idle. The lock is for all that the Closers have, too.
 
     A thread waits in read(2) of a pipe, and not for a lock: for that, Python 3.11 asks for the time twice. And while
     write(2) wakes the thread, Python's own lock is free for it.
@@ -137,14 +137,12 @@ class _Pool:
         return self._handed.popleft()
 
 
-_POOL = _Pool()
-
-
 class Closers:
     """A process's threads that close, for all its users. To hand something over takes no time, from whatever thread."""
 
     def __init__(self) -> None:
-        self._lock = _POOL.lock
+        self._pool = _Pool()
+        self._lock = self._pool.lock
         self._jobs: set[Job] = set()  # that threads have
         self._threads: Counter[Kind] = Counter()
         self._waiting: defaultdict[Kind, deque[Job]] = defaultdict(deque)
@@ -179,9 +177,9 @@ class Closers:
                 return job
             self._threads[job.kind] += 1
             self._jobs.add(job)
-            has_thread = _POOL.take(job)
+            has_thread = self._pool.take(job)
         if has_thread:
-            _POOL.wake()
+            self._pool.wake()
         else:
             self._start(job)
         if not self._stirred.is_set():
@@ -237,10 +235,10 @@ class Closers:
                 self._threads[following.kind] += 1
                 self._jobs.add(following)
                 return following
-            if _POOL.idle >= _SPARE:
+            if self._pool.idle >= _SPARE:
                 return None
-            _POOL.idle += 1
-        return _POOL.wait()
+            self._pool.idle += 1
+        return self._pool.wait()
 
     def _leave(self, kind: Kind) -> None:
         self._threads[kind] -= 1

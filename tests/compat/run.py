@@ -278,7 +278,7 @@ def bench(libraries: list[dict[str, Any]], python: str, path: str, directory: Pa
 
 
 def keep(file: Path, results: list[Result]) -> None:
-    """Write the results down, in the order of libraries.toml; of programs that have not run now the former ones stay."""
+    """Write the results down, in the order of libraries.toml. A program that did not run keeps its former result."""
     file.parent.mkdir(exist_ok=True)
     former = [Result(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
     kept = {(result.name, result.how): result.line for result in [*former, *results]}
