@@ -76,7 +76,7 @@ static void say(int verdict, const char *first, const char *text) {
     set_text(OF_REASON, own_library, WHY, said_in_short);
     set_text(OF_VERIFICATION, ERR_LIB_SSL, SSL_R_CERTIFICATE_VERIFY_FAILED, said_in_short);
     guard_leave(&guard);
-    if (getenv("SSA_EXPLAIN"))
+    if (secure_getenv("SSA_EXPLAIN"))
         fprintf(stderr, "ssa: %s%s\n", first, text);
 }
 

@@ -83,7 +83,7 @@ def _wheel(directory):
             "big-1.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         wheel.writestr("big-1.dist-info/RECORD", "")
-        wheel.writestr("big.bin", BIG)
+        wheel.writestr("big.bin", BIG[: programs.SIZE])
 
 
 @contextlib.contextmanager
