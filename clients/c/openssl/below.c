@@ -62,6 +62,11 @@ static bool is_tcp(int fd) {
     return get_number(fd, SOL_SOCKET, SO_PROTOCOL, -1) == 6 && get_number(fd, SOL_SOCKET, SO_TYPE, -1) == SOCK_STREAM;
 }
 
+/* True where the SSL writes to another descriptor than it reads from. */
+static bool is_divided(SSL *ssl) {
+    return REAL(SSL_get_rfd)(ssl) >= 0 && REAL(SSL_get_rfd)(ssl) != REAL(SSL_get_wfd)(ssl);
+}
+
 /* The end of a stream that ssad relays is a TLS socket's, and not a TCP socket: it is told apart later. */
 static int checked(int fd) {
     return fd >= 0 && (is_tcp(fd) || connection_look(fd)) ? fd : NO_SOCKET;
@@ -84,13 +89,13 @@ int socket_below(SSL *ssl, bool *own_kind) {
     *own_kind = fd < 0;
     if (fd < 0 && bio && !is_memory(bio))
         fd = asked(bio, PRETEND, &byte, 1, &got);
-    return checked(fd);
+    return is_divided(ssl) ? NO_SOCKET : checked(fd);
 }
 
 int read_below(SSL *ssl, void *data, int size, int *fd) {
     BIO *bio = REAL(SSL_get_rbio)(ssl);
     int got = -1, found = REAL(SSL_get_rfd)(ssl);
-    if (found >= 0 && checked(found) == NO_SOCKET)
+    if (found >= 0 && (is_divided(ssl) || checked(found) == NO_SOCKET))
         found = NO_SOCKET; /* nothing was read: OpenSSL could go on with it */
     else if (found >= 0)
         got = REAL(BIO_read)(bio, data, size);

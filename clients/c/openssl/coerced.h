@@ -43,8 +43,8 @@ struct coerced { /* of an SSL */
     struct reply_copy *told;       /* what ssad has said of the handshake, */
     struct reply_copy *chain_told; /*   and the peer's certificates, where they came with it */
     X509 *peer;
-    STACK_OF(X509) * chain;
-    int (*cert_cb)(SSL *, void *); /* set on this SSL */
+    STACK_OF(X509) * chain, *others; /* all of it, and the same without the first */
+    int (*cert_cb)(SSL *, void *);   /* set on this SSL */
     void *cert_cb_argument;
 };
 struct reply_copy {

@@ -53,14 +53,14 @@ static int verdict_of(const char *text) {
     return X509_V_OK;
 }
 
-static void set_text(int library, int reason, const char *text) {
-    static ERR_STRING_DATA rows[4][2];
-    static int used;
-    ERR_STRING_DATA *row = rows[used++ % 4];
-    row[0].error = ERR_PACK(library, 0, reason);
-    row[0].string = text;
-    row[1].error = 0;
-    REAL(ERR_load_strings)(library, row);
+/* OpenSSL keeps the row, so each number has one of its own. */
+enum { OF_LIBRARY, OF_REASON, OF_VERIFICATION, TEXTS };
+
+static void set_text(int which, int library, int reason, const char *text) {
+    static ERR_STRING_DATA rows[TEXTS][2]; /* the second one ends the list */
+    rows[which][0].error = ERR_PACK(library, 0, reason);
+    rows[which][0].string = text;
+    REAL(ERR_load_strings)(library, rows[which]);
 }
 
 static void say(int verdict, const char *first, const char *text) {
@@ -68,15 +68,15 @@ static void say(int verdict, const char *first, const char *text) {
     if (!own_library) {
         REAL(OPENSSL_init_ssl)(OPENSSL_INIT_LOAD_SSL_STRINGS | OPENSSL_INIT_LOAD_CRYPTO_STRINGS, NULL);
         own_library = REAL(ERR_get_next_error_library)();
-        set_text(own_library, 0, "ssa");
+        set_text(OF_LIBRARY, own_library, 0, "ssa");
     }
     snprintf(said, sizeof said, "%s%s", first, text);
     copy_text(said_in_short, sizeof said_in_short, said, sizeof said);
     atomic_store(&said_verdict, verdict);
-    set_text(own_library, WHY, said_in_short);
-    set_text(ERR_LIB_SSL, SSL_R_CERTIFICATE_VERIFY_FAILED, said_in_short);
+    set_text(OF_REASON, own_library, WHY, said_in_short);
+    set_text(OF_VERIFICATION, ERR_LIB_SSL, SSL_R_CERTIFICATE_VERIFY_FAILED, said_in_short);
     guard_leave(&guard);
-    if (getenv("SSA_EXPLAIN"))
+    if (secure_getenv("SSA_EXPLAIN"))
         fprintf(stderr, "ssa: %s%s\n", first, text);
 }
 
@@ -84,7 +84,7 @@ static void say(int verdict, const char *first, const char *text) {
 void forget_words(void) {
     struct guard guard = guard_enter(&coerced_locks[OF_WORDS]);
     if (own_library)
-        set_text(ERR_LIB_SSL, SSL_R_CERTIFICATE_VERIFY_FAILED, usual);
+        set_text(OF_VERIFICATION, ERR_LIB_SSL, SSL_R_CERTIFICATE_VERIFY_FAILED, usual);
     atomic_store(&said_verdict, X509_V_OK);
     guard_leave(&guard);
 }

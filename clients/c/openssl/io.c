@@ -3,6 +3,7 @@
 #include "coerced.h"
 
 #include <errno.h>
+#include <poll.h>
 
 /* A call that did not succeed: what SSL_get_error(3) says. `again` is what to wait for where errno says so. */
 static int not_done(struct coerced *coerced, int again) {
@@ -41,6 +42,15 @@ static struct connection *ready(SSL *ssl, struct coerced *coerced, int *result) 
     return NULL;
 }
 
+/* Without SSL_MODE_AUTO_RETRY a read on a socket that waits ends behind a record that is no data, such as a ticket, for
+ * a program that waits in select(2) for its other descriptors too. */
+static int flags_for(SSL *ssl, int fd, int flags) {
+    if (REAL(SSL_ctrl)(ssl, SSL_CTRL_MODE, 0, NULL) & SSL_MODE_AUTO_RETRY || !does_wait(fd))
+        return flags;
+    wait_for(fd, POLLIN, timeout_of(fd, SO_RCVTIMEO));
+    return flags | MSG_DONTWAIT;
+}
+
 /* 1 and `got`, or what SSL_read says. */
 static int get(SSL *ssl, void *data, size_t size, int flags, size_t *got) {
     struct coerced *coerced = coerced_of(ssl);
@@ -51,7 +61,7 @@ static int get(SSL *ssl, void *data, size_t size, int flags, size_t *got) {
     if (!connection)
         return result;
     struct iovec part = {data, size};
-    ssize_t count = stream_read(connection, coerced->fd, &part, 1, flags);
+    ssize_t count = stream_read(connection, coerced->fd, &part, 1, flags_for(ssl, coerced->fd, flags));
     if (count > 0) {
         *got = (size_t)count;
         result = outcome(coerced, SSL_ERROR_NONE, 1);

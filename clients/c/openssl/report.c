@@ -88,11 +88,20 @@ EXPORT X509 *SSL_get1_peer_certificate(const SSL *ssl) {
 }
 
 /* Of a client's chain OpenSSL leaves the first one out. */
+static STACK_OF(X509) * others_of(struct coerced *coerced) {
+    if (!coerced->others && coerced->chain) {
+        coerced->others = (STACK_OF(X509) *)REAL(OPENSSL_sk_dup)((OPENSSL_STACK *)coerced->chain);
+        REAL(OPENSSL_sk_shift)((OPENSSL_STACK *)coerced->others);
+    }
+    return coerced->others;
+}
+
 EXPORT STACK_OF(X509) * SSL_get_peer_cert_chain(const SSL *ssl) {
     if (is_left(ssl))
         return REAL(SSL_get_peer_cert_chain)(ssl);
     learn_chain(ssl, true);
-    return coerced_of(ssl)->chain;
+    struct coerced *coerced = coerced_of(ssl);
+    return coerced->role == SERVER ? others_of(coerced) : coerced->chain;
 }
 
 EXPORT STACK_OF(X509) * SSL_get0_verified_chain(const SSL *ssl) {

@@ -30,6 +30,8 @@ static void drop_place(struct place *place) {
 static void drop_coerced(struct coerced *coerced) {
     if (coerced->peer)
         REAL(X509_free)(coerced->peer);
+    if (coerced->others)
+        REAL(OPENSSL_sk_free)((OPENSSL_STACK *)coerced->others); /* the certificates are those of `chain` */
     if (coerced->chain)
         REAL(OPENSSL_sk_pop_free)((OPENSSL_STACK *)coerced->chain, (OPENSSL_sk_freefunc)REAL(X509_free));
     free(coerced->hello);

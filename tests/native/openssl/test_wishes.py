@@ -4,6 +4,7 @@ import base64
 import contextlib
 import datetime as dt
 import socket
+import ssl
 import subprocess
 import threading
 
@@ -211,6 +212,19 @@ def test_tls_in_memory_is_refused_or_left_to_openssl(ssad, serving, pki):
     assert _fallbacks(ssad) == [left + 1, refused + 1]
     assert "left to the program's own TLS library" in ssad.log
     assert counted(ssad)[0] == made
+
+
+def test_tls_within_tls_is_refused_or_left_to_openssl(ssad, serving, pki):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.cert, pki.key)
+    with _proxy(lambda near: context.wrap_socket(near, server_side=True)) as proxy:
+        options = ("-x", f"https://localhost:{proxy}", "--cacert", pki.ca, "--proxy-cacert", pki.ca)
+        made = counted(ssad)[0]
+        refused = curl(ssad, serving("web"), *options)
+        assert b"within another TLS connection" in refused.stderr
+        ssad.set("coercion", "fallback")
+        assert curl(ssad, serving("web"), *options).stdout == b"hello from the web\n"
+        assert counted(ssad)[0] == made + 2  # with the proxy
 
 
 def test_openssls_own_bio_is_refused_or_left_to_openssl(ssad, pki, monkeypatch):
