@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PROGRAMS = Path(__file__).parent / "programs"
-POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 WHEEL = "nothing-1.0-py3-none-any.whl"
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -76,10 +75,11 @@ def _for_nobody(pki: peers.PKI, directory: Path) -> tuple[Path, Path]:
 @contextlib.contextmanager
 def postgresql(pki: peers.PKI, _directory: Path, _python: str) -> Iterator[dict[str, int]]:
     """PostgreSQL, which trusts everybody who says that he is `me`."""
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
     with mailservers.open_directory() as home:
         cert, key = _for_nobody(pki, home)
         as_nobody = {"preexec_fn": _as_nobody, "cwd": home, "env": {"HOME": str(home), "PATH": os.environ["PATH"]}}
-        initdb = (POSTGRESQL / "initdb", "-D", home / "data", "-U", "me", "-A", "trust", "--no-sync")
+        initdb = (programs / "initdb", "-D", home / "data", "-U", "me", "-A", "trust", "--no-sync")
         subprocess.run(initdb, check=True, **QUIET, **as_nobody)
         port = peers.free_port()
         settings = {
@@ -92,7 +92,7 @@ def postgresql(pki: peers.PKI, _directory: Path, _python: str) -> Iterator[dict[
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with peers.program(
-            POSTGRESQL / "postgres", "-D", home / "data", "-p", port, *options, port=port, **QUIET, **as_nobody
+            programs / "postgres", "-D", home / "data", "-p", port, *options, port=port, **QUIET, **as_nobody
         ) as server:
             yield {"postgresql": port}
             server.terminate()

@@ -17,10 +17,16 @@ def test_the_page_is_what_the_runs_have_come_to():
 
 @pytest.mark.parametrize("path", PATHS)
 def test_each_library_has_run_and_did_what_is_expected(path):
-    found = [
-        (result["name"], result["program"], result["version"], result["outcome"]) for result in page.results()[path]
-    ]
-    assert found == [(one["name"], one["program"], version(one), one["expect"]) for one in LIBRARIES]
+    results = page.results()[path]
+    found = [(result["name"], result["how"], result["program"], result["outcome"]) for result in results]
+    assert found == [(one["name"], one.get("how", ""), one["program"], one["expect"]) for one in LIBRARIES]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_versions_are_those_that_are_pinned(path):
+    ran = {(one["name"], one["how"]): one["version"] for one in page.results()[path]}
+    pinned = {(one["name"], one.get("how", "")): version(one) for one in LIBRARIES if "distribution" in one}
+    assert ran | pinned == ran
 
 
 @pytest.mark.parametrize("path", PATHS)
