@@ -48,6 +48,8 @@ int fail_again(struct connection *connection, int number) {
 }
 
 int failed(struct connection *connection) {
+    if (connection->transparent)
+        transparent_failed(connection);
     struct guard guard = guard_enter(&connection->lock);
     copy_text(connection->words, sizeof connection->words, words(), WORDS_ROOM);
     guard_leave(&guard);
@@ -197,8 +199,8 @@ static int start_unattended(struct connection *connection, int fd, struct exchan
 }
 
 static void note_failure(struct connection *connection, int fd) {
-    atomic_store(&connection->failure, errno);
     failed(connection);
+    atomic_store(&connection->failure, errno);
     take_back(connection, fd);
     fall_back(connection, fd);
 }
@@ -350,7 +352,9 @@ static int write_request(struct connection *connection, struct exchange *exchang
     request_begin(&exchange->request, kind);
     if (kind == KIND_CONNECT)
         request_text(&exchange->request, ATTRIBUTE_HOSTNAME, hostname);
-    if (!connection->datagram)
+    /* A program that knows no TLS takes a session ticket for data that select(2) tells of, and its read would wait for
+     * more: so ssad takes the tickets out of its way. */
+    if (!connection->datagram && !connection->transparent)
         request_number(&exchange->request, ATTRIBUTE_CONTROL, 1);
     if (upgrade)
         request_number(&exchange->request, ATTRIBUTE_UPGRADE, 1);

@@ -17,6 +17,7 @@
 
 #include "ssa.h"
 #include "tables.h"
+#include "transparent.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -176,7 +177,8 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     _Atomic int64_t budget; /* what may be sent before a look at the key, see keys.c; below 0: now */
     _Atomic int forks;      /* `fork_count` when it was made: an older one may be shared by processes */
     bool datagram;
-    bool half; /* a shutdown(2) of its writing leaves the FIN to close(2): see tls_end_half */
+    bool half;        /* a shutdown(2) of its writing leaves the FIN to close(2): see tls_end_half */
+    bool transparent; /* of a program that knows no TLS: transparent.c */
     int family;
     _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
     _Atomic int64_t resting; /* until when a listener does not look for another ssad */

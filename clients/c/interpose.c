@@ -2,6 +2,7 @@
 
 #include "interpose.h"
 
+#include <netinet/tcp.h>
 #include <string.h>
 
 /* --- sockets --- */
@@ -9,7 +10,8 @@
 EXPORT int socket(int family, int type, int protocol) {
     if (protocol == IPPROTO_TLS)
         return tls_socket(family, type);
-    return not_ours(NEXT(socket)(family, type, protocol));
+    int fd = not_ours(NEXT(socket)(family, type, protocol));
+    return is_transparent ? transparent_socket(fd, protocol) : fd;
 }
 
 EXPORT int socketpair(int family, int type, int protocol, int ends[2]) {
@@ -19,25 +21,48 @@ EXPORT int socketpair(int family, int type, int protocol, int ends[2]) {
     return result;
 }
 
+/* The TCP socket of a program that knows no TLS may come from elsewhere: of its parent, say. */
+static void notice(int fd) {
+    struct connection *connection = connection_look(fd) ? NULL : transparent_adopt(fd);
+    if (connection)
+        connection_put(connection);
+}
+
 EXPORT int connect(int fd, const struct sockaddr *address, socklen_t size) {
+    if (is_transparent)
+        notice(fd);
     OURS(fd, NEXT(connect)(fd, address, size))
+    if (connection->transparent)
+        return (int)done(connection, transparent_connect(connection, fd, address, size));
     if (atomic_load(&connection->phase) == PLAIN)
         return (int)done(connection, NEXT(connect)(fd, address, size));
     return (int)done(connection, tls_connect(connection, fd, address, size));
 }
 
 EXPORT int listen(int fd, int backlog) {
+    if (is_transparent)
+        notice(fd);
     OURS(fd, NEXT(listen)(fd, backlog))
+    if (connection->transparent)
+        return (int)done(connection, transparent_listen(connection, fd, backlog));
     return (int)done(connection, tls_listen(connection, fd, backlog));
 }
 
 EXPORT int accept(int fd, struct sockaddr *address, socklen_t *size) {
+    if (is_transparent && !connection_look(fd) && !transparent_take_over(fd))
+        return -1;
     OURS(fd, not_ours(NEXT(accept)(fd, address, size)))
+    if (atomic_load(&connection->phase) == PLAIN)
+        return (int)done(connection, not_ours(NEXT(accept)(fd, address, size)));
     return (int)done(connection, tls_accept(connection, fd, address, size, 0));
 }
 
 EXPORT int accept4(int fd, struct sockaddr *address, socklen_t *size, int flags) {
+    if (is_transparent && !connection_look(fd) && !transparent_take_over(fd))
+        return -1;
     OURS(fd, not_ours(NEXT(accept4)(fd, address, size, flags)))
+    if (atomic_load(&connection->phase) == PLAIN)
+        return (int)done(connection, not_ours(NEXT(accept4)(fd, address, size, flags)));
     return (int)done(connection, tls_accept(connection, fd, address, size, flags));
 }
 
@@ -78,6 +103,8 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
                                   : NEXT(setsockopt)(fd, level, name, value, size))
     if (level == IPPROTO_TLS)
         return (int)done(connection, set_option(connection, fd, name, value, size));
+    if (connection->transparent && level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT)
+        return (int)done(connection, fail(EOPNOTSUPP, "TCP Fast Open is not for TLS"));
     if (level == SOL_SOCKET && name == SO_PEEK_OFF && atomic_load(&connection->phase) != PLAIN)
         return (int)done(connection, fail(EOPNOTSUPP, "SO_PEEK_OFF: not on a TLS stream"));
     finish(connection, fd);

@@ -86,6 +86,8 @@ static ssize_t read_parts(struct connection *connection, int fd, const struct io
 
 EXPORT ssize_t readv(int fd, const struct iovec *parts, int count) {
     OURS(fd, NEXT(readv)(fd, parts, count))
+    if (atomic_load_explicit(&connection->phase, memory_order_relaxed) == PLAIN)
+        return done(connection, NEXT(readv)(fd, parts, count));
     return read_parts(connection, fd, parts, count);
 }
 
@@ -127,8 +129,11 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *data, size_t size, size_t room, int 
 static ssize_t write_message(struct connection *connection, int fd, const struct msghdr *message, int flags) {
     if (connection->datagram && atomic_load(&connection->phase) != PLAIN)
         return done(connection, datagram_write(connection, fd, message, flags));
-    if (atomic_load_explicit(&connection->phase, memory_order_relaxed) == PLAIN)
+    if (atomic_load_explicit(&connection->phase, memory_order_relaxed) == PLAIN) {
+        if (connection->transparent && flags & MSG_FASTOPEN) /* it connects: programs do so by connect(2) then */
+            return done(connection, fail(EOPNOTSUPP, "TCP Fast Open is not for TLS"));
         return done(connection, NEXT(sendmsg)(fd, message, flags));
+    }
     if (message->msg_controllen)
         return done(connection, fail(EOPNOTSUPP, "there is no ancillary data on a TLS stream"));
     return done(connection, stream_write(connection, fd, message->msg_iov, (int)message->msg_iovlen, flags));
@@ -196,6 +201,8 @@ static ssize_t write_parts(struct connection *connection, int fd, const struct i
 
 EXPORT ssize_t writev(int fd, const struct iovec *parts, int count) {
     OURS(fd, NEXT(writev)(fd, parts, count))
+    if (atomic_load_explicit(&connection->phase, memory_order_relaxed) == PLAIN)
+        return done(connection, NEXT(writev)(fd, parts, count));
     return write_parts(connection, fd, parts, count);
 }
 

@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -127,9 +128,22 @@ static int cookie_close(void *cookie) {
     return close((int)(intptr_t)cookie);
 }
 
+/* A socket of a program that knows no TLS, and which is in plain text for good: its number is forgotten, as libc closes
+ * the stream unseen. */
+static bool stays_plain(int fd) {
+    struct connection *connection = connection_look(fd);
+    bool stays = connection->transparent && atomic_load(&connection->phase) == PLAIN && tcp_state(fd) != TCP_CLOSE;
+    if (stays)
+        connection_forget(fd);
+    return stays;
+}
+
 EXPORT FILE *fdopen(int fd, const char *mode) {
     cookie_io_functions_t functions = {.read = cookie_read, .write = cookie_write, .close = cookie_close};
-    if (!connection_look(fd))
+    if (!connection_look(fd) || stays_plain(fd))
         return NEXT(fdopen)(fd, mode);
-    return fopencookie((void *)(intptr_t)fd, mode, functions);
+    FILE *stream = fopencookie((void *)(intptr_t)fd, mode, functions);
+    if (stream)
+        stream->_fileno = fd; /* for fileno(3) */
+    return stream;
 }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Have a listening socket served: the connection on which what is ready comes; -1: errno. */
@@ -44,6 +45,7 @@ static int listen_first(struct connection *connection, int fd, int backlog) {
     if (connection->datagram ? datagram_prepare_listener(fd) : NEXT(listen)(fd, backlog))
         return fail_plainly(errno);
     connection->backlog = backlog > 0 ? backlog : connection->datagram ? 1 : 0;
+    bool waits = does_wait(fd); /* ssad has the same open file, and makes it one that does not */
     int ssad = serve(connection, fd);
     if (ssad < 0 || put_beside(connection, fd, ssad)) {
         int number = errno;
@@ -54,6 +56,7 @@ static int listen_first(struct connection *connection, int fd, int backlog) {
         errno = number;
         return failed(connection);
     }
+    set_waiting(fd, waits);
     atomic_store(&connection->phase, LISTENING);
     return 0;
 }
@@ -198,6 +201,13 @@ static int take_up(struct connection *listener, struct reply *reply, int flags, 
     return fd;
 }
 
+/* A program that knows no TLS knows of no ssad either: its accept(2) waits for the next one. */
+static bool rests(struct connection *listener, int fd) {
+    static const struct timespec rest = {0, REST * 1000000};
+    return listener->transparent && does_wait(fd) && atomic_load(&listener->beside) >= 0 &&
+           !syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &rest, NULL);
+}
+
 /* The next reply with a descriptor. 0, or -1: errno. */
 static int next_ready(struct connection *listener, int fd, struct exchange *exchange) {
     for (;;) {
@@ -211,7 +221,7 @@ static int next_ready(struct connection *listener, int fd, struct exchange *exch
             return fail(EINVAL, "the socket does not listen any more");
         if (errno != EIO || exchange->reply.size)
             return -1;
-        if (serve_again(listener, fd))
+        if (serve_again(listener, fd) && !rests(listener, fd))
             return -1;
     }
 }

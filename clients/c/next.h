@@ -6,6 +6,7 @@
 #ifndef SSA_NEXT_H
 #define SSA_NEXT_H
 
+#include <netdb.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -51,6 +52,15 @@
     X(ssize_t, sendfile, (int, int, off_t *, size_t))                                                                  \
     X(ssize_t, sendfile64, (int, int, off_t *, size_t))                                                                \
     X(ssize_t, splice, (int, off_t *, int, off_t *, size_t, unsigned))                                                 \
+    X(int, getaddrinfo, (const char *, const char *, const struct addrinfo *, struct addrinfo **))                     \
+    X(struct hostent *, gethostbyaddr, (const void *, socklen_t, int))                                                 \
+    X(int, gethostbyaddr_r,                                                                                            \
+      (const void *, socklen_t, int, struct hostent *, char *, size_t, struct hostent **, int *))                      \
+    X(int, getnameinfo, (const struct sockaddr *, socklen_t, char *, socklen_t, char *, socklen_t, int))               \
+    X(struct hostent *, gethostbyname, (const char *))                                                                 \
+    X(struct hostent *, gethostbyname2, (const char *, int))                                                           \
+    X(int, gethostbyname_r, (const char *, struct hostent *, char *, size_t, struct hostent **, int *))                \
+    X(int, gethostbyname2_r, (const char *, int, struct hostent *, char *, size_t, struct hostent **, int *))          \
     X(int, close_range, (unsigned, unsigned, int))                                                                     \
     X(void, closefrom, (int))                                                                                          \
     X(FILE *, fdopen, (int, const char *))

@@ -1,6 +1,7 @@
 /* process.c: what concerns the process as a whole: its start, fork(2), exec(2), and who else holds a socket. */
 
 #include "internal.h"
+#include "names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +36,7 @@ static void after_fork_in_child(void) {
     atomic_store(&owner, getpid());
     atomic_fetch_add(&fork_count, 1);
     locks_after_fork();
+    names_after_fork();
     descriptors_after_fork();
 }
 
@@ -46,6 +48,7 @@ __attribute__((constructor(101))) static void begin(void) {
         snprintf(directory, sizeof directory, "%s", told);
     atomic_store(&owner, getpid());
     next_look_up();
+    transparent_begin();
     pthread_atfork(NULL, after_fork_in_parent, after_fork_in_child);
     adopt_inherited();
 }

@@ -199,8 +199,10 @@ ssize_t stream_read_on(struct connection *connection, int fd, const struct iovec
 
 ssize_t stream_read(struct connection *connection, int fd, const struct iovec *parts, int count, int flags) {
     int phase = atomic_load_explicit(&connection->phase, memory_order_acquire);
-    if (phase == PLAIN)
-        return kernel_read(fd, parts, count, flags);
+    if (phase == PLAIN) {
+        ssize_t plain = kernel_read(fd, parts, count, flags);
+        return plain < 0 && is_stale(connection, fd) ? NEXT(readv)(fd, parts, count) : plain;
+    }
     if (phase && check_live(connection, fd, flags))
         return -1;
     if (flags & FLAGS_NOT_RECEIVED)
@@ -301,8 +303,10 @@ static ssize_t write_parts(struct connection *connection, int fd, const struct i
 
 ssize_t stream_write(struct connection *connection, int fd, const struct iovec *parts, int count, int flags) {
     int phase = atomic_load_explicit(&connection->phase, memory_order_acquire);
-    if (phase == PLAIN)
-        return kernel_write(fd, parts, count, flags);
+    if (phase == PLAIN) {
+        ssize_t plain = kernel_write(fd, parts, count, flags);
+        return plain < 0 && is_stale(connection, fd) ? NEXT(writev)(fd, parts, count) : plain;
+    }
     if (phase && check_live(connection, fd, flags))
         return -1;
     if (flags & ~FLAGS_SENT)

@@ -11,6 +11,7 @@ import textwrap
 from typing import TYPE_CHECKING, NoReturn
 
 from ssa._version import __version__
+from ssa.cli.command import prepared
 from ssa.cli.failure import Failure, explain
 from ssa.policy.parsers import BadValue
 
@@ -51,6 +52,7 @@ files:
 examples:
   ssa doctor                                       what this machine has, what it lacks, and what to do
   printf 'GET / HTTP/1.0\\r\\n\\r\\n' | ssa connect example.com 443
+  ssa run --tls nc example.com 6697                a program that knows no TLS, over TLS
   ssa ls                                           the TLS connections of this machine's programs
   ssa show 7                                       all about one of them
   ssa policy set min_version TLSv1.3               for every program, from the next handshake on
@@ -132,10 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        given = sys.argv[1:] if arguments is None else arguments
+        given = prepared(sys.argv[1:] if arguments is None else arguments)
         named = [name for name in VERBS if name in given]
         parser = build_parser(named if len(named) == 1 and not _HELP.intersection(given) else VERBS)
-        options = parser.parse_args(arguments)
+        options = parser.parse_args(given)
         if "verb" not in options:
             parser.print_help(sys.stderr)
             return 2

@@ -39,10 +39,14 @@ class Program(NamedTuple):
 
 WAYS = {
     way.name: way
-    for way in (Way("openssl", "libssa-openssl.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),)
+    for way in (
+        Way("openssl", "libssa-openssl.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),
+        Way("sockets", "libssa.so", "programs that know no TLS: `--tls`, `--tls-to`, `--tls-listen`"),
+    )
 }
 
 DEFAULT_WAY = WAYS["openssl"]
+SOCKETS = WAYS["sockets"]
 
 _ANYWAY = "a server that does not prove its name is refused with"
 
@@ -94,4 +98,12 @@ PROGRAMS = (
     Program("PostgreSQL", "server", "openssl", "`ssl = on`"),
     Program("mosquitto", "server", "openssl", "`certfile`"),
     Program("mariadbd", "server", "openssl", "`--ssl-cert`"),
+    Program("nc (netcat-openbsd)", "client", "sockets", "`-N`, `-v`, `-w`"),
+    Program("nc (netcat-traditional)", "client", "sockets", "`-q`, `-v`"),
+    Program("telnet", "client", "sockets", "what needs no urgent data", "urgent data (Synch) is refused: TLS has none"),
+    Program("python3", "client", "sockets", "`socket`, `asyncio` (epoll)"),
+    Program("nc (netcat-openbsd)", "server", "sockets", "`-l`"),
+    Program("nc (netcat-traditional)", "server", "sockets", "`-l -p`"),
+    Program("memcached", "server", "sockets", "its text protocol, several connections, threads"),
+    Program("python3", "server", "sockets", "`-m http.server`, `asyncio` (epoll), servers that fork beforehand"),
 )

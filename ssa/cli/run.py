@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
+import re
 import shutil
 import signal
-import stat
-import struct
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssa.cli import output
+from ssa.cli import output, preloading
+from ssa.cli.connect import host
 from ssa.cli.env import is_ours
 from ssa.cli.failure import Failure
-from ssa.cli.programs import DEFAULT_WAY, PROGRAMS, WAYS
+from ssa.cli.programs import DEFAULT_WAY, PROGRAMS, SOCKETS, WAYS
 from ssa.cli.verb import Verb
 from ssa.protocol import paths
 
 if TYPE_CHECKING:
-    import argparse
-
     from ssa.cli.programs import Way
 
 _NOT_FOUND, _NOT_RUN = 127, 126  # exit statuses, as of env(1)
+_MOST = 64  # servers, and ports, that libssa takes (clients/c/transparent.c)
 
 
 def _folders() -> list[Path]:
@@ -54,39 +55,32 @@ def _run_directory() -> str:
 
 def _environment(way: Way, *, quiet: bool) -> dict[str, str]:
     others = os.environ.get("LD_PRELOAD", "")
-    environment = os.environ | {"SSA_RUN_DIR": _run_directory(), "LD_PRELOAD": f"{_library(way)} {others}".strip()}
+    library = _library(way)
+    if re.search(r"[\s:]", library):
+        raise Failure(f"{library}: LD_PRELOAD cannot name a path with a space or a colon in it")
+    environment = _inherited() | {"SSA_RUN_DIR": _run_directory(), "LD_PRELOAD": f"{library} {others}".strip()}
     return environment if quiet else environment | {"SSA_EXPLAIN": "1"}
 
 
-# --- a program that would not have the library ------------------------------------------------------------------------
+def _inherited() -> dict[str, str]:
+    """The environment but for LC_CTYPE, if Python has added it because the locale is C (PEP 538)."""
+    started = Path("/proc/self/environ").read_bytes().split(b"\0")
+    added = not any(variable.startswith(b"LC_CTYPE=") for variable in started)
+    return {name: value for name, value in os.environ.items() if name != "LC_CTYPE" or not added}
 
 
-def _why_not(path: str) -> str:
-    """Why the dynamic linker would not preload a library into a program: empty if it does."""
-    status = Path(path).stat()
-    if (status.st_mode & stat.S_ISUID and status.st_uid != os.getuid()) or (
-        status.st_mode & stat.S_ISGID and status.st_gid != os.getgid()
-    ):
-        return "it is setuid or setgid, and the system preloads nothing into such programs (ld.so(8))"
-    return "it is linked statically, so nothing can be preloaded into it" if _is_static(path) else ""
-
-
-def _is_static(path: str) -> bool:
-    """True for an ELF program without an interpreter (PT_INTERP, elf(5)). A script has its own program."""
-    try:
-        with Path(path).open("rb") as file:
-            header = file.read(64)
-            if header[:5] != b"\x7fELF\x02" or len(header) < 64:
-                return False
-            offset, size, count = *struct.unpack_from("Q", header, 32), *struct.unpack_from("HH", header, 54)
-            file.seek(offset)
-            entries = file.read(size * count)
-    except OSError:
-        return False  # execve(2) will say what is wrong
-    return all(struct.unpack_from("I", entries, at)[0] != _PT_INTERP for at in range(0, len(entries), size or 1))
-
-
-_PT_INTERP = 3
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    """What libssa is told of a program that knows no TLS (clients/c/transparent.c). Raises `Failure`."""
+    if options.name and not options.tls and not options.tls_to:
+        raise Failure("--name is for --tls and --tls-to")
+    if max(len(options.tls_to), len(options.tls_listen)) > _MOST:
+        raise Failure(f"more than {_MOST} of --tls-to or --tls-listen")
+    settings = {
+        "SSA_TLS": " ".join(options.tls_to) or ("all" if options.tls else ""),
+        "SSA_TLS_LISTEN": "all" if "all" in options.tls_listen else " ".join(options.tls_listen),
+        "SSA_TLS_NAME": options.name or "",
+    }
+    return {name: value for name, value in settings.items() if value}
 
 
 # --- the verb ------------------------------------------------------------------------------------------------------
@@ -115,15 +109,22 @@ def _say(words: str, status: int) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.list:
         return _list(options)
-    if not options.program:
+    words = options.command[1:]  # `command.prepared` has put -- before them
+    if not words:
         raise Failure("which program? `ssa run PROGRAM ARGUMENTS`; `ssa run --help` explains it")
-    environment = _environment(DEFAULT_WAY, quiet=options.quiet)
-    path = shutil.which(options.program)
+    environment = variables(options)
+    path = shutil.which(words[0])
     if path is None:
-        return _say(f"{options.program}: there is no such program", _NOT_FOUND)
-    if why := _why_not(path):
-        return _say(f"{options.program} would go on with its own TLS: {why}", _NOT_RUN)
-    return _execute(path, [options.program, *options.arguments], environment)
+        return _say(f"{words[0]}: there is no such program", _NOT_FOUND)
+    if why := preloading.why_not(path, environment["LD_PRELOAD"].split()[0]):
+        return _say(f"{words[0]} would go on without ssa: {why}", _NOT_RUN)
+    return _execute(path, words, environment)
+
+
+def variables(options: argparse.Namespace) -> dict[str, str]:
+    """The environment of the program. Raises `Failure`."""
+    settings = _settings(options)
+    return _environment(SOCKETS if settings else DEFAULT_WAY, quiet=options.quiet) | settings
 
 
 def _execute(path: str, words: list[str], environment: dict[str, str]) -> int:
@@ -137,20 +138,73 @@ def _execute(path: str, words: list[str], environment: dict[str, str]) -> int:
         return _say(f"{path}: {exc.strerror}", _NOT_FOUND if exc.errno == errno.ENOENT else _NOT_RUN)
 
 
+_SERVER = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^][:\s]+):(?P<port>[^:\s]+)")
+
+
+def _port(text: str) -> int:
+    try:
+        number = int(text) if text.isdigit() else socket.getservbyname(text, "tcp")
+    except OSError:
+        number = 0
+    if not 0 < number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, expected 1 to 65535 or a service's name")
+    return number
+
+
+def server(text: str) -> str:
+    """Read a host and a port, as in example.com:5222 and [::1]:5222."""
+    found = _SERVER.fullmatch(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, expected such as example.com:5222, [::1]:5222")
+    return f"{found['host'].rstrip('.')}:{_port(found['port'])}"
+
+
+def listener(text: str) -> str:
+    """Read a port, or "all"."""
+    return text if text == "all" else str(_port(text))
+
+
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the ways, and the programs that are tested")
     parser.add_argument("--json", dest="as_json", action="store_true", help="with --list: print JSON")
     parser.add_argument("--quiet", action="store_true", help="say nothing of ssa's own where a connection is refused")
-    parser.add_argument("program", nargs="?", metavar="PROGRAM", help="the program")
-    parser.add_argument("arguments", nargs="...", metavar="ARGUMENTS", help="its arguments")
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        help="make each TCP connection of a program that knows no TLS a TLS connection, verified for the name that the "
+        "program looked up",
+    )
+    parser.add_argument(
+        "--tls-to",
+        action="append",
+        default=[],
+        type=server,
+        metavar="HOST:PORT",
+        help="make those to this server TLS connections, and leave others as they are; may be given many times",
+    )
+    parser.add_argument(
+        "--name", type=host, metavar="NAME", help="verify this name, whatever name the program looked up, if any"
+    )
+    parser.add_argument(
+        "--tls-listen",
+        action="append",
+        default=[],
+        type=listener,
+        metavar="PORT",
+        help="have a program that knows no TLS serve TLS on this port (--tls-listen=PORT, many times), or on each one "
+        "(--tls-listen)",
+    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGUMENT ...]", help="what to run")
 
 
 VERB = Verb(
     name="run",
-    summary="run an unmodified program whose TLS is made by ssa",
+    summary="run an unmodified program with TLS made by ssa",
     description="""\
 Runs a program that links OpenSSL, with the connections that it makes or accepts made by ssad: verified under the
-administrator's policy, and encrypted by the kernel. The program takes the place of this command: its exit status,
+administrator's policy, and encrypted by the kernel. Or, with --tls and --tls-to, a program that knows no TLS: its TCP
+connections become TLS; and with --tls-listen a server that knows none, which serves with the administrator's
+certificate. The program takes the place of this command: its exit status,
 signals, terminal and arguments are its own. Where a connection is refused, a line on standard error says why.
 docs/programs.md has what works with each program.
 """,
@@ -158,10 +212,15 @@ docs/programs.md has what works with each program.
 ssa run curl https://example.com/
 ssa run irssi
 ssa run redis-server --tls-port 6380 --port 0 ...
+ssa run --tls nc irc.example.net 6697
+ssa run --tls --name db.example.com telnet 192.0.2.7 5000
+ssa run --tls-to db.example.com:5000 --tls-to cache.example.com:11211 python3 work.py
+ssa run --tls-listen python3 -m http.server 8443
+ssa run --tls-listen=11211 memcached -p 11211
 ssa run --list
 """,
     notes="""
-exit status: the program's; 126 where it cannot be run, or would not have its TLS made by ssa; 127 where there is none.
+exit status: the program's; 126 where it cannot be run, or would go on without ssa; 127 where there is none.
 """,
     run=_run,
     arguments=_arguments,

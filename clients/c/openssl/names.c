@@ -1,10 +1,9 @@
 /* names.c: the names that addresses were looked up by: for programs that do not tell OpenSSL whom they want to reach.
  */
 
+#include "../names.h"
 #include "coerced.h"
 
-#include <dlfcn.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -52,12 +51,6 @@ bool name_of_address(const struct sockaddr *address, char *name, size_t room) {
     return found;
 }
 
-EXPORT int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-    static _Atomic(function) next;
-    if (!atomic_load(&next))
-        atomic_store(&next, (function)dlsym(RTLD_NEXT, "getaddrinfo"));
-    int done = ((__typeof__(&getaddrinfo))atomic_load(&next))(host, service, hints, found);
-    for (struct addrinfo *info = done || !host ? NULL : *found; info; info = info->ai_next)
-        remember(host, info->ai_addr);
-    return done;
+__attribute__((constructor)) static void begin(void) {
+    note_look_up = remember;
 }
