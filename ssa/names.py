@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from ipaddress import IPv4Address, IPv6Address
@@ -16,6 +17,7 @@ _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
+@functools.lru_cache(maxsize=256)  # a handshake asks three times, and most programs connect to few names
 def normalise(host: str) -> Host:
     """A host name or an address in the canonical form in which a certificate is checked for it.
 

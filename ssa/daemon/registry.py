@@ -203,9 +203,13 @@ class Registry:
             for number in [number for number, other in self._inodes.items() if other == inode]:
                 self.forget(number)
 
-    def relayed(self, uid: int) -> int:
-        """The number of a user's open sockets whose descriptors the daemon itself keeps."""
-        self._sweep()
+    def relayed(self, uid: int, limit: int = 0) -> int:
+        """The number of a user's open sockets whose descriptors the daemon itself keeps.
+
+        Where it is less than `limit`, sockets that were closed a moment ago can be among them: to look costs.
+        """
+        if self._relayed[uid] >= limit:
+            self._sweep()
         return self._relayed[uid]
 
     def ids(self) -> list[int]:

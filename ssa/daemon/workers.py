@@ -139,9 +139,9 @@ class Link:
         """Remove a TLS socket that has ended."""
         self._state.sockets.forget(number)
 
-    def relayed(self) -> int:
-        """The number of this user's open sockets whose descriptors ssad itself keeps."""
-        return self._state.sockets.relayed(self._uid)
+    def relayed(self, limit: int) -> int:
+        """The number of this user's open sockets whose descriptors ssad itself keeps; exact from `limit` on."""
+        return self._state.sockets.relayed(self._uid, limit)
 
     def listens(self, record: ListenerRecord) -> None:
         """Register a listener."""

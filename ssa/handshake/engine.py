@@ -38,7 +38,7 @@ _lib = _openssl.lib
 
 _PLAIN_ALERT = RECORD_HEADER + 2  # bytes
 _ALERTS = frozenset({ALERT, APPLICATION_DATA})  # the types of a record that an alert can be in, in TLS 1.3 under a key
-_FLIGHT = 256 * 1024  # bytes: more than a flight has
+_PART = 16 * 1024  # bytes: a usual flight; for a larger buffer malloc(3) would ask the kernel for memory each time
 
 
 class Engine(ABC):
@@ -262,7 +262,11 @@ class Engine(ABC):
 
     def _collect(self) -> None:
         with contextlib.suppress(SSL.WantReadError):  # its word for an empty BIO
-            self._pending += self._connection.bio_read(_FLIGHT)
+            while True:
+                part = self._connection.bio_read(_PART)
+                self._pending += part
+                if len(part) < _PART:
+                    break
 
     def _take(self) -> bytes:
         flight, self._pending = self._pending, b""

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from ssa.handshake.secrets import Role
 
 
-class State(Enum):
+class _Named(Enum):
+    """An enumeration for the keys of tables: a member is hashed by its identity, which Python does without a call."""
+
+    __hash__ = object.__hash__
+
+
+class State(_Named):
     """The state of a handshake. The value ends the sentence "it cannot happen while ..."."""
 
     START = "nothing has been sent or received"
@@ -41,7 +47,7 @@ class State(Enum):
     ENDED = "we have ended the session"
 
 
-class Event(Enum):
+class Event(_Named):
     """An event of a handshake. The value begins the sentence "... cannot happen while"."""
 
     START = "our first flight"
@@ -62,7 +68,7 @@ class Event(Enum):
     END = "our close_notify"
 
 
-class Leaves(Enum):
+class Leaves(_Named):
     """The bytes that may be sent to the peer in a step."""
 
     NOTHING = "nothing"

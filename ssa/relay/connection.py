@@ -64,6 +64,7 @@ class Relay:
         "deadline",
         "ended",
         "phase",
+        "told",
     )
 
     def __init__(  # noqa: PLR0913, PLR0917 - a connection is made of its OpenSSL, two sockets, and what others do for it
@@ -98,6 +99,7 @@ class Relay:
         self.phase = Phase.RELAYING
         self.deadline: float | None = None  # on time.monotonic's clock, once the application has gone
         self.ended: str | None = None  # how the peer's stream has ended
+        self.told = False  # the TCP connection is shut down both ways: close(2) tells the peer nothing new
 
     @property
     def over(self) -> bool:
@@ -404,6 +406,7 @@ class Relay:
         self.phase = follow(self.phase, Step.FINISH)
         self._do = None
         _shut_down(self._tcp, socket.SHUT_RDWR)
+        self.told = True
 
 
 def _name(exc: OSError) -> str:

@@ -32,7 +32,13 @@ from enum import Enum
 from typing import NamedTuple
 
 
-class Flow(Enum):
+class _Named(Enum):
+    """An enumeration for the keys of tables: a member is hashed by its identity, which Python does without a call."""
+
+    __hash__ = object.__hash__
+
+
+class Flow(_Named):
     """The state of one direction."""
 
     OPEN = "what its source sends is taken"
@@ -41,7 +47,7 @@ class Flow(Enum):
     SHUT = "its destination has been told the end, or takes nothing more"
 
 
-class Event(Enum):
+class Event(_Named):
     """An event of one direction."""
 
     KEPT = "the destination has not taken all"
@@ -102,7 +108,7 @@ class Pipe:
         return ended
 
 
-class Phase(Enum):
+class Phase(_Named):
     """The state of the connection."""
 
     RELAYING = "at least one direction goes on"
@@ -110,7 +116,7 @@ class Phase(Enum):
     OVER = "its sockets can be closed"
 
 
-class Step(Enum):
+class Step(_Named):
     """An event of the connection."""
 
     LEAVE = "both directions are at their end, or given up"
@@ -140,7 +146,7 @@ def follow(phase: Phase, step: Step) -> Phase:
         raise Impossible(f"a relayed connection is {phase.name}, and {step.value}") from None
 
 
-class End(Enum):
+class End(_Named):
     """The state of an end that calls for an effect at the other one."""
 
     # The application's:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _BATCH = 16  # turns, before the thread looks at its jobs
 _LOOK = 0.1  # seconds between looks at connections whose application has gone
+_IDLE = 5  # seconds that a thread without connections waits for the next one: to start one costs 0.2 ms
 
 # The application's calls go to its end of the pair from now on. So these options of its socket are set there.
 _CARRIED = ((socket.SO_RCVTIMEO, 16), (socket.SO_SNDTIMEO, 16), (socket.SO_RCVLOWAT, 4))
@@ -57,13 +58,13 @@ class Relays:
         """`held` returns whether some process has the socket of that inode. It is called in any thread.
 
         `let_go` closes the sockets of a connection that is over. It must not wait, as close(2) may. `log` takes lines
-        about this user's connections. This object is in `running` while there are any.
+        about this user's connections. This object is in `running` while there is a thread.
         """
         self._held = held
         self._let_go = let_go
         self._log = log
         self._running = running
-        self._thread: _Thread | None = None  # while there are connections
+        self._thread: _Thread | None = None  # while there are connections, and for a few seconds after the last one
         self._token: trio.lowlevel.TrioToken | None = None
 
     def add(
@@ -71,7 +72,8 @@ class Relays:
     ) -> tuple[Relay, socket.socket]:
         """Relay a stream after its handshake. Returns the relay, which owns `sock` now, and the application's end.
 
-        `harvest` makes sessions of the tickets that the peer sends. Raises OSError, `ssa.SSAError` OVERLOADED.
+        Nothing that the peer sends is read before `begin`. `harvest` makes sessions of the tickets that come then.
+        Raises OSError, `ssa.SSAError` OVERLOADED.
         """
         inner, outer = socket.socketpair()
         for option, size in _CARRIED:
@@ -93,6 +95,11 @@ class Relays:
         thread.add(relay)
         return relay, outer
 
+    def begin(self, relay: Relay) -> None:
+        """Read what the peer sends, from now on: nobody else uses the OpenSSL connection any more."""
+        if (thread := self._thread) is not None:
+            thread.begin(relay)
+
     def descriptors(self) -> int:
         """The number of descriptors that the connections take in the daemon, with those that the thread waits by."""
         return 0 if self._thread is None else 2 * (len(self._thread.relays) + 1)
@@ -102,6 +109,7 @@ class Relays:
             self._token = trio.lowlevel.current_trio_token()
             thread = _Thread(
                 functools.partial(self._on_the_loop, self._over),
+                functools.partial(self._on_the_loop, self._idle),
                 functools.partial(self._on_the_loop, self._ended),
                 self._log,
             )
@@ -122,9 +130,12 @@ class Relays:
         self._let_go(relay)
         if (thread := self._thread) is not None:
             thread.relays.remove(relay)
-            if not thread.relays:
-                self._forget_thread()
-                thread.stop()
+
+    def _idle(self, thread: _Thread) -> None:
+        """A thread has had no connection for a while: end it, unless it has got one meanwhile."""
+        if self._thread is thread and not thread.relays:
+            self._forget_thread()
+            thread.stop()
 
     def _ended(self, thread: _Thread) -> None:
         thread.close()
@@ -174,15 +185,20 @@ class _Thread(threading.Thread):
     def __init__(
         self,
         over: Callable[[Relay], None],
+        idle: Callable[[_Thread], None],
         ended: Callable[[_Thread], None],
         log: logging.LoggerAdapter[logging.Logger],
     ) -> None:
-        """`over` is called with each connection whose sockets can be closed, `ended` when the thread ends."""
+        """`over` is called with each connection whose sockets can be closed.
+
+        `idle` is called when the thread has had no connection for a while, `ended` when it ends.
+        """
         super().__init__(name="relay", daemon=True)
         self.relays: set[Relay] = set()  # those whose sockets are open; the event loop changes it
         self.workspace = Workspace()
         self._log = log
         self._over = over
+        self._idle = idle
         self._ended = ended
         self._stopped = False
         self._jobs: deque[tuple[Relay, Callable[[], None]]] = deque()
@@ -201,9 +217,24 @@ class _Thread(threading.Thread):
     # --- called by the event loop ---------------------------------------------------------------------------------
 
     def add(self, relay: Relay) -> None:
-        """Serve one more connection."""
+        """Serve one more connection: the application's end of it. Raises OSError."""
+        _, inner = relay.sockets()
+        self._masks[relay] = wanted = relay.wanted()
+        try:
+            self._watch(inner, wanted[1], relay, relay.serve_application)
+        except OSError:
+            del self._masks[relay]
+            raise
         self.relays.add(relay)
-        self.do(relay, functools.partial(self._register, relay))
+
+    def begin(self, relay: Relay) -> None:
+        """Serve the peer's socket of it, too. Where there is no memory for that, the connection is ended."""
+        tcp, _ = relay.sockets()
+        try:
+            self._watch(tcp, relay.wanted()[0], relay, relay.serve_peer)
+        except OSError as exc:
+            self._log.error("a connection cannot be relayed: %s", exc.strerror)
+            self.do(relay, relay.give_up)
 
     def do(self, relay: Relay, job: Callable[[], None]) -> None:
         """Have the thread do a job for a connection, between two events of it."""
@@ -234,18 +265,26 @@ class _Thread(threading.Thread):
         self._ended(self)
 
     def _take_turns(self) -> None:
-        woken = False
-        for fd, events in self._epoll.poll(_LOOK if self._leaving else None, _BATCH):
-            if fd in self._by_fd:  # the event before can have ended its connection
-                relay, serve = self._by_fd[fd]
-                self._step(relay, serve, events)
-            woken = woken or fd == self._wakeup
-        if woken:  # after the events: a new connection can have a number that the events used for an old one
+        happened = self._epoll.poll(self._patience(), _BATCH)
+        if not (happened or self._masks):
+            self._idle(self)
+        # All are looked up at once: what a step ends is closed, and a new connection can get its number.
+        ready = [(self._by_fd.get(fd), events) for fd, events in happened]
+        for known, events in ready:
+            if known is not None:
+                self._step(*known, events)
+        if (None, select.EPOLLIN) in ready:
             os.eventfd_read(self._wakeup)
             while self._jobs:
                 self._step(*self._jobs.popleft())
         if self._leaving:
             self._look_at_leaving()
+
+    def _patience(self) -> float | None:
+        """How many seconds to wait for events; None for ever."""
+        if self._masks:
+            return _LOOK if self._leaving else None
+        return _IDLE
 
     def _look_at_leaving(self) -> None:
         now = time.monotonic()
@@ -269,15 +308,14 @@ class _Thread(threading.Thread):
         if relay.over:
             self._remove(relay)
 
-    def _register(self, relay: Relay) -> None:
-        tcp, inner = relay.sockets()
-        self._masks[relay] = peers, applications = relay.wanted()
-        self._watch(tcp, peers, relay, relay.serve_peer)
-        self._watch(inner, applications, relay, relay.serve_application)
-
     def _watch(self, sock: socket.socket, mask: int, relay: Relay, serve: Callable[[int], None]) -> None:
-        self._epoll.register(sock.fileno(), mask)
-        self._by_fd[sock.fileno()] = relay, serve
+        fd = sock.fileno()
+        self._by_fd[fd] = relay, serve  # first: the thread may be told of an event at once
+        try:
+            self._epoll.register(fd, mask)
+        except OSError:
+            del self._by_fd[fd]
+            raise
 
     def _update_events(self, relay: Relay) -> None:
         if relay.deadline is not None:

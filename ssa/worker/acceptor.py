@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ssa.worker.records import Application
     from ssa.worker.service import Worker
 
-_BATCH = 16  # connections accepted in one go, before others get their turn
+_BATCH = 16  # connections accepted in one go at most, before others get their turn
 _MAX_BACKLOG = 4096
 _FOR_NOW, _FOR_LONG = 0.05, 1.0  # seconds
 
@@ -114,7 +114,7 @@ class _Listener:
         failed, pause = None, _FOR_NOW
         while True:
             await trio.lowlevel.wait_readable(self._socket)
-            while not (room := self._room_for_more()):  # the next wait in TCP's queue
+            while not (room := self._room_for_more(nursery)):  # the next wait in TCP's queue
                 await self._taken()
             try:
                 accepted = await self._accept_some(room)
@@ -135,10 +135,14 @@ class _Listener:
             for sock in accepted:
                 nursery.start_soon(self._serve, sock)
 
-    def _room_for_more(self) -> int:
-        """The number of connections that may be accepted now."""
+    def _room_for_more(self, nursery: trio.Nursery) -> int:
+        """The number of connections that may be accepted now: one, and as many more as are under way.
+
+        To look for one that has not come costs two system calls.
+        """
         user = self._worker.room_for_ready()
-        return max(0, min(_BATCH, self._backlog - self._ready, user))
+        most = len(nursery.child_tasks)  # the task that accepts is one of them
+        return max(0, min(_BATCH, most, self._backlog - self._ready, user))
 
     async def _taken(self) -> None:
         """Wait until the application takes a connection of this listener, or a moment, as it may take another's."""
@@ -225,7 +229,8 @@ class _Batch:
             listener = self._listener.pop()
         except IndexError:  # abandoned
             return
-        foreign = self._application.uid != os.geteuid()
+        own = os.geteuid()
+        foreign = self._application.uid != own
         if foreign:
             _libc.setfsgid(self._application.gid)
             _libc.setfsuid(self._application.uid)
@@ -242,7 +247,7 @@ class _Batch:
                 raise
         finally:
             if foreign:
-                _libc.setfsuid(os.geteuid())
+                _libc.setfsuid(own)
                 _libc.setfsgid(os.getegid())
 
     def _keep(self, sock: socket.socket) -> None:

@@ -34,8 +34,8 @@ _log = logging.getLogger("ssa.daemon")
 _MOST = 64  # threads of a user, for each of the two kinds
 _SPARE = 8  # idle threads that are kept
 _LINGERING = 0.05  # seconds between two looks: a close that is under way at both counts as lingering
-_ROOMY = 1024  # descriptors: a process with fewer gathers no connections before it closes them
-_TOGETHER = 4  # connections to us that are closed by one job: to wake a thread costs more than a close
+_ROOMY = 1024  # descriptors: a process with fewer gathers none before it closes them
+_TOGETHER = 4  # descriptors that are closed by one job: to wake a thread costs more than a close
 _INTERRUPT = signal.SIGRTMIN
 
 Kind = tuple[int, bool]  # the user; True for connections to us, which must not wait for files
@@ -146,7 +146,8 @@ class Closers:
         self._jobs: set[Job] = set()  # that threads have
         self._threads: Counter[Kind] = Counter()
         self._waiting: defaultdict[Kind, deque[Job]] = defaultdict(deque)
-        self._later: dict[tuple[int, Callable[[int], None]], list[int]] = {}  # by user
+        self._later: dict[tuple[Kind, Callable[[int], None]], list[int]] = {}
+        self._late: Counter[int | None] = Counter()  # how many those are, by user; at None those of all
         self._stirred = threading.Event()
         self._watching = False
         self._together = _TOGETHER if resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= _ROOMY else 1
@@ -186,26 +187,29 @@ class Closers:
             self._stirred.set()
         return job
 
-    def close_connection(self, uid: int, fd: int, close: Callable[[int], None]) -> None:
-        """Close a user's connection to us in a thread: together with a few others, or in a moment."""
-        key = uid, close
+    def close_soon(self, kind: Kind, fd: int, close: Callable[[int], None]) -> None:
+        """Close a user's descriptor in a thread: together with a few others, or in a moment."""
+        key = kind, close
         with self._lock:
             gathered = self._later.setdefault(key, [])
             gathered.append(fd)
+            self._count_late(kind[0], 1)
             if self._watching and len(gathered) < self._together:
                 gathered = []
             else:
                 del self._later[key]
+                self._count_late(kind[0], -len(gathered))
         if gathered:
-            self.hand((uid, True), gathered, close)
+            self.hand(kind, gathered, close)
         elif not self._stirred.is_set():
             self._stirred.set()
 
     def _close_all_gathered(self) -> None:
         with self._lock:
             later, self._later = self._later, {}
-        for (uid, close), gathered in later.items():
-            self.hand((uid, True), gathered, close)
+            self._late.clear()
+        for (kind, close), gathered in later.items():
+            self.hand(kind, gathered, close)
 
     def _start(self, job: Job) -> None:
         try:
@@ -255,23 +259,28 @@ class Closers:
         return None
 
     def _gathered(self, uid: int) -> Job | None:
-        """The user's connections that were to be closed in a moment: they are closed now, as a thread is awake."""
-        kind = uid, True
-        key = next((key for key in self._later if key[0] == uid), None) if self._threads[kind] < _MOST else None
-        return None if key is None else Job(self, kind, self._later.pop(key), key[1])
+        """What of the user's was to be closed in a moment: it is closed now, as a thread is awake."""
+        for kind, close in self._later:
+            if kind[0] == uid and self._threads[kind] < _MOST:
+                gathered = self._later.pop((kind, close))
+                self._count_late(uid, -len(gathered))
+                return Job(self, kind, gathered, close)
+        return None
+
+    def _count_late(self, uid: int, number: int) -> None:
+        self._late[uid] += number
+        self._late[None] += number
 
     def open(self, uid: int | None) -> int:
         """The number of descriptors of a user, or of all users, that are not closed yet."""
-        if not (self._jobs or self._waiting or self._later):
-            return 0
-        # Each is copied at one go, without the lock, which would cost a system call.
-        jobs, later = [*self._jobs.copy()], self._later.copy()
+        late = self._late.get(uid, 0)
+        if not (self._jobs or self._waiting):
+            return late
+        jobs = [*self._jobs.copy()]  # at one go, without the lock, which would cost a system call
         if self._waiting:
             with self._lock:
                 jobs += itertools.chain.from_iterable(self._waiting.values())
-        return sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]}) + sum(
-            len(gathered) for (owner, _), gathered in later.items() if uid in {None, owner}
-        )
+        return late + sum(len(job.descriptors) for job in jobs if uid in {None, job.kind[0]})
 
     def _watch(self) -> None:
         while True:
@@ -319,6 +328,11 @@ class Closer:
         fd = sock.detach()
         return None if fd < 0 else self.close([fd])
 
+    def drop_soon(self, sock: socket.socket) -> None:
+        """Have a thread close a socket, in a moment. The close(2) must be nothing that its peer waits for."""
+        if (fd := sock.detach()) >= 0:
+            self._closers.close_soon((self._uid, False), fd, os.close)
+
     def give_up(self, connections: Sequence[int]) -> None:
         """Have a thread close connections to us whose applications have gone."""
         self._closers.hand((self._uid, True), connections, os.close)
@@ -328,7 +342,7 @@ class Closer:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)  # so that nothing more can come, and the application knows
         if (fd := sock.detach()) >= 0:
-            self._closers.close_connection(self._uid, fd, close)
+            self._closers.close_soon((self._uid, True), fd, close)
 
     def end_requests(self, connection: socket.socket, *, has_ended: bool) -> None:
         """Hang up on an application. If it has sent more requests, it finds our last reply, and no error for them.

@@ -56,7 +56,7 @@ async def connect(
     policy = terms.policy
     address = _peer(sock)
     context = worker.contexts.datagrams("client", policy, terms.credentials)
-    judge = Judge(worker.monitor, terms, hostname)
+    judge = Judge(worker.monitor, terms, hostname, steps.since(trio.current_time()))
     port = _port(worker, sock)
     try:
         await port.start()
@@ -230,7 +230,7 @@ class _Door(ABC):
 
     async def _serve(self, handshake: Association, terms: Terms) -> None:
         admitted = False
-        judge = Judge(self._worker.monitor, terms, None)
+        judge = Judge(self._worker.monitor, terms, None, steps.since(trio.current_time()))
         try:
             with (
                 self._worker.crowd.place(),

@@ -221,8 +221,9 @@ class Relayed:
             raise RuntimeError("a socket was registered twice")
         return self._user.monitor.watch(self._outer), None
 
-    def begin(self, number: int) -> None:
-        """Do nothing: the thread carries data already."""
+    def begin(self, number: int) -> None:  # noqa: ARG002 - as the protocol has it
+        """Have the thread read what the peer sends."""
+        self._user.relays.begin(self._relay)
 
     def hand_over(self, reply: Reply) -> Handover:
         """The reply, with the application's end of the pair."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from ssa import errors, trust
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ssa.policy.values import Values
     from ssa.worker.monitor import Monitor
     from ssa.worker.terms import Terms
@@ -34,12 +35,13 @@ class Judge:
         chain: the peer's certificates, DER, as they were judged.
     """
 
-    def __init__(self, monitor: Monitor, terms: Terms, hostname: str | None) -> None:
+    def __init__(self, monitor: Monitor, terms: Terms, hostname: str | None, since_begun: Callable[[], float]) -> None:
+        """`since_begun` returns the seconds since the handshake began."""
         self._monitor = monitor
         self._terms = terms
         self.hostname = hostname
         self.chain: tuple[bytes, ...] = ()
-        self._began = time.monotonic()
+        self._since_begun = since_begun
         self._verified: trust.Verified | None = None
 
     def __call__(self, chain: tuple[bytes, ...]) -> trust.Verified:
@@ -75,7 +77,7 @@ class Judge:
     @property
     def took(self) -> float:
         """Seconds since the handshake began."""
-        return time.monotonic() - self._began
+        return self._since_begun()
 
     @property
     def verified(self) -> trust.Verified:

@@ -85,8 +85,11 @@ class Monitor(Protocol):
         The daemon then calls `Worker.gone`, which it also does when nobody holds a socket any more.
         """
 
-    def relayed(self) -> int:
-        """The number of this user's open sockets whose descriptors ssad itself keeps."""
+    def relayed(self, limit: int) -> int:
+        """The number of this user's open sockets whose descriptors ssad itself keeps; exact from `limit` on.
+
+        A smaller number can be too large: sockets that were closed a moment ago can be among them.
+        """
 
     def listens(self, record: ListenerRecord) -> None:
         """Register a listener. The daemon asks the worker for its credentials and ALPN when they are to be shown."""

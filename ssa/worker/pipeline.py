@@ -52,7 +52,7 @@ async def connect(
     relayed = "" if connection.deferred else steps.attached(sock, terms, kernel)
     steps.refuse_plaintext(sock, request)
     context = worker.contexts.client(policy, kernel, terms.credentials)
-    judge = Judge(worker.monitor, terms, hostname)
+    judge = Judge(worker.monitor, terms, hostname, steps.since(began))
     server = Server(application.uid, hostname, connection.key.remote[1], context, policy.alpn, terms.anchors)
     resumption = worker.sessions.resume(server, policy.session_ttl, judge.trusts)
     engine = ClientEngine(context, steps.sni_of(hostname), policy.alpn, resumption.session)
@@ -113,7 +113,7 @@ async def serve(
     relayed = steps.attached(sock, terms, kernel)
     context = steps.first_context(serving, sock)
     engine = ServerEngine(context, serving.context, policy.alpn, terms.ask_certificate, optional=terms.optional)
-    judge = Judge(worker.monitor, terms, None)
+    judge = Judge(worker.monitor, terms, None, steps.since(began))
     handshake = driver.Handshake(engine, sock, ahead)
     with steps.ending(sock):
         with (

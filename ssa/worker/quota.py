@@ -62,7 +62,7 @@ class Quota:
 
     def left(self) -> int:
         """The number of descriptors that the user may still have."""
-        return self.limit - self.used()
+        return self.limit - self._used - self._besides()
 
     def unused(self) -> int:
         """The number of the process's descriptors that are free."""
@@ -70,7 +70,7 @@ class Quota:
 
     def check(self, number: int = 1) -> None:
         """Raise `ssa.SSAError` OVERLOADED where the user may not have so many more."""
-        if self.left() < number:
+        if self.limit - self._used - self._besides() < number:
             raise errors.error("OVERLOADED", f"uid {self.uid} has {self.used()} descriptors in ssad, of {self.limit}")
 
     def take(self, number: int = 1) -> None:

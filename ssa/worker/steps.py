@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import select
 import socket
@@ -21,13 +20,14 @@ from ssa.ktls.diag import SocketKey
 from ssa.ktls.install import attach
 from ssa.ktls.rekey import TrafficSecrets
 from ssa.ktls.tcp import shows
+from ssa.names import normalise
 from ssa.protocol.wire import Accept, Connect
 from ssa.relay import reason_for
 from ssa.suites import TLSVersion
 from ssa.tls import HANDSHAKE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from OpenSSL import SSL
 
@@ -45,11 +45,7 @@ _TCP = [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) for family in (socket.A
 
 def sni_of(hostname: str) -> str | None:
     """The name for SNI: a DNS name, never an address (RFC 6066 section 3)."""
-    try:
-        ipaddress.ip_address(hostname)
-    except ValueError:
-        return hostname
-    return None
+    return hostname if isinstance(normalise(hostname), str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +169,11 @@ def deadline(seconds: float, began: float | None = None, reason: str = "HANDSHAK
         yield
     if scope.cancelled_caught:
         raise errors.error(reason, f"{seconds:g} s")
+
+
+def since(began: float) -> Callable[[], float]:
+    """A function that returns the seconds since a moment of trio's clock."""
+    return lambda: trio.current_time() - began
 
 
 @contextlib.contextmanager

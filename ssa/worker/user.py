@@ -94,7 +94,10 @@ class User:
     def _let_go(self, relay: Relay) -> None:
         tcp, inner = relay.sockets()
         self.closer.hang_up(inner)
-        self.closer.drop(tcp)
+        if relay.told:
+            self.closer.drop_soon(tcp)
+        else:
+            self.closer.drop(tcp)
 
     def kernel_tls(self, policy: Policy) -> Capabilities:
         """The kernel's TLS features.
@@ -110,7 +113,8 @@ class User:
     def check_room(self) -> None:
         """Raise `ssa.SSAError` OVERLOADED where the user has as many relayed sockets as one may."""
         self.quota.check(_RELAYED)
-        if self.monitor.relayed() >= (limit := self.quota.limit):
+        limit = self.quota.limit
+        if self.monitor.relayed(limit) >= limit:
             raise errors.error("OVERLOADED", f"uid {self.uid} has {limit} sockets that are relayed")
 
     def room_for_ready(self) -> int:

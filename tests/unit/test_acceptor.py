@@ -119,3 +119,19 @@ def test_what_waits_for_a_thread_is_counted_and_closed(listening):
         trio.run(main, connection)
         assert worker.quota.used() == 0
         assert settled(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_a_listener_looks_for_as_many_as_are_under_way(listening):
+    async def main(connection):
+        listener = Served(Worker(), APPLICATION, None, listening, connection, backlog=32)
+        found = []
+        async with trio.open_nursery() as nursery:
+            for number in (1, 2, 5, 16, 40):
+                while len(nursery.child_tasks) < number:
+                    nursery.start_soon(trio.sleep_forever)
+                found.append(listener._room_for_more(nursery))
+            nursery.cancel_scope.cancel()
+        return found
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        assert trio.run(main, connection) == [1, 2, 5, 16, 16]

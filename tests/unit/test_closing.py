@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from ssa.worker.closing import Closers
+from tests.peers import settled
 
 
 def lingering():
@@ -109,3 +110,35 @@ def test_a_close_that_hangs_keeps_nobody_elses_connection(closers):
     with theirs:
         trio.run(close)
     os.close(writing)
+
+
+def test_what_can_wait_is_closed_with_the_next_that_cannot(closers):
+    closer, sockets = closers.of(1000), socket.socketpair()
+    fds = [sock.fileno() for sock in sockets]
+
+    async def close():
+        closers._stirred.set()  # somebody closes at this moment: the threads are looked at in fifty milliseconds
+        for sock in sockets:
+            closer.drop_soon(sock)
+        assert closer.open() == 2
+        assert closers.of(1001).open() == 0
+        assert closers.open(None) == 2
+        assert all(map(is_open, fds))
+        await closer.close([os.dup(0)]).wait()
+
+    trio.run(close)
+    assert settled(lambda: not closer.open())
+    assert not any(map(is_open, fds))
+
+
+def test_what_can_wait_does_not_wait_for_ever(closers):
+    closer, (one, other) = closers.of(1000), socket.socketpair()
+    fd = one.fileno()
+    with other:
+        closer.drop_soon(one)
+        assert is_open(fd)
+        began = time.monotonic()
+        while is_open(fd):
+            assert time.monotonic() - began < 5
+            time.sleep(0.005)
+    assert closers.open(None) == 0

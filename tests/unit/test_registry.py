@@ -45,6 +45,16 @@ def test_relayed_sockets_are_counted_by_user_while_they_are_open(registry):
     assert told == [3, 1, 2]
 
 
+def test_the_kernel_is_asked_for_relayed_sockets_where_they_would_reach_a_limit(registry):
+    pair = socket.socketpair()
+    worker = SimpleNamespace(gone=lambda _: None)
+    registry.add(record(1, 1000, "relay"), registry.watch(pair[0]), None, worker)
+    for sock in pair:
+        sock.close()
+    assert registry.relayed(1000, 2) == 1  # it is gone, and that does not matter yet
+    assert registry.relayed(1000, 1) == 0
+
+
 def test_an_inode_that_is_given_out_again_is_no_longer_another_workers(registry):
     """Before the registry looks again, a socket of another user can have the number of one that is gone."""
     told = {"one": [], "other": []}
