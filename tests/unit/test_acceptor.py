@@ -76,8 +76,10 @@ def no_thread(monkeypatch):
 
 
 def test_it_goes_on_when_a_thread_could_not_be_started(listening, no_thread, caplog):
+    worker = Worker()
+
     async def main(connection):
-        listener = Served(worker := Worker(), APPLICATION, None, listening, connection, backlog=1)
+        listener = Served(worker, APPLICATION, None, listening, connection, backlog=1)
         listener.done = trio.Event()
         with trio.fail_after(5):
             async with trio.open_nursery() as nursery:
@@ -87,11 +89,10 @@ def test_it_goes_on_when_a_thread_could_not_be_started(listening, no_thread, cap
                 threading.stack_size(no_thread)
                 await listener.done.wait()
                 nursery.cancel_scope.cancel()
-        return worker
 
     before = len(os.listdir("/proc/self/fd"))
     with socket.create_connection(listening.getsockname()), socket.socket(socket.AF_UNIX) as connection:
-        worker = trio.run(main, connection)
+        trio.run(main, connection)
         assert worker.quota.used() == 0
     assert caplog.messages.count("a connection could not be accepted: can't start new thread") == 1
     worker.closer.close([os.dup(listening.fileno())])  # its thread closes what had none
