@@ -3,8 +3,7 @@
 What is known of an end, and what it means for the other one (`EFFECTS`):
 
     the application's end                          the peer gets
-    its writing side was shut down                 close_notify and a FIN, behind the last byte; where its library said
-                                                   `half`, the FIN comes when it is closed
+    its writing side was shut down                 close_notify and a FIN, behind the last byte
     it was closed, and its library had said so     close_notify and a FIN, behind the last byte
     it was closed without a word                   a FIN alone, behind the last byte: a truncation
     it was closed with SO_LINGER {1, 0}            a reset; what was not sent yet is thrown away
@@ -18,6 +17,9 @@ What is known of an end, and what it means for the other one (`EFFECTS`):
 
     the administrator                              the application's end
     ends the connection                            is at its end; what was not sent yet is thrown away
+
+Where the application's library has said `half`, the FIN behind that close_notify goes out when the application has
+closed its end, or when both directions have ended.
 
 Each direction is a `Pipe`: it takes from its source while it is OPEN, and keeps what its destination has no room for.
 While it keeps something it takes nothing more, so that TCP's window or the pair's buffer fills, and the source waits.
