@@ -19,6 +19,9 @@ close_notify comes when the application's end is closed:
     the administrator                              the application's end
     ends the connection                            is at its end; what was not sent yet is thrown away
 
+Where the application's library has said `half`, the FIN behind that close_notify goes out when the application has
+closed its end, or when both directions have ended.
+
 Each direction is a `Pipe`: it takes from its source while it is OPEN, and keeps what its destination has no room for.
 While it keeps something it takes nothing more, so that TCP's window or the pair's buffer fills, and the source waits.
 

@@ -63,7 +63,10 @@ static int ask(SSL *ssl, struct coerced *coerced) {
     char name[256];
     struct names_list *alpn = alpn_of(ssl);
     bool waits = does_wait(coerced->fd);
-    struct exchange *exchange = exchange_open(waits ? timeout_of(coerced->fd, SO_SNDTIMEO) : LOCAL);
+    struct exchange *exchange = coerced->ready;
+    if (!exchange)
+        exchange = exchange_open(waits ? timeout_of(coerced->fd, SO_SNDTIMEO) : LOCAL);
+    coerced->ready = NULL;
     if (!exchange)
         return refuse(ssl, errno);
     find_name(ssl, coerced->fd, name, sizeof name);
@@ -85,7 +88,8 @@ static int ask(SSL *ssl, struct coerced *coerced) {
 }
 
 /* curl reads its trust anchors when its first SSL_connect has begun the handshake: so that call, on a socket that does
- * not wait and is below a BIO of the program's own, does nothing but say "again". */
+ * not wait and is below a BIO of the program's own, does nothing but say "again". ssad takes the connection meanwhile.
+ */
 int begin_client(SSL *ssl, struct coerced *coerced) {
     bool own_kind, first = coerced->stage == BEFORE;
     coerced->fd = REAL(SSL_is_dtls)(ssl) ? NO_SOCKET : socket_below(ssl, &own_kind);
@@ -95,6 +99,7 @@ int begin_client(SSL *ssl, struct coerced *coerced) {
         return leave(ssl, "a client's TLS within another TLS connection") ? REAL(SSL_do_handshake)(ssl) : -1;
     if (own_kind && first && !does_wait(coerced->fd)) {
         coerced->stage = HELD_BACK;
+        coerced->ready = exchange_open(LOCAL); /* if it fails, it will again */
         return outcome(coerced, SSL_ERROR_WANT_WRITE, -1);
     }
     return ask(ssl, coerced);

@@ -40,6 +40,7 @@ struct coerced { /* of an SSL */
     bool looking;   /* a server's callbacks run, and look at `hello` */
     char name[256]; /* that the client has asked for (SNI) */
     struct hello *hello;
+    struct exchange *ready;        /* with ssad, in HELD_BACK; NULL: none */
     struct reply_copy *told;       /* what ssad has said of the handshake, */
     struct reply_copy *chain_told; /*   and the peer's certificates, where they came with it */
     X509 *peer;

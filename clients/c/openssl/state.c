@@ -34,6 +34,8 @@ static void drop_coerced(struct coerced *coerced) {
         REAL(OPENSSL_sk_free)((OPENSSL_STACK *)coerced->others); /* the certificates are those of `chain` */
     if (coerced->chain)
         REAL(OPENSSL_sk_pop_free)((OPENSSL_STACK *)coerced->chain, (OPENSSL_sk_freefunc)REAL(X509_free));
+    if (coerced->ready)
+        exchange_close(coerced->ready);
     free(coerced->hello);
     free(coerced->told);
     free(coerced->chain_told);

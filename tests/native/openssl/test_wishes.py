@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import datetime as dt
+import os
 import socket
 import ssl
 import subprocess
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 
 from tests.native.openssl import programs, servers
 from tests.native.openssl.conftest import counted, run
-from tests.peers import free_port, nginx, openssl, program
+from tests.peers import free_port, nginx, openssl, program, python_server
 
 WRITE_OUT = ("-o", "/dev/null", "-w", "%{http_version} %{num_connects} %{ssl_verify_result}")
 
@@ -178,6 +179,25 @@ def test_through_a_proxy(ssad, serving):
         assert done.stdout == b"hello from the web\n", done.stderr
         refused = curl(ssad, serving("web"), "-x", f"http://127.0.0.1:{proxy}", host="wrong.test")
     assert b"expected DNS wrong.test" in refused.stderr
+
+
+def test_a_stream_that_is_half_closed_keeps_its_tcp_open(ssad, pki):
+    seen = []
+
+    def serve(tls, _tcp):
+        while tls.recv(1000):
+            pass
+        with socket.socket(fileno=os.dup(tls.fileno())) as tcp:
+            try:
+                seen.append(tcp.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                seen.append("open")
+        tls.sendall(b"answer")
+        tls.unwrap()
+
+    with python_server(pki, serve) as port:
+        done = run(ssad, (["socat", "-t", "10", "-", f"OPENSSL:localhost:{port}"], b"question"))
+    assert (done.stdout, done.returncode, seen) == (b"answer", 0, ["open"])
 
 
 # --- what ssa cannot do ----------------------------------------------------------------------------------------------
