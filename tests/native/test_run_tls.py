@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.native.test_bad_luck import once
 
 from ssa.cli.command import prepared
 from ssa.cli.main import build_parser
 from ssa.cli.run import variables
 from tests import peers
+from tests.native.test_c_bad_luck import once
 
 NATIVE = Path(__file__).resolve().parents[2] / "build" / "native"
 WITHOUT_TLS = NATIVE / "tests" / "without_tls"
