@@ -15,7 +15,7 @@ from tests.native.openssl import programs, servers
 from tests.peers import PKI, Daemon
 
 # The test kernel starts programs slowly. There, what depends on the data path is tested; the rest is the same on both.
-collect_ignore = ["test_bad_luck.py", "test_run.py", "test_wishes.py"] if PATHS[0] == "ktls" else []
+collect_ignore = ["test_openssl_bad_luck.py", "test_openssl_run.py", "test_openssl_wishes.py"] if PATHS[0] == "ktls" else []
 
 BIG = bytes(range(256)) * (programs.WEB_SIZE >> 8)
 
