@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ssa.cli.command import prepared
+from ssa.cli.failure import Failure
 from ssa.cli.main import build_parser
 from ssa.cli.run import variables
 from tests import peers
@@ -285,6 +286,15 @@ def test_some_connections(ssad, server):
         done = run(ssad, "--tls-to", f"127.0.0.1:{server}", sys.executable, "-c", TWO, server)
         assert done.stdout == b"b'hello'\n"
         assert handshakes(ssad) == before + 2
+
+
+@once
+def test_as_many_servers_as_can_be(ssad, server):
+    others = [f"--tls-to={number}{'x' * 240}.test:{server}" for number in range(63)]
+    done = run(ssad, *others, f"--tls-to=localhost:{server}", WITHOUT_TLS, "usual", "localhost", server)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
+    with pytest.raises(Failure):
+        run(ssad, *others, *others[:2], WITHOUT_TLS, "usual", "localhost", server)
 
 
 @once
