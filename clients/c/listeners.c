@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -74,7 +75,24 @@ int tls_listen(struct connection *connection, int fd, int backlog) {
 
 /* --- another ssad --- */
 
-enum { REST = 50 }; /* milliseconds: less than event loops rest */
+enum { REST = 50, NEXT_LOOK = 200 }; /* milliseconds: REST is less than event loops rest */
+
+/* For a program that knows no TLS, and polls its listener: that is not readable until it is time to look for another
+ * ssad. Such a program may take no rest at any error. */
+static int put_timer(struct connection *connection, int fd) {
+    static const struct itimerspec when = {.it_value.tv_nsec = NEXT_LOOK * 1000000};
+    if (!atomic_load(&connection->on_timer)) {
+        int timer = (int)syscall(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC);
+        if (timer < 0)
+            return -1;
+        if (swap(connection, fd, timer)) {
+            close_quietly(timer);
+            return -1;
+        }
+        atomic_store(&connection->on_timer, true);
+    }
+    return (int)syscall(SYS_timerfd_settime, fd, 0, &when, NULL);
+}
 
 /* ssad has gone: have its successor go on. Of what accept(2) says, ENOBUFS is what event loops take a rest at before
  * they try again: the descriptor stays readable, so at anything else they would be here again at once. */
@@ -85,10 +103,17 @@ static int serve_again(struct connection *connection, int fd) {
     if (!does_wait(fd) && now() < atomic_load(&connection->resting))
         return fail(EAGAIN, "nobody serves this listener for now");
     int ssad = serve(connection, beside);
-    if (ssad >= 0 && !swap(connection, fd, ssad))
+    if (ssad >= 0 && !swap(connection, fd, ssad)) {
+        atomic_store(&connection->on_timer, false);
         return 0;
+    }
     if (ssad >= 0)
         close_quietly(ssad);
+    if (!does_wait(fd) && connection->transparent) {
+        failed(connection);
+        int done = put_timer(connection, fd);
+        return fail(done ? ENOBUFS : EAGAIN, "nobody serves this listener for now");
+    }
     if (!does_wait(fd)) {
         atomic_store(&connection->resting, now() + REST);
         fail(ENOBUFS, "nobody serves this listener for now: %s", words());
@@ -211,15 +236,16 @@ static bool rests(struct connection *listener, int fd) {
 /* The next reply with a descriptor. 0, or -1: errno. */
 static int next_ready(struct connection *listener, int fd, struct exchange *exchange) {
     for (;;) {
+        bool away = atomic_load(&listener->on_timer);
         exchange->ssad = fd;
-        int done = exchange_hear(exchange, does_wait(fd) ? 0 : MSG_DONTWAIT);
+        int done = away ? -1 : exchange_hear(exchange, does_wait(fd) ? 0 : MSG_DONTWAIT);
         if (!done && exchange->reply.count)
             return 0;
         if (!done)
             continue;
         if (atomic_load(&listener->read_ended))
             return fail(EINVAL, "the socket does not listen any more");
-        if (errno != EIO || exchange->reply.size)
+        if (!away && (errno != EIO || exchange->reply.size))
             return -1;
         if (serve_again(listener, fd) && !rests(listener, fd))
             return -1;

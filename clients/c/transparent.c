@@ -88,7 +88,7 @@ static bool read_listener(char *text) {
 /* A setting of words. False: it is not set. */
 static bool read_words(const char *variable, bool (*read)(char *), bool *all) {
     const char *told = secure_getenv(variable);
-    char text[(sizeof mode.targets->host + 8) * 8], *rest;
+    char text[sizeof mode.targets], *rest;
     if (!told)
         return false;
     bool fits = strlen(told) < sizeof text;

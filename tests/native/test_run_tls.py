@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ssa.cli.command import prepared
+from ssa.cli.failure import Failure
 from ssa.cli.main import build_parser
 from ssa.cli.run import variables
 from tests import peers
@@ -285,6 +286,15 @@ def test_some_connections(ssad, server):
         done = run(ssad, "--tls-to", f"127.0.0.1:{server}", sys.executable, "-c", TWO, server)
         assert done.stdout == b"b'hello'\n"
         assert handshakes(ssad) == before + 2
+
+
+@once
+def test_as_many_servers_as_can_be(ssad, server):
+    others = [f"--tls-to={number}{'x' * 240}.test:{server}" for number in range(63)]
+    done = run(ssad, *others, f"--tls-to=localhost:{server}", WITHOUT_TLS, "usual", "localhost", server)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
+    with pytest.raises(Failure):
+        run(ssad, *others, *others[:2], WITHOUT_TLS, "usual", "localhost", server)
 
 
 @once
@@ -558,31 +568,51 @@ def test_a_server_that_is_refused(tmp_path, ssad):
 
 
 @once
-def test_a_server_outlives_ssad(pki, tmp_path, libssa):
+@pytest.mark.parametrize("kind", ["epoll", "pre-forking", "memcached"])
+def test_a_server_outlives_ssad(kind, pki, tmp_path, libssa):
     """While there is none it rests, and goes on with the next one."""
-    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
     port = peers.free_port()
-    command = (sys.executable, "-c", FORKING_SERVER, port)
-    errors = (tmp_path / "errors").open("w+")
-
-    def provided():
-        daemon = peers.Daemon(tmp_path, policy=policy).start()
-        (daemon.mount / "credentials" / "run").mkdir()
-        for source, name in ((pki.cert, "certificate"), (pki.key, "key")):
-            shutil.copyfile(source, daemon.mount / "credentials" / "run" / name)
-        return daemon
-
-    daemon = provided()
-    with serving(daemon, "--tls-listen", *command, port=port, stderr=errors):
+    command, asked, answer = {
+        "epoll": ((sys.executable, "-c", EVENT_SERVER, port), b"after\n", b"AFTER\n"),
+        "pre-forking": ((sys.executable, "-c", FORKING_SERVER, port), b"after\n", b"AFTER\n"),
+        "memcached": (("memcached", "-u", "root", "-l", "127.0.0.1", "-p", port, "-U", 0), b"get key\r\n", b"END\r\n"),
+    }[kind]
+    daemon = provided(tmp_path, pki)
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        serving(daemon, "--tls-listen", *command, port=port, stderr=errors) as process,
+    ):
         daemon.stop()
-        time.sleep(0.5)
-        daemon = provided()
+        before = seconds_of(process)
+        time.sleep(1)
+        assert seconds_of(process) - before < 0.3
+        daemon = provided(tmp_path, pki)
         try:
             with client(pki, port) as tls:
-                tls.sendall(b"after\n")
-                assert tls.recv(10) == b"AFTER\n"
+                tls.sendall(asked)
+                assert tls.recv(10) == answer
         finally:
             daemon.stop()
+    said = [line for line in (tmp_path / "errors").read_text().splitlines() if line.startswith("ssa: ")]
+    assert any("listening: no ssad listens" in line for line in said)
+    assert len(said) < 20  # of four processes: it has gone, there is none, and the next has no credential yet
+
+
+def provided(directory, pki):
+    """An ssad with a credential."""
+    policy = f'[policy]\ntrust_store = "{pki.ca}"\ndata_path = "relay"\n'
+    daemon = peers.Daemon(directory, policy=policy).start()
+    store = daemon.mount / "credentials" / "run"
+    store.mkdir()
+    for source, name in ((pki.cert, "certificate"), (pki.key, "key")):
+        shutil.copyfile(source, store / name)
+    return daemon
+
+
+def seconds_of(process):
+    """The processor's time that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- the command itself ---
