@@ -200,7 +200,7 @@ class SSLProtocol(protocols.BufferedProtocol):
         except OSError as exc:
             self._fail(exc)
             return
-        self._ask()
+        self._loop.call_soon(self._ask)  # in a round of its own: to ask takes as long as all this has taken
 
     def _ask(self) -> None:
         if self._handshake is None:

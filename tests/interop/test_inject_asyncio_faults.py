@@ -119,6 +119,35 @@ async def main():
     assert program(script) == ["True True"] * 3 + ["b'hello'"]
 
 
+def test_a_transport_that_is_closed_before_ssad_is_asked(program, either):
+    """ssad is asked in the loop's next round. A connection that is given up before leaves nothing behind."""
+    script = """
+from ssa.inject import sslprotocol
+class SSLProtocol(sslprotocol.SSLProtocol):
+    def _make_handshake(self, plain):
+        super()._make_handshake(plain)
+        print("asked" if self._handshake.fileno() >= 0 else "not asked yet")
+        self._app_transport.abort()
+sslprotocol.SSLProtocol.__new__ = lambda cls, *args, **kwargs: object.__new__(SSLProtocol)
+async def main():
+    before = sockets()
+    try:
+        await connected(int(sys.argv[1]))
+    except ConnectionAbortedError:
+        print("aborted")
+    await asyncio.sleep(0.1)
+    print(sockets() - before)
+"""
+
+    def listen(connection):
+        with contextlib.suppress(OSError):
+            connection.recv(10_000)
+
+    with peers.script(listen) as port:
+        assert program(script, port) == ["not asked yet", "aborted", "0"]
+    assert either.sockets() == []
+
+
 def test_start_tls_that_is_cancelled_or_too_slow(program, either):
     script = """
 async def main():
