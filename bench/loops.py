@@ -107,7 +107,7 @@ def _without_the_scheduler() -> Iterator[Callable[[], float]]:
 
     It goes on while the thread computes, and while it is blocked in a system call. The second number in
     /proc/thread-self/schedstat is the nanoseconds of waiting for a processor (Documentation/scheduler/sched-stats.rst).
-    A kernel without that file (user-mode Linux) gives the plain clock.
+    On a kernel without that file it is the plain clock.
     """
     try:
         fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
