@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
 _CONNECTS = 41
-_DOWNLOADS = 15
+_DOWNLOADS = 41
 _AT_ONCE = 100
 _ROUNDS = 5
 _MEGABYTE = 1_000_000

@@ -217,7 +217,7 @@ class TLSTransport(_Transport):
         if exc is not None:
             self._fatal_error(exc, "Fatal read error on TLS transport")
         elif not self._paused and not self._conn_lost:
-            self._read_on()  # and now the read says that it is the end
+            self._read_ready()  # now the read says that it is the end
 
     def _read_into_buffer(self, sock: SSLSocket) -> int | None:
         buffer = self._protocol.get_buffer(-1)
