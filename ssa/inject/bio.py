@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 # What an `ssl.SSLObject` answers to before its handshake.
 _NOT_YET = frozenset(
-    {"version", "cipher", "selected_alpn_protocol", "selected_npn_protocol", "getpeercert", "compression"}
+    {
+        "cipher",
+        "compression",
+        "get_channel_binding",
+        "getpeercert",
+        "selected_alpn_protocol",
+        "selected_npn_protocol",
+        "shared_ciphers",
+        "version",
+    }
 )
 
 

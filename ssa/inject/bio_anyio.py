@@ -44,7 +44,7 @@ async def _call_with_ssa(self: Any, func: Callable[..., Any], *args: Any) -> Any
     if self._broken:
         raise anyio.BrokenResourceError
     if ours.sock is None:
-        await _take(self, ours)
+        await _handshake(self, ours)
         return None
     try:
         result = await ours.call(func, args, _WAITS)
@@ -64,11 +64,23 @@ async def _call_with_ssa(self: Any, func: Callable[..., Any], *args: Any) -> Any
     return result
 
 
+async def _handshake(stream: Any, ours: bio.SSLObject) -> None:
+    """Make the handshake. Where the peer closes or resets the connection, the stream is broken, as it is with anyio."""
+    try:
+        await _take(stream, ours)
+    except OSError as exc:
+        if isinstance(exc, ConnectionResetError) or getattr(exc, "reason", None) == "PEER_CLOSED":
+            raise anyio.BrokenResourceError from exc
+        raise
+
+
 async def _take(stream: Any, ours: bio.SSLObject) -> None:
-    """Make the handshake on the socket of the stream's transport stream."""
-    facts = _facts(stream.transport_stream)
-    plain, ahead = _taken_from(stream.transport_stream)
+    """Make the handshake on the socket of the stream's transport stream. To close that one then closes the socket."""
+    below = stream.transport_stream
+    facts = _facts(below)
+    plain, ahead = _taken_from(below)
     stream.transport_stream = _Socketed(ours, await ours.take(plain, _WAITS, ahead), facts)
+    below.aclose = stream.transport_stream.aclose
 
 
 def _facts(stream: Any) -> dict[Any, Callable[[], Any]]:

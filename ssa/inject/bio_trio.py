@@ -61,13 +61,14 @@ async def _retry_with_ssa(
 
 
 async def _take(stream: Any, ours: bio.SSLObject) -> None:
-    """Make the handshake on the socket of the stream's transport stream."""
+    """Make the handshake on the socket of the stream's transport stream. To close that one then closes the socket."""
     under = stream.transport_stream
     if not isinstance(under, trio.SocketStream) or isinstance(under, _Socketed):
         words = f"TLS over a {type(under).__name__}: it has to be a trio.SocketStream, which has a TCP socket"
         raise error("NO_COUNTERPART", words)
     plain = socket.socket(fileno=under.socket.detach())
     stream.transport_stream = _Socketed(ours, await ours.take(plain, _WAITS))
+    under.aclose = stream.transport_stream.aclose  # type: ignore[method-assign]  # of this one stream
 
 
 class _Socket:

@@ -200,6 +200,85 @@ anyio.run(of_anyio)
     assert programs.run(script) == ["NO_COUNTERPART True"] * 2
 
 
+# A library, and a program that closes the stream below its TLS stream.
+CLOSED_BELOW = {
+    "anyio": """
+import anyio
+from anyio.streams.tls import TLSStream
+async def main():
+    async with await anyio.connect_tcp("localhost", port) as below:
+        stream = await TLSStream.wrap(below, hostname="localhost")
+        sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
+    print(sock.fileno())
+    try:
+        await stream.send(b"x")
+    except anyio.ClosedResourceError:
+        print("closed")
+""",
+    "trio": """
+import ssl, trio
+async def main():
+    async with await trio.open_tcp_stream("localhost", port) as below:
+        stream = trio.SSLStream(below, ssl.create_default_context(), server_hostname="localhost")
+        await stream.do_handshake()
+        sock = stream.transport_stream.socket
+    print(sock.fileno())
+    try:
+        await stream.send_all(b"x")
+    except trio.ClosedResourceError:
+        print("closed")
+""",
+}
+
+
+@pytest.mark.parametrize(("library", "backend"), [*(("anyio", on) for on in ON), ("trio", "trio")])
+def test_closing_the_stream_below_closes_the_socket(either, ports, programs, library, backend):
+    needs(library, backend if backend != "asyncio" else library)
+    if backend == "uvloop" and IN_USER_MODE:
+        pytest.skip("the run on the machine itself has uvloop")
+    script = "import sys; port = int(sys.argv[1])" + CLOSED_BELOW[library] + ON[backend]
+    assert programs.run(script, ports[0]) == ["-1", "closed"]
+
+
+@pytest.mark.parametrize("backend", ON)
+def test_a_peer_that_goes_in_the_handshake_breaks_the_stream_of_anyio(either, pki, programs, backend):
+    needs("anyio", backend if backend != "asyncio" else "anyio")
+    if backend == "uvloop" and IN_USER_MODE:
+        pytest.skip("the run on the machine itself has uvloop")
+    script = """
+import anyio, socket, ssl, struct, sys, threading
+from anyio.streams.tls import TLSStream
+def going(listener):
+    for lingers in (False, True):
+        sock, _ = listener.accept()
+        sock.recv(1)
+        if lingers:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.recv(65536)
+        sock.close()
+async def main():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=going, args=(listener,)).start()
+        for _ in range(2):
+            below = await anyio.connect_tcp(*listener.getsockname())
+            try:
+                await TLSStream.wrap(below, hostname="localhost")
+            except anyio.BrokenResourceError as broken:
+                print(isinstance(broken.__cause__, OSError))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        socket.create_connection(listener.getsockname()).close()
+        client, _ = listener.accept()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(sys.argv[1], sys.argv[2])
+    stream = await anyio.abc.SocketStream.from_socket(client)
+    try:
+        await TLSStream.wrap(stream, server_side=True, ssl_context=context)
+    except anyio.BrokenResourceError as broken:
+        print(broken.__cause__.reason)
+"""
+    assert programs.run(script + ON[backend], pki.cert, pki.key) == ["True", "True", "PEER_CLOSED"]
+
+
 # --- databases ------------------------------------------------------------------------------------------------------
 
 
