@@ -62,7 +62,10 @@ class SSLSocket(TLSSocket):
         """Put an `SSLSocket` in the place of a plain socket, which is detached.
 
         A listening socket is served from then on. A connected one makes the handshake now if `handshake` is true.
+        Raises `ssa.SSAError` NO_COUNTERPART for a socket that is not TCP's.
         """
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            raise error("NO_COUNTERPART", "wrap_socket: TLS runs over TCP here, not over a Unix socket")
         timeout, connected = sock.gettimeout(), _is_connected(sock)
         if connected and handshake and timeout == 0:
             raise ValueError("do_handshake_on_connect should not be specified for non-blocking sockets")

@@ -561,7 +561,13 @@ async def main():
                                                          ssl=server_context()),
         "CERT_OPTIONAL": lambda: asyncio.start_server(print, "localhost", 0, ssl=optional),
         "wrap_bio": lambda: client_context().wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost"),
+        "connected": lambda: client_context().wrap_socket(socket.socketpair()[0], server_hostname="localhost"),
+        "to connect": lambda: client_context().wrap_socket(socket.socket(socket.AF_UNIX), server_hostname="localhost"),
+        "listening": lambda: server_context().wrap_socket(listener, server_side=True),
     }
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(b"\\0ssa-test-%d" % os.getpid())
+    listener.listen()
     for name, call in calls.items():
         try:
             await call()
@@ -573,7 +579,8 @@ async def main():
     except ValueError as refused:
         print(refused)
 """
-    names = ("start_unix_server", "open_unix_connection", "accepted", "CERT_OPTIONAL", "wrap_bio")
+    of_asyncio = ("start_unix_server", "open_unix_connection", "accepted", "CERT_OPTIONAL")
+    names = (*of_asyncio, "wrap_bio", "connected", "to connect", "listening")
     assert program(script) == [
         *(f"{name} NO_COUNTERPART" for name in names),
         "ssl_handshake_timeout should be a positive number, got 0",
