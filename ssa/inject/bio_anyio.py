@@ -43,6 +43,7 @@ async def _call_with_ssa(self: Any, func: Callable[..., Any], *args: Any) -> Any
         return await _call(self, func, *args)
     if self._broken:
         raise anyio.BrokenResourceError
+    await anyio.lowlevel.checkpoint_if_cancelled()
     if ours.sock is None:
         await _handshake(self, ours)
         return None
@@ -60,7 +61,7 @@ async def _call_with_ssa(self: Any, func: Callable[..., Any], *args: Any) -> Any
         raise anyio.BrokenResourceError from exc
     finally:
         self._broken = ours.cut
-    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.cancel_shielded_checkpoint()  # what was read must not be lost
     return result
 
 

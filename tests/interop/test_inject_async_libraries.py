@@ -241,6 +241,50 @@ def test_closing_the_stream_below_closes_the_socket(either, ports, programs, lib
 
 
 @pytest.mark.parametrize("backend", ON)
+def test_nothing_is_lost_or_sent_by_a_cancelled_call_of_anyio(either, pki, programs, backend):
+    needs("anyio", backend if backend != "asyncio" else "anyio")
+    if backend == "uvloop" and IN_USER_MODE:
+        pytest.skip("the run on the machine itself has uvloop")
+    script = """
+import anyio, ssl, sys
+from anyio.streams.tls import TLSListener, TLSStream
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+async def handle(stream):
+    async with stream:
+        await stream.send(b"abc")
+        print((await stream.receive()).decode())
+async def cancel(scope):
+    scope.cancel()
+async def receive(stream, tasks, late):
+    with anyio.CancelScope() as scope:
+        tasks.start_soon(cancel, scope) if late else scope.cancel()
+        return await stream.receive(1)
+    return b""
+async def main():
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    address = plain.extra(anyio.abc.SocketAttribute.local_address)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(TLSListener(plain, context).serve, handle)
+        below = await anyio.connect_tcp(*address)
+        async with await TLSStream.wrap(below, hostname="localhost") as stream:
+            await anyio.sleep(0.3)  # all has come
+            got = b"".join([await receive(stream, tasks, late) for late in (False, True)])
+            with anyio.move_on_after(0.5):
+                while len(got) < 3:
+                    got += await stream.receive(1)
+            print(got.decode())
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await stream.send(b"cancelled")
+            await stream.send(b"sent")
+            await anyio.sleep(0.3)
+        tasks.cancel_scope.cancel()
+"""
+    assert programs.run(script + ON[backend], pki.cert, pki.key) == ["abc", "sent"]
+
+
+@pytest.mark.parametrize("backend", ON)
 def test_a_peer_that_goes_in_the_handshake_breaks_the_stream_of_anyio(either, pki, programs, backend):
     needs("anyio", backend if backend != "asyncio" else "anyio")
     if backend == "uvloop" and IN_USER_MODE:
