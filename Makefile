@@ -8,6 +8,7 @@ BENCH_KERNEL = $(or $(KERNEL),7.2)
 
 BIN := .venv/bin
 ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
+RELAYED := $(wildcard tests/interop/test_inject_a*.py tests/interop/test_inject_cut.py)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
 .PHONY: help setup demo native native-sanitized test test-7.2 test-long test-compat lint bench clean
@@ -40,6 +41,7 @@ native-sanitized: | setup
 
 test: lint native native-sanitized build/interop-go ## lint, then run the tests: on this kernel, and those for kernel TLS on one that has it
 	$(BIN)/pytest $(ON_HOST)
+	$(BIN)/pytest -k relay $(RELAYED) # what runs on both data paths: this one here
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
 test-7.2: setup native build/interop-go ## run the tests for kernel TLS on kernel 7.2, which has rekeying (built the first time: six minutes)
