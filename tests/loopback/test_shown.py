@@ -106,10 +106,10 @@ def cpu_of(ssad):
 
 
 def test_a_thousand_sockets_are_listed_quickly(ssad, port):
-    """In processor time, as other work may be going on."""
+    """In processor time, as other work may be going on; the least of some, as that slows this down too."""
     fds = [ssa.connect_tls("localhost", port) for _ in range(1000)]
     try:
-        spent = [spent_on(ssad, LS) for _ in range(3)]
+        spent = [spent_on(ssad, LS) for _ in range(12)]
         assert min(spent) < 0.3
         assert spent_on(ssad, [*LS, "--json"]) < 0.6
     finally:
