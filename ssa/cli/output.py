@@ -5,6 +5,7 @@ Peers chose much of this text, so characters that a terminal might act on are es
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Cells = Sequence[Sequence[Sequence[str]]]  # rows of cells of lines
 
 
+@functools.lru_cache(maxsize=4096)  # most cells of a long table are there many times
 def printable(text: str) -> str:
     r"""The text on one line, with control and formatting characters as ``\x1b`` or ``\u202e``."""
     return text if text.isprintable() else errors.printable(text, limit=len(text))
@@ -91,6 +93,7 @@ def _placed(cell: str, width: int, column: Column) -> str:
     return space + cell if column.numbers else cell + space
 
 
+@functools.lru_cache(maxsize=4096)
 def _width(text: str) -> int:
     """The columns of a terminal that a text takes."""
     if text.isascii():
