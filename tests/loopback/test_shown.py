@@ -106,12 +106,11 @@ def cpu_of(ssad):
 
 
 def test_a_thousand_sockets_are_listed_quickly(ssad, port):
-    """In processor time, as other work may be going on; the least of some, as that slows this down too."""
+    """In processor time, as other work may be going on. That slows this down too, so it is tried for a while."""
     fds = [ssa.connect_tls("localhost", port) for _ in range(1000)]
     try:
-        spent = [spent_on(ssad, LS) for _ in range(12)]
-        assert min(spent) < 0.3
-        assert spent_on(ssad, [*LS, "--json"]) < 0.6
+        assert peers.settled(lambda: spent_on(ssad, LS) < 0.3, 90)
+        assert peers.settled(lambda: spent_on(ssad, [*LS, "--json"]) < 0.6, 10)
     finally:
         for fd in fds:
             os.close(fd)
