@@ -37,16 +37,7 @@ def _warm(world: World, version: str, port: int) -> Row:
         return elapsed(lambda: [action() for _ in range(_IN_A_ROW)])
 
     a, b = interleaved(_PAIRS, lambda: several(ours), lambda: several(theirs), scale=1000 / _IN_A_ROW)
-    ratio = a.median / b.median
-    return Row(
-        name=f"connect and close, running program, {version}",
-        unit="ms",
-        ours=a,
-        theirs=b,
-        ratio=ratio,
-        aim="at most 1.5 times",
-        met=ratio <= 1.5,
-    )
+    return Row.compared(f"connect and close, running program, {version}", "ms", a, b, 1.5, "at most 1.5 times")
 
 
 def cpu(world: World) -> list[Row]:

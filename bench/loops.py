@@ -156,16 +156,7 @@ def _longest_rounds(
 
 
 def _row(name: str, most: float, ours: Samples, theirs: Samples) -> Row:
-    ratio = ours.median / theirs.median
-    return Row(
-        name=f"asyncio under inject: {name}",
-        unit="ms",
-        ours=ours,
-        theirs=theirs,
-        ratio=ratio,
-        aim=f"at most {most} times",
-        met=ratio <= most,
-    )
+    return Row.compared(f"asyncio under inject: {name}", "ms", ours, theirs, most, f"at most {most} times")
 
 
 def _lag_row(more: str, most: float | None, ours: Samples, theirs: Samples, note: str = "") -> Row:

@@ -45,6 +45,14 @@ class Row:
     met: bool | None = None  # None: there is no aim, or nothing comparable was measured
     note: str = ""
 
+    @classmethod
+    def compared(  # noqa: PLR0913, PLR0917 - the columns of the table
+        cls, name: str, unit: str, ours: Samples, theirs: Samples, most: float, aim: str
+    ) -> Row:
+        """A row whose ratio is that of the medians, with the largest one that meets the aim."""
+        ratio = ours.median / theirs.median
+        return cls(name=name, unit=unit, ours=ours, theirs=theirs, ratio=ratio, aim=aim, met=ratio <= most)
+
     def describe(self) -> dict[str, Any]:
         """The row as a dictionary, for JSON."""
         return {

@@ -30,16 +30,8 @@ def _calls(everything: World) -> list[Row]:
 
 
 def _call(name: str, ours: Samples, plain: Samples) -> Row:
-    ratio = ours.median / plain.median
-    return Row(
-        name=f"libssa: {name}, beside the system call",
-        unit="ns",
-        ours=ours,
-        theirs=plain,
-        ratio=ratio,
-        aim=f"<= {_MOST_CALL}",
-        met=ratio <= _MOST_CALL,
-    )
+    name = f"libssa: {name}, beside the system call"
+    return Row.compared(name, "ns", ours, plain, _MOST_CALL, f"<= {_MOST_CALL}")
 
 
 def _idle() -> Row:

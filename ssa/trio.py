@@ -29,6 +29,7 @@ from ssa.ktls.control import aborts
 from ssa.library.api import create_server, upgradable
 from ssa.library.connecting import looked_up
 from ssa.library.tlssocket import TLSSocket
+from ssa.protocol.attributes import MAX_BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -40,7 +41,6 @@ __all__ = ["TLSListener", "TLSStream", "from_stdlib_socket", "open_listeners", "
 _T = TypeVar("_T")
 
 _RECEIVE_SIZE = 65536  # bytes, where the caller names none
-_BACKLOG = 4096  # connections: as many as the daemon holds ready
 
 
 class TLSStream(trio.abc.HalfCloseableStream):
@@ -290,7 +290,7 @@ async def open_listeners(  # noqa: PLR0913 - as trio.open_tcp_listeners, and wha
                 sock = create_server(
                     address,  # type: ignore[arg-type] # of IPv6 it has four parts, which bind(2) wants
                     family=family,
-                    backlog=_BACKLOG if backlog in (None, math.inf) else int(backlog or 0),
+                    backlog=MAX_BACKLOG if backlog in (None, math.inf) else int(backlog or 0),
                     certificate=certificate,
                     private_key=private_key,
                     server_hostname=server_hostname,

@@ -131,7 +131,7 @@ class _Once:
             self._say(line)
 
     def forget(self) -> None:
-        """What was said is over: say it again when it happens again."""
+        """Say the next line, even if it is the one that was said last."""
         self._said = ""
 
 

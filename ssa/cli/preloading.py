@@ -84,7 +84,7 @@ def _kind(library: Path) -> bytes:
 
 
 def _dynamic_linker(file: BinaryIO) -> str | None:
-    """What PT_INTERP says."""
+    """The path of the dynamic linker, from the ELF segment PT_INTERP; None where there is none."""
     table, size, count = _HEADER.unpack_from(file.read(64).ljust(64, b"\0"))
     for number in range(count):
         file.seek(table + number * size)

@@ -70,7 +70,7 @@ def _inherited() -> dict[str, str]:
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:
-    """What libssa is told of a program that knows no TLS (clients/c/transparent.c). Raises `Failure`."""
+    """The variables by which libssa treats a program that knows no TLS (clients/c/transparent.c). Raises `Failure`."""
     if options.name and not options.tls and not options.tls_to:
         raise Failure("--name is for --tls and --tls-to")
     if max(len(options.tls_to), len(options.tls_listen)) > _MOST:

@@ -27,6 +27,7 @@ from ssa.cli.connect import protocols, seconds
 from ssa.cli.failure import Failure, explain
 from ssa.cli.output import printable
 from ssa.cli.verb import Verb
+from ssa.protocol.attributes import MAX_BACKLOG
 from ssa.suites import SUITES
 from ssa.trio import TLSListener
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from ssa.library.tlssocket import TLSSocket
 
-_BACKLOG = 4096  # connections: as many as ssad holds ready
 _DESCRIPTORS = 4  # of a connection at most: two of a relayed TLS socket, the backend's, and one while it is made
 _OWN = 64  # descriptors that are no connection's
 _MOST = 10_000  # connections, however many descriptors there are
@@ -135,7 +135,7 @@ def _served(sock: TLSSocket, options: argparse.Namespace) -> TLSSocket:
             with_chain=1 if options.client_certificate and options.proxy_protocol == proxy_header.V2 else None,
         )
         with sock.unwatched():
-            sock.listen(_BACKLOG)
+            sock.listen(MAX_BACKLOG)
     except BaseException:
         sock.close()
         raise

@@ -157,3 +157,8 @@ class Waits:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.readable, self.writable, self.sleep = readable, writable, sleep
+
+
+def no_plain_text() -> OSError:
+    """The error of the stream below a TLS stream, which its socket has left."""
+    return error("NO_COUNTERPART", "after TLS there is no way back to plain text on this connection")

@@ -123,16 +123,16 @@ class _Socketed(ByteStream):
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Raises `ssa.SSAError` NO_COUNTERPART."""
         del max_bytes
-        raise _no_plain_text()
+        raise bio.no_plain_text()
 
     async def send(self, item: bytes) -> None:
         """Raises `ssa.SSAError` NO_COUNTERPART."""
         del item
-        raise _no_plain_text()
+        raise bio.no_plain_text()
 
     async def send_eof(self) -> None:
         """Raises `ssa.SSAError` NO_COUNTERPART."""
-        raise _no_plain_text()
+        raise bio.no_plain_text()
 
     async def aclose(self) -> None:
         """Close the socket, at once."""
@@ -140,7 +140,3 @@ class _Socketed(ByteStream):
             anyio.notify_closing(self._sock)
             self._ours.close()
         await anyio.lowlevel.checkpoint()
-
-
-def _no_plain_text() -> OSError:
-    return error("NO_COUNTERPART", "after TLS there is no way back to plain text on this connection")

@@ -97,7 +97,7 @@ class _Socketed(trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Raises `ssa.SSAError` NO_COUNTERPART."""
         del data
-        raise _no_plain_text()
+        raise bio.no_plain_text()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Does what `trio.abc.SendStream` documents."""
@@ -106,11 +106,11 @@ class _Socketed(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Raises `ssa.SSAError` NO_COUNTERPART."""
         del max_bytes
-        raise _no_plain_text()
+        raise bio.no_plain_text()
 
     async def send_eof(self) -> None:
         """Raises `ssa.SSAError` NO_COUNTERPART."""
-        raise _no_plain_text()
+        raise bio.no_plain_text()
 
     async def aclose(self) -> None:
         """Close the socket, at once."""
@@ -121,7 +121,3 @@ class _Socketed(trio.abc.HalfCloseableStream):
 
 
 trio.SocketStream.register(_Socketed)  # httpcore asks for one
-
-
-def _no_plain_text() -> OSError:
-    return error("NO_COUNTERPART", "after TLS there is no way back to plain text on this connection")

@@ -68,4 +68,4 @@ class Ending:
 
 
 def _nobody(_exc: OSError | None) -> None:
-    """What is told to a transport that asks no more."""
+    """Ignore the answer: the transport waits for none any more."""

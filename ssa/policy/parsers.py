@@ -14,7 +14,7 @@ from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
 from ssa.tls import is_protocol_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 T = TypeVar("T")
 
@@ -263,23 +263,21 @@ def parse_store_untrusted(text: str) -> str:
 
 def parse_coercion_untrusted(text: str) -> str:
     """One of `COERCIONS`."""
-    word = _word_untrusted(text)
-    if word not in COERCIONS:
-        raise BadValue(f"{quoted(word)} is not a way of coercion, {closest(word, COERCIONS)}")
-    return word
+    return _one_of_untrusted(text, COERCIONS, "is not a way of coercion")
 
 
 def parse_data_path_untrusted(text: str) -> str:
     """One of `DATA_PATHS`."""
-    word = _word_untrusted(text)
-    if word not in DATA_PATHS:
-        raise BadValue(f"{quoted(word)} is not a data path, {closest(word, DATA_PATHS)}")
-    return word
+    return _one_of_untrusted(text, DATA_PATHS, "is not a data path")
 
 
 def parse_truncation_untrusted(text: str) -> str:
     """One of `TRUNCATIONS`."""
+    return _one_of_untrusted(text, TRUNCATIONS, "is not known")
+
+
+def _one_of_untrusted(text: str, words: Collection[str], otherwise: str) -> str:
     word = _word_untrusted(text)
-    if word not in TRUNCATIONS:
-        raise BadValue(f"{quoted(word)} is not known, {closest(word, TRUNCATIONS)}")
+    if word not in words:
+        raise BadValue(f"{quoted(word)} {otherwise}, {closest(word, words)}")
     return word

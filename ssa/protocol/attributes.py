@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # The values of `ended`, beside the names of errnos and alerts.
 CLOSE_NOTIFY, TRUNCATED = "close_notify", "truncated"
+MAX_BACKLOG = 4096  # connections of a listener that may be ready and not accepted
 MAX_AHEAD = 32 * 1024  # bytes that a program may have read ahead: more than any ClientHello has
 
 
@@ -164,7 +165,9 @@ _TABLE = (
         U32,
         "1: the library serves records that are no data itself, so the daemon does not wait for session tickets",
     ),
-    Attribute(516, "backlog", U32, "how many connections may be ready and not accepted: 1 to 4096; 0 or absent: 128"),
+    Attribute(
+        516, "backlog", U32, f"how many connections may be ready and not accepted: 1 to {MAX_BACKLOG}; 0 or absent: 128"
+    ),
     Attribute(517, "receiving", U32, "1: take the handshake messages that are next in the socket"),
     Attribute(
         518,

@@ -19,6 +19,7 @@ import trio
 from ssa import errors
 from ssa.logfmt import fields
 from ssa.protocol import wire
+from ssa.protocol.attributes import MAX_BACKLOG
 from ssa.worker import datagrams, ipc, pipeline
 from ssa.worker.packets import Handover, twin
 from ssa.worker.records import Refusal
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ssa.worker.service import Worker
 
 _BATCH = 16  # connections accepted in one go at most, before others get their turn
-_MAX_BACKLOG = 4096
 _FOR_NOW, _FOR_LONG = 0.05, 1.0  # seconds
 
 
@@ -94,7 +94,7 @@ class _Listener:
         self._serving = serving
         self._socket = sock
         self._connection = connection
-        self._backlog = max(1, min(backlog or 128, _MAX_BACKLOG))
+        self._backlog = max(1, min(backlog or 128, MAX_BACKLOG))
         self._ready = 0  # connections that the application has not taken
         self._room = trio.Event()
         self._delivering = trio.Lock()

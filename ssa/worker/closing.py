@@ -259,7 +259,7 @@ class Closers:
         return None
 
     def _gathered(self, uid: int) -> Job | None:
-        """What of the user's was to be closed in a moment: it is closed now, as a thread is awake."""
+        """A job for a thread that is awake: to close what was gathered of the user; None if nothing was."""
         for kind, close in self._later:
             if kind[0] == uid and self._threads[kind] < _MOST:
                 gathered = self._later.pop((kind, close))

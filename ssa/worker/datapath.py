@@ -185,7 +185,21 @@ class KernelTLS:
         raise OSError(errno.EOPNOTSUPP, "the kernel has this connection")
 
 
-class Relayed:
+class _OnAPair:
+    """A data path whose descriptor is the application's end of a socket pair."""
+
+    _user: User
+    _outer: socket.socket | None  # until it is the application's alone
+
+    def hand_over(self, reply: Reply) -> Handover:
+        """The reply, with the application's end of the pair."""
+        outer, self._outer = self._outer, None
+        if outer is None:
+            raise RuntimeError("a socket was handed over that has no descriptor of its own, or had none any more")
+        return Handover(self._user.closer, reply, outer)
+
+
+class Relayed(_OnAPair):
     """A relayed stream: a thread of this user's encrypts and decrypts (`ssa.relay`)."""
 
     name: ClassVar = _OURS
@@ -208,7 +222,7 @@ class Relayed:
             if isinstance(exc, OSError) and not isinstance(exc, errors.SSAError):
                 raise errors.error("NETWORK", exc.strerror or "") from exc
             raise
-        self._outer: socket.socket | None = outer  # until it is the application's alone
+        self._outer = outer
 
     @property
     def protocol(self) -> str:
@@ -224,13 +238,6 @@ class Relayed:
     def begin(self, number: int) -> None:  # noqa: ARG002 - as the protocol has it
         """Have the thread read what the peer sends."""
         self._user.relays.begin(self._relay)
-
-    def hand_over(self, reply: Reply) -> Handover:
-        """The reply, with the application's end of the pair."""
-        outer, self._outer = self._outer, None
-        if outer is None:
-            raise RuntimeError("a socket was handed over twice")
-        return Handover(self._user.closer, reply, outer)
 
     def reply(self) -> dict[str, Any]:
         """Reply fields specific to this data path."""
@@ -261,7 +268,7 @@ class Relayed:
         self._relay.abort("ECONNABORTED")
 
 
-class Datagrams:
+class Datagrams(_OnAPair):
     """A session over UDP (DTLS): no kernel does its records."""
 
     name: ClassVar = _OURS
@@ -273,7 +280,7 @@ class Datagrams:
         self._user = user
         self._association = association
         self._ours: socket.socket
-        self._outer: socket.socket | None = None  # from `watch` until it is the application's alone
+        self._outer = None  # until `watch`
 
     def watch(self) -> tuple[int, None]:
         """Make the packet pair, and watch the application's end. Raises `ssa.SSAError` OVERLOADED."""
@@ -311,13 +318,6 @@ class Datagrams:
                 user.monitor.forget(number)
                 user.closer.hang_up(ours)
                 user.quota.give()
-
-    def hand_over(self, reply: Reply) -> Handover:
-        """The reply, with the application's end of the pair."""
-        outer, self._outer = self._outer, None
-        if outer is None:
-            raise RuntimeError("a session was handed over that has no descriptor of its own")
-        return Handover(self._user.closer, reply, outer)
 
     def reply(self) -> dict[str, Any]:
         """Reply fields specific to this data path: the addresses, and how much goes into a datagram."""

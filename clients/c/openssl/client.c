@@ -59,13 +59,9 @@ static void find_name(SSL *ssl, int fd, char *name, size_t room) {
 /* --- the handshake --- */
 
 static int ask(SSL *ssl, struct coerced *coerced) {
-    struct own_files files;
     char name[256];
     struct names_list *alpn = alpn_of(ssl);
-    bool waits = does_wait(coerced->fd);
-    struct exchange *exchange = coerced->ready;
-    if (!exchange)
-        exchange = exchange_open(waits ? timeout_of(coerced->fd, SO_SNDTIMEO) : LOCAL);
+    struct exchange *exchange = coerced->ready ? coerced->ready : exchange_for(coerced->fd);
     coerced->ready = NULL;
     if (!exchange)
         return refuse(ssl, errno);
@@ -78,13 +74,7 @@ static int ask(SSL *ssl, struct coerced *coerced) {
         request_number(&exchange->request, ATTRIBUTE_LENIENT, 1);
     request_number(&exchange->request, ATTRIBUTE_WITH_CHAIN, 1); /* most programs look at it */
     add_wishes(ssl, &exchange->request);
-    if (!add_files(ssl, &exchange->request, &files, true))
-        return hand_over(ssl, coerced, exchange, &files);
-    int number = errno;
-    while (files.count)
-        close_quietly(files.descriptors[--files.count]);
-    exchange_close(exchange);
-    return refuse(ssl, number);
+    return hand_over(ssl, coerced, exchange, true);
 }
 
 /* curl reads its trust anchors when its first SSL_connect has begun the handshake: so that call, on a socket that does

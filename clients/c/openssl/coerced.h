@@ -109,12 +109,10 @@ int shake(SSL *ssl); /* as SSL_do_handshake(3) */
 int begin_client(SSL *ssl, struct coerced *coerced);
 int begin_server(SSL *ssl, struct coerced *coerced);
 void add_wishes(SSL *ssl, struct request *request);
-enum { OWN_CREDENTIALS = 8, MOST_OWN_FILES = 1 + 2 * OWN_CREDENTIALS };
-struct own_files {
-    int descriptors[MOST_OWN_FILES], count;
-};
-int add_files(SSL *ssl, struct request *request, struct own_files *files, bool with_anchors); /* 0 or -1: errno */
-int hand_over(SSL *ssl, struct coerced *coerced, struct exchange *exchange, struct own_files *files);
+struct exchange *exchange_for(int fd); /* with ssad, for as long as the socket waits. NULL: errno */
+/* Have the handshake made by the request that was written, with the program's credentials and anchors. The exchange
+ * ends. */
+int hand_over(SSL *ssl, struct coerced *coerced, struct exchange *exchange, bool with_anchors);
 
 /* --- below.c: the socket below an SSL --- */
 

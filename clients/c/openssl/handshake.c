@@ -107,6 +107,12 @@ static int file_of(BIO *bio) {
     return fd;
 }
 
+enum { OWN_CREDENTIALS = 8, MOST_OWN_FILES = 1 + 2 * OWN_CREDENTIALS };
+
+struct own_files {
+    int descriptors[MOST_OWN_FILES], count;
+};
+
 static int add_file(struct own_files *files, BIO *bio) {
     int fd = file_of(bio);
     if (fd < 0)
@@ -183,7 +189,7 @@ static int add_credentials(SSL *ssl, struct request *request, struct own_files *
     return done;
 }
 
-int add_files(SSL *ssl, struct request *request, struct own_files *files, bool with_anchors) {
+static int add_files(SSL *ssl, struct request *request, struct own_files *files, bool with_anchors) {
     files->count = 0;
     if (with_anchors && add_anchors(ssl, request, files))
         return -1;
@@ -232,20 +238,26 @@ static int judge(SSL *ssl, struct coerced *coerced, struct connection *connectio
     return refuse(ssl, number);
 }
 
-int hand_over(SSL *ssl, struct coerced *coerced, struct exchange *exchange, struct own_files *files) {
-    struct connection *connection = connection_below(coerced->fd);
+struct exchange *exchange_for(int fd) {
+    return exchange_open(does_wait(fd) ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
+}
+
+int hand_over(SSL *ssl, struct coerced *coerced, struct exchange *exchange, bool with_anchors) {
+    struct own_files files;
+    bool added = !add_files(ssl, &exchange->request, &files, with_anchors);
+    struct connection *connection = added ? connection_below(coerced->fd) : NULL;
     if (!connection) {
         int number = errno;
         exchange_close(exchange);
-        drop_files(files);
+        drop_files(&files);
         return refuse(ssl, number);
     }
     carry_epolls(connection, coerced->fd);
     connection->half = true;
     hear_chain(coerced);
-    int done = tls_shake(connection, coerced->fd, exchange, files->descriptors, files->count), number = errno;
+    int done = tls_shake(connection, coerced->fd, exchange, files.descriptors, files.count), number = errno;
     hear_chain(NULL);
-    drop_files(files);
+    drop_files(&files);
     errno = number;
     int result = judge(ssl, coerced, connection, done);
     number = errno;

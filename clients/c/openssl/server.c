@@ -200,10 +200,8 @@ static void choose(SSL *ssl, struct coerced *coerced, struct chosen *chosen) {
 /* --- the handshake --- */
 
 static int answer(SSL *ssl, struct coerced *coerced, const struct chosen *chosen) {
-    struct own_files files;
-    bool waits = does_wait(coerced->fd);
     int mode = REAL(SSL_get_verify_mode)(ssl);
-    struct exchange *exchange = exchange_open(waits ? timeout_of(coerced->fd, SO_SNDTIMEO) : LOCAL);
+    struct exchange *exchange = exchange_for(coerced->fd);
     if (!exchange)
         return refuse(ssl, errno);
     request_begin(&exchange->request, KIND_ACCEPT);
@@ -214,13 +212,7 @@ static int answer(SSL *ssl, struct coerced *coerced, const struct chosen *chosen
     if (asks)
         request_number(&exchange->request, ATTRIBUTE_PEER_AUTH, mode & SSL_VERIFY_FAIL_IF_NO_PEER_CERT ? 1 : 2);
     add_wishes(ssl, &exchange->request);
-    if (!add_files(ssl, &exchange->request, &files, asks))
-        return hand_over(ssl, coerced, exchange, &files);
-    int number = errno;
-    while (files.count)
-        close_quietly(files.descriptors[--files.count]);
-    exchange_close(exchange);
-    return refuse(ssl, number);
+    return hand_over(ssl, coerced, exchange, asks);
 }
 
 static int cannot_read(SSL *ssl, struct coerced *coerced, int got) {
