@@ -32,8 +32,9 @@ demo: setup ## show ssa with real servers: here, and on a kernel with TLS if thi
 build/interop-go: tests/interop/go/main.go | setup # built here, because the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
-native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h
+native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h; and the addon for Node
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
+	$(MAKE) --no-print-directory -C clients/node BUILD=$(CURDIR)/build/native/node
 
 native-sanitized: | setup
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
@@ -78,7 +79,7 @@ test-compat: $(COMPAT)/ready ## run libraries that people use under ssa, over th
 	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.compat.run ktls
 	$(BIN)/python -m tests.compat.page
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] clients/c/openssl/*.[ch] tests/native/*.c bench/*.c))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c bench/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
@@ -86,6 +87,7 @@ lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/mypy
 	clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/make-header --check
+	$(BIN)/python tools/make-tables --check
 
 bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
 	$(BIN)/python -m bench --part host

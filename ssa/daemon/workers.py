@@ -69,6 +69,7 @@ class Link:
         self._state = state
         self._uid = uid
         self._log = charged(logging.getLogger("ssa.daemon"), uid)
+        self._log_of_ends = charged(logging.getLogger("ssa.daemon"), uid, "truncated")
 
     # --- what is in force ---
 
@@ -168,7 +169,7 @@ class Link:
         """Count and log that the peer's stream has ended without close_notify, on this user's account."""
         self._state.count("truncated")
         who = {name: getattr(record, name) for name in ("id", "hostname", "local", "remote", "pid", "uid", "exe")}
-        self._log.info("truncated %s", fields(**who))
+        self._log_of_ends.info("truncated %s", fields(**who))
 
     def note_relayed(self, reason: str) -> None:
         """Log, once for each reason, that connections go by the relay."""

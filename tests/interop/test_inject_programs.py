@@ -14,6 +14,7 @@ import pytest
 
 import ssa
 from ssa import inject
+from ssa.inject import wrapping
 from tests import mailservers, peers
 
 INJECTED = "import ssa; ssa.inject_into_ssl()\n"
@@ -364,8 +365,9 @@ def stepped(method):
     raise TimeoutError
 
 
-def test_what_is_refused_cannot_go_on_in_plain_text(cleaned):
+def test_what_is_refused_cannot_go_on_in_plain_text(cleaned, monkeypatch):
     """Where TLS was agreed on and then refused, the connection is over."""
+    monkeypatch.setattr(wrapping, "address_on_this_machine", lambda sock: None)  # as of a server elsewhere
     context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -75,6 +75,7 @@ EDGES = {
     "ssa.inject.sslprotocol": "sockets from under asyncio's transports",
     "ssa.inject.sslsocket": "sendfile(2)",
     "ssa.inject.transport": "asyncio's transport over a TLS socket",
+    "ssa.inject.wrapping": "addresses of sockets",
     "ssa.intime": "threads with a deadline",
     "ssa.ktls.control": "control records, shutdown(2)",
     "ssa.ktls.diag": "inet_diag, by netlink",
