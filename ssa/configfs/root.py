@@ -48,7 +48,7 @@ def build(view: View) -> Directory:
                 "All listeners and live sockets, a line of JSON each.",
                 pieces=rows,
                 most=most_rows,
-                refresh=view.fresh_trust,
+                refresh=view.look,
             ),
             Collection(
                 "stats",
