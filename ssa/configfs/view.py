@@ -286,6 +286,9 @@ class View(Protocol):
     def credentials(self) -> Credentials:
         """The certificates and keys of this machine's servers."""
 
+    async def in_force(self) -> None:
+        """Wait until the policy that was set counts for the next handshake, whoever makes it."""
+
     async def prepare(self, policy: Policy) -> None:
         """Do the work that a new policy needs before it can be in force and that may take long; raises `BadValue`."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ssa.credentials import Credential
     from ssa.ktls.diag import Diag
     from ssa.ktls.probe import Capabilities
-    from ssa.policy.schema import Policy
+    from ssa.policy.live import LivePolicy
     from ssa.trust import TrustStore
     from ssa.worker.records import Application
 
@@ -59,7 +59,8 @@ class Handle:
         self._inbox = Inbox(channel)
         self._calls = itertools.count(1)
         self._asked: dict[int, _Question] = {}
-        self._policy: Policy | None = None
+        self._told_epoch = self._epoch = -1  # of the policy that it was told, and that it has in force
+        self._has_followed = trio.Event()
         self._kernel: Capabilities | None = None
         self._stores: dict[str, TrustStore | str] = {}
         self._usable: dict[tuple[int, ...], tuple[object, object]] = {}
@@ -78,11 +79,26 @@ class Handle:
         with contextlib.suppress(OSError):  # `run` finds that it has gone
             self._outbox.flush()
 
-    def policy_is(self, policy: Policy) -> None:
+    def policy_is(self, policy: LivePolicy) -> None:
         """Tell it the policy in force."""
-        if policy is not self._policy:
-            self._policy = policy
-            self.tell(messages.PolicyIs(tuple(policy.texts.items())))
+        if policy.generation != self._told_epoch:
+            self._told_epoch = policy.generation
+            self.tell(messages.PolicyIs(policy.generation, tuple(policy.current.texts.items())))
+
+    def follows(self, epoch: int) -> None:
+        """It has put a policy in force."""
+        self._epoch = epoch
+        self._has_followed.set()
+        self._has_followed = trio.Event()
+
+    def is_behind(self, epoch: int) -> bool:
+        """True where it runs, and has not yet the policy of that number in force."""
+        return self.alive and self._epoch < epoch
+
+    async def has_in_force(self, epoch: int) -> None:
+        """Wait until it has the policy of that number in force, or a later one, or has ended."""
+        while self.is_behind(epoch):
+            await self._has_followed.wait()
 
     def kernel_is(self, kernel: Capabilities) -> None:
         """Tell it the kernel's features."""
@@ -187,6 +203,7 @@ class Handle:
         self.alive = False
         self._outbox.close()
         self.channel.close()
+        self._has_followed.set()
         for question in self._asked.values():
             question.answered.set()
 

@@ -28,21 +28,26 @@ class Liveness:
     """The watched sockets of one worker, by inode. For any thread."""
 
     def __init__(self) -> None:
-        self._sets: list[tuple[int, int]] = []  # of each the epoll set, and its file
+        self._sets: dict[int, tuple[int, int]] = {}  # by number: the epoll set, and its file
         self._lock = threading.Lock()
         self._seen: frozenset[int] = frozenset()
         self._looked = _NEVER
 
-    def take_untrusted(self, epoll: int) -> bool:
+    def take_untrusted(self, number: int, epoll: int) -> bool:
         """Take a set. False where the descriptor is none, or there are too many: then it is not taken. Raises OSError.
 
         The files of the sets are opened once: they must be readable when no descriptor is left.
         """
-        if len(self._sets) >= _MOST_SETS or os.readlink(f"/proc/self/fd/{epoll}") != _EPOLL:
+        if len(self._sets) >= _MOST_SETS or number in self._sets or os.readlink(f"/proc/self/fd/{epoll}") != _EPOLL:  # noqa: PTH115 - it is no path
             return False
-        self._sets.append((epoll, os.open(f"/proc/self/fdinfo/{epoll}", os.O_RDONLY | os.O_CLOEXEC)))
+        self._sets[number] = epoll, os.open(f"/proc/self/fdinfo/{epoll}", os.O_RDONLY | os.O_CLOEXEC)
         self._looked = _NEVER
         return True
+
+    def drop(self, number: int) -> None:
+        """Let go of a set, which is empty."""
+        for descriptor in self._sets.pop(number, ()):
+            os.close(descriptor)
 
     def stir(self) -> None:
         """Have the next answer be new: there is another socket."""
@@ -57,12 +62,12 @@ class Liveness:
             return self._seen
 
     def _look(self) -> frozenset[int]:
-        found = (os.pread(info, _LONGEST, 0) for _, info in self._sets)
+        found = (os.pread(info, _LONGEST, 0) for _, info in list(self._sets.values()))
         return frozenset(int(inode, 16) for text in found for inode in _INODE.findall(text))
 
     def close(self) -> None:
         """Stop watching."""
-        for descriptors in self._sets:
+        for descriptors in self._sets.values():
             for descriptor in descriptors:
                 os.close(descriptor)
         self._sets.clear()

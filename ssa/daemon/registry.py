@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 from dataclasses import dataclass, field, replace
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -21,6 +20,8 @@ from ssa.worker import messages
 from ssa.worker.records import ListenerRecord, SocketRecord, shared
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ssa.daemon.handle import Handle
     from ssa.ktls.diag import Diag
     from ssa.policy.schema import Policy
@@ -33,21 +34,21 @@ _TIDY = 2  # seconds
 _UNTOLD = "unknown"
 
 
+def _silence() -> OSError:
+    return OSError(errno.ETIMEDOUT, "its worker was not asked yet")
+
+
 @dataclass(slots=True)
 class Told:
     """What a worker has told of a socket or listener when it was asked last."""
 
-    state: KernelState | OSError = field(default_factory=lambda: _silence())
-    unmet: Sequence[str] | OSError = field(default_factory=lambda: _silence())
+    state: KernelState | OSError = field(default_factory=_silence)
+    unmet: Sequence[str] | OSError = field(default_factory=_silence)
     offers: tuple[Sequence[str], Sequence[str]] = ((), ())
 
     def was_silent(self, failure: OSError) -> None:
         """The worker has not answered."""
         self.state = self.unmet = failure
-
-
-def _silence() -> OSError:
-    return OSError(errno.ETIMEDOUT, "its worker was not asked yet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,9 +48,13 @@ class Reports:
 
     # --- sockets ---
 
-    def watches(self, handle: Handle, _message: messages.Watches, descriptor: int) -> None:
+    def watches_no_more(self, handle: Handle, message: messages.WatchesNoMore) -> None:
+        """Let go of an epoll set."""
+        handle.liveness.drop(message.number)
+
+    def watches(self, handle: Handle, message: messages.Watches, descriptor: int) -> None:
         """Take an epoll set."""
-        if not handle.liveness.take_untrusted(descriptor):
+        if not handle.liveness.take_untrusted(message.number, descriptor):
             self._drop(handle, descriptor)
             raise BadFrame("no epoll set, or too many")
 
@@ -94,7 +98,7 @@ class Reports:
 
     # --- what has happened ---
 
-    def count(self, handle: Handle, message: messages.Count) -> None:
+    def count(self, _handle: Handle, message: messages.Count) -> None:
         """Count events."""
         if message.counter not in COUNTERS or not 0 <= message.number <= _MOST_AT_ONCE:
             raise BadFrame(f"it counts {message.number} of {message.counter!a}")
@@ -114,6 +118,10 @@ class Reports:
         if (record := self._state.sockets.record(message.number, handle)) is not None:
             who = {name: getattr(record, name) for name in ("id", "hostname", "local", "remote", "pid", "uid", "exe")}
             handle.log.info("truncated %s", fields(**who))
+
+    def in_force(self, handle: Handle, message: messages.InForce) -> None:
+        """It has put a policy in force."""
+        handle.follows(message.epoch)
 
     def relays(self, _handle: Handle, message: messages.Relays) -> None:
         """Log, once for each reason, that connections go by the relay."""
@@ -181,10 +189,12 @@ _WITH_A_DESCRIPTOR: dict[type, Callable[[Reports, Handle, Any, int], None]] = {
     messages.Namespace: Reports.namespace,
 }
 _HANDLERS: dict[type, Callable[[Reports, Handle, Any], None]] = {
+    messages.WatchesNoMore: Reports.watches_no_more,
     messages.Add: Reports.add,
     messages.Forget: Reports.forget,
     messages.Listens: Reports.listens,
     messages.ListensNoMore: Reports.listens_no_more,
+    messages.InForce: Reports.in_force,
     messages.Numbers: Reports.numbers,
     messages.Count: Reports.count,
     messages.Refused: Reports.refused,

@@ -7,7 +7,6 @@ import contextlib
 import fcntl
 import logging
 import select
-import socket
 import termios
 from typing import TYPE_CHECKING
 
@@ -19,16 +18,19 @@ from ssa.protocol import wire
 from ssa.worker import ipc
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from ssa.daemon.state import State
     from ssa.daemon.workers import Workers
     from ssa.worker.closing import Closer
+    from ssa.worker.quota import Table
     from ssa.worker.records import Application
 
 _log = logging.getLogger("ssa.daemon")
 
 _GIVEN_UP = 64  # connections that are let go of at once
+_MOMENTS, _MOMENT = 20, 0.001  # how often, and how many seconds, to wait for threads that close
 _TOGETHER = 16  # connections that are accepted in one go, before others get their turn
 
 
@@ -38,12 +40,21 @@ async def serve(state: State, workers: Workers, listener: socket.socket) -> None
     async with trio.open_nursery() as nursery:
         while True:
             await trio.lowlevel.wait_readable(listener)
+            await _have_room(workers.table)
             try:
                 for connection in _accepted(listener, workers.nobody):
                     _pass_on(state, workers, connection, nursery)
             except OSError as exc:  # out of descriptors or memory: for now
                 _log.error("no application can be served at the moment: %s", exc.strerror)
                 await trio.sleep(0.1)
+
+
+async def _have_room(table: Table) -> None:
+    """Wait for a moment where few descriptors are left: threads close refused connections meanwhile."""
+    for _ in range(_MOMENTS):
+        if not table.is_scarce():
+            return
+        await trio.sleep(_MOMENT)
 
 
 def _accepted(listener: socket.socket, closer: Closer) -> Iterator[socket.socket]:

@@ -15,7 +15,7 @@ from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ssa.credentials import CredentialStore
     from ssa.policy.schema import Policy
@@ -60,6 +60,7 @@ class State:
         self.started = time.time()
         self._relay_reasons: set[str] = set()
         self.lines_dropped = 0  # by workers
+        self.announce: Callable[[], Awaitable[None]] | None = None  # tells the workers the policy in force
 
     def _check(self, policy: Policy) -> None:
         """Refuse a policy whose trust store cannot be read, before it is in force. Raises `BadValue`."""
@@ -116,6 +117,11 @@ class State:
         """Ask all workers how their sockets stand, and what their listeners serve with."""
         await self.fresh_trust()
         await look(self.sockets.all(), self.listeners.all())
+
+    async def in_force(self) -> None:
+        """Wait until all workers have the policy in force that is: the next handshake is made under it."""
+        if self.announce is not None:
+            await self.announce()
 
     async def prepare(self, policy: Policy) -> None:
         """Read the trust store of a policy before it is put in force. Raises `BadValue` if that cannot be read."""

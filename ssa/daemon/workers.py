@@ -5,21 +5,22 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import resource
 import select
 import socket
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
 
 from ssa import errors
-from ssa.daemon import zygote
+from ssa.daemon import quota, zygote
 from ssa.daemon.handle import Handle
 from ssa.daemon.reports import Reports
 from ssa.logfmt import charged, fields
 from ssa.worker import messages, outbox
 from ssa.worker.closing import Closers
+from ssa.worker.quota import Quota, Table
 from ssa.worker.user import NOBODY
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from ssa.daemon.zygote import Ended, Started
 
 _TRUSTED = 0  # root
+_OWN = 16  # descriptors that the daemon itself opens after its start, at most
 _PATIENCE = 2.0  # seconds for the workers to end with the daemon
 _ROOM = 10.0  # seconds for a worker to take what is in its channel
 _MOMENT = 0.005  # seconds between two looks
-_MOST_WAITING = 256  # connections of a user that wait for room
+_FOLLOW = 2.0  # seconds for a worker to put a policy in force; then it is ended, and the next request starts another
 _FORK = 10.0  # seconds for the zygote to fork one
 
 _log = logging.getLogger("ssa.daemon")
@@ -50,11 +52,14 @@ class Workers:
         self._handles: dict[int, Handle] = {}
         self._starting: dict[int, _Start] = {}  # by uid
         self._calls = itertools.count(1)
-        self._waiting: Counter[int] = Counter()  # connections by uid
+        self._quotas: dict[int, Quota] = {}
+        size, own = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/proc/self/fd")) + _OWN
+        self.table = Table(size, own, lambda: self.closers.open(None))
         self._nursery: trio.Nursery | None = None
         self.closers = Closers()
         self.nobody = self.closers.of(NOBODY)  # closes what is no user's
         self.log = charged(_log, NOBODY)
+        state.announce = self.put_in_force
 
     def all(self) -> list[Handle]:
         """The workers that run."""
@@ -66,20 +71,22 @@ class Workers:
 
     async def with_room(self, uid: int) -> Handle:
         """The worker of a user, when it has taken what was put into its channel. Raises `ssa.SSAError` OVERLOADED."""
-        if self._waiting[uid] >= _MOST_WAITING:
-            raise errors.error("OVERLOADED", f"uid {uid} has {_MOST_WAITING} requests that its worker has not taken")
-        self._waiting[uid] += 1
-        try:
+        with self._quota(uid).of():
             deadline = trio.current_time() + _ROOM
             while not (handle := await self.of(uid)).has_room:
                 if trio.current_time() > deadline:
                     raise errors.error("OVERLOADED", f"the worker of uid {uid} takes no request")
                 await trio.sleep(_MOMENT)
             return handle
-        finally:
-            self._waiting[uid] -= 1
-            if not self._waiting[uid]:
-                del self._waiting[uid]
+
+    def _quota(self, uid: int) -> Quota:
+        """The connections of a user that wait for a worker."""
+        if (found := self._quotas.get(uid)) is None:
+            for idle in [uid for uid, quota in self._quotas.items() if not quota.used()]:
+                del self._quotas[idle]
+            limit, closer = quota.limit(self.table.free, uid), self.closers.of(uid)
+            found = self._quotas[uid] = Quota(self.table, uid, limit, closer.open)
+        return found
 
     async def of(self, uid: int) -> Handle:
         """The worker of a user. Raises `ssa.SSAError` OVERLOADED where none can be started."""
@@ -144,9 +151,26 @@ class Workers:
 
     def greet(self, handle: Handle) -> None:
         """Tell a worker what it has to know before its first application."""
-        handle.policy_is(self._state.policy.current)
+        handle.policy_is(self._state.policy)
         handle.kernel_is(self._state.capabilities(urgent=False))
         self.grant(handle)
+
+    async def put_in_force(self) -> None:
+        """Tell all workers the policy in force, and wait until each has it. One that does not follow is ended."""
+        policy, handles = self._state.policy, self.all()
+        epoch = policy.generation
+        for handle in handles:
+            handle.policy_is(policy)
+        with trio.move_on_after(_FOLLOW) as late:
+            for handle in handles:
+                await handle.has_in_force(epoch)
+        if late.cancelled_caught:
+            for handle in handles:
+                if handle.is_behind(epoch):
+                    handle.kill("it does not follow the policy")
+            with trio.move_on_after(_FOLLOW):
+                for handle in handles:
+                    await handle.has_in_force(epoch)
 
     def grant(self, handle: Handle) -> None:
         """Give a worker numbers for sockets and listeners."""

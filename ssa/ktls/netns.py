@@ -40,7 +40,7 @@ class Diags:
         return self._own if cookie == self._own_cookie else self._others.get(cookie)
 
     def enter_untrusted(self, cookie: bytes, namespace: int) -> Diag | None:
-        """The `Diag` for a namespace of which there is a descriptor, which is closed. None where we may not enter it."""
+        """The `Diag` for a namespace, whose descriptor is closed; None where we may not enter it."""
         try:
             if cookie and (found := self.of(cookie)) is not None:
                 return found

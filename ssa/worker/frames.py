@@ -48,7 +48,7 @@ def pack(messages: Iterable[Any]) -> bytes:
         if isinstance(value, bytes):
             found.append(value)
             return {"b": len(found) - 1}
-        return [getattr(value, name) for name in _names(type(value))]
+        return [getattr(value, name) for name in _names(cast("Hashable", type(value)))]
 
     text = json.dumps([(type(message).__name__, plain(message)) for message in messages], default=plain).encode()
     lengths = b"".join(_LENGTH.pack(len(value)) for value in found)
@@ -56,8 +56,8 @@ def pack(messages: Iterable[Any]) -> bytes:
 
 
 @functools.cache
-def _names(kind: Hashable) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cast("Any", kind)) if field.init)
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind) if field.init)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -113,9 +113,14 @@ class Link:
             raise errors.error("OVERLOADED", "the numbers for sockets are used up for a moment")
         return self._numbers.popleft()
 
-    def watches(self, epoll: int) -> None:
+    def watches(self, number: int, epoll: int) -> None:
         """Give the daemon an epoll set of watched sockets."""
-        self.outbox.put(messages.Watches(), epoll)
+        descriptor = os.dup(epoll)
+        self.outbox.put(messages.Watches(number), descriptor, partial(os.close, descriptor))
+
+    def watches_no_more(self, number: int) -> None:
+        """Tell the daemon that a set is empty and closed."""
+        self.outbox.put(messages.WatchesNoMore(number))
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
         """Register a TLS socket."""
@@ -197,14 +202,15 @@ class Link:
             for message in frames.parse_untrusted(data, messages.TO_WORKER):
                 if isinstance(message, messages.Stop):
                     return
-                if isinstance(message, (messages.Serve, messages.Visit)):
-                    serve(message, socket.socket(fileno=descriptor))
-                else:
+                if not isinstance(message, (messages.Serve, messages.Visit)):
                     _HANDLERS[type(message)](self, message, descriptor)
+                elif descriptor is not None:
+                    serve(message, socket.socket(fileno=descriptor))
 
     def policy_is(self, message: messages.PolicyIs, _: int | None) -> None:
         """Put another policy in force."""
         self._policy = Policy.default().replace_many(dict(message.texts))
+        self.outbox.put(messages.InForce(message.epoch))
 
     def kernel_is(self, message: messages.KernelIs, _: int | None) -> None:
         """Take the kernel's features. Equal ones are one object: contexts are made for it."""

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ssa.ktls.diag import KernelState
-from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
+from ssa.ktls.diag import KernelState  # noqa: TC001 - `ssa.worker.frames` looks at the types of fields
+from ssa.worker.records import (  # noqa: TC001 - likewise
+    Application,
+    ListenerRecord,
+    Refusal,
+    SocketRecord,
+)
 
 Texts = tuple[tuple[str, str], ...]
 
@@ -25,8 +30,9 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class PolicyIs:
-    """The policy that is in force from now on: the texts of its settings."""
+    """The policy that is in force from now on: its number, and the texts of its settings. The answer is `InForce`."""
 
+    epoch: int
     texts: Texts
 
 
@@ -169,6 +175,15 @@ CONTENTS: dict[str, type] = {kind.__name__: kind for kind in (StoreContent, Cred
 class Watches:
     """A set of sockets is watched: the epoll set comes with this message."""
 
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchesNoMore:
+    """A set of sockets is empty, and is not watched any more."""
+
+    number: int
+
 
 @dataclass(frozen=True, slots=True)
 class Add:
@@ -255,6 +270,13 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True)
+class InForce:
+    """The policy of this number is in force in the worker."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """The worker wants more numbers for sockets."""
 
@@ -335,7 +357,21 @@ class Ended:
 TO_DAEMON: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        *(Watches, Add, Namespace, Forget, Listens, ListensNoMore, Count, Refused, WasCut, Relays, Line, Dropped),
-        *(Numbers, Fresh, Settle, Elsewhere, Looked, Ended),
+        *(
+            Watches,
+            WatchesNoMore,
+            Add,
+            Namespace,
+            Forget,
+            Listens,
+            ListensNoMore,
+            Count,
+            Refused,
+            WasCut,
+            Relays,
+            Line,
+            Dropped,
+        ),
+        *(InForce, Numbers, Fresh, Settle, Elsewhere, Looked, Ended),
     )
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
+
     from ssa.credentials import Credential
     from ssa.ktls.probe import Capabilities
     from ssa.policy.schema import Policy
@@ -59,8 +60,11 @@ class Monitor(Protocol):
     def new_id(self) -> int:
         """A number for a socket or a listener that is about to be told of. It is never given out twice."""
 
-    def watches(self, epoll: int) -> None:
+    def watches(self, number: int, epoll: int) -> None:
         """Give the daemon an epoll set of sockets that are watched: it looks there which of them live."""
+
+    def watches_no_more(self, number: int) -> None:
+        """Tell the daemon that a set is empty."""
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
         """Register a TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
@@ -103,4 +107,4 @@ class Monitor(Protocol):
         """Log, once for each reason, that connections go by the relay."""
 
     async def told(self) -> None:
-        """Wait until all of this is on its way to the daemon: an application's reply comes behind it. Raises OSError."""
+        """Wait until all of this is on its way to the daemon: a reply comes behind it. Raises OSError."""

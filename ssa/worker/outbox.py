@@ -53,7 +53,7 @@ class Outbox:
         self._stirred.set()
 
     async def sent(self) -> None:
-        """Send all that was put, and wait for room as long as that takes. Raises OSError where nobody reads any more."""
+        """Send all that was put, and wait for room as long as that takes. Raises OSError where nobody reads."""
         while not self.flush():
             await self._moved.wait()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from ssa import errors
-from ssa.ktls.diag import SocketKey  # at run time too: `ssa.worker.frames` looks at the types of fields
+from ssa.ktls.diag import SocketKey  # noqa: TC001 - `ssa.worker.frames` looks at the types of fields
 
 if TYPE_CHECKING:
     from ssa.errors import SSAError

@@ -81,7 +81,7 @@ class User:
         self.closer = process.closers.of(uid)
         log = charged(logging.getLogger("ssa.relay"), uid)
         self.process = process
-        self.watching = Watching(monitor.watches)
+        self.watching = Watching(monitor)
         self.relays = Relays(self.watching.has_hung_up, self._let_go, log, process.relaying)
         self.quota = Quota(process.table, uid, limit, self._counted_elsewhere)
         self.crowd = Crowd(max(1, limit // 2))

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import os
 import select
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+
+    from ssa.worker.monitor import Monitor
 
 MOST = 64  # entries of a set
 _ADD, _MOD = 1, 3  # EPOLL_CTL_*
@@ -35,7 +37,8 @@ class _Event(ctypes.Structure):
 
 
 class _Set:
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.epoll = select.epoll()
         self.size = 0
 
@@ -43,9 +46,10 @@ class _Set:
 class Watching:
     """One user's watched sockets, by inode. Its methods are for the event loop, but for `has_hung_up`."""
 
-    def __init__(self, tell: Callable[[int], None]) -> None:
-        """`tell` is called with the descriptor of each set that is made."""
-        self._tell = tell
+    def __init__(self, monitor: Monitor) -> None:
+        """The monitor is told of each set."""
+        self._monitor = monitor
+        self._numbers = itertools.count(1)
         self._sets: list[_Set] = []
         self._by_inode: dict[int, _Set] = {}
         self._nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -65,14 +69,18 @@ class Watching:
         for found in self._sets:
             if found.size < MOST:
                 return found
-        self._sets.append(found := _Set())
-        self._tell(found.epoll.fileno())
+        self._sets.append(found := _Set(next(self._numbers)))
+        self._monitor.watches(found.number, found.epoll.fileno())
         return found
 
     def forget(self, inode: int) -> None:
         """Give the place of a socket that no process holds any more to another one."""
         if (found := self._by_inode.pop(inode, None)) is not None:
             found.size -= 1
+            if not found.size and len(self._sets) > 1:
+                self._sets.remove(found)
+                self._monitor.watches_no_more(found.number)
+                found.epoll.close()
 
     def has(self, sock: socket.socket) -> bool:
         """True where a descriptor is one of a watched socket."""
