@@ -19,7 +19,7 @@ from ssa.daemon.errands import Errands
 from ssa.intime import in_time
 from ssa.logfmt import fields
 from ssa.policy.schema import BadValue
-from ssa.trust.store import Recent
+from ssa.trust.recent import Recent
 
 if TYPE_CHECKING:
     from ssa.credentials import CredentialStore, Folder

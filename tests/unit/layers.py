@@ -70,6 +70,7 @@ EDGES = {
     "ssa.inject.bio_anyio": "sockets from under anyio's streams",
     "ssa.inject.bio_trio": "sockets from under trio's streams",
     "ssa.inject.context": "files of certificates, the environment",
+    "ssa.inject.facts": "asyncio's classes of transports",
     "ssa.inject.handshake": "asks ssad for a handshake, without waiting",
     "ssa.inject.locations": "files of certificates, the environment",
     "ssa.inject.plaintext": "whether bytes were sent on a TCP socket",
