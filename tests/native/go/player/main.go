@@ -216,7 +216,7 @@ func (p *player) set(name string, arguments []any) (any, error) {
 
 func (p *player) get(name string, arguments []any) (any, error) {
 	asked := p.named[name]
-	if asked.conn == nil {
+	if asked.conn == nil || text(arguments[0]) == "TLS_REMOTE_HOSTNAME" {
 		return map[string]string{
 			"TLS_REMOTE_HOSTNAME": asked.config.ServerName, "TLS_ALPN": strings.Join(asked.config.NextProtos, ","),
 		}[text(arguments[0])], nil
