@@ -35,9 +35,10 @@ function taken(tcp) {
   tcp.pause();
   if (tcp.writableLength) throw failure('BAD_VALUE', 'the socket has plain text that is not sent yet: wait for its drain');
   descriptorOf(tcp);
-  tcp._handle.readStop();
+  const read = tcp.readableLength ? tcp.read(tcp.readableLength) : Buffer.alloc(0);
+  tcp._handle.readStop(); // behind read(), which starts it
   tcp._handle.reading = false;
-  return tcp.read() ?? Buffer.alloc(0);
+  return read;
 }
 
 /** One handshake: it sends the request for the TCP socket, and makes the TLS socket live. */

@@ -37,9 +37,6 @@ final class Connection
     public static function connect(string $host, int|string $port, array $options = []): self
     {
         $asked = new Options($options);
-        if (!$asked->fitConnect()) {
-            throw SsaException::because('NO_COUNTERPART', 'max_version, disable_ciphers, session_ttl and the options of servers: a client leaves them to the policy');
-        }
         $struct = $asked->struct();
         $connection = new self(Library::checked(Library::functions()->ssa_connect_tls($host, (string) $port, FFI::addr($struct))));
         $connection->setTimeout($asked->timeout());

@@ -20,6 +20,8 @@ final class Library
             const char *source_address;
             const char *source_service;
             const char *version_min;
+            const char *version_max;
+            const char *disable_cipher;
         };
         struct pollfd { int fd; short events, revents; };
         struct timeval { long seconds, microseconds; };

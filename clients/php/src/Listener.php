@@ -48,6 +48,12 @@ final class Listener
         return Connection::accepted(Library::checked($accepted));
     }
 
+    /** The descriptor's number, -1 where it is closed. It can be read when a connection is ready. */
+    public function descriptor(): int
+    {
+        return $this->fd;
+    }
+
     /** Where it listens, as "127.0.0.1:443". */
     public function name(): string
     {
