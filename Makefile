@@ -78,7 +78,7 @@ test-compat: $(COMPAT)/ready ## run libraries that people use under ssa, over th
 	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.compat.run ktls
 	$(BIN)/python -m tests.compat.page
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] clients/c/openssl/*.[ch] tests/native/*.c bench/*.c))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h,$(wildcard clients/c/*.[ch] clients/c/openssl/*.[ch] clients/c/supervise/*.[ch] tests/native/*.c bench/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
