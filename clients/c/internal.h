@@ -301,12 +301,15 @@ int unfit(struct connection *connection, int number, const char *what);
 int fail_again(struct connection *connection, int number); /* -1, with the words that TLS_ERROR has */
 int failed(struct connection *connection);                 /* note errno and the words as TLS_ERROR; -1 */
 int go_live(struct connection *connection, int fd, struct reply *reply);
-void note_info(struct connection *connection, const struct reply *reply);
-/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
-extern void (*note_chain)(const void *chain, size_t size);
 /* Have the handshake made on a connected socket in PLAIN, by the request that was written. 0, or -1: EINPROGRESS and
  * EINTR where it goes on by itself. The exchange ends. */
 int tls_shake(struct connection *connection, int fd, struct exchange *exchange, const int *files, int count);
+
+/* --- replies.c --- */
+
+void note_info(struct connection *connection, const struct reply *reply);
+/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
+extern void (*note_chain)(const void *chain, size_t size);
 
 /* --- listeners.c --- */
 

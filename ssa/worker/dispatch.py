@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -14,10 +15,12 @@ from ssa.logfmt import fields
 from ssa.protocol import wire
 from ssa.worker import acceptor, datagrams, ipc, pipeline, post_handshake
 from ssa.worker.answers import answer
+from ssa.worker.early import early_end
 from ssa.worker.packets import Handover, Packet
 from ssa.worker.records import Refusal
 
 if TYPE_CHECKING:
+    from ssa.relay.early import EarlyPair
     from ssa.worker.records import Application
     from ssa.worker.service import Worker
     from ssa.worker.user import User
@@ -96,8 +99,9 @@ async def _served(
             if isinstance(request, wire.Listen):
                 await acceptor.run(worker, application, request, packet, connection)
                 return _LISTENED
-            with worker.hang_ups.cancelling(connection):
-                reply = await _answer(worker, application, request, packet)
+            async with early_end(worker, request, connection) as early:
+                with worker.hang_ups.cancelling(connection):
+                    reply = await _answer(worker, application, request, packet, early)
     except errors.SSAError as exc:
         worker.monitor.refused(Refusal.of(exc, application, **asked))
         return _refusal(exc)
@@ -121,9 +125,9 @@ def _parse_untrusted(packet: Packet) -> wire.Message:
 
 
 async def _answer(
-    worker: Worker, application: Application, request: wire.Message, packet: Packet
+    worker: Worker, application: Application, request: wire.Message, packet: Packet, early: EarlyPair | None
 ) -> wire.Reply | Handover | None:
-    """Answer one request. Raises `ssa.SSAError`."""
+    """Answer one request. `early` is the pair of one whose application has its end already. Raises `ssa.SSAError`."""
     try:
         if isinstance(request, wire.Plug):
             return None
@@ -132,9 +136,11 @@ async def _answer(
         if isinstance(request, wire.Fallback):
             return _fall_back(worker, application, request)
         sock = packet.take_socket()
-        handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
+        handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM and early is None else _ON_A_SOCKET
         if (handler := handlers.get(type(request))) is None:
             raise errors.error("BAD_REQUEST", f"{_kind(request)} on a {sock.type.name}")
+        if early is not None:
+            handler = functools.partial(handler, early=early)
         return await handler(worker, application, request, sock, packet.descriptors)
     except errors.SSAError:
         raise
