@@ -166,11 +166,16 @@ def _kind(request: wire.Message) -> str:
     return type(request).__name__.lower()
 
 
+# What the log says of a program that may not want its server verified, by the request's `lenient`.
+_UNVERIFIED = {1: "asked for by the program, and not done", 2: "perhaps asked for by the program, and not done"}
+
+
 def _asked(request: wire.Message) -> dict[str, str]:
     """The fields of a request for a line of the log: its kind, and the host name if it has one."""
     hostname: str | None = getattr(request, "hostname", None)
-    lenient = {"unverified": "asked for by the program, and not done"} if getattr(request, "lenient", None) else {}
-    return {"request": _kind(request)} | ({"hostname": hostname} if hostname else {}) | lenient
+    unverified = _UNVERIFIED.get(getattr(request, "lenient", None) or 0)
+    asked = {"hostname": hostname, "unverified": unverified}
+    return {"request": _kind(request)} | {name: value for name, value in asked.items() if value}
 
 
 _OnASocket = Callable[..., Awaitable[wire.Reply | Handover | None]]
