@@ -4,10 +4,12 @@ import array
 import contextlib
 import ctypes.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -332,6 +334,34 @@ say(told(s.connect, server))
         ssad.environment,
     )
     assert said == ["EACCES"]
+
+
+@once
+@pytest.mark.skipif(os.geteuid() != 0, reason="a setuid program of another user's is root's to make")
+def test_a_setuid_program_that_is_linked_with_libssa(mortal):
+    """It passes over SSA_RUN_DIR: who runs it does not say whom it asks."""
+    place = Path(tempfile.mkdtemp(prefix="ssa-setuid-", dir="/tmp"))
+    place.chmod(0o755)
+    shutil.copy(NATIVE / "libssa.so", place)
+    source = place / "hello.c"
+    source.write_text(
+        "#include <ssa.h>\n#include <stdio.h>\nint main(void) {\n"
+        '    return ssa_connect_tls("localhost", "1", NULL) < 0 && puts(ssa_error()) < 0;\n}\n'
+    )
+    program = place / "hello"
+    options = ["-I", NATIVE, "-L", place, f"-Wl,-rpath,{place}"]
+    subprocess.run(["gcc", "-o", program, source, *options, "-lssa"], check=True)
+    os.chown(program, 65534, 65534)
+    said = {}
+    for mode in 0o755, 0o4755:
+        program.chmod(mode)
+        done = subprocess.run(
+            [program], env=os.environ | mortal.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        said[mode] = done.stdout
+    shutil.rmtree(place)
+    assert "no ssad" not in said[0o755]
+    assert "no ssad listens at /run/ssa/ssad.sock" in said[0o4755]
 
 
 def libraries():

@@ -149,7 +149,7 @@ static void on_alarm(int number) {
 
 static void with_signals(int flags) {
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = flags};
-    struct itimerval often = {{0, 700}, {0, 700}}, never = {{0, 0}, {0, 0}};
+    struct itimerval often = {{0, 2000}, {0, 2000}}, never = {{0, 0}, {0, 0}};
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &often, NULL);
     for (int round = 0; round < 5; round++) {
