@@ -281,12 +281,79 @@ l.close()
         port = int(process.stdout.readline())
         mortal.stop()
         process.stdin.write("\n")
-        assert process.stdout.readline() == "ENOBUFS\n"
+        assert process.stdout.readline() == "EAGAIN\n"
         mortal.start()
         client = threading.Thread(target=say_hello, args=(pki, port), daemon=True)
         client.start()
         process.stdin.write("\n")
         assert process.stdout.readline() == "b'hello'\n"
+        client.join(10)
+
+
+LISTENS = """
+l = tls()
+l.setsockopt(205, 88, os.environ["CERT"].encode())
+l.setsockopt(205, 89, os.environ["KEY"].encode())
+l.bind(("127.0.0.1", 0))
+l.listen()
+say(l.getsockname()[1])
+input()
+"""
+WAITS = {
+    "poll": """
+l.setblocking(False)
+poll = select.poll()
+poll.register(l, select.POLLIN)
+turns, before = 0, time.process_time()
+def accept():
+    global turns
+    while True:
+        turns += 1
+        poll.poll(10000)
+        try:
+            return l.accept()
+        except BlockingIOError:
+            if turns == 1:
+                say("waits")
+c, _ = accept()
+say(c.recv(100), turns < 50, time.process_time() - before < 0.3)
+c.close()
+""",
+    "block": """
+import signal, threading
+class Alarm(Exception): pass
+def alarm(number, frame): raise Alarm
+signal.signal(signal.SIGALRM, alarm)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+try:
+    l.accept()
+except Alarm:
+    say("waits")
+accepted = []
+threads = [threading.Thread(target=lambda: accepted.append(l.accept()[0]), daemon=True) for _ in range(3)]
+for thread in threads: thread.start()
+while not accepted: time.sleep(0.05)
+say(accepted[0].recv(100), time.process_time() < 3, True)
+accepted[0].close()
+os._exit(0)
+""",
+}
+
+
+@once
+@pytest.mark.parametrize("way", WAITS)
+def test_a_listener_without_an_ssad_takes_no_time(way, mortal, pki):
+    """It waits, in a loop of poll(2) and in accept(2), also in several threads, and a signal interrupts it."""
+    with talking(LISTENS + WAITS[way], mortal.environment, CERT=pki.cert, KEY=pki.key) as process:
+        port = int(process.stdout.readline())
+        mortal.stop()
+        process.stdin.write("\n")
+        assert process.stdout.readline() == "waits\n"
+        time.sleep(1)
+        mortal.start()
+        client = threading.Thread(target=say_hello, args=(pki, port), daemon=True)
+        client.start()
+        assert process.stdout.readline() == "b'hello' True True\n"
         client.join(10)
 
 
