@@ -86,7 +86,7 @@ test-compat: $(COMPAT)/ready ## run libraries that people use under ssa, over th
 	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.compat.run ktls
 	$(BIN)/python -m tests.compat.page
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c bench/*.c))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch]))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
@@ -96,8 +96,8 @@ lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/python tools/make-header --check
 	$(BIN)/python tools/make-tables --check
 
-bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1
-	$(BIN)/python -m bench --part host
+bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1; writes docs/performance.md
+	$(BIN)/python -m bench --part host --write
 	test $(BENCH_KERNEL) = 6.1 || tools/kernel-build $(BENCH_KERNEL)
 	KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel
 

@@ -183,9 +183,9 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     bool half;        /* a shutdown(2) of its writing leaves the FIN to close(2): see tls_end_half */
     bool transparent; /* of a program that knows no TLS: transparent.c */
     int family;
-    _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
-    _Atomic int64_t resting; /* until when a listener does not look for another ssad */
-    atomic_bool on_timer;    /* a listener's number is a timer, as no ssad serves it: listeners.c */
+    _Atomic int failure;  /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
+    _Atomic int looking;  /* the process of which a thread looks for another ssad for this listener; 0: none */
+    atomic_bool on_timer; /* a listener's number is a timer, as no ssad serves it: listeners.c */
     int backlog;
     bool has_before; /* `settings_before` is what the settings were before this attempt to connect */
     uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
