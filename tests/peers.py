@@ -194,6 +194,10 @@ def nginx(pki: PKI, directory: Path, extra: str = ""):
         yield port
 
 
+# The Python that ssad runs with. Tests of programs can run on another, which has no pyfuse3.
+DAEMONS_PYTHON = os.environ.get("SSA_DAEMONS_PYTHON", sys.executable)
+
+
 class Daemon:
     """An ssad of our own: its run directory, its mount, its policy."""
 
@@ -218,7 +222,7 @@ class Daemon:
         ready, told = os.pipe()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._limits, sys.executable, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
+                [*self._limits, DAEMONS_PYTHON, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
                 env=os.environ | self.environment,
                 pass_fds=[told],
                 stderr=log,
