@@ -172,7 +172,7 @@ static struct settings *settings_of(const char *host, const struct ssa_options *
     if (!options)
         options = &nothing;
     if (change(&settings, TLS_REMOTE_HOSTNAME, options->server_hostname ? options->server_hostname : host) ||
-        change(&settings, TLS_ALPN, options->alpn) ||
+        change(&settings, TLS_ALPN, options->alpn) || change(&settings, TLS_VERSION_MIN, options->version_min) ||
         change(&settings, TLS_TRUSTED_PEER_CERTIFICATES, options->trusted) ||
         change(&settings, TLS_CERTIFICATE_CHAIN, options->certificate) ||
         change(&settings, TLS_PRIVATE_KEY, options->private_key)) {

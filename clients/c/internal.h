@@ -58,6 +58,9 @@ void guard_leave(struct guard *guard); /* keeps errno */
 /* Note why a call fails, for ssa_error(), set errno, and return -1. */
 int fail(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_plainly(int number); /* with the system's words for it */
+/* For a reason of ssad's: its name, its words, and the details of the case. */
+int fail_for(const char *name, size_t size, int number, const char *text, const char *detail, size_t length);
+enum { REASON_ROOM = 40 };
 void set_words(const char *words);
 const char *words(void);
 void copy_text(char *to, size_t room, const char *text, size_t size); /* cut where it is too long, and one line */

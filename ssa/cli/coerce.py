@@ -109,7 +109,7 @@ _ON = Verb(
     name="on",
     summary="have programs that are started from now on make their TLS by ssa",
     description="""\
-Installs libssa-gate and libssa-coerced in /usr, tries them, and names the gate in /etc/ld.so.preload, behind what is
+Installs libssa-gate and libssa-tls in /usr, tries them, and names the gate in /etc/ld.so.preload, behind what is
 there already. Done once more, it mends what is missing, and installs newer libraries.
 """,
     examples="ssa coerce on\n",
@@ -160,7 +160,7 @@ files:
   /etc/ssa/leave-alone   the programs whose TLS stays their own: `ssa coerce on` writes a list of shells, sshd, package
                          managers and systemd, which you may change
 
-where ssad does not answer, or libssa-coerced is missing, TLS is refused, but in the programs that are left alone.
+where ssad does not answer, or libssa-tls is missing, TLS is refused, but in the programs that are left alone.
 Programs that use no TLS are not concerned. If something goes wrong: `ssa coerce off`, or remove the line from
 /etc/ld.so.preload. docs/coerce.md has the rest.
 """,

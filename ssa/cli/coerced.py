@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PROC = Path("/proc")
 _TLS = re.compile(r"/lib(?:ssl|gnutls)\.so\.")
-_GATE, _COERCED = "/ssa/libssa-gate.so", "/ssa/libssa-coerced.so"
+_GATE, _COERCED = "/ssa/libssa-gate.so", "/ssa/libssa-tls.so"
 _PATIENCE = 3.0  # seconds for ssad
 
 

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 PRELOAD = Path("/etc/ld.so.preload")
 LIST = Path("/etc/ssa/leave-alone")  # clients/c/coerce/leave_alone.c
 ENTRY = "/usr/$LIB/ssa/libssa-gate.so"  # ld.so(8): $LIB is another directory for 32-bit programs
-COERCED = Path("/usr/lib/ssa/libssa-coerced.so")  # clients/c/coerce/gate.c
+COERCED = Path("/usr/lib/ssa/libssa-tls.so")  # clients/c/coerce/gate.c
 RUN_DIR = "/run/ssa"  # the system's ssad
 NOTES = COERCED.with_name("coerce.sha256")  # as sha256sum(1) writes and checks it
 _LINKER_32 = "/lib/ld-linux.so.2"
-_LIBRARIES = ("libssa-gate.so", "libssa-gate-32.so", "libssa-coerced.so")
+_LIBRARIES = ("libssa-gate.so", "libssa-gate-32.so", "libssa-tls.so")
 _PATIENCE = 20.0  # seconds for a trial
 _NEW = ".ssa-new"  # the end of a name that is not in its place yet
 _DIRECTORY, _READABLE = 0o755, 0o644
@@ -72,7 +72,7 @@ def libraries() -> list[Library]:
         raise Failure("this needs an x86-64 machine with glibc 2.33 or later: no other is supported")
     lib_32 = _dst_lib(_LINKER_32)
     others = [Library("libssa-gate-32.so", _gate(lib_32))] if lib_32 and lib_32 != lib else []
-    return [Library("libssa-coerced.so", COERCED), *others, Library("libssa-gate.so", _gate(lib))]
+    return [Library("libssa-tls.so", COERCED), *others, Library("libssa-gate.so", _gate(lib))]
 
 
 def _gate(lib: str) -> Path:

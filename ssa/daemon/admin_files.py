@@ -56,6 +56,17 @@ class TrustStores:
             raise errors.error(store.reason, store.detail)
         return store
 
+    def found(self, source: str) -> trust.TrustStore | errors.SSAError:
+        """What `refresh` found last: the trust store of a source, or the reason why it can't be read."""
+        try:
+            return self.get(source)
+        except errors.SSAError as failure:
+            return failure
+
+    def is_known(self, source: str) -> bool:
+        """True for a source that was read before: a policy has named it."""
+        return self._stores.get(source) is not None
+
     async def refresh(self, source: str) -> None:
         """Read a trust store again if its files have changed. `get` raises what is wrong with it."""
         known = self._stores.get(source)

@@ -236,6 +236,10 @@ class TrustStore:
     def __len__(self) -> int:
         return len(self._by_der)
 
+    def anchors(self) -> list[Anchor]:
+        """All anchors."""
+        return list(self._by_der.values())
+
     def trusts(self, certificate: Certificate, role: PeerRole) -> bool:
         """True for a trust anchor of peers of this role."""
         anchor = self._by_der.get(certificate.der)

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #ifndef COERCED
-#define COERCED "/usr/lib/ssa/libssa-coerced.so"
+#define COERCED "/usr/lib/ssa/libssa-tls.so"
 #endif
 
 enum { PROTOCOL_TLS = 205 }; /* IPPROTO_TLS */
@@ -39,7 +39,7 @@ static _Atomic(enum state) state;
 static char **arguments;
 static struct stat standard_error; /* as the program was started with it */
 static address owns[COUNT];        /* libc's, or the next library's: looked up at the start */
-static address coerced[COUNT];     /* of libssa-coerced, which has to be loaded */
+static address coerced[COUNT];     /* of libssa-tls, which has to be loaded */
 static _Thread_local bool loading __attribute__((tls_model("initial-exec")));
 
 /* --- the jumps (x86-64) --- */
@@ -95,7 +95,7 @@ static bool has_tls_library(void) {
     return found;
 }
 
-/* --- libssa-coerced --- */
+/* --- libssa-tls --- */
 
 static char why[400]; /* it cannot be loaded */
 
@@ -142,7 +142,7 @@ static void load_once(void) {
         pthread_once(&once, load);
 }
 
-/* --- where libssa-coerced is missing --- */
+/* --- where libssa-tls is missing --- */
 
 /* OpenSSL's queue of errors gets the reason, as far as this program has OpenSSL's functions for it. */
 static void tell_openssl(void) {
@@ -219,7 +219,7 @@ static address in_place_of(unsigned long number) {
 
 /* --- where a call goes --- */
 
-/* libssa-coerced has to know which names were looked up, and which sockets there are. */
+/* libssa-tls has to know which names were looked up, and which sockets there are. */
 static const char *const triggers[] = {
     "socket", "getaddrinfo", "gethostbyname", "gethostbyname2", "gethostbyname_r", "gethostbyname2_r", NULL};
 

@@ -6,13 +6,13 @@
  * replace, and each is one jump through a slot of a table:
  *
  *     before TLS is used     libc's functions go to the next library: a jump, and nothing else
- *     TLS is used            libssa-coerced is loaded (dlopen(3)), which has all that those three have; the slots are
+ *     TLS is used            libssa-tls is loaded (dlopen(3)), which has all that those three have; the slots are
  *                            its functions from then on
  *     it cannot be loaded    functions that would make TLS fail, and say why; the others are the program's own
  *     left alone             all slots are the program's own functions, for good
  *
  * TLS is used where a function of OpenSSL's or GnuTLS's is called, where socket(2) is called with IPPROTO_TLS, and
- * where a program that has one of these libraries looks up a name or makes an internet socket: libssa-coerced has to
+ * where a program that has one of these libraries looks up a name or makes an internet socket: libssa-tls has to
  * know of both before a handshake.
  *
  * Left alone are programs with more privileges than their user (AT_SECURE), those of the administrator's list
