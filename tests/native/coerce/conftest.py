@@ -13,8 +13,7 @@ import pytest
 from tests.native.conftest import PATHS, ROOT
 from tests.peers import Daemon
 
-# The test kernel's root is this machine's, which takes no overlay. How a program comes to the library is the same on all
-# data paths.
+# The test kernel's root takes no overlay. How a program comes to the library is the same on all data paths.
 collect_ignore_glob = ["test_*"] if PATHS[0] == "ktls" else []
 
 _MOUNTS = """
