@@ -40,7 +40,7 @@ native-sanitized: | setup
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/tsan SANITIZE=thread
 
-test: lint native native-sanitized build/interop-go ## lint, then run the tests: on this kernel, and side by side those for kernel TLS on one that has it
+test: lint native native-sanitized build/interop-go build/examples-go/ready ## lint, then run the tests: on this kernel, and side by side those for kernel TLS on one that has it
 	@mkdir -p build
 	@echo "build/test-kernel.txt is what the tests on a kernel with TLS say; it is shown at the end"
 	$(MAKE) --no-print-directory --jobs=2 --keep-going test-host test-kernel; status=$$?; cat build/test-kernel.txt; exit $$status
@@ -52,7 +52,7 @@ test-host:
 test-kernel:
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL) >build/test-kernel.txt 2>&1
 
-test-7.2: setup native build/interop-go ## run the tests for kernel TLS on kernel 7.2, which has rekeying (built the first time: six minutes)
+test-7.2: setup native build/interop-go build/examples-go/ready ## run the tests for kernel TLS on kernel 7.2, which has rekeying (built the first time: six minutes)
 	tools/kernel-build 7.2
 	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
@@ -85,6 +85,10 @@ test-compat: $(COMPAT)/ready ## run libraries that people use under ssa, over th
 	$(BIN)/python -m tests.compat.run relay
 	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.compat.run ktls
 	$(BIN)/python -m tests.compat.page
+
+build/examples-go/ready: $(wildcard examples/http-client/go/*/*.go clients/go/*.go) | setup
+	cd examples/http-client/go && GOCACHE=$(CURDIR)/build/go-cache GOFLAGS=-mod=mod GOPROXY=off CGO_ENABLED=0 \
+		go build -trimpath -o $(CURDIR)/$(@D)/ ./... && touch $(CURDIR)/$@
 
 C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch]))
 
