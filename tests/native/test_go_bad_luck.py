@@ -48,7 +48,12 @@ def started(program, name, environment, *arguments, **words):
     environment = os.environ | {"GORACE": "halt_on_error=1"} | environment
     environment |= {key: str(value) for key, value in words.items()}
     process = subprocess.Popen(
-        [program, name, *arguments], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        [program, name, *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
     )
     with process:
         yield process
@@ -106,7 +111,6 @@ def test_a_directory_with_too_long_a_name(tmp_path, chaos):
     assert told.startswith(f"{errno.ENAMETOOLONG} caller")
     assert "SSA_RUN_DIR is longer" in words
     assert left == "clean"
-
 
 
 @once
