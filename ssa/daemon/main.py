@@ -21,6 +21,7 @@ from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
 from ssa.daemon import log, sd_notify, server, signals, worker_uids, zygote
+from ssa.daemon.doors import Doors
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.state import State
@@ -159,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
     logging.getLogger().setLevel(options.log_level.upper())
+    log.open_standard_streams()  # before their numbers become others'
     forker = zygote.fork()  # first, as there are no threads and no secrets yet
     signals.prepare()  # before there are threads, as they have the mask of who makes them
     lines = log.start(options.log_level)
@@ -210,7 +212,7 @@ def _serve_until_the_end(options: _Options, forker: socket.socket, end: contextl
     state = State(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, state.close)
-    workers = Workers(state, forker, options.worker_uids)
+    workers = Workers(state, forker, Doors(options.run_dir), options.worker_uids)
     _at_the_end(end, workers.close)
     signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
@@ -238,12 +240,14 @@ async def _serve(
 ) -> None:
     reloader = Reloader(state, options.config, required=options.named)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_heed_signals, nursery.cancel_scope, reloader)  # first: a signal must always be heard
+        await nursery.start(
+            _heed_signals, nursery.cancel_scope, reloader, workers
+        )  # first: a signal must always be heard
         mounted = await mount.init(state, options.mount, allow_other=not options.user)
         _at_the_end(end, mounted.unmount)  # if it has not been done by then
         _at_the_end(end, sd_notify.stopping)
         await nursery.start(_show, mounted)
-        nursery.start_soon(workers.run)
+        await nursery.start(workers.run)
         nursery.start_soon(server.serve, state, workers, requests)
         nursery.start_soon(state.sockets.tidy)
         nursery.start_soon(reloader.run)
@@ -266,14 +270,18 @@ async def _show(mounted: mount.Mount, *, task_status: trio.TaskStatus[None]) -> 
     )
 
 
-async def _heed_signals(scope: trio.CancelScope, reloader: Reloader, *, task_status: trio.TaskStatus[None]) -> None:
+async def _heed_signals(
+    scope: trio.CancelScope, reloader: Reloader, workers: Workers, *, task_status: trio.TaskStatus[None]
+) -> None:
     with signals.heard() as received:
         task_status.started()
         async for number in received:
             if number == signals.RELOADING:
                 reloader.ask()
             else:
-                _log.info("%s: ending", signal.Signals(number).name)
+                workers.leave = number == signals.LEAVING
+                words = "ending, and leaving the workers to the next ssad" if workers.leave else "ending"
+                _log.info("%s: %s", signal.Signals(number).name, words)
                 scope.cancel()
 
 
