@@ -1,7 +1,7 @@
-"""The doors of workers: sockets in the run directory on which the next daemon reaches the workers that outlive this one.
+"""The doors of workers: sockets in the run directory, on which the next daemon reaches those that outlive this one.
 
-The daemon makes a door and gives it to the worker, which listens on it. The directory is the daemon's alone. The name of
-a door says whose worker is behind it: its user, its process and when that was started.
+The daemon makes a door and gives it to the worker. The directory is the daemon's alone. The name of a door says whose
+worker is behind it: its user, its process and when that was started.
 """
 
 from __future__ import annotations

@@ -31,12 +31,18 @@ from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import BadValue
 from ssa.protocol import paths
+from ssa.worker import sandbox
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
 _log = logging.getLogger("ssa.daemon")
+
+# The capabilities that the daemon needs (capabilities(7)): CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER for the
+# administrator's files, CAP_KILL for workers, CAP_NET_ADMIN for sock_diag(7), CAP_SYS_PTRACE for /proc/PID/exe,
+# CAP_SYS_ADMIN for mount(2) and setns(2), CAP_SYS_RESOURCE for descriptors that are under way.
+_KEPT = (1, 2, 3, 5, 12, 19, 21, 24)
 
 _EPILOG = """\
 files:
@@ -162,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(options.log_level.upper())
     log.open_standard_streams()  # before their numbers become others'
     forker = zygote.fork()  # first, as there are no threads and no secrets yet
+    if os.geteuid() == 0:
+        sandbox.keep(*_KEPT)
     signals.prepare()  # before there are threads, as they have the mask of who makes them
     lines = log.start(options.log_level)
     signals.end_at_once()

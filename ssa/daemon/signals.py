@@ -34,9 +34,9 @@ IGNORED = tuple(sorted(signal.valid_signals() - {*_HEARD, *_LEFT}))
 
 HELP = """\
 signals:
-  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end ssad in order, with its workers, and unmount. Sockets whose keys are
-                                               in the kernel stay open, but no later ssad lists them, and their peer's
-                                               next KeyUpdate ends them. Relayed sockets, and those of DTLS, end with ssad
+  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end ssad and its workers in order, and unmount. Sockets whose keys are in
+                                               the kernel stay open, but no later ssad lists them, and their peer's next
+                                               KeyUpdate ends them. Relayed sockets, and those of DTLS, end with ssad
   SIGUSR2                                      ends ssad in order, and leaves its workers to the next one: all sockets
                                                go on, and the next ssad lists them. After SIGKILL too
   SIGHUP                                       reads the policy's file and the credentials again, and logs the changes.

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import traceback
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,9 +24,11 @@ from ssa.ktls.probe import Capabilities
 from ssa.policy.schema import Policy
 from ssa.worker import dispatch, frames, ipc, messages, sandbox
 from ssa.worker.link import Link
-from ssa.worker.sandbox import Ids
 from ssa.worker.service import Worker
 from ssa.worker.user import Process
+
+if TYPE_CHECKING:
+    from ssa.worker.sandbox import Ids
 
 _OWN = 16  # descriptors that the process itself opens after its start, at most
 _PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process

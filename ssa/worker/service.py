@@ -7,15 +7,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ssa import errors
+from ssa.worker import messages
 from ssa.worker.compliance import unmet
 from ssa.worker.livesocket import LiveSockets
-from ssa.worker import messages
 from ssa.worker.messages import SocketState
 from ssa.worker.records import ListenerRecord, address
 from ssa.worker.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
     from ssa.policy.schema import Policy
     from ssa.worker.monitor import Monitor
     from ssa.worker.records import Application, SocketRecord

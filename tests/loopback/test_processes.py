@@ -74,7 +74,7 @@ def as_user(uid, action):
             os.setresuid(uid, uid, uid)
             action()
             failed = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - shown, in the child
             traceback.print_exc()
         finally:
             os._exit(failed)
@@ -203,15 +203,21 @@ def test_a_worker_that_is_killed_ends_its_users_streams_and_nothing_else(daemon,
         victim = worker_of(daemon, 0)
         os.kill(victim, signal.SIGKILL)
         assert settled(lambda: len(daemon.sockets()) == 1)
-        with pytest.raises(OSError, match="."):
-            for _ in range(5):
-                talk(mine)
+        assert settled(lambda: fails(mine))
         with connected(port) as again:
             talk(again)
         os.write(go, b"!")
         others.join(20)
         assert outcome == [0]
         assert f"a worker was killed worker={victim} uid=0 signal=9" in daemon.log
+
+
+def fails(sock):
+    try:
+        talk(sock)
+    except OSError:
+        return True
+    return False
 
 
 def worker_of(daemon, uid):
@@ -264,13 +270,13 @@ def test_a_request_that_its_worker_does_not_survive_is_told_at_once(daemon):
         failed = []
 
         def ask():
-            with pytest.raises(OSError, match=".") as caught:
+            with pytest.raises(OSError, match=r".+") as caught:
                 connected(port)
             failed.append(caught.value)
 
         asking = threading.Thread(target=ask)
         asking.start()
-        assert settled(lambda: daemon.workers())
+        assert settled(daemon.workers)
         time.sleep(0.5)
         os.kill(worker_of(daemon, 0), signal.SIGKILL)
         asking.join(5)
@@ -299,7 +305,7 @@ def test_streams_go_on_without_the_daemon_and_with_the_next_one(daemon, left, pk
         left()
         for _ in range(3):
             talk(mine)
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match=r".+"):
             connected(port)
         daemon.start()
         assert daemon.sockets() == [number]
@@ -359,7 +365,7 @@ def test_a_request_that_is_under_way_is_answered_under_the_next_daemon(daemon, l
 
         asking = threading.Thread(target=ask)
         asking.start()
-        assert settled(lambda: daemon.workers())
+        assert settled(daemon.workers)
         time.sleep(0.5)
         left()
         go.set()
