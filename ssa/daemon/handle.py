@@ -8,12 +8,13 @@ import itertools
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from ssa import errors
 from ssa.daemon.liveness import Liveness
+from ssa.ktls.netns import Diags
 from ssa.logfmt import charged, fields
 from ssa.worker import contents, frames, messages
 from ssa.worker.outbox import Inbox, Outbox
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ssa.policy.live import LivePolicy
     from ssa.trust import TrustStore
     from ssa.worker.records import Application
+
+T = TypeVar("T")
 
 _PATIENCE = 2.0  # seconds for a worker to answer a question of the file system's
 _MOST_WAITING = 1000  # messages: a worker that leaves so many unread is stuck
@@ -53,6 +56,8 @@ class Handle:
         self.all_told = trio.Event()  # of a worker that is taken up
         self.alive = True
         self.liveness = Liveness()
+        self.diags = Diags()
+        self.kernel = Kernel()
         self.log = charged(logging.getLogger("ssa.daemon"), uid)
         self.log_of_ends = charged(logging.getLogger("ssa.daemon"), uid, "truncated")
         self.granted: list[range] = []  # numbers for sockets
@@ -216,6 +221,21 @@ class Handle:
         """Give it an application's connection; `then` is called when it has it."""
         self.groups.add(application.all_groups)
         self.tell(messages.Serve(application), connection.fileno(), then)
+
+
+class Kernel:
+    """Asks the kernel about a user's sockets, in a thread: the user can make the kernel wait for one of them."""
+
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer. Raises OSError: what the question raises, and ETIMEDOUT."""
+        with trio.move_on_after(_PATIENCE):
+            async with self._turn:
+                return await trio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=self._thread)
+        raise OSError(errno.ETIMEDOUT, "the kernel does not answer about this user's sockets")
 
 
 class _Question:

@@ -137,6 +137,7 @@ class Workers:
             while True:
                 await trio.lowlevel.wait_readable(self._zygote)
                 if (told := zygote.told(self._zygote)) is None:
+                    self.leave = True
                     raise OSError(0, "the process that starts workers has ended")
                 if isinstance(told, zygote.Started):
                     self._has_started(told)
