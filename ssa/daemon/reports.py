@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ssa.daemon.handle import Handle
     from ssa.daemon.state import State
-    from ssa.daemon.workers import Workers
+    from ssa.worker.closing import Closers
     from ssa.worker.records import Application
 
 _LOGGERS = {"ssa.daemon", "ssa.relay"}
@@ -27,9 +27,14 @@ _MOST_AT_ONCE = 1 << 20  # of what is counted
 class Reports:
     """Takes the messages of workers."""
 
-    def __init__(self, state: State, workers: Workers) -> None:
+    def __init__(
+        self, state: State, closers: Closers, soon: Callable[..., None], grant: Callable[[Handle], None]
+    ) -> None:
+        """`soon` does something in the background, and `grant` gives a worker more numbers for sockets."""
         self._state = state
-        self._workers = workers
+        self._closers = closers
+        self._soon = soon
+        self._grant = grant
 
     def take_untrusted(self, handle: Handle, message: Any, descriptor: int | None) -> None:
         """Take a message, with the descriptor that came with it. Raises BadFrame for a claim that is false."""
@@ -44,7 +49,7 @@ class Reports:
             _HANDLERS[type(message)](self, handle, message)
 
     def _drop(self, handle: Handle, descriptor: int) -> None:
-        self._workers.closers.of(handle.uid).close([descriptor])
+        self._closers.of(handle.uid).close([descriptor])
 
     # --- sockets ---
 
@@ -94,7 +99,7 @@ class Reports:
 
     def numbers(self, handle: Handle, _message: messages.Numbers) -> None:
         """Give it more numbers."""
-        self._workers.grant(handle)
+        self._grant(handle)
 
     # --- what has happened ---
 
@@ -144,7 +149,7 @@ class Reports:
             raise BadFrame("a trust store that no policy has named")
         if message.groups is not None and message.groups not in handle.groups:
             raise BadFrame("groups that none of its applications has")
-        self._workers.soon(self._fresh, handle, message)
+        self._soon(self._fresh, handle, message)
 
     async def _fresh(self, handle: Handle, message: messages.Fresh) -> None:
         state = self._state

@@ -48,7 +48,6 @@ class Workers:
         """`channel` is the one to the zygote."""
         self._state = state
         self._zygote = channel
-        self._reports = Reports(state, self)
         self._handles: dict[int, Handle] = {}
         self._starting: dict[int, _Start] = {}  # by uid
         self._calls = itertools.count(1)
@@ -57,6 +56,7 @@ class Workers:
         self.table = Table(size, own, lambda: self.closers.open(None))
         self._nursery: trio.Nursery | None = None
         self.closers = Closers()
+        self._reports = Reports(state, self.closers, self.soon, self.grant)
         self.nobody = self.closers.of(NOBODY)  # closes what is no user's
         self.log = charged(_log, NOBODY)
         state.announce = self.put_in_force

@@ -52,3 +52,9 @@ def _compiled(name: str, *, race: bool) -> Path:
 def _starts(program: Path) -> bool:
     """Whether the program ends at the end of its input, as each of tests/native/go does."""
     return subprocess.run([program], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    for directory in PROGRAMS.iterdir():
+        if directory.is_dir():
+            built(directory.name)
