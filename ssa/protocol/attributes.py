@@ -241,6 +241,14 @@ _TABLE = (
         "of a relayed stream: 1: its writing is about to be shut down, and reading goes on: a close_notify goes behind "
         "the last byte, and the FIN not before the descriptor is closed",
     ),
+    Attribute(
+        560,
+        "early",
+        U32,
+        "connect and accept, with `relay`: 1: a reply with the descriptor comes at once. It is neither readable nor "
+        "writable until a second reply, without a descriptor, says that the handshake is done; where it fails, the "
+        "descriptor is hung up",
+    ),
 )
 
 ATTRIBUTES: dict[str, Attribute] = {attribute.field: attribute for attribute in _TABLE}

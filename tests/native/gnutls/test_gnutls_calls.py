@@ -1,4 +1,4 @@
-"""GnuTLS's functions one by one: what they say of a session of ssad's, and what they refuse. (gnutls_calls.c)"""
+"""GnuTLS's functions one by one: what they say of a session of ssad's, and what they refuse. (calls.c)"""
 
 import datetime as dt
 import ssl
@@ -11,7 +11,7 @@ from tests.native.conftest import ROOT
 from tests.native.gnutls.conftest import counted, run
 from tests.peers import openssl, python_server
 
-CALLS = ROOT / "build" / "native" / "tests" / "gnutls_calls"
+CALLS = ROOT / "build" / "native" / "tests" / "gnutls" / "calls"
 
 
 def _echo(tls, _tcp):

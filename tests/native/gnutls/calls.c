@@ -1,7 +1,7 @@
-/* gnutls_calls.c: a client of GnuTLS's, as programs are: what no program of Debian's does, or not so that it can be
+/* calls.c: a client of GnuTLS's, as programs are: what no program of Debian's does, or not so that it can be
  * seen.
  *
- * gnutls_calls HOST PORT WHAT [ARGUMENT]. It prints what it gets to know, a line each.
+ * calls HOST PORT WHAT [ARGUMENT]. It prints what it gets to know, a line each.
  */
 
 #include <arpa/inet.h>
