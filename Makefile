@@ -32,7 +32,7 @@ demo: setup ## show ssa with real servers: here, and on a kernel with TLS if thi
 build/interop-go: tests/interop/go/main.go | setup # built here, because the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
-native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h; and the addon for Node
+native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-tls.so (and its parts for OpenSSL and for GnuTLS) and ssa.h; and the addon for Node
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
 	$(MAKE) --no-print-directory -C clients/node BUILD=$(CURDIR)/build/native/node
 

@@ -49,13 +49,16 @@ def _wget(*options):
     )
 
 
-_GIT = 'git -c http.sslVerify={verify} clone -q https://{host}:{port}/{what}.git "$D" && cat "$D/file"; s=$?; rm -rf "$D"; exit $s'
+_GIT = """D=$(mktemp -d)/clone
+git -c http.sslVerify={verify} clone -q https://{host}:{port}/{what}.git "$D" && cat "$D/file"
+status=$?; rm -rf "$D"; exit $status
+"""
 
 
 def _git(verify):
     def fetch(what, host, port):
         script = _GIT.format(verify=verify, host=host, port=port, what=what)
-        return ["sh", "-c", "D=$(mktemp -d)/clone; " + script], b""
+        return ["sh", "-c", script], b""
 
     return fetch
 
@@ -107,7 +110,9 @@ PROGRAMS = {
 }
 
 
-def mutt(environment, directory, mailbox, *, insecure=False, keys="", ends=(b"hello from dovecot",), seconds=30, file=None):
+def mutt(
+    environment, directory, mailbox, *, insecure=False, keys="", ends=(b"hello from dovecot",), seconds=30, file=None
+):
     """What mutt shows on a terminal of its own: it opens an IMAP mailbox, and then has these keys, until they are done.
 
     It is done when it shows one of `ends`, or when the `file` is there.

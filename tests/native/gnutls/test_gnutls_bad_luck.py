@@ -8,7 +8,7 @@ import pytest
 
 from tests.native.conftest import ROOT
 from tests.native.gnutls.test_gnutls_calls import CALLS, calls, echo
-from tests.native.openssl.conftest import run
+from tests.native.openssl.conftest import counted, run
 from tests.peers import Daemon, script
 
 __all__ = ["echo"]
@@ -77,6 +77,8 @@ def test_the_sanitizers_see_nothing(ssad, echo, sanitizer, what):
     runtime = subprocess.check_output(["gcc", f"-print-file-name=lib{sanitizer}.so"], text=True).strip()
     environment = {"LD_PRELOAD": f"{runtime} {library}", "ASAN_OPTIONS": "detect_leaks=0:exitcode=99"}
     quiet = "exitcode=99:ignore_noninstrumented_modules=1"
+    made = counted(ssad)[0]
     done = run(ssad, [CALLS, "localhost", echo, what], TSAN_OPTIONS=quiet, **environment)
+    assert counted(ssad)[0] > made
     assert done.returncode == 0, done.stderr.decode()
     assert b"Sanitizer" not in done.stderr

@@ -150,11 +150,11 @@ def test_what_cannot_be_mapped_is_refused_or_left_to_gnutls(ssad, echo, what, wo
     assert said.startswith("handshake: ")
     assert "coercion" not in said
     assert int(ssad.get("stats/fallbacks")) == left + 1
-    assert 'left to the program\'s own TLS library' in ssad.log
+    assert "left to the program's own TLS library" in ssad.log
     assert words in ssad.log
 
 
-# --- records -----------------------------------------------------------------------------------------------------------
+# --- records ------------------------------------------------------------------------------------------------------
 
 
 def test_corked_records(ssad, echo):

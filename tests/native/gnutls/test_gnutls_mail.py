@@ -101,7 +101,7 @@ def test_mutt_sends_by_smtp(ssad, serving, tmp_path):
     rc = tmp_path / "rc"
     rc.write_text(
         f'set smtp_url="smtp://me@localhost:{serving("smtp")}/"\nset smtp_pass=secret\nset ssl_force_tls=yes\n'
-        'set smtp_authenticators=plain\nset record=\nset from=me@example.org\n'
+        "set smtp_authenticators=plain\nset record=\nset from=me@example.org\n"
     )
     done = run(ssad, (["mutt", "-n", "-F", rc, "-s", "it", "you@example.org"], b"by mutt\n"), HOME=str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
