@@ -42,7 +42,9 @@ def _compiled(name: str, *, race: bool) -> Path:
     if not is_fresh(made, LIBRARY, PROGRAMS / name):
         BUILD.mkdir(parents=True, exist_ok=True)
         options = ["-race"] if race else []
-        done = go("build", *options, "-trimpath", "-o", str(made), f"./{name}", cwd=PROGRAMS, CGO_ENABLED=str(int(race)))
+        done = go(
+            "build", *options, "-trimpath", "-o", str(made), f"./{name}", cwd=PROGRAMS, CGO_ENABLED=str(int(race))
+        )
         assert done.returncode == 0, done.stderr
     return made
 
