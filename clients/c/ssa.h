@@ -61,6 +61,8 @@ struct ssa_options {
     const char *source_address;  /* the local address to connect from, in numbers */
     const char *source_service;  /* the local port */
     const char *version_min;     /* the lowest version: "TLSv1.2" or "TLSv1.3" */
+    const char *version_max;     /* the highest version */
+    const char *disable_cipher;  /* cipher suites that are not used, with commas between */
 };
 
 /* Connect to a TLS server. The server is verified under the administrator's policy to be `host`.

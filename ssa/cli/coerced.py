@@ -72,8 +72,8 @@ def _library(path: Path, noted: str | None) -> str:
     return AS_NOTED if coercion.digest(path) == noted else "it is another file than was noted"
 
 
-def _libraries(text: str) -> dict[str, str]:
-    noted = preload_list.noted(text)
+def _libraries() -> dict[str, str]:
+    noted = coercion.noted()
     places = [str(library.path) for library in coercion.libraries()]
     return {path: _library(Path(path), noted.get(path)) for path in dict.fromkeys([*places, *noted])}
 
@@ -156,7 +156,7 @@ def status() -> Status:
     text = coercion.read_preload()
     names = preload_list.entries(text)
     on = coercion.ENTRY in names
-    libraries = _libraries(text) if on else {}
+    libraries = _libraries() if on else {}
     daemon = daemon_answers()
     patterns = _patterns()
     return Status(

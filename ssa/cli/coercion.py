@@ -33,6 +33,7 @@ LIST = Path("/etc/ssa/leave-alone")  # clients/c/coerce/leave_alone.c
 ENTRY = "/usr/$LIB/ssa/libssa-gate.so"  # ld.so(8): $LIB is another directory for 32-bit programs
 COERCED = Path("/usr/lib/ssa/libssa-tls.so")  # clients/c/coerce/gate.c
 RUN_DIR = "/run/ssa"  # the system's ssad
+NOTES = COERCED.with_name("coerce.sha256")  # as sha256sum(1) writes and checks it
 _LINKER_32 = "/lib/ld-linux.so.2"
 _LIBRARIES = ("libssa-gate.so", "libssa-gate-32.so", "libssa-tls.so")
 _PATIENCE = 20.0  # seconds for a trial
@@ -84,6 +85,19 @@ def digest(path: Path) -> str | None:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def _notes(images: dict[Path, bytes]) -> bytes:
+    return "".join(f"{hashlib.sha256(image).hexdigest()}  {path}\n" for path, image in images.items()).encode()
+
+
+def noted() -> dict[str, str]:
+    """The SHA-256 of the libraries that `turn_on` has installed, by path."""
+    try:
+        lines = NOTES.read_text(errors="replace").split("\n")
+    except OSError:
+        return {}
+    return {path: digest for digest, mark, path in (line.partition("  ") for line in lines) if mark}
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -185,6 +199,12 @@ def _try(gate: Path) -> None:
         raise Failure(f"a trial has failed, so {PRELOAD} was not changed: {why}")
 
 
+def _check_others() -> None:
+    """Raises `Failure` if programs complain of other libraries: what is ours could not be told from it."""
+    if ENTRY not in preload_list.entries(read_preload()) and (why := _start({})):
+        raise Failure(f"{PRELOAD} was not changed: programs complain already: {why}")
+
+
 # --- on and off ----------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +216,7 @@ def turn_on(sources: Path) -> list[Library]:
         OSError: a file cannot be written.
     """
     with alone(), _said_whole():
+        _check_others()
         places = libraries()
         images = {library.path: _image(sources / library.name) for library in places}
         for path, image in images.items():
@@ -203,10 +224,10 @@ def turn_on(sources: Path) -> list[Library]:
                 put(path, image)
         if not LIST.exists():
             put(LIST, left_alone.text().encode())
+        put(NOTES, _notes(images))
         _try(places[-1].path)
         before = read_preload()
-        digests = {str(path): hashlib.sha256(image).hexdigest() for path, image in images.items()}
-        after = preload_list.with_ours(before, ENTRY, digests)
+        after = preload_list.with_ours(before, ENTRY)
         if before != after:
             _write_preload(after)
         if why := _start({}):

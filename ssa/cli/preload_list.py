@@ -1,13 +1,13 @@
 """/etc/ld.so.preload as text: the administrator's lines, and ours. Pure.
 
 glibc's dynamic linker reads it so (elf/rtld.c): `#` begins a comment, and names are parted by white space and colons.
+glibc 2.36 takes the words of a second comment for names, so we add none.
 """
 
 from __future__ import annotations
 
 import re
 
-_MARK = "# ssa coerce:"  # our own lines of comment begin so
 _PARTED = re.compile(r"[ \t:]+")
 
 
@@ -17,25 +17,16 @@ def entries(text: str) -> list[str]:
     return [name for line in code for name in _PARTED.split(line) if name]
 
 
-def noted(text: str) -> dict[str, str]:
-    """What our comments note: the SHA-256 of files, by path."""
-    words = [line.removeprefix(_MARK).split() for line in text.split("\n") if line.startswith(_MARK)]
-    return {path: digest for digest, path in (line for line in words if len(line) == 2)}
-
-
-def with_ours(text: str, entry: str, digests: dict[str, str]) -> str:
-    """The text with our library behind all others, and the digests noted."""
-    others = without_ours(text, entry)
-    if others and not others.endswith("\n"):
-        others += "\n"
-    notes = "".join(f"{_MARK} {digest} {path}\n" for path, digest in digests.items())
-    return f"{others}{notes}{entry}\n"
+def with_ours(text: str, entry: str) -> str:
+    """The text with our library, behind all others. It stays as it is where our library is there already."""
+    if entry in entries(text):
+        return text
+    return f"{text}\n{entry}\n" if text and not text.endswith("\n") else f"{text}{entry}\n"
 
 
 def without_ours(text: str, entry: str) -> str:
-    """The text without our library and our comments. Other lines stay as they are, to the byte."""
-    lines = text.split("\n")
-    kept = [_without(line, entry) for line in lines if not line.startswith(_MARK)]
+    """The text without our library. Other lines stay as they are, to the byte."""
+    kept = (_without(line, entry) for line in text.split("\n"))
     return "\n".join(line for line in kept if line is not None)
 
 

@@ -157,6 +157,7 @@ class Log(logging.Handler):
         if record.exc_info:
             raised = "".join(traceback.format_exception(*record.exc_info))
             texts += [f"  | {printable(line, _LONGEST)}" for line in raised.splitlines()]
+        texts += [f"  | {printable(line, _LONGEST)}" for line in getattr(record, "trace", "").splitlines()]
         before = self._prefix(record)
         return "".join(f"{before}{text}\n" for text in texts).encode("utf-8", "backslashreplace")
 

@@ -46,7 +46,7 @@ class CertificateError(SSLError, errors.CertificateError, ssl.SSLCertVerificatio
     def _say(self, code: int, message: str = "") -> None:
         self.verify_code, self.verify_message = code, message or VERIFY_WORDS[code]
         if self.reason != "NO_CERTIFICATE":  # of which OpenSSL has another error
-            self.strerror = f"{_FAILED}: {self.verify_message}: {self._words}"
+            self.strerror = f"{_FAILED}: {self.verify_message} {self._words}"
             self.args = (self.errno, self.strerror)  # programs show these too
 
     def of(self, hostname: str | None) -> CertificateError:

@@ -351,7 +351,7 @@ def test_a_refused_certificates_error_has_openssls_words(reason):
         return
     words = lib.X509_verify_cert_error_string(refused.verify_code)
     assert ffi.string(words).decode().startswith(refused.verify_message)  # later versions say more of the clock
-    begin = f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {refused.verify_message}: [{reason}] "
+    begin = f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {refused.verify_message} [{reason}] "
     assert str(refused).startswith(begin)
     assert str(refused) == refused.strerror == refused.args[1]
     assert "CN=x" in str(refused)

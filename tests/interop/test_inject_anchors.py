@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 import ssa
 from ssa import inject
 from tests import peers
+from tests.needs import once
+
+pytestmark = once
 
 SYSTEM = "/etc/ssl/certs/ca-certificates.crt"
 VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")

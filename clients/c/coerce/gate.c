@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef COERCED
@@ -36,8 +37,9 @@ enum { COUNT = sizeof names / sizeof *names };
 
 static _Atomic(enum state) state;
 static char **arguments;
-static address owns[COUNT];    /* libc's, or the next library's: looked up at the start */
-static address coerced[COUNT]; /* of libssa-tls, which has to be loaded */
+static struct stat standard_error; /* as the program was started with it */
+static address owns[COUNT];        /* libc's, or the next library's: looked up at the start */
+static address coerced[COUNT];     /* of libssa-tls, which has to be loaded */
 static _Thread_local bool loading __attribute__((tls_model("initial-exec")));
 
 /* --- the jumps (x86-64) --- */
@@ -151,13 +153,19 @@ static void tell_openssl(void) {
     if (!new_error || !set_error)
         return;
     new_error();
-    set_error(20 /* ERR_LIB_SSL */, 194 /* SSL_R_SSL_HANDSHAKE_FAILURE */, "%s", why);
+    set_error(20 /* ERR_LIB_SSL */, 229 /* SSL_R_SSL_HANDSHAKE_FAILURE */, "%s", why);
+}
+
+/* A program may have put another file on the number of standard error. */
+static bool has_standard_error(void) {
+    struct stat now;
+    return !fstat(STDERR_FILENO, &now) && now.st_dev == standard_error.st_dev && now.st_ino == standard_error.st_ino;
 }
 
 static void tell(void) {
     static atomic_flag told = ATOMIC_FLAG_INIT;
     tell_openssl();
-    if (!atomic_flag_test_and_set(&told) && isatty(STDERR_FILENO))
+    if (!atomic_flag_test_and_set(&told) && has_standard_error())
         dprintf(STDERR_FILENO, "ssa: %s\n", why);
     errno = EACCES;
 }
@@ -252,6 +260,7 @@ address gate_resolve(unsigned long number, const long *given) {
 __attribute__((constructor(101))) static void begin(int count, char **given) {
     (void)count;
     arguments = given;
+    fstat(STDERR_FILENO, &standard_error);
     for (unsigned long number = 0; number < COUNT && names[number].kind == LIBC; number++) {
         owns[number] = dlsym(RTLD_NEXT, names[number].name);
         if (atomic_load(&state) == WAITING && !is_among(names[number].name, triggers))

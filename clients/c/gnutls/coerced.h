@@ -106,6 +106,14 @@ int shake(struct coerced *coerced);
 void read_priorities(struct priorities *priorities, gnutls_priority_t cache);
 int add_own_certificate(struct coerced *coerced, struct request *request, struct own_files *files);
 
+/* --- system.c: which anchors are the system's --- */
+
+extern const char bundle[];
+bool is_system(const char *path);
+bool is_in_device(const char *path); /* it is no file */
+bool is_bundle(const gnutls_datum_t *data);
+bool are_bundle(gnutls_x509_crt_t *list, int count);
+
 /* --- trust.c, verify.c --- */
 
 /* The program's own anchors, as PEM. 1: it has some; 0: it has none, or the system's; -1: errno and the words */

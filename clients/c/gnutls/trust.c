@@ -8,43 +8,11 @@
 #include "coerced.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* --- the system's --- */
-
-static const char *const system_places[] = {"/etc/ssl/certs",        "/etc/ssl/cert.pem",          "/usr/lib/ssl/certs",
-                                            "/usr/lib/ssl/cert.pem", "/usr/share/ca-certificates", "/etc/pki/tls/"};
-static const char bundle[] = "/etc/ssl/certs/ca-certificates.crt"; /* in which Debian has all of them */
-
-static bool begins(const char *text, const char *with) {
-    return !strncmp(text, with, strlen(with));
-}
-
-static bool is_system(const char *path) {
-    for (size_t at = 0; at < sizeof system_places / sizeof *system_places; at++)
-        if (begins(path, system_places[at]))
-            return true;
-    return false;
-}
-
-/* True where the bytes are those of the system's bundle, which a program has read by itself (lftp). */
-static bool is_bundle(const gnutls_datum_t *data) {
-    struct stat status;
-    int fd = open(bundle, O_RDONLY | O_CLOEXEC);
-    bool same = fd >= 0 && !fstat(fd, &status) && status.st_size && (uint64_t)status.st_size == data->size;
-    void *text = same ? mmap(NULL, data->size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-    same = text != MAP_FAILED && !memcmp(text, data->data, data->size);
-    if (text != MAP_FAILED)
-        munmap(text, data->size);
-    if (fd >= 0)
-        close_quietly(fd);
-    return same;
-}
 
 enum { LOADED = 1 }; /* certificates, as GnuTLS's functions say it */
 
@@ -88,7 +56,7 @@ void read_system_trust(gnutls_x509_trust_list_t list) {
 /* --- GnuTLS's functions that load anchors into a trust list --- */
 
 static void note_revocation(gnutls_x509_trust_list_t list, const void *crls, int done) {
-    if (crls && done >= 0)
+    if (crls && done > 0)
         anchors_of(list)->revokes = true;
 }
 
@@ -101,7 +69,7 @@ EXPORT int gnutls_x509_trust_list_add_trust_file(gnutls_x509_trust_list_t list, 
                                                  gnutls_x509_crt_fmt_t format, unsigned flags, unsigned verify) {
     if (file && !crls && is_system(file) && !access(file, R_OK))
         return note_system(list, file, false, format);
-    if (file && begins(file, "pkcs11:"))
+    if (file && is_in_device(file))
         anchors_of(list)->in_device = true;
     int done = REAL(gnutls_x509_trust_list_add_trust_file)(list, file, crls, format, flags, verify);
     note_revocation(list, crls, done);
@@ -150,7 +118,7 @@ EXPORT int gnutls_certificate_set_x509_trust_file(gnutls_certificate_credentials
                                                   gnutls_x509_crt_fmt_t format) {
     if (is_system(file) && !access(file, R_OK))
         return note_system(list_of(credentials), file, false, format);
-    if (begins(file, "pkcs11:"))
+    if (is_in_device(file))
         anchors_of(list_of(credentials))->in_device = true;
     return REAL(gnutls_certificate_set_x509_trust_file)(credentials, file, format);
 }
@@ -167,24 +135,12 @@ EXPORT int gnutls_certificate_set_x509_trust_mem(gnutls_certificate_credentials_
                           : REAL(gnutls_certificate_set_x509_trust_mem)(credentials, cas, format);
 }
 
-/* Certificates that the program has read out of the system's bundle (lftp). */
-static _Atomic(void *) first_of_bundle;
-
-EXPORT int gnutls_x509_crt_list_import(gnutls_x509_crt_t *list, unsigned *most, const gnutls_datum_t *data,
-                                       gnutls_x509_crt_fmt_t format, unsigned flags) {
-    int done = REAL(gnutls_x509_crt_list_import)(list, most, data, format, flags);
-    if (done > 0 && is_bundle(data))
-        atomic_store(&first_of_bundle, list[0]);
-    return done;
-}
-
 EXPORT int gnutls_certificate_set_x509_trust(gnutls_certificate_credentials_t credentials, gnutls_x509_crt_t *list,
                                              int count) {
-    if (count > 0 && list[0] == atomic_load(&first_of_bundle)) {
-        note_system(list_of(credentials), bundle, false, GNUTLS_X509_FMT_PEM);
-        return count;
-    }
-    return REAL(gnutls_certificate_set_x509_trust)(credentials, list, count);
+    if (!are_bundle(list, count))
+        return REAL(gnutls_certificate_set_x509_trust)(credentials, list, count);
+    note_system(list_of(credentials), bundle, false, GNUTLS_X509_FMT_PEM);
+    return count;
 }
 
 #define REVOKES(call)                                                                                                  \

@@ -33,6 +33,7 @@ struct coerced { /* of an SSL */
     enum stage stage;
     int role, fd;
     int error;      /* what SSL_get_error says */
+    int verdict;    /* X509_V_ERR_*, where the program's own verification has refused the peer */
     int shutdown;   /* SSL_SENT_SHUTDOWN and SSL_RECEIVED_SHUTDOWN */
     size_t written; /* of a write that the program has to repeat, as it was not taken whole */
     bool looking;   /* a server's callbacks run, and look at `hello` */

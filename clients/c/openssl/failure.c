@@ -103,7 +103,7 @@ static int end_with(SSL *ssl, int library, int reason) {
 }
 
 int refuse(SSL *ssl, int number) {
-    int verdict = verdict_of(words());
+    int own = coerced_of(ssl)->verdict, verdict = own ? own : verdict_of(words());
     bool lenient = verdict != X509_V_OK && coerced_of(ssl)->role == CLIENT && !demands_verification(ssl);
     say(verdict, lenient ? "verification cannot be turned off: " : "", words());
     REAL(SSL_set_verify_result)(ssl, verdict);

@@ -4,7 +4,7 @@
 const net = require('net');
 const { addAbortSignal } = require('stream');
 const addon = require('./addon');
-const { Channel, GRACE } = require('./channel');
+const { Channel, GRACE, PATIENCE } = require('./channel');
 const { TLSSocket } = require('./socket');
 const { forClient, forServer, openFiles } = require('./options');
 const { SSAError, failure } = require('./errors');
@@ -35,9 +35,10 @@ function taken(tcp) {
   tcp.pause();
   if (tcp.writableLength) throw failure('BAD_VALUE', 'the socket has plain text that is not sent yet: wait for its drain');
   descriptorOf(tcp);
-  tcp._handle.readStop();
+  const read = tcp.readableLength ? tcp.read(tcp.readableLength) : Buffer.alloc(0);
+  tcp._handle.readStop(); // behind read(), which starts it
   tcp._handle.reading = false;
-  return tcp.read() ?? Buffer.alloc(0);
+  return read;
 }
 
 /** One handshake: it sends the request for the TCP socket, and makes the TLS socket live. */
@@ -70,7 +71,7 @@ async function attempt(socket, options, steps) {
   let channel;
   let files = [];
   try {
-    channel = await Channel.open(undefined, () => socket.destroyed);
+    channel = await Channel.open(options.handshakeTimeout ?? PATIENCE, () => socket.destroyed);
     files = openFiles(options);
     socket._speakBy(channel);
     if (!socket.destroyed) await steps(channel, files);

@@ -63,6 +63,7 @@ module.exports = {
     "lenient": [550, "u32"],
     "half": [551, "u32"],
   },
+  REPLY: ["alert", "TLS_ALPN", "TLS_PEER_CERTIFICATE_CHAIN", "TLS_CHOSEN_CIPHER", "cut_is_error", "TLS_ERROR", "ended", "errno", "largest", "local", "peer", "TLS_PEER_IDENTITY", "reason", "rekeyable", "relayed", "remote", "TLS_RESUMED_SESSION", "sending", "TLS_HOSTNAME", "TLS_SESSION_TTL", "TLS_ID", "unfinished", "TLS_VERSION_CONN", "TLS_VERSION_MAX", "TLS_VERSION_MIN"],
   LONGEST: {
     "request": 65536,
     "reply": 131072,

@@ -2,13 +2,13 @@
 // The request language: a message is a header and attributes (docs/library.md, "The request language").
 
 const os = require('os');
-const { KINDS, ATTRIBUTES, LONGEST } = require('./tables');
+const { KINDS, ATTRIBUTES, REPLY, LONGEST } = require('./tables');
 const { failure } = require('./errors');
 
 const HEADER = 12; // bytes: "SSA1", kind, number of attributes, length of the whole
 const BEFORE_VALUE = 8; // bytes: type, zero, length
 const LITTLE = os.endianness() === 'LE';
-const BY_NUMBER = new Map(Object.entries(ATTRIBUTES).map(([name, [number, form]]) => [number, { name, form }]));
+const OF_REPLIES = new Map(REPLY.map((name) => [ATTRIBUTES[name][0], { name, form: ATTRIBUTES[name][1] }]));
 
 const read16 = (from, at) => (LITTLE ? from.readUInt16LE(at) : from.readUInt16BE(at));
 const read32 = (from, at) => (LITTLE ? from.readUInt32LE(at) : from.readUInt32BE(at));
@@ -24,8 +24,10 @@ function sized(size, write) {
 
 function namesWritten(names) {
   return Buffer.concat(names.map((name) => {
-    const text = Buffer.from(name, 'ascii');
-    if (!text.length || text.length > 255) throw failure('BAD_VALUE', `a name has 1 to 255 characters: ${name}`);
+    const text = Buffer.from(name, 'utf8');
+    if (!text.length || text.length > 255 || text.some((byte) => byte > 0x7f)) {
+      throw failure('BAD_VALUE', `a name has 1 to 255 characters of ASCII: ${name}`);
+    }
     return Buffer.concat([Buffer.of(text.length), text]);
   }));
 }
@@ -69,8 +71,10 @@ function lengthOf(value, size) {
 function namesRead(value) {
   const names = [];
   for (let at = 0; at < value.length; at += 1 + value[at]) {
-    if (!value[at] || at + 1 + value[at] > value.length) throw malformed('a list of names that is cut');
-    names.push(value.toString('latin1', at + 1, at + 1 + value[at]));
+    const name = value.subarray(at + 1, at + 1 + value[at]);
+    if (!value[at] || name.length < value[at]) throw malformed('a list of names that is cut');
+    if (name.some((byte) => byte > 0x7f)) throw malformed('a name that is not ASCII');
+    names.push(name.toString('latin1'));
   }
   return names;
 }
@@ -96,8 +100,11 @@ function headerReadUntrusted(packet) {
   if (packet.length < 4 || !magic.startsWith('SSA')) throw malformed('no header');
   if (magic !== 'SSA1') throw another(`ssad speaks version ${magic.slice(3)} of the request language, this library version 1`);
   if (packet.length < HEADER || packet.length > LONGEST.reply) throw malformed('a wrong length');
+  const kind = read16(packet, 4);
+  if (!Object.values(KINDS).includes(kind)) throw another(`ssad's reply has the kind ${kind}`);
+  if (kind !== KINDS.reply) throw malformed('a request');
   if (read32(packet, 8) !== packet.length) throw malformed('a wrong length');
-  return { kind: read16(packet, 4), count: read16(packet, 6) };
+  return read16(packet, 6);
 }
 
 function* attributesReadUntrusted(packet, count) {
@@ -112,16 +119,15 @@ function* attributesReadUntrusted(packet, count) {
   if (at !== packet.length) throw malformed('bytes behind the last attribute');
 }
 
-/** The attributes of a reply, by name. Those of a later version are passed over. */
+/** The attributes of a reply, by name. What a reply of this version does not have is passed over. */
 function replyReadUntrusted(packet) {
-  const { kind, count } = headerReadUntrusted(packet);
-  if (kind !== KINDS.reply) {
-    throw Object.values(KINDS).includes(kind) ? malformed('a request') : another(`ssad's reply has the kind ${kind}`);
-  }
+  const count = headerReadUntrusted(packet);
   const reply = {};
+  const seen = new Set();
   for (const [number, value] of attributesReadUntrusted(packet, count)) {
-    const known = BY_NUMBER.get(number);
-    if (known && Object.hasOwn(reply, known.name)) throw malformed('an attribute that comes twice');
+    if (seen.has(number)) throw malformed('an attribute that comes twice');
+    seen.add(number);
+    const known = OF_REPLIES.get(number);
     if (known) reply[known.name] = READ[known.form](value);
   }
   return reply;

@@ -37,9 +37,6 @@ final class Connection
     public static function connect(string $host, int|string $port, array $options = []): self
     {
         $asked = new Options($options);
-        if (!$asked->fitConnect()) {
-            throw SsaException::because('NO_COUNTERPART', 'max_version, disable_ciphers, session_ttl and the options of servers: a client leaves them to the policy');
-        }
         $struct = $asked->struct();
         $connection = new self(Library::checked(Library::functions()->ssa_connect_tls($host, (string) $port, FFI::addr($struct))));
         $connection->setTimeout($asked->timeout());
@@ -140,9 +137,9 @@ final class Connection
         $room = self::$room ??= Library::bytes(self::LARGEST);
         do {
             $got = Library::functions()->ssa_recv($this->opened(), $room, $size);
-        } while ($got < 0 && Library::errno() === \SOCKET_EINTR);
-        $this->timedOut = $got < 0 && Library::errno() === \SOCKET_EAGAIN && $this->waits;
-        if ($got < 0 && Library::errno() === \SOCKET_EAGAIN) {
+        } while ($got < 0 && Library::errno() === Tables::EINTR);
+        $this->timedOut = $got < 0 && Library::errno() === Tables::EAGAIN && $this->waits;
+        if ($got < 0 && Library::errno() === Tables::EAGAIN) {
             return '';
         }
         $this->atEnd = $got <= 0;
@@ -156,7 +153,7 @@ final class Connection
         while (!$this->eof() && !$this->timedOut) {
             $all .= $this->read();
         }
-        return $this->timedOut ? throw new SsaException('nothing came in time', \SOCKET_ETIMEDOUT, '', 'network') : $all;
+        return $this->timedOut ? throw new SsaException('nothing came in time', Tables::ETIMEDOUT, '', 'network') : $all;
     }
 
     /** Whether a read has met the end, or the failure that ended the connection. */
@@ -177,10 +174,10 @@ final class Connection
         $written = 0;
         while ($written < \strlen($data)) {
             $sent = Library::functions()->ssa_send($this->opened(), substr($data, $written), \strlen($data) - $written);
-            if ($sent < 0 && Library::errno() === \SOCKET_EAGAIN) {
+            if ($sent < 0 && Library::errno() === Tables::EAGAIN) {
                 break;
             }
-            $written += $sent < 0 && Library::errno() === \SOCKET_EINTR ? 0 : Library::checked($sent);
+            $written += $sent < 0 && Library::errno() === Tables::EINTR ? 0 : Library::checked($sent);
         }
         return $written;
     }
@@ -202,7 +199,7 @@ final class Connection
 
     private function opened(): int
     {
-        return $this->fd >= 0 ? $this->fd : throw new SsaException('the connection is closed', 9, '', 'caller'); // EBADF
+        return $this->fd >= 0 ? $this->fd : throw new SsaException('the connection is closed', Tables::EBADF, '', 'caller');
     }
 
     // --- how it waits ---

@@ -38,14 +38,20 @@ final class Listener
     /** The next connection; null: none came in time. Null seconds: it waits for ever. */
     public function accept(?float $seconds = null): ?Connection
     {
-        $fd = $this->fd >= 0 ? $this->fd : throw new SsaException('the listener is closed', 9, '', 'caller'); // EBADF
+        $fd = $this->fd >= 0 ? $this->fd : throw new SsaException('the listener is closed', Tables::EBADF, '', 'caller');
         if (!Library::isReadable($fd, $seconds)) {
             return null;
         }
         do {
             $accepted = Library::functions()->accept4($fd, null, null, 02000000); // SOCK_CLOEXEC
-        } while ($accepted < 0 && Library::errno() === \SOCKET_EINTR);
+        } while ($accepted < 0 && Library::errno() === Tables::EINTR);
         return Connection::accepted(Library::checked($accepted));
+    }
+
+    /** The descriptor's number, -1 where it is closed. It can be read when a connection is ready. */
+    public function descriptor(): int
+    {
+        return $this->fd;
     }
 
     /** Where it listens, as "127.0.0.1:443". */

@@ -55,6 +55,8 @@ final class Options
         'local_cert' => 'certificate',
         'local_pk' => 'private_key',
         'min_version' => 'version_min',
+        'max_version' => 'version_max',
+        'disable_ciphers' => 'disable_cipher',
         'bindto' => 'source_address',
     ];
 
@@ -106,16 +108,13 @@ final class Options
         return (int) ($this->values['backlog'] ?? 128);
     }
 
-    /** Whether ssa_connect_tls takes all of them: it tries each address of a name, and asks ssad once. */
-    public function fitConnect(): bool
-    {
-        $others = ['timeout' => 1] + self::WANTED;
-        return array_diff_key($this->values, self::OF_CONNECT, $others) === [];
-    }
-
     /** A struct ssa_options with these values. */
     public function struct(): FFI\CData
     {
+        $others = array_diff_key($this->values, self::OF_CONNECT, ['timeout' => 1], self::WANTED);
+        if ($others !== []) {
+            throw SsaException::because('NO_COUNTERPART', implode(', ', array_keys($others)) . ': a server may say it, a client leaves it to the policy');
+        }
         $struct = Library::functions()->new('struct ssa_options');
         $struct->timeout = (int) round(($this->timeout() ?? 0) * 1000);
         foreach (array_intersect_key(self::OF_CONNECT, $this->values) as $name => $member) {
