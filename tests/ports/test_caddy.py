@@ -52,6 +52,7 @@ BOTH = "alpn h2 http/1.1"
 @pytest.fixture
 def daemon(tmp_path, pki):
     assert CADDY.exists(), "`tools/caddy-build` makes it"
+    (tmp_path / "ssad").mkdir()
     with Daemon(tmp_path / "ssad", policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon:
         serving(daemon, pki)
         yield daemon
@@ -152,11 +153,29 @@ def test_an_upstream(caddy, pki):
         assert "TLS_AES_256_GCM_SHA384" in page
 
 
+UPSTREAM = """
+{{
+	auto_https off
+	admin off
+}}
+
+https://localhost:{port} {{
+	bind 127.0.0.1
+	tls {pki.cert} {pki.key}
+	respond "{{http.request.proto}}"
+}}
+"""
+
+
 def test_an_upstream_of_http_2(caddy, pki, tmp_path):
-    with peers.nginx(pki, tmp_path / "nginx", "listen 127.0.0.1:PORT http2;") as upstream:
-        (tmp_path / "nginx" / "index.html").write_text("from upstream\n")
-        with caddy.running(upstream=upstream, transport="server_name localhost\nversion 2"):
-            assert caddy.curl("/upstream/") == ("200 2", "from upstream\n")
+    """By x/net's client over ssa; the upstream is Caddy by Go's own TLS."""
+    upstream, file = peers.free_port(), tmp_path / "Upstream"
+    file.write_text(UPSTREAM.format(port=upstream, pki=pki))
+    command = [CADDY, "run", "--config", file, "--adapter", "caddyfile"]
+    with peers.program(*command, port=upstream, env=caddy.environment, stderr=subprocess.DEVNULL):
+        for version, protocol in (("2", "HTTP/2.0"), ("1.1", "HTTP/1.1")):
+            with caddy.running(upstream=upstream, transport=f"server_name localhost\nversion {version}"):
+                assert caddy.curl("/upstream/") == ("200 2", protocol)
 
 
 def test_an_upstream_with_the_wrong_name(caddy, pki):
