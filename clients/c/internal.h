@@ -183,10 +183,11 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     bool half;        /* a shutdown(2) of its writing leaves the FIN to close(2): see tls_end_half */
     bool transparent; /* of a program that knows no TLS: transparent.c */
     int family;
-    _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
-    _Atomic int64_t resting; /* until when a listener does not look for another ssad */
-    atomic_bool on_timer;    /* a listener's number is a timer, as no ssad serves it: listeners.c */
+    _Atomic int failure;  /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
+    _Atomic int looking;  /* the process of which a thread looks for another ssad for this listener; 0: none */
+    atomic_bool on_timer; /* a listener's number is a timer, as no ssad serves it: listeners.c */
     int backlog;
+    int connecting;  /* the process that has begun the connect that is under way */
     bool has_before; /* `settings_before` is what the settings were before this attempt to connect */
     uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
     uint64_t beside_cookie;
@@ -301,12 +302,15 @@ int unfit(struct connection *connection, int number, const char *what);
 int fail_again(struct connection *connection, int number); /* -1, with the words that TLS_ERROR has */
 int failed(struct connection *connection);                 /* note errno and the words as TLS_ERROR; -1 */
 int go_live(struct connection *connection, int fd, struct reply *reply);
-void note_info(struct connection *connection, const struct reply *reply);
-/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
-extern void (*note_chain)(const void *chain, size_t size);
 /* Have the handshake made on a connected socket in PLAIN, by the request that was written. 0, or -1: EINPROGRESS and
  * EINTR where it goes on by itself. The exchange ends. */
 int tls_shake(struct connection *connection, int fd, struct exchange *exchange, const int *files, int count);
+
+/* --- replies.c --- */
+
+void note_info(struct connection *connection, const struct reply *reply);
+/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
+extern void (*note_chain)(const void *chain, size_t size);
 
 /* --- listeners.c --- */
 
