@@ -32,8 +32,11 @@ demo: setup ## show ssa with real servers: here, and on a kernel with TLS if thi
 build/interop-go: tests/interop/go/main.go | setup # built here, because the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
-native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h
+native: build/native/tests/any_binary-go | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
+
+build/native/tests/any_binary-go: tests/native/go/main.go | setup
+	cd tests/native/go && GO111MODULE=off GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ main.go
 
 native-sanitized: | setup
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
