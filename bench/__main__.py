@@ -18,7 +18,7 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, handshakes, loops, native, processes, relay, servers, sockets
+from bench import bulk, crowds, curls, handshakes, loops, native, page, processes, relay, servers, sockets
 from bench.world import Part, World, world
 from ssa.ktls.probe import probe
 
@@ -56,6 +56,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "relay": Measurement(relay.relay, _BOTH, Part.HOST),
     "asyncio": Measurement(loops.asynchronous, _BOTH, Part.HOST),
     "native": Measurement(native.native, _BOTH, Part.HOST),
+    "curl": Measurement(curls.curls, (Part.HOST,), Part.HOST),
+    "crowds": Measurement(crowds.crowds, (Part.HOST,), Part.HOST),
 }
 
 
@@ -67,17 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench: the part {part} needs a kernel with TLS: {kernel.reason}", file=sys.stderr)
         return 2
     started = time.perf_counter()
-    rows: list[Row] = []
+    taken: dict[str, list[Row]] = {}
     with world(part) as everything:
         for name in options.only or _of(part):
             print(f"bench: {part}: {name} ...", file=sys.stderr)
-            rows += _taken(MEASUREMENTS[name], everything)
+            taken[name] = _taken(MEASUREMENTS[name], everything)
+    rows = [row for some in taken.values() for row in some]
     about = _about(part) | {"seconds": str(round(time.perf_counter() - started))}
     if options.json:
         json.dump({"about": about, "rows": [row.describe() for row in rows]}, sys.stdout, indent=2)
         print()
     else:
         _show(part, about, rows)
+    if options.write and part is Part.HOST:
+        page.write(taken, about)
     return int(options.strict and any(row.met is False for row in rows))
 
 
@@ -107,6 +112,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"the part to measure (default on this kernel: {default})",
     )
     parser.add_argument("--json", action="store_true", help="print JSON with quartiles, for programs")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write what the part host has into docs/{page.PAGE.name}, and its plot"
+    )
     parser.add_argument("--strict", action="store_true", help="exit status 1 if an aim is missed")
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(_of(Part(options.part))):
@@ -155,10 +163,11 @@ def _show(part: Part, about: dict[str, str], rows: list[Row]) -> None:
     for heading in ("", "ssa", "ssl", "unit", "ratio", "aim", ""):
         table.add_column(heading, justify="right" if heading in ("ssa", "ssl", "ratio") else "left")
     for row in rows:
-        verdict = {True: "met", False: "[bold]missed[/]", None: ""}[row.met]
         name = f"{row.name}\n[dim]{row.note}[/]" if row.note else row.name
-        ours, theirs = (_number(side.median) if side else "" for side in (row.ours, row.theirs))
-        table.add_row(name, ours, theirs, row.unit, _number(row.ratio) if row.ratio else "", row.aim, verdict)
+        ours, theirs = (page.number(side.median) if side else "" for side in (row.ours, row.theirs))
+        table.add_row(
+            name, ours, theirs, row.unit, page.number(row.ratio) if row.ratio else "", row.aim, page.verdict(row)
+        )
     console = _console()
     console.print(table)
     for key, value in about.items():
@@ -169,10 +178,6 @@ def _console() -> Console:
     """A console as wide as the terminal; in a pipe, even behind a guest's console, as wide as the table."""
     terminal = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
     return Console() if terminal else Console(width=140, force_terminal=False)
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-/* cost: what libssa adds to calls on a live TLS socket, and to a process that makes no TLS. For bench/native.py:
+/* cost: what libssa adds to calls on a live TLS socket, and to a process that makes no TLS; how long many processes
+ * take. For bench/native.py and bench/crowds.py:
  *
  *     cost calls PORT           "SEND PLAIN_SEND RECV PLAIN_RECV" in nanoseconds a call, a line a round
  *     cost idle PROGRAM [LIB]   microseconds of processor time of a process that runs PROGRAM, without and with LIB
  * preloaded, a line a round
+ *     cost crowd N PROGRAM ...  milliseconds until N processes that began at once have ended; 1 if one has failed
  *
  * The plain calls are system calls on the same descriptor, which libssa does not see.
  */
@@ -10,6 +12,7 @@
 #include "ssa.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <spawn.h>
 #include <stdint.h>
@@ -90,8 +93,29 @@ static int idle(char *program, const char *library) {
     return 0;
 }
 
+/* Processes that run one program at once. Their output is discarded: it is the caller's to check that it came. */
+static int crowd(int many, char **arguments) {
+    extern char **environ;
+    int failed = 0, status;
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    int64_t begin = now();
+    for (int started = 0; started < many; started++) {
+        pid_t child;
+        if (posix_spawnp(&child, arguments[0], &actions, NULL, arguments, environ))
+            return 1;
+    }
+    while (wait(&status) > 0)
+        failed |= status;
+    printf("%.3f\n", (double)(now() - begin) / 1e6);
+    return !!failed;
+}
+
 int main(int count, char **arguments) {
     if (count == 3 && !strcmp(arguments[1], "calls"))
         return calls(arguments[2]);
+    if (count > 3 && !strcmp(arguments[1], "crowd"))
+        return crowd(atoi(arguments[2]), arguments + 3);
     return count == 4 ? idle(arguments[2], arguments[3]) : 2;
 }

@@ -6,9 +6,12 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+# The drawings that were made of measurements: SVG by the name of a file in docs.
+drawings: dict[str, str] = {}
 
 Sample = Callable[[], float]
 
@@ -52,6 +55,10 @@ class Row:
         """A row whose ratio is that of the medians, with the largest one that meets the aim."""
         ratio = ours.median / theirs.median
         return cls(name=name, unit=unit, ours=ours, theirs=theirs, ratio=ratio, aim=aim, met=ratio <= most)
+
+    def noted(self, note: str) -> Row:
+        """The row with that note."""
+        return replace(self, note=note)
 
     def describe(self) -> dict[str, Any]:
         """The row as a dictionary, for JSON."""

@@ -1,6 +1,7 @@
-"""A server that sends one byte to each client after the handshake, and closes: `python -m bench.server KIND CERT KEY`.
+"""A server for many clients: `python -m bench.server KIND CERT KEY`. It prints its port, and serves until killed.
 
-KIND is ``ssa``, or ``asyncio`` for Python's `ssl` as asyncio uses it. It prints its port, and serves until killed.
+After the handshake it sends one byte, and closes. KIND is ``ssa``, or ``asyncio`` for Python's `ssl` as asyncio uses
+it. Or KIND is ``web``: it answers one request of HTTP with a megabyte, by ssa.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ssl
 import sys
 
 import ssa
+from bench.world import MEGABYTE
 
 _BACKLOG = 2048
 
@@ -23,6 +25,18 @@ def serve_ssa(cert: str, key: str) -> None:
             connection, _ = listener.accept()
             with contextlib.suppress(OSError), connection:
                 connection.sendall(b"x")
+
+
+def serve_web(cert: str, key: str) -> None:
+    """Answer one request after the other with a megabyte."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MEGABYTE + bytes(MEGABYTE)
+    with ssa.create_server(("127.0.0.1", 0), certificate=cert, private_key=key, backlog=_BACKLOG) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with contextlib.suppress(OSError), connection:
+                connection.recv(1 << 12)
+                connection.sendall(answer)
 
 
 def serve_asyncio(cert: str, key: str) -> None:
@@ -46,4 +60,4 @@ def serve_asyncio(cert: str, key: str) -> None:
 
 
 if __name__ == "__main__":
-    {"ssa": serve_ssa, "asyncio": serve_asyncio}[sys.argv[1]](*sys.argv[2:])
+    {"ssa": serve_ssa, "web": serve_web, "asyncio": serve_asyncio}[sys.argv[1]](*sys.argv[2:])

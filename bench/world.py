@@ -40,8 +40,10 @@ http {{
   server {{ listen 127.0.0.1:{ports[1]} ssl backlog=1024; ssl_protocols TLSv1.3;
     location / {{ return 200 "hello\n"; }}
     location = /megabyte {{ root {directory}; }} }}
+  server {{ listen 127.0.0.1:{ports[2]} backlog=1024; location = /megabyte {{ root {directory}; }} }}
 }}
 """
+MEGABYTE = 1_000_000  # the size of the file of that name
 
 
 class Part(enum.StrEnum):
@@ -58,9 +60,11 @@ class World:
     part: Part
     tls12: int  # nginx's port for TLS 1.2 alone
     tls13: int
+    http: int  # without TLS
     daemon: Daemon
     context: ssl.SSLContext
     ca: Path  # the authority of the servers' certificates
+    anchors: Path  # that authority and the system's, in one file: ssad's trust store
     cert: Path
     key: Path
 
@@ -104,9 +108,11 @@ def world(part: Part) -> Iterator[World]:
         # A leaf under an intermediate, as with public servers.
         leaf = pki.authority.create_child_ca().issue_cert(HOST, "127.0.0.1")
         cert, key = pki.store("bench", leaf)
-        with _nginx(directory / "nginx", cert, key) as ports, _daemon(directory, pki.ca, part) as daemon:
+        anchors = directory / "trust.pem"
+        anchors.write_bytes(_system_store().read_bytes() + pki.ca.read_bytes())
+        with _nginx(directory / "nginx", cert, key) as ports, _daemon(directory, anchors, part) as daemon:
             os.environ.update(daemon.environment)
-            yield World(part, *ports, daemon, _context(pki.ca), pki.ca, cert, key)
+            yield World(part, *ports, daemon, _context(pki.ca), pki.ca, anchors, cert, key)
 
 
 def _allow_descriptors() -> None:
@@ -116,10 +122,10 @@ def _allow_descriptors() -> None:
 
 
 @contextlib.contextmanager
-def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int]]:
+def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int, int]]:
     directory.mkdir()
-    ports = free_port(), free_port()
-    (directory / "megabyte").write_bytes(bytes(1_000_000))
+    ports = free_port(), free_port(), free_port()
+    (directory / "megabyte").write_bytes(bytes(MEGABYTE))
     configuration = directory / "nginx.conf"
     configuration.write_text(_NGINX.format(directory=directory, ports=ports, cert=cert, key=key))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -129,11 +135,9 @@ def _nginx(directory: Path, cert: Path, key: Path) -> Iterator[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def _daemon(directory: Path, ca: Path, part: Part) -> Iterator[Daemon]:
-    """Run an ssad that trusts the system's anchors and the authority of these servers."""
-    store = directory / "trust.pem"
-    store.write_bytes(_system_store().read_bytes() + ca.read_bytes())
-    policy = f'[policy]\ntrust_store = "{store}"\ndata_path = "{DATA_PATHS[part]}"\n'
+def _daemon(directory: Path, anchors: Path, part: Part) -> Iterator[Daemon]:
+    """Run an ssad that trusts these anchors."""
+    policy = f'[policy]\ntrust_store = "{anchors}"\ndata_path = "{DATA_PATHS[part]}"\n'
     with Daemon(directory, policy=policy) as daemon:
         yield daemon
 

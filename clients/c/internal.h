@@ -58,6 +58,9 @@ void guard_leave(struct guard *guard); /* keeps errno */
 /* Note why a call fails, for ssa_error(), set errno, and return -1. */
 int fail(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_plainly(int number); /* with the system's words for it */
+/* For a reason of ssad's: its name, its words, and the details of the case. */
+int fail_for(const char *name, size_t size, int number, const char *text, const char *detail, size_t length);
+enum { REASON_ROOM = 40 };
 void set_words(const char *words);
 const char *words(void);
 void copy_text(char *to, size_t room, const char *text, size_t size); /* cut where it is too long, and one line */
@@ -180,10 +183,11 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     bool half;        /* a shutdown(2) of its writing leaves the FIN to close(2): see tls_end_half */
     bool transparent; /* of a program that knows no TLS: transparent.c */
     int family;
-    _Atomic int failure;     /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
-    _Atomic int64_t resting; /* until when a listener does not look for another ssad */
-    atomic_bool on_timer;    /* a listener's number is a timer, as no ssad serves it: listeners.c */
+    _Atomic int failure;  /* errno of a connect that was under way, until SO_ERROR or connect(2) tells it; 0: none */
+    _Atomic int looking;  /* the process of which a thread looks for another ssad for this listener; 0: none */
+    atomic_bool on_timer; /* a listener's number is a timer, as no ssad serves it: listeners.c */
     int backlog;
+    int connecting;  /* the process that has begun the connect that is under way */
     bool has_before; /* `settings_before` is what the settings were before this attempt to connect */
     uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
     uint64_t beside_cookie;

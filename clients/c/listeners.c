@@ -75,12 +75,13 @@ int tls_listen(struct connection *connection, int fd, int backlog) {
 
 /* --- another ssad --- */
 
-enum { REST = 50, NEXT_LOOK = 200 }; /* milliseconds: REST is less than event loops rest */
+enum { NEXT_LOOK = 200 * 1000000, REST = 50 * 1000000 }; /* nanoseconds */
 
-/* For a program that knows no TLS, and polls its listener: that is not readable until it is time to look for another
- * ssad. Such a program may take no rest at any error. */
+/* While nobody serves a listener, its number is a timer. So it becomes readable, and a read of it returns, when it is
+ * time to look for another ssad, and until then the program rests, whatever it does at an error of accept(2). The timer
+ * goes on and on: each of several threads that wait for it is woken. */
 static int put_timer(struct connection *connection, int fd) {
-    static const struct itimerspec when = {.it_value.tv_nsec = NEXT_LOOK * 1000000};
+    static const struct itimerspec when = {{0, NEXT_LOOK}, {0, NEXT_LOOK}};
     if (!atomic_load(&connection->on_timer)) {
         int timer = (int)syscall(SYS_timerfd_create, CLOCK_MONOTONIC, TFD_CLOEXEC);
         if (timer < 0)
@@ -94,31 +95,38 @@ static int put_timer(struct connection *connection, int fd) {
     return (int)syscall(SYS_timerfd_settime, fd, 0, &when, NULL);
 }
 
-/* ssad has gone: have its successor go on. Of what accept(2) says, ENOBUFS is what event loops take a rest at before
- * they try again: the descriptor stays readable, so at anything else they would be here again at once. */
-static int serve_again(struct connection *connection, int fd) {
-    int beside = atomic_load(&connection->beside);
-    if (beside < 0)
-        return fail(EIO, "ssad went away; the process that made this listener can go on with another one");
-    if (!does_wait(fd) && now() < atomic_load(&connection->resting))
-        return fail(EAGAIN, "nobody serves this listener for now");
-    int ssad = serve(connection, beside);
+/* EAGAIN: there is none yet. What a successor refuses is told to a program that knows of ssa. */
+static int look_for_another(struct connection *connection, int fd, int beside) {
+    int ssad = serve(connection, beside), number = errno;
     if (ssad >= 0 && !swap(connection, fd, ssad)) {
         atomic_store(&connection->on_timer, false);
         return 0;
     }
-    if (ssad >= 0)
+    if (ssad >= 0) {
+        number = errno;
         close_quietly(ssad);
-    if (!does_wait(fd) && connection->transparent) {
-        failed(connection);
-        int done = put_timer(connection, fd);
-        return fail(done ? ENOBUFS : EAGAIN, "nobody serves this listener for now");
     }
-    if (!does_wait(fd)) {
-        atomic_store(&connection->resting, now() + REST);
-        fail(ENOBUFS, "nobody serves this listener for now: %s", words());
-    }
-    return failed(connection);
+    errno = number;
+    failed(connection);
+    if (put_timer(connection, fd)) /* no descriptor is left: the number stays readable, and event loops rest at this */
+        number = ENOBUFS;
+    else if (connection->transparent || number == ECONNREFUSED || number == ETIMEDOUT)
+        number = EAGAIN;
+    return fail(number, "nobody serves this listener for now: %s", words());
+}
+
+/* ssad has gone: have its successor go on. One thread of the process looks for it; the mark of a thread that was in
+ * another process does not count, as its fork(2) may have come between. */
+static int serve_again(struct connection *connection, int fd) {
+    int beside = atomic_load(&connection->beside), self = getpid(), looking = atomic_load(&connection->looking);
+    if (beside < 0)
+        return fail(EIO, "ssad went away; the process that made this listener can go on with another one");
+    if (looking == self || !atomic_compare_exchange_strong(&connection->looking, &looking, self))
+        return fail(EAGAIN, "nobody serves this listener for now: another thread looks for an ssad");
+    int done = look_for_another(connection, fd, beside), number = errno;
+    atomic_store(&connection->looking, 0);
+    errno = number;
+    return done;
 }
 
 /* Have a listener that is being served go on with the options as they are now. Nobody holds the other end of the pipe
@@ -226,11 +234,13 @@ static int take_up(struct connection *listener, struct reply *reply, int flags, 
     return fd;
 }
 
-/* A program that knows no TLS knows of no ssad either: its accept(2) waits for the next one. */
+/* Wait until it is time to look for another ssad; false: errno, EINTR for a signal without SA_RESTART. */
 static bool rests(struct connection *listener, int fd) {
-    static const struct timespec rest = {0, REST * 1000000};
-    return listener->transparent && does_wait(fd) && atomic_load(&listener->beside) >= 0 &&
-           !syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &rest, NULL);
+    static const struct timespec rest = {0, REST};
+    uint64_t times;
+    if (atomic_load(&listener->on_timer))
+        return syscall(SYS_read, fd, &times, sizeof times) >= 0 || errno != EINTR;
+    return !syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &rest, NULL) || fail_plainly(EINTR) == 0;
 }
 
 /* The next reply with a descriptor. 0, or -1: errno. */
@@ -247,7 +257,7 @@ static int next_ready(struct connection *listener, int fd, struct exchange *exch
             return fail(EINVAL, "the socket does not listen any more");
         if (!away && (errno != EIO || exchange->reply.size))
             return -1;
-        if (serve_again(listener, fd) && !rests(listener, fd))
+        if (serve_again(listener, fd) && !(errno == EAGAIN && does_wait(fd) && rests(listener, fd)))
             return -1;
     }
 }

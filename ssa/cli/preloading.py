@@ -75,7 +75,7 @@ def _check_binary(path: str, begin: bytes, library: Path) -> None:
     if begin[4:6] + begin[18:20] != _kind(library):
         raise Failure(f"it is built for another architecture than {library.name}")
     with Path(path).open("rb") as file:
-        linker = _dynamic_linker(file)
+        linker = dynamic_linker(file)
     if linker is None:
         raise Failure("it is linked statically, so nothing can be preloaded into it")
     if not Path(linker).name.startswith("ld-linux"):
@@ -92,7 +92,7 @@ def _kind(library: Path) -> bytes:
     return begin[4:6] + begin[18:20]
 
 
-def _dynamic_linker(file: BinaryIO) -> str | None:
+def dynamic_linker(file: BinaryIO) -> str | None:
     """The path of the dynamic linker, from the ELF segment PT_INTERP; None where there is none."""
     table, size, count = _HEADER.unpack_from(file.read(64).ljust(64, b"\0"))
     for number in range(count):

@@ -28,7 +28,7 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # exit statuses, as of env(1)
 _MOST = 64  # servers, and ports, that libssa takes (clients/c/transparent.c)
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
     """Where the libraries may be: beside an installed ssa, or in the checkout that this is."""
     told = os.environ.get("SSA_LIBRARIES")
     installed = [Path(sys.prefix) / "lib" / "ssa", Path("/usr/local/lib/ssa"), Path("/usr/lib/ssa")]
@@ -37,10 +37,10 @@ def _folders() -> list[Path]:
 
 def _library(way: Way) -> str:
     """The path of a way's library. Raises `Failure`."""
-    for folder in _folders():
+    for folder in folders():
         if (folder / way.library).is_file():
             return str(folder / way.library)
-    where = ", ".join(map(str, _folders()))
+    where = ", ".join(map(str, folders()))
     raise Failure(f"{way.library} is in none of {where}: `make native` makes it; SSA_LIBRARIES says where it is")
 
 

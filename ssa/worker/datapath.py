@@ -116,7 +116,7 @@ class KernelTLS:
         sock, self._sock = self._sock, None
         if sock is None:
             raise RuntimeError("a socket was registered twice")
-        return self._user.monitor.watch(sock), sock
+        return self._user.watching.watch(sock), sock
 
     def begin(self, number: int) -> None:
         """Do nothing: the kernel has carried data since it got the keys."""
@@ -251,7 +251,7 @@ class Relayed(_OnAPair):
         """Watch the application's end of the pair."""
         if self._outer is None:
             raise RuntimeError("a socket was registered twice")
-        return self._user.monitor.watch(self._outer), None
+        return self._user.watching.watch(self._outer), None
 
     def begin(self, number: int) -> None:  # noqa: ARG002 - as the protocol has it
         """Have the thread read what the peer sends."""
@@ -314,7 +314,7 @@ class Datagrams(_OnAPair):
             self._ours, self._outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(user.closer.hang_up, self._ours)
             undo.callback(user.closer.drop, self._outer)
-            inode = user.monitor.watch(self._outer)
+            inode = user.watching.watch(self._outer)
             undo.pop_all()
         return inode, None
 

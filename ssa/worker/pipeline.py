@@ -55,7 +55,7 @@ async def connect(  # noqa: PLR0913 - a handshake is made of its request, what c
     await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
     connection = await steps.connected(sock, policy.handshake_timeout, began)
-    kernel = worker.kernel_tls(policy)
+    kernel = await worker.fresh_kernel(policy)
     relayed = "" if connection.deferred else steps.attached(sock, terms, kernel)
     steps.refuse_plaintext(sock, request)
     context = worker.contexts.client(policy, kernel, terms.credentials)
@@ -100,7 +100,7 @@ async def accept(  # noqa: PLR0913 - a handshake is made of its request, what ca
 ) -> Reply | Handover:
     """Make the application's connected TCP socket a TLS socket, as a server. Raises as `connect` does."""
     terms = await agree(worker, request, files)
-    await worker.monitor.fresh_credentials()
+    await worker.monitor.fresh_credentials(application)
     serving = Serving(worker, application, terms, request.server_name)
     ahead = ahead_untrusted(request)
     steps.refuse_plaintext(sock, request, ahead)
@@ -123,12 +123,12 @@ async def serve(  # noqa: PLR0913 - a handshake is made of its request, what cam
     terms = serving.terms()
     policy = terms.policy
     if not terms.credentials:  # it has none of its own, so the administrator's are served with
-        await worker.monitor.fresh_credentials()
+        await worker.monitor.fresh_credentials(application)
     if terms.ask_certificate:
         await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
     connection = await steps.connected(sock, policy.handshake_timeout, began, speaks_first=False)
-    kernel = worker.kernel_tls(policy)
+    kernel = await worker.fresh_kernel(policy)
     relayed = steps.attached(sock, terms, kernel)
     context = steps.first_context(serving, sock)
     engine = ServerEngine(context, serving.context, policy.alpn, terms.ask_certificate, optional=terms.optional)

@@ -90,8 +90,6 @@ static void by_poll(void) {
     struct pollfd poll_ = {.fd = fd, .events = POLLOUT};
     if (!connect(fd, (struct sockaddr *)&to, sizeof to) || errno != EINPROGRESS)
         fails("connect");
-    if (write(fd, line, 1) >= 0 || errno != EAGAIN)
-        fails("write before the handshake is done");
     if (poll(&poll_, 1, 10000) != 1)
         fails("poll");
     errno = error_of(fd);
@@ -100,6 +98,19 @@ static void by_poll(void) {
     fcntl(fd, F_SETFL, 0);
     echo(fd);
     close(fd);
+}
+
+/* Before the handshake is done nothing can be written or read, and nothing tells of it. */
+static void early(void) {
+    char data[8];
+    int fd = tls_socket(SOCK_NONBLOCK);
+    struct sockaddr_in to = server();
+    struct pollfd poll_ = {.fd = fd, .events = POLLOUT | POLLIN};
+    int done = connect(fd, (struct sockaddr *)&to, sizeof to), number = errno;
+    int ready = poll(&poll_, 1, 300), again = connect(fd, (struct sockaddr *)&to, sizeof to) ? errno : 0;
+    int wrote = write(fd, line, 1) < 0 ? errno : 0, got = read(fd, data, sizeof data) < 0 ? errno : 0;
+    printf("%d %d %d %d %d %d %d\n", done, number == EINPROGRESS, ready, again == EALREADY, wrote == EAGAIN,
+           got == EAGAIN, error_of(fd) == EINPROGRESS);
 }
 
 static void by_epoll(void) { /* the set has it before it is connected */
@@ -438,6 +449,7 @@ static const struct {
 } ways[] = {
     {"blocking", blocking},
     {"poll", by_poll},
+    {"early", early},
     {"epoll", by_epoll},
     {"hostname", by_hostname},
     {"refused", refused},

@@ -4,10 +4,12 @@ import array
 import contextlib
 import ctypes.util
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -16,10 +18,9 @@ import pytest
 
 from ssa.ktls.probe import probe
 from tests import peers
+from tests.needs import once
 from tests.peers import Daemon
 
-# What knows of no data path is tested once: the test kernel is slow.
-once = pytest.mark.skipif(os.environ.get("SSA_EXPECT_KTLS") == "1", reason="tested on this machine's own kernel")
 NATIVE = Path(__file__).resolve().parents[2] / "build" / "native"
 
 BEGIN = """
@@ -279,12 +280,79 @@ l.close()
         port = int(process.stdout.readline())
         mortal.stop()
         process.stdin.write("\n")
-        assert process.stdout.readline() == "ENOBUFS\n"
+        assert process.stdout.readline() == "EAGAIN\n"
         mortal.start()
         client = threading.Thread(target=say_hello, args=(pki, port), daemon=True)
         client.start()
         process.stdin.write("\n")
         assert process.stdout.readline() == "b'hello'\n"
+        client.join(10)
+
+
+LISTENS = """
+l = tls()
+l.setsockopt(205, 88, os.environ["CERT"].encode())
+l.setsockopt(205, 89, os.environ["KEY"].encode())
+l.bind(("127.0.0.1", 0))
+l.listen()
+say(l.getsockname()[1])
+input()
+"""
+WAITS = {
+    "poll": """
+l.setblocking(False)
+poll = select.poll()
+poll.register(l, select.POLLIN)
+turns, before = 0, time.process_time()
+def accept():
+    global turns
+    while True:
+        turns += 1
+        poll.poll(10000)
+        try:
+            return l.accept()
+        except BlockingIOError:
+            if turns == 1:
+                say("waits")
+c, _ = accept()
+say(c.recv(100), turns < 50, time.process_time() - before < 0.3)
+c.close()
+""",
+    "block": """
+import signal, threading
+class Alarm(Exception): pass
+def alarm(number, frame): raise Alarm
+signal.signal(signal.SIGALRM, alarm)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+try:
+    l.accept()
+except Alarm:
+    say("waits")
+accepted = []
+threads = [threading.Thread(target=lambda: accepted.append(l.accept()[0]), daemon=True) for _ in range(3)]
+for thread in threads: thread.start()
+while not accepted: time.sleep(0.05)
+say(accepted[0].recv(100), time.process_time() < 3, True)
+accepted[0].close()
+os._exit(0)
+""",
+}
+
+
+@once
+@pytest.mark.parametrize("way", WAITS)
+def test_a_listener_without_an_ssad_takes_no_time(way, mortal, pki):
+    """It waits, in a loop of poll(2) and in accept(2), also in several threads, and a signal interrupts it."""
+    with talking(LISTENS + WAITS[way], mortal.environment, CERT=pki.cert, KEY=pki.key) as process:
+        port = int(process.stdout.readline())
+        mortal.stop()
+        process.stdin.write("\n")
+        assert process.stdout.readline() == "waits\n"
+        time.sleep(1)
+        mortal.start()
+        client = threading.Thread(target=say_hello, args=(pki, port), daemon=True)
+        client.start()
+        assert process.stdout.readline() == "b'hello' True True\n"
         client.join(10)
 
 
@@ -332,6 +400,34 @@ say(told(s.connect, server))
         ssad.environment,
     )
     assert said == ["EACCES"]
+
+
+@once
+@pytest.mark.skipif(os.geteuid() != 0, reason="a setuid program of another user's is root's to make")
+def test_a_setuid_program_that_is_linked_with_libssa(mortal):
+    """It passes over SSA_RUN_DIR: who runs it does not say whom it asks."""
+    place = Path(tempfile.mkdtemp(prefix="ssa-setuid-", dir="/tmp"))
+    place.chmod(0o755)
+    shutil.copy(NATIVE / "libssa.so", place)
+    source = place / "hello.c"
+    source.write_text(
+        "#include <ssa.h>\n#include <stdio.h>\nint main(void) {\n"
+        '    return ssa_connect_tls("localhost", "1", NULL) < 0 && puts(ssa_error()) < 0;\n}\n'
+    )
+    program = place / "hello"
+    options = ["-I", NATIVE, "-L", place, f"-Wl,-rpath,{place}"]
+    subprocess.run(["gcc", "-o", program, source, *options, "-lssa"], check=True)
+    os.chown(program, 65534, 65534)
+    said = {}
+    for mode in 0o755, 0o4755:
+        program.chmod(mode)
+        done = subprocess.run(
+            [program], env=os.environ | mortal.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        said[mode] = done.stdout
+    shutil.rmtree(place)
+    assert "no ssad" not in said[0o755]
+    assert "no ssad listens at /run/ssa/ssad.sock" in said[0o4755]
 
 
 def libraries():

@@ -20,13 +20,19 @@ from ssa.cli.command import prepared
 from ssa.cli.main import build_parser
 from ssa.cli.run import variables
 from tests import peers
+from tests.native import golang
 from tests.peers import Daemon, settled
 
 NATIVE = Path(__file__).resolve().parents[2] / "build" / "native"
 SUPERVISOR = NATIVE / "ssa-supervise"
 LIBCS = {"glibc": NATIVE / "tests" / "any_binary", "musl": NATIVE / "tests" / "any_binary-musl"}
 WITHOUT_TLS = {"glibc": NATIVE / "tests" / "without_tls-static", "musl": NATIVE / "tests" / "without_tls-musl"}
-GO = NATIVE / "tests" / "any_binary-go"
+GO = golang.BUILD / "plain"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    assert golang.static(GO.name) == GO
 
 
 @pytest.fixture
@@ -228,8 +234,7 @@ def test_an_address_has_no_name(ssad, server, tmp_path):
     assert done.returncode == 1
     assert b"connect: permission denied" in done.stdout
     assert done.stderr == (
-        b"ssa: any_binary-go: 127.0.0.3: no name was looked up that led to 127.0.0.3: `ssa run --name NAME` says "
-        b"whose it is\n"
+        b"ssa: plain: 127.0.0.3: no name was looked up that led to 127.0.0.3: `ssa run --name NAME` says whose it is\n"
     )
 
 
@@ -454,11 +459,14 @@ def test_nested_supervisors(ssad):
     assert b"watches this one already, and the kernel refuses a second one" in done.stderr
 
 
-@pytest.mark.parametrize("way", ["interrupted"])
-def test_a_signal_during_connect(way, ssad):
+WAITING = {"interrupted": b"-1 Interrupted system call 1\n", "early": b"-1 1 0 1 1 1 1\n"}
+
+
+@pytest.mark.parametrize("way", WAITING)
+def test_a_server_that_says_nothing(way, ssad):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         done = run(ssad, LIBCS["glibc"], way, "localhost", silent.getsockname()[1])
-    assert done.stdout == b"-1 Interrupted system call 1\n"
+    assert done.stdout == WAITING[way]
 
 
 def test_no_ssad_and_another(tmp_path, pki, server):

@@ -254,9 +254,9 @@ static int verify_in(SSL *ssl, X509_STORE *store, struct coerced *coerced, int *
     return done > 0;
 }
 
-static bool refused(SSL *ssl, int error) {
+static bool refused(struct coerced *coerced, int error) {
     const char *why = REAL(X509_verify_cert_error_string)(error);
-    REAL(SSL_set_verify_result)(ssl, error);
+    coerced->verdict = error;
     fail(EKEYREJECTED, "certificate is not acceptable: the program's own verification refuses it: %s", why);
     return false;
 }
@@ -269,7 +269,7 @@ bool agrees(SSL *ssl, struct coerced *coerced) {
         return true;
     learn_chain(ssl, true);
     if (!coerced->peer)
-        return coerced->role == SERVER || refused(ssl, X509_V_ERR_UNSPECIFIED);
+        return coerced->role == SERVER || refused(coerced, X509_V_ERR_UNSPECIFIED);
     bool of_system = !store || anchors_of(store)->system;
     if (of_system && flags && store)
         read_system_store(store);
@@ -278,7 +278,7 @@ bool agrees(SSL *ssl, struct coerced *coerced) {
     if (used && used != store)
         REAL(X509_STORE_free)(used);
     if (!done)
-        return refused(ssl, error);
+        return refused(coerced, error);
     REAL(SSL_set_verify_result)(ssl, error); /* a callback may have passed over it: that is the program's to know */
     return true;
 }

@@ -15,7 +15,8 @@ from tests.native.openssl import programs, servers
 from tests.peers import PKI, Daemon
 
 # The test kernel starts programs slowly, and has no room for a sanitizer: there, what the data path changes is tested.
-collect_ignore = ["test_openssl_bad_luck.py", "test_openssl_run.py"] if PATHS[0] == "ktls" else []
+ON_HOST = ["test_openssl_bad_luck.py", "test_openssl_run.py", "test_openssl_chains.py"]
+collect_ignore = ON_HOST if PATHS[0] == "ktls" else []
 
 BIG = bytes(range(256)) * (programs.WEB_SIZE >> 8)
 

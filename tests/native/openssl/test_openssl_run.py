@@ -89,6 +89,20 @@ def test_a_static_program_is_refused(ssa_run, tmp_path):
     assert b"linked statically" in done.stderr
 
 
+def test_a_program_of_musls_is_refused(ssad, ssa_run, tmp_path):
+    (tmp_path / "hello.c").write_text('#include <stdio.h>\nint main(void) { return puts("hello") < 0; }\n')
+    hello = tmp_path / "hello"
+    subprocess.run(["musl-gcc", "-o", hello, tmp_path / "hello.c"], check=True)
+    refused = ssa_run(hello)
+    assert (refused.returncode, refused.stdout) == (126, b"")
+    assert b"its dynamic linker is /lib/ld-musl" in refused.stderr
+    assert b"libssa-openssl.so needs glibc's" in refused.stderr
+    # Without `ssa run`: it is not started, as musl's linker says.
+    preloaded = subprocess.run([hello], env=os.environ | ssad.environment, capture_output=True, timeout=60, check=False)
+    assert (preloaded.returncode, preloaded.stdout) == (127, b"")
+    assert b"symbol not found" in preloaded.stderr
+
+
 def test_what_is_preloaded_already_stays(ssa_run, ssad):
     environment = os.environ | ssad.environment | {"LD_PRELOAD": "libm.so.6"}
     shown = ssa_run("sh", "-c", "echo $LD_PRELOAD", env=environment).stdout.decode().split()
