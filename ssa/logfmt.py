@@ -27,6 +27,9 @@ def _value(value: object) -> str:
     return '"' + printable(text.replace("\\", r"\\").replace('"', r"\""), _LONGEST) + '"'
 
 
-def charged(log: logging.Logger, uid: int) -> logging.LoggerAdapter[logging.Logger]:
-    """A log whose lines count as that user's: the daemon bounds how many lines one user may cause in a second."""
-    return logging.LoggerAdapter(log, {"uid": uid})
+def charged(log: logging.Logger, uid: int, kind: str = "") -> logging.LoggerAdapter[logging.Logger]:
+    """A log whose lines count as that user's: the daemon bounds how many lines one user may cause in a second.
+
+    Lines with a `kind` are counted apart, so that however many there are, they take no other line's place.
+    """
+    return logging.LoggerAdapter(log, {"uid": uid, "kind": kind})

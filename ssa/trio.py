@@ -19,6 +19,7 @@ import errno
 import math
 import os
 import socket as stdlib
+import time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import trio
 
 from ssa.ktls.control import aborts
+from ssa.library import deadlines
 from ssa.library.api import create_server, upgradable
 from ssa.library.connecting import looked_up
 from ssa.library.tlssocket import TLSSocket
@@ -35,12 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from ssa.library.api import Blob
+    from ssa.library.connection import DaemonConnection
 
 __all__ = ["TLSListener", "TLSStream", "from_stdlib_socket", "open_listeners", "open_stream", "serve"]
 
 _T = TypeVar("_T")
 
 _RECEIVE_SIZE = 65536  # bytes, where the caller names none
+_PAUSE = 0.02  # seconds until ssad is asked again, where its queue of connections is full
 
 
 class TLSStream(trio.abc.HalfCloseableStream):
@@ -224,7 +228,7 @@ async def open_stream(  # noqa: PLR0913 - as trio.open_tcp_stream, and what TLS 
 
 async def _handshake(sock: TLSSocket) -> None:
     """Make the handshake. Raises `ssa.SSAError`. Cancelled, nothing is left of it, here or in the daemon."""
-    with sock.begin_upgrade(server_side=False) as daemon:
+    with await _asked(sock) as daemon:
         while True:
             await trio.lowlevel.wait_readable(daemon)
             try:
@@ -232,6 +236,18 @@ async def _handshake(sock: TLSSocket) -> None:
             except BlockingIOError:
                 continue
             return
+
+
+async def _asked(sock: TLSSocket) -> DaemonConnection:
+    """The connection on which the handshake was asked for. Raises OSError, TimeoutError where ssad takes no request."""
+    deadline = deadlines.local()
+    while True:
+        try:
+            return sock.begin_upgrade(server_side=False)
+        except BlockingIOError as exc:
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, exc.strerror) from None
+            await trio.sleep(_PAUSE)
 
 
 class TLSListener(trio.abc.Listener[TLSStream]):

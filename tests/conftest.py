@@ -3,6 +3,7 @@
 import os
 import shutil
 import sysconfig
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,23 @@ def pytest_generate_tests(metafunc):
     if (times := metafunc.config.getoption("repeat")) > 1 and metafunc.function.__name__ in named:
         metafunc.fixturenames.append("_repetition")
         metafunc.parametrize("_repetition", range(times))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "left_out(condition, reason): not of this run, as tests.needs says")
+    config.left_out = Counter()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what `tests.needs.left_out` marks."""
+    reasons = [next((m.args[1] for m in item.iter_markers("left_out") if m.args[0]), None) for item in items]
+    config.left_out.update(filter(None, reasons))
+    config.hook.pytest_deselected(items=[item for item, reason in zip(items, reasons, strict=True) if reason])
+    items[:] = [item for item, reason in zip(items, reasons, strict=True) if not reason]
+
+
+def pytest_report_collectionfinish(config):
+    return [f"left out: {times} tests: {reason}" for reason, times in config.left_out.items()]
 
 
 @pytest.fixture(scope="session")

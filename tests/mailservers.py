@@ -105,15 +105,19 @@ def open_directory():
 
 
 @contextlib.contextmanager
-def dovecot(pki, relay: int = 0, also: str = ""):
-    """Dovecot; yields its ports by protocol. Mail goes on to the SMTP server on port `relay`. `also`: more services."""
+def dovecot(pki, relay: int = 0, also: str = "", versions: str | None = None):
+    """Dovecot; yields its ports by protocol. Mail goes on to the SMTP server on port `relay`.
+
+    `also`: more services. `versions`: TLSv1.2 for no later one.
+    """
     with open_directory() as directory:
         (directory / "mail").mkdir()
         os.chown(directory / "mail", NOBODY, NOBODY)
         names = ("imap", "imaps", "smtp", *(("pop3", "pop3s", "smtps") if also else ()))
         ports = {name: free_port() for name in names}
         protocols = "imap submission" + " pop3" * bool(also)
-        text = (DOVECOT + also).format(
+        limit = "ssl_cipher_suites =\n" * bool(versions)  # those of TLS 1.3
+        text = (DOVECOT + limit + also).format(
             directory=directory, cert=pki.cert, key=pki.key, relay=relay, protocols=protocols, **ports
         )
         configuration = directory / "dovecot.conf"

@@ -1,12 +1,38 @@
-"""Marks for tests of what a sandbox may forbid: such a test is skipped, and says why."""
+"""Marks for tests that cannot run everywhere.
+
+What a sandbox may forbid is skipped, and says why. What another run of `make test` has is left out: a skip is for what
+somebody should know of.
+"""
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.peers import has_ipv6
+
+# The machine of tools/kernel-run: slow, and not the only one where these tests are run.
+IN_USER_MODE = Path("/proc/exitcode").exists()
+
+
+def left_out(condition: object, reason: str) -> pytest.MarkDecorator:
+    """Leave a test, or one of its parameters, out of a run where the condition holds."""
+    return pytest.mark.left_out(bool(condition), reason)
+
+
+once = left_out(
+    os.environ.get("SSA_EXPECT_KTLS") == "1",
+    "knows nothing of the data path: the run on the machine itself has it",
+)
+slow_there = left_out(IN_USER_MODE, "the run on the machine itself has the relay and uvloop")
+# uvloop by itself, without ssa, panics user-mode Linux 7.2 ("Segfault with no mm").
+panics_there = left_out(
+    IN_USER_MODE and int(platform.release().partition(".")[0]) > 6, "uvloop panics user-mode Linux 7.2, without ssa too"
+)
 
 
 def may_unshare(*kinds: str) -> bool:

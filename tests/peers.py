@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -193,6 +194,10 @@ def nginx(pki: PKI, directory: Path, extra: str = ""):
         yield port
 
 
+# The Python that ssad runs with. Tests of programs can run on another, which has no pyfuse3.
+DAEMONS_PYTHON = os.environ.get("SSA_DAEMONS_PYTHON", sys.executable)
+
+
 class Daemon:
     """An ssad of our own: its run directory, its mount, its policy."""
 
@@ -217,7 +222,7 @@ class Daemon:
         ready, told = os.pipe()
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._limits, sys.executable, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
+                [*self._limits, DAEMONS_PYTHON, "-m", "ssa.daemon.main", "--ready-fd", str(told), *self._arguments],
                 env=os.environ | self.environment,
                 pass_fds=[told],
                 stderr=log,
@@ -268,13 +273,71 @@ class Daemon:
     def sockets(self) -> list[str]:
         return sorted(os.listdir(self.mount / "sockets"), key=int)
 
+    def processes(self) -> list[int]:
+        """The process that was started, and those that it has started."""
+        parents: dict[int, list[int]] = {}
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parents.setdefault(int(entry.read_text().rpartition(")")[2].split()[1]), []).append(int(entry.parts[2]))
+        found = [self.process.pid]
+        for pid in found:
+            found += sorted(parents.get(pid, []))
+        return found
+
+    @contextlib.contextmanager
+    def stopped(self):
+        """All its processes are stopped while the block runs."""
+        pids = self.processes()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert settled(lambda: all(map(_has_stopped, pids)))
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    def workers(self) -> list[int]:
+        """The processes that serve users."""
+        return self.processes()[2:]
+
+    def open_files(self) -> int:
+        """How many descriptors its processes have."""
+        count = 0
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                count += len(os.listdir(f"/proc/{pid}/fd"))
+        return count
+
+    def memory(self) -> int:
+        """Bytes of memory that are its processes' own."""
+        pages = 0
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+                pages += sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)))
+        return pages * 1024
+
+    def cpu(self) -> float:
+        """Seconds of processor time that its processes have taken."""
+        ticks = 0
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def descriptors(self) -> int:
         """How many it has when it has come to rest: it closes an application's connection after the application has."""
-        counts = []
+        counts: list[int] = []
         while len(counts) < 3 or len(set(counts[-3:])) > 1:
             time.sleep(0.05)
-            counts.append(len(os.listdir(f"/proc/{self.process.pid}/fd")))
+            counts.append(self.open_files())
         return counts[-1]
+
+
+def _has_stopped(pid: int) -> bool:
+    states = (path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return set(states) == {"T"}
 
 
 @contextlib.contextmanager

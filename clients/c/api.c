@@ -171,11 +171,22 @@ static struct settings *settings_of(const char *host, const struct ssa_options *
     struct settings *settings = NULL;
     if (!options)
         options = &nothing;
-    if (change(&settings, TLS_REMOTE_HOSTNAME, options->server_hostname ? options->server_hostname : host) ||
-        change(&settings, TLS_ALPN, options->alpn) ||
-        change(&settings, TLS_TRUSTED_PEER_CERTIFICATES, options->trusted) ||
-        change(&settings, TLS_CERTIFICATE_CHAIN, options->certificate) ||
-        change(&settings, TLS_PRIVATE_KEY, options->private_key)) {
+    const struct {
+        int name;
+        const char *value;
+    } wanted[] = {
+        {TLS_REMOTE_HOSTNAME, options->server_hostname ? options->server_hostname : host},
+        {TLS_ALPN, options->alpn},
+        {TLS_TRUSTED_PEER_CERTIFICATES, options->trusted},
+        {TLS_CERTIFICATE_CHAIN, options->certificate},
+        {TLS_PRIVATE_KEY, options->private_key},
+        {TLS_VERSION_MIN, options->version_min},
+        {TLS_VERSION_MAX, options->version_max},
+        {TLS_DISABLE_CIPHER, options->disable_cipher},
+    };
+    for (size_t at = 0; at < sizeof wanted / sizeof *wanted; at++) {
+        if (!change(&settings, wanted[at].name, wanted[at].value))
+            continue;
         settings_release(settings);
         return NULL;
     }

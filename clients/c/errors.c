@@ -14,8 +14,15 @@ const char *words(void) {
     return last;
 }
 
+/* The reason that ssad gave for it, by its name. */
+static _Thread_local char reason[REASON_ROOM] __attribute__((tls_model("initial-exec")));
+
 __attribute__((visibility("default"))) const char *ssa_error(void) {
     return last;
+}
+
+__attribute__((visibility("default"))) const char *ssa_reason(void) {
+    return reason;
 }
 
 /* What others chose is shown on one line: a control character becomes a question mark. */
@@ -37,7 +44,14 @@ int fail(int number, const char *format, ...) {
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     set_words(text);
+    *reason = 0;
     errno = number;
+    return -1;
+}
+
+int fail_for(const char *name, size_t size, int number, const char *text, const char *detail, size_t length) {
+    fail(number, "%s%s%.*s", text, length ? ": " : "", (int)length, length ? detail : "");
+    copy_text(reason, sizeof reason, name, size);
     return -1;
 }
 

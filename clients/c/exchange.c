@@ -166,9 +166,10 @@ static int judge(const struct reply *reply) {
     const struct reason *reason = reason_named(name, size);
     const char *detail = attribute(reply->data, reply->size, ATTRIBUTE_DETAIL, &length);
     uint32_t number = attribute_number(reply->data, reply->size, ATTRIBUTE_ERRNO);
-    if (!reason) /* of a later version: the number and the details are enough */
-        return fail(number ? (int)number : EIO, "%.*s: %.*s", (int)size, name, (int)length, length ? detail : "");
-    return fail(reason->number, "%s%s%.*s", reason->text, length ? ": " : "", (int)length, length ? detail : "");
+    char unknown[REASON_ROOM]; /* of a later version: the number and the details are enough */
+    copy_text(unknown, sizeof unknown, name, size);
+    int errno_of_it = reason ? reason->number : number ? (int)number : EIO;
+    return fail_for(name, size, errno_of_it, reason ? reason->text : unknown, detail, length);
 }
 
 enum { HEADER = 12 }; /* bytes: a reply's attributes are kept without it */

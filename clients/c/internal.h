@@ -58,6 +58,9 @@ void guard_leave(struct guard *guard); /* keeps errno */
 /* Note why a call fails, for ssa_error(), set errno, and return -1. */
 int fail(int number, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_plainly(int number); /* with the system's words for it */
+/* For a reason of ssad's: its name, its words, and the details of the case. */
+int fail_for(const char *name, size_t size, int number, const char *text, const char *detail, size_t length);
+enum { REASON_ROOM = 40 };
 void set_words(const char *words);
 const char *words(void);
 void copy_text(char *to, size_t room, const char *text, size_t size); /* cut where it is too long, and one line */
@@ -299,12 +302,15 @@ int unfit(struct connection *connection, int number, const char *what);
 int fail_again(struct connection *connection, int number); /* -1, with the words that TLS_ERROR has */
 int failed(struct connection *connection);                 /* note errno and the words as TLS_ERROR; -1 */
 int go_live(struct connection *connection, int fd, struct reply *reply);
-void note_info(struct connection *connection, const struct reply *reply);
-/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
-extern void (*note_chain)(const void *chain, size_t size);
 /* Have the handshake made on a connected socket in PLAIN, by the request that was written. 0, or -1: EINPROGRESS and
  * EINTR where it goes on by itself. The exchange ends. */
 int tls_shake(struct connection *connection, int fd, struct exchange *exchange, const int *files, int count);
+
+/* --- replies.c --- */
+
+void note_info(struct connection *connection, const struct reply *reply);
+/* Called with the peer's certificates of a reply that has them, where a library on top of this one wants them. */
+extern void (*note_chain)(const void *chain, size_t size);
 
 /* --- listeners.c --- */
 

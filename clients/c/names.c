@@ -11,7 +11,7 @@
  */
 
 #include "names.h"
-#include "interpose.h"
+#include "internal.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -23,14 +23,12 @@ static struct row {
     bool used;
     bool waits; /* nobody has connected to the name since it was looked up */
     struct endpoint to;
-    char name[256];
+    char name[NAME_ROOM];
 } rows[REMEMBERED];
 static unsigned next_row; /* the oldest is forgotten */
-static char from_dns[FROM_DNS][sizeof rows->name];
+static char from_dns[FROM_DNS][NAME_ROOM];
 static unsigned next_from_dns;
 static struct lock rows_lock;
-
-void (*note_look_up)(const char *host, const struct sockaddr *address);
 
 void names_after_fork(void) {
     lock_reset(&rows_lock);
@@ -38,7 +36,7 @@ void names_after_fork(void) {
 
 /* --- addresses --- */
 
-static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 bool endpoint_of(const struct sockaddr *address, socklen_t size, struct endpoint *endpoint) {
     if (size >= sizeof(struct sockaddr_in) && address->sa_family == AF_INET) {
@@ -106,7 +104,7 @@ static void fill(struct row *row, const char *name, const struct endpoint *to) {
     row->waits = row->used = true;
 }
 
-static void remember(const char *name, const struct endpoint *to) {
+void names_remember(const char *name, const struct endpoint *to) {
     struct guard guard = guard_enter(&rows_lock);
     if (!is_from_dns(name) || was_looked_up(name))
         fill(row_for(name, to), name, to);
@@ -156,117 +154,23 @@ bool names_led(const struct endpoint *to, const char *name) {
     return led;
 }
 
-/* --- the functions that look names up --- */
+/* --- what is remembered --- */
 
 /* The name as a certificate has it: without the dot of the root. False: it is an address, or no name. */
-static bool is_name(const char *host, char *name) {
+bool names_is_name(const char *host, char *name) {
     struct in_addr four;
     size_t size = host ? strlen(host) : 0;
     if (size && host[size - 1] == '.')
         size--;
-    if (!size || size >= sizeof rows->name || strchr(host, ':') || inet_aton(host, &four))
+    if (!size || size >= NAME_ROOM || strchr(host, ':') || inet_aton(host, &four))
         return false;
-    copy_text(name, sizeof rows->name, host, size);
+    copy_text(name, NAME_ROOM, host, size);
     return true;
 }
 
-/* A name that the DNS has given. */
-static void note_answer(const char *host) {
-    char name[sizeof rows->name];
-    if (!is_transparent || !is_name(host, name))
-        return;
+void names_note_answer(const char *name) {
     struct guard guard = guard_enter(&rows_lock);
     if (!was_looked_up(name) && !is_from_dns(name))
-        copy_text(from_dns[next_from_dns++ % FROM_DNS], sizeof *from_dns, name, sizeof name);
+        copy_text(from_dns[next_from_dns++ % FROM_DNS], sizeof *from_dns, name, strlen(name));
     guard_leave(&guard);
-}
-
-EXPORT int getaddrinfo(const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **found) {
-    char name[sizeof rows->name];
-    struct endpoint to;
-    int done = NEXT(getaddrinfo)(host, service, hints, found);
-    for (const struct addrinfo *info = done || !host || !note_look_up ? NULL : *found; info; info = info->ai_next)
-        note_look_up(host, info->ai_addr);
-    if (done || !is_transparent || !is_name(host, name))
-        return done;
-    for (const struct addrinfo *info = *found; info; info = info->ai_next)
-        if (endpoint_of(info->ai_addr, info->ai_addrlen, &to))
-            remember(name, &to);
-    note_answer((*found)->ai_canonname);
-    return done;
-}
-
-static void note_answers(const struct hostent *found) {
-    if (!found)
-        return;
-    note_answer(found->h_name);
-    for (char **alias = found->h_aliases; *alias; alias++)
-        note_answer(*alias);
-}
-
-static void note_host(const char *host, const struct hostent *found) {
-    char name[sizeof rows->name];
-    struct endpoint to = {.port = 0};
-    if (!found || !is_transparent || !is_name(host, name))
-        return;
-    for (char **address = found->h_addr_list; *address; address++) {
-        memcpy(to.address, mapped, sizeof mapped);
-        if (found->h_addrtype == AF_INET && found->h_length == 4)
-            memcpy(to.address + sizeof mapped, *address, 4);
-        else if (found->h_addrtype == AF_INET6 && found->h_length == 16)
-            memcpy(to.address, *address, 16);
-        else
-            continue;
-        remember(name, &to);
-    }
-    note_answers(found);
-}
-
-EXPORT struct hostent *gethostbyname(const char *host) {
-    struct hostent *found = NEXT(gethostbyname)(host);
-    note_host(host, found);
-    return found;
-}
-
-EXPORT struct hostent *gethostbyname2(const char *host, int family) {
-    struct hostent *found = NEXT(gethostbyname2)(host, family);
-    note_host(host, found);
-    return found;
-}
-
-EXPORT int gethostbyname_r(const char *host, struct hostent *into, char *buffer, size_t size, struct hostent **found,
-                           int *failure) {
-    int done = NEXT(gethostbyname_r)(host, into, buffer, size, found, failure);
-    note_host(host, done ? NULL : *found);
-    return done;
-}
-
-EXPORT int gethostbyname2_r(const char *host, int family, struct hostent *into, char *buffer, size_t size,
-                            struct hostent **found, int *failure) {
-    int done = NEXT(gethostbyname2_r)(host, family, into, buffer, size, found, failure);
-    note_host(host, done ? NULL : *found);
-    return done;
-}
-
-/* --- and those that look addresses up --- */
-
-EXPORT struct hostent *gethostbyaddr(const void *address, socklen_t size, int family) {
-    struct hostent *found = NEXT(gethostbyaddr)(address, size, family);
-    note_answers(found);
-    return found;
-}
-
-EXPORT int gethostbyaddr_r(const void *address, socklen_t size, int family, struct hostent *into, char *buffer,
-                           size_t room, struct hostent **found, int *failure) {
-    int done = NEXT(gethostbyaddr_r)(address, size, family, into, buffer, room, found, failure);
-    note_answers(done ? NULL : *found);
-    return done;
-}
-
-EXPORT int getnameinfo(const struct sockaddr *address, socklen_t size, char *host, socklen_t host_room, char *service,
-                       socklen_t service_room, int flags) {
-    int done = NEXT(getnameinfo)(address, size, host, host_room, service, service_room, flags);
-    if (!done && host && host_room)
-        note_answer(host);
-    return done;
 }

@@ -60,6 +60,9 @@ struct ssa_options {
     const char *trusted;         /* trust anchors that the server has to satisfy besides the administrator's */
     const char *source_address;  /* the local address to connect from, in numbers */
     const char *source_service;  /* the local port */
+    const char *version_min;     /* the lowest version: "TLSv1.2" or "TLSv1.3" */
+    const char *version_max;     /* the highest version */
+    const char *disable_cipher;  /* cipher suites that are not used, with commas between */
 };
 
 /* Connect to a TLS server. The server is verified under the administrator's policy to be `host`.
@@ -79,6 +82,10 @@ int ssa_close(int fd);
 
 /* Why this thread's last call that failed did so, in words. Valid until the thread's next failure. */
 const char *ssa_error(void);
+
+/* The name of the reason that ssad gave for this thread's last failure, as docs/library.md lists them. Empty: it was none
+ * of ssad's. Valid until the thread's next failure. */
+const char *ssa_reason(void);
 
 #ifdef __cplusplus
 }

@@ -64,6 +64,7 @@ enum {
     ATTRIBUTE_CUT_IS_ERROR = 544,
     ATTRIBUTE_LENIENT = 550,
     ATTRIBUTE_HALF = 551,
+    ATTRIBUTE_EARLY = 560,
 };
 
 /* ssa/protocol/attributes.py: number, form of the value */
@@ -114,6 +115,7 @@ enum {
     X(544, WRITTEN_U32) \
     X(550, WRITTEN_U32) \
     X(551, WRITTEN_U32) \
+    X(560, WRITTEN_U32) \
 
 /* ssa/protocol/options.py: number, name, attribute, form, settable, readable */
 #define OPTION_ROWS \

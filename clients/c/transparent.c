@@ -9,17 +9,12 @@
  *     listen on a port of the settings       TLS, with the administrator's credential
  *     listen on another                      plain text
  *
- * The settings are environment variables, which `ssa run` sets:
- *
- *     SSA_TLS          "all", or the servers, with a space between: host:port, [address]:port
- *     SSA_TLS_NAME     the name to verify, whatever name was looked up
- *     SSA_TLS_LISTEN   "all", or the ports, with a space between
- *     SSA_EXPLAIN      why something is refused is said on standard error
+ * destinations.c has the settings. SSA_EXPLAIN: why something is refused is said on standard error.
  */
 
 #include "transparent.h"
+#include "destinations.h"
 #include "internal.h"
-#include "names.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,83 +30,17 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_TARGETS = 64, MOST_PORTS = 64 };
-
 static struct {
-    bool clients, all_clients, listeners, all_listeners, quiet;
-    char wrong[96]; /* a setting that cannot be read: nothing is connected then, and nothing served */
-    char name[256];
-    int target_count, port_count;
-    struct target {
-        char host[256];
-        struct endpoint at; /* where it is an address */
-        bool is_address;
-        uint16_t port;
-    } targets[MOST_TARGETS];
-    uint16_t ports[MOST_PORTS];
+    bool quiet;
     struct stat errors; /* standard error, as the program was started with it */
 } mode;
 
 bool is_transparent;
 
-/* --- the settings --- */
-
-static bool read_port(const char *text, uint16_t *port) {
-    char *end;
-    long number = strtol(text, &end, 10);
-    *port = (uint16_t)number;
-    return *text >= '0' && *text <= '9' && !*end && number > 0 && number < 1 << 16;
-}
-
-static bool read_target(char *text) {
-    struct target *target = &mode.targets[mode.target_count];
-    char *colon = strrchr(text, ':');
-    if (mode.target_count == MOST_TARGETS || !colon || colon == text || !read_port(colon + 1, &target->port))
-        return false;
-    *colon = 0;
-    if (*text == '[' && colon[-1] == ']') {
-        colon[-1] = 0;
-        text++;
-    }
-    if (!*text || strlen(text) >= sizeof target->host)
-        return false;
-    strcpy(target->host, text);
-    target->is_address = endpoint_of_text(text, &target->at);
-    mode.target_count++;
-    return true;
-}
-
-static bool read_listener(char *text) {
-    return mode.port_count < MOST_PORTS && read_port(text, &mode.ports[mode.port_count++]);
-}
-
-/* A setting of words. False: it is not set. */
-static bool read_words(const char *variable, bool (*read)(char *), bool *all) {
-    const char *told = secure_getenv(variable);
-    char text[sizeof mode.targets], *rest;
-    if (!told)
-        return false;
-    bool fits = strlen(told) < sizeof text;
-    int count = 0;
-    strcpy(text, fits ? told : "");
-    *all = !strcmp(text, "all");
-    for (char *word = *all ? NULL : strtok_r(text, " ", &rest); word; word = strtok_r(NULL, " ", &rest), count++)
-        fits = fits && read(word);
-    if (!fits || (!*all && !count))
-        snprintf(mode.wrong, sizeof mode.wrong, "the setting %s cannot be read", variable);
-    return true;
-}
-
 void transparent_begin(void) {
-    const char *name = secure_getenv("SSA_TLS_NAME");
-    mode.clients = read_words("SSA_TLS", read_target, &mode.all_clients);
-    mode.listeners = read_words("SSA_TLS_LISTEN", read_listener, &mode.all_listeners);
+    destinations_begin();
     mode.quiet = !secure_getenv("SSA_EXPLAIN");
-    if (name && strlen(name) < sizeof mode.name)
-        strcpy(mode.name, name);
-    else if (name)
-        strcpy(mode.wrong, "the setting SSA_TLS_NAME cannot be read");
-    is_transparent = mode.clients || mode.listeners;
+    is_transparent = destinations_have_clients() || destinations_have_listeners();
     if (is_transparent && syscall(SYS_newfstatat, STDERR_FILENO, "", &mode.errors, AT_EMPTY_PATH))
         mode.quiet = true;
 }
@@ -149,31 +78,10 @@ static void say(const char *about) {
         write_line(line, (size_t)size);
 }
 
-/* What a program knows that knows no TLS. */
-static const struct {
-    int number, known;
-} known_errors[] = {
-    {EKEYREJECTED, EACCES},    {EKEYEXPIRED, EACCES}, {ENOKEY, EACCES},       {EINVAL, EACCES},
-    {EPROTONOSUPPORT, EPROTO}, {EIO, ECONNREFUSED},   {EAGAIN, ECONNREFUSED}, {ENOTCONN, ECONNRESET},
-};
-
-static int known_error(int number) {
-    for (size_t at = 0; at < sizeof known_errors / sizeof *known_errors; at++)
-        if (known_errors[at].number == number)
-            return known_errors[at].known;
-    return number;
-}
-
-/* Words that say no more than errno does are the program's to say. */
-static bool is_plain(int number) {
-    const char *text = strerrordesc_np(number);
-    return !*words() || (text && !strcmp(text, words()));
-}
-
 void transparent_failed(struct connection *connection) {
     int number = errno, phase = atomic_load(&connection->phase);
-    char about[sizeof mode.name] = "listening";
-    if (is_plain(number))
+    char about[NAME_ROOM] = "listening";
+    if (says_no_more(number))
         return;
     struct guard guard = guard_enter(&connection->lock);
     bool is_new = strcmp(connection->words, words()) != 0;
@@ -236,38 +144,6 @@ static int refuse(const char *about) {
 
 /* --- connect(2) --- */
 
-/* A resolver on this machine: what it is asked is not the program's data. */
-static bool is_local_resolver(const struct endpoint *to) {
-    struct endpoint loopback;
-    endpoint_of_text("::1", &loopback);
-    bool six = !memcmp(to->address, loopback.address, sizeof to->address);
-    endpoint_of_text("127.0.0.1", &loopback);
-    return to->port == 53 && (six || !memcmp(to->address, loopback.address, 13));
-}
-
-/* An address that no name led to may be any server's: it is taken for the one of the settings. */
-static bool is_target(const struct endpoint *to) {
-    bool nameless = !names_led(to, NULL);
-    for (const struct target *target = mode.targets; target < mode.targets + mode.target_count; target++)
-        if (target->port == to->port &&
-            (target->is_address ? !memcmp(target->at.address, to->address, sizeof to->address)
-                                : nameless || names_led(to, target->host)))
-            return true;
-    return false;
-}
-
-/* The name to verify. 0; -1: there is none, and the words say why. */
-static int name_of(const struct endpoint *to, const char *address, char *name) {
-    enum naming naming = names_take(to, name, sizeof mode.name);
-    if (*mode.name)
-        strcpy(name, mode.name);
-    if (*mode.name || naming == ONE_NAME)
-        return 0;
-    return naming == NO_NAME
-               ? fail(EACCES, "no name was looked up that led to %s: `ssa run --name NAME` says whose it is", address)
-               : fail(EACCES, "several names led to %s: `ssa run --name NAME` says which is meant", address);
-}
-
 static int put_name(struct connection *connection, const char *name) {
     struct guard guard = guard_enter(&connection->lock);
     struct settings *dropped = connection->settings, *with = settings_with_hostname(dropped, name);
@@ -286,20 +162,18 @@ static int connect_plainly(struct connection *connection, int fd, const struct s
 
 int transparent_connect(struct connection *connection, int fd, const struct sockaddr *address, socklen_t size) {
     struct endpoint to;
-    char text[64], name[sizeof mode.name];
+    char text[64], name[NAME_ROOM];
     int phase = atomic_load(&connection->phase);
     if ((phase != PLAIN && phase != FRESH) || atomic_load(&connection->failure))
         return tls_connect(connection, fd, address, size);
-    if (!mode.clients || (phase == PLAIN && tcp_state(fd) != TCP_CLOSE) || !address ||
-        !endpoint_of(address, size, &to) || is_local_resolver(&to))
+    if ((phase == PLAIN && tcp_state(fd) != TCP_CLOSE) || !address || !endpoint_of(address, size, &to))
         return connect_plainly(connection, fd, address, size);
+    enum destination destination = destination_of(&to, name);
     endpoint_text(&to, text, sizeof text);
-    if (*mode.wrong && fail(EACCES, "%s", mode.wrong))
+    if (destination == REFUSED)
         return refuse(text);
-    if (!mode.all_clients && !is_target(&to))
+    if (destination == PLAINLY)
         return connect_plainly(connection, fd, address, size);
-    if (name_of(&to, text, name))
-        return refuse(text);
     if (put_name(connection, name))
         return -1;
     atomic_store(&connection->phase, FRESH);
@@ -308,25 +182,21 @@ int transparent_connect(struct connection *connection, int fd, const struct sock
 
 /* --- listen(2) --- */
 
-static bool is_served(int fd) {
+static enum destination destination_of_fd(int fd) {
     struct sockaddr_storage name;
     socklen_t size = sizeof name;
     struct endpoint at;
-    if (mode.all_listeners || *mode.wrong)
-        return true;
-    if (syscall(SYS_getsockname, fd, &name, &size) || !endpoint_of((struct sockaddr *)&name, size, &at))
-        return false;
-    for (int port = 0; port < mode.port_count; port++)
-        if (mode.ports[port] == at.port)
-            return true;
-    return false;
+    bool known = !syscall(SYS_getsockname, fd, &name, &size) && endpoint_of((struct sockaddr *)&name, size, &at);
+    return destination_of_listener(known ? &at : NULL);
 }
 
 int transparent_listen(struct connection *connection, int fd, int backlog) {
-    if (atomic_load(&connection->phase) == PLAIN && mode.listeners && is_served(fd)) {
-        if (*mode.wrong && fail(EACCES, "%s", mode.wrong))
+    if (atomic_load(&connection->phase) == PLAIN && destinations_have_listeners()) {
+        enum destination destination = destination_of_fd(fd);
+        if (destination == REFUSED)
             return refuse("listening");
-        atomic_store(&connection->phase, FRESH);
+        if (destination == BY_TLS)
+            atomic_store(&connection->phase, FRESH);
     }
     return tls_listen(connection, fd, backlog);
 }
@@ -334,7 +204,7 @@ int transparent_listen(struct connection *connection, int fd, int backlog) {
 enum { BACKLOG = 128 };
 
 bool transparent_take_over(int fd) {
-    if (!mode.listeners || !get_number(fd, SOL_SOCKET, SO_ACCEPTCONN, 0))
+    if (!destinations_have_listeners() || !get_number(fd, SOL_SOCKET, SO_ACCEPTCONN, 0))
         return true;
     struct connection *connection = transparent_adopt(fd);
     if (!connection)

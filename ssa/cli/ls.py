@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+
+@functools.lru_cache  # sockets are opened many in a second
+def moment(text: str) -> float:
+    """The seconds since 1970 of a time in the form of the file system."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 # The table: each column, and the function that gives its value for a socket at a moment.
 TABLE: tuple[tuple[Column, Callable[[Row, float], Any]], ...] = (
     (Column("ID", numbers=True), lambda row, _: row["id"]),
@@ -76,6 +83,7 @@ def named(row: Row, process: Process | None) -> Row:
     return {**row, "user": user(row["uid"]), "program": _program(exe or process.exe, process.script), **named}
 
 
+@functools.lru_cache
 def _program(exe: str, script: str) -> str | None:
     """A short name of a program. For a script it is the file and its directory."""
     if not script:
@@ -98,11 +106,6 @@ def cells(row: Row, now: float) -> list[str]:
     """The cells of a socket in the table."""
     values = (value(row, now) for _, value in TABLE)
     return [str(value) if value not in {None, ""} else NOTHING for value in values]
-
-
-def moment(text: str) -> float:
-    """The seconds since 1970 of a time in the form of the file system."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 VERB = Verb(

@@ -24,6 +24,7 @@ VERBS = (
     "connect",
     "serve",
     "run",
+    "coerce",
     "ls",
     "show",
     "policy",

@@ -13,8 +13,7 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ssa import errors
 
@@ -40,8 +39,7 @@ def print_line(text: str) -> None:
     print(printable(text))  # noqa: T201 - printing is the purpose
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:

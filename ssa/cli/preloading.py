@@ -29,14 +29,23 @@ def why_not(program: str, library: str) -> str:
     return ""
 
 
-def _check(program: str, library: Path) -> None:
+def program_of(program: str) -> tuple[str, bytes]:
+    """The file that the kernel will run, which for a script is its interpreter; and how it begins.
+
+    Raises `Failure`, OSError.
+    """
     path = program
     for _ in range(_INTERPRETERS + 1):
         begin = _begin(path)
         if not begin.startswith(b"#!"):
-            return _check_binary(path, begin, library)
+            return path, begin
         path = _interpreter(begin)
     raise Failure("its interpreter is a script, and so on")
+
+
+def _check(program: str, library: Path) -> None:
+    path, begin = program_of(program)
+    _check_binary(path, begin, library)
 
 
 def _found(program: str) -> str:
@@ -66,12 +75,12 @@ def _check_binary(path: str, begin: bytes, library: Path) -> None:
     if begin[4:6] + begin[18:20] != _kind(library):
         raise Failure(f"it is built for another architecture than {library.name}")
     with Path(path).open("rb") as file:
-        linker = _dynamic_linker(file)
+        linker = dynamic_linker(file)
     if linker is None:
         raise Failure("it is linked statically, so nothing can be preloaded into it")
     if not Path(linker).name.startswith("ld-linux"):
         raise Failure(f"its dynamic linker is {linker}, and {library.name} needs glibc's")
-    if _changes_user(path):
+    if changes_user(path):
         raise Failure(
             "it is setuid or setgid, or has capabilities, and the system preloads nothing into such programs (ld.so(8))"
         )
@@ -83,7 +92,7 @@ def _kind(library: Path) -> bytes:
     return begin[4:6] + begin[18:20]
 
 
-def _dynamic_linker(file: BinaryIO) -> str | None:
+def dynamic_linker(file: BinaryIO) -> str | None:
     """The path of the dynamic linker, from the ELF segment PT_INTERP; None where there is none."""
     table, size, count = _HEADER.unpack_from(file.read(64).ljust(64, b"\0"))
     for number in range(count):
@@ -95,7 +104,7 @@ def _dynamic_linker(file: BinaryIO) -> str | None:
     return None
 
 
-def _changes_user(path: str) -> bool:
+def changes_user(path: str) -> bool:
     """True if execve(2) sets AT_SECURE for it (getauxval(3))."""
     status = Path(path).stat()
     if status.st_mode & stat.S_ISUID and status.st_uid != os.getuid():

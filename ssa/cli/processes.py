@@ -10,9 +10,8 @@ import os
 import re
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ssa.configfs.render import text
 
@@ -28,8 +27,7 @@ _STARTED = 19  # the field of /proc/PID/stat, counted behind the name: its start
 _ROUNDED = 1.01  # seconds: /ssa shows the time of a handshake in whole seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """One process. Its texts are printable, as those in /ssa.
 
     Attributes:

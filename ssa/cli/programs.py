@@ -1,6 +1,6 @@
 """The ways by which unmodified programs get the system's TLS, and the programs that each is tested with. Pure.
 
-docs/programs.md has both tables. A way is a library that `ssa run` has preloaded.
+docs/programs.md has both tables. A way is a library that `ssa run` has preloaded, or the supervisor that it becomes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ class Way(NamedTuple):
     """A way.
 
     Attributes:
-        library: the file that is preloaded.
+        library: the file that is preloaded, or that runs the program.
         takes: which programs it is for.
     """
 
@@ -42,11 +42,18 @@ WAYS = {
     for way in (
         Way("openssl", "libssa-openssl.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),
         Way("sockets", "libssa.so", "programs that know no TLS: `--tls`, `--tls-to`, `--tls-listen`"),
+        Way(
+            "seccomp",
+            "ssa-supervise",
+            "any binary, static ones too, with `--seccomp`: one that asks for TLS by socket(2), or that knows no TLS, "
+            "with the same options",
+        ),
     )
 }
 
 DEFAULT_WAY = WAYS["openssl"]
 SOCKETS = WAYS["sockets"]
+SECCOMP = WAYS["seccomp"]
 
 _ANYWAY = "a server that does not prove its name is refused with"
 
@@ -106,4 +113,18 @@ PROGRAMS = (
     Program("nc (netcat-traditional)", "server", "sockets", "`-l -p`"),
     Program("memcached", "server", "sockets", "its text protocol, several connections, threads"),
     Program("python3", "server", "sockets", "`-m http.server`, `asyncio` (epoll), servers that fork beforehand"),
+    Program(
+        "static Go programs",
+        "client, server",
+        "seccomp",
+        "`net`, `net/http` without TLS; socket(2) with 205",
+        "names that come by the DNS over TCP, TLS or HTTPS lead nowhere: `--name`",
+    ),
+    Program(
+        "static programs (musl, glibc)",
+        "client, server",
+        "seccomp",
+        "blocking, poll(2), epoll(7), threads, fork(2), exec(2)",
+        "setuid programs run without that, as no_new_privs is implied",
+    ),
 )

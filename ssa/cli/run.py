@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssa.cli import output, preloading
+from ssa.cli import output, preloading, supervising
 from ssa.cli.connect import host
 from ssa.cli.env import is_ours
 from ssa.cli.failure import Failure
-from ssa.cli.programs import DEFAULT_WAY, PROGRAMS, SOCKETS, WAYS
+from ssa.cli.programs import DEFAULT_WAY, PROGRAMS, SECCOMP, SOCKETS, WAYS
 from ssa.cli.verb import Verb
 from ssa.protocol import paths
 
@@ -28,7 +28,7 @@ _NOT_FOUND, _NOT_RUN = 127, 126  # exit statuses, as of env(1)
 _MOST = 64  # servers, and ports, that libssa takes (clients/c/transparent.c)
 
 
-def _folders() -> list[Path]:
+def folders() -> list[Path]:
     """Where the libraries may be: beside an installed ssa, or in the checkout that this is."""
     told = os.environ.get("SSA_LIBRARIES")
     installed = [Path(sys.prefix) / "lib" / "ssa", Path("/usr/local/lib/ssa"), Path("/usr/lib/ssa")]
@@ -37,10 +37,10 @@ def _folders() -> list[Path]:
 
 def _library(way: Way) -> str:
     """The path of a way's library. Raises `Failure`."""
-    for folder in _folders():
+    for folder in folders():
         if (folder / way.library).is_file():
             return str(folder / way.library)
-    where = ", ".join(map(str, _folders()))
+    where = ", ".join(map(str, folders()))
     raise Failure(f"{way.library} is in none of {where}: `make native` makes it; SSA_LIBRARIES says where it is")
 
 
@@ -54,12 +54,18 @@ def _run_directory() -> str:
 
 
 def _environment(way: Way, *, quiet: bool) -> dict[str, str]:
+    environment = _inherited() | {"SSA_RUN_DIR": _run_directory()}
+    if way is not SECCOMP:
+        environment["LD_PRELOAD"] = _preload(way)
+    return environment if quiet else environment | {"SSA_EXPLAIN": "1"}
+
+
+def _preload(way: Way) -> str:
     others = os.environ.get("LD_PRELOAD", "")
     library = _library(way)
     if re.search(r"[\s:]", library):
         raise Failure(f"{library}: LD_PRELOAD cannot name a path with a space or a colon in it")
-    environment = _inherited() | {"SSA_RUN_DIR": _run_directory(), "LD_PRELOAD": f"{library} {others}".strip()}
-    return environment if quiet else environment | {"SSA_EXPLAIN": "1"}
+    return f"{library} {others}".strip()
 
 
 def _inherited() -> dict[str, str]:
@@ -116,15 +122,28 @@ def _run(options: argparse.Namespace) -> int:
     path = shutil.which(words[0])
     if path is None:
         return _say(f"{words[0]}: there is no such program", _NOT_FOUND)
+    if options.seccomp:
+        return _supervise(path, words, environment)
     if why := preloading.why_not(path, environment["LD_PRELOAD"].split()[0]):
         return _say(f"{words[0]} would go on without ssa: {why}", _NOT_RUN)
     return _execute(path, words, environment)
 
 
+def _supervise(path: str, words: list[str], environment: dict[str, str]) -> int:
+    """Become the supervisor, which becomes the program."""
+    supervisor = _library(SECCOMP)
+    if why := supervising.why_not(path, supervisor):
+        return _say(f"{words[0]} would go on without ssa: {why}", _NOT_RUN)
+    if lost := supervising.what_is_lost(path):
+        sys.stderr.write(f"ssa: {words[0]}: {lost}\n")
+    return _execute(supervisor, [supervisor, *words], environment)
+
+
 def variables(options: argparse.Namespace) -> dict[str, str]:
     """The environment of the program. Raises `Failure`."""
     settings = _settings(options)
-    return _environment(SOCKETS if settings else DEFAULT_WAY, quiet=options.quiet) | settings
+    way = SECCOMP if options.seccomp else SOCKETS if settings else DEFAULT_WAY
+    return _environment(way, quiet=options.quiet) | settings
 
 
 def _execute(path: str, words: list[str], environment: dict[str, str]) -> int:
@@ -170,6 +189,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", dest="as_json", action="store_true", help="with --list: print JSON")
     parser.add_argument("--quiet", action="store_true", help="say nothing of ssa's own where a connection is refused")
     parser.add_argument(
+        "--seccomp",
+        action="store_true",
+        help="by a supervisor in place of a library: for any binary, static ones too, that asks for TLS by socket(2), "
+        "or, with the options below, knows none. It implies no_new_privs: setuid programs run without that",
+    )
+    parser.add_argument(
         "--tls",
         action="store_true",
         help="make each TCP connection of a program that knows no TLS a TLS connection, verified for the name that the "
@@ -207,7 +232,7 @@ VERB = Verb(
 Runs a program that links OpenSSL, with the connections that it makes or accepts made by ssad: verified under the
 administrator's policy, and encrypted by the kernel. Or, with --tls and --tls-to, a program that knows no TLS: its TCP
 connections become TLS; and with --tls-listen a server that knows none, which serves with the administrator's
-certificate. The program takes the place of this command: its exit status,
+certificate. With --seccomp it can be any binary. The program takes the place of this command: its exit status,
 signals, terminal and arguments are its own. Where a connection is refused, a line on standard error says why.
 docs/programs.md has what works with each program.
 """,
@@ -220,6 +245,7 @@ ssa run --tls --name db.example.com telnet 192.0.2.7 5000
 ssa run --tls-to db.example.com:5000 --tls-to cache.example.com:11211 python3 work.py
 ssa run --tls-listen python3 -m http.server 8443
 ssa run --tls-listen=11211 memcached -p 11211
+ssa run --seccomp --tls ./static-go-program example.com:443
 ssa run --list
 """,
     notes="""

@@ -27,11 +27,13 @@ class File(Generic[S]):
     Attributes:
         doc: one line for the manual.
         read: makes the content from the subject; raises OSError.
-        write: takes a whole new value; raises `BadValue` or OSError, and then it has changed nothing.
+        write: takes a whole new value; raises `BadValue` or OSError, and then it has changed nothing. What it returns
+            is waited for: it raises likewise.
         limit: the most bytes that one value may have.
         encoding: of the text. latin-1 accepts every byte, for a text that may have comments in it.
         prepare: runs before `check` and `write`, and does what may take long. It raises as they do.
         refresh: runs before the file is opened, and finds out what is there now.
+        look: runs before a member's file is read, and asks others about the subject; it raises nothing.
         check: for a value that may come in several writes and is complete when the file is closed. It takes the text
             that has come so far, and raises as `write` does if no more text can make it a value.
         look_up: runs in a thread before `check` and `write`, and does what may take long. It raises as they do.
@@ -44,13 +46,14 @@ class File(Generic[S]):
     name: str
     doc: str
     read: Callable[[S], bytes] | None = None
-    write: Callable[[S, str], None] | None = None
+    write: Callable[[S, str], Awaitable[None] | None] | None = None
     limit: int = MAX_TEXT
     prepare: Callable[[S, str], Awaitable[None]] | None = None
     check: Callable[[S, str], None] | None = None
     look_up: Callable[[S, str], None] | None = None
     encoding: str = "ascii"
     refresh: Callable[[], Awaitable[None]] | None = None
+    look: Callable[[S], Awaitable[None]] | None = None
     changed: Callable[[S], int] | None = None
     pieces: Callable[[S, int | None], Iterator[bytes]] | None = None
     most: Callable[[S], int] | None = None

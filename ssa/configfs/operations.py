@@ -222,7 +222,7 @@ class Operations(pyfuse3.Operations):
         if reads and file.pieces:
             content = await self._values.made(inode, file, ctx.uid)
         else:
-            content = self._values.content(inode, ctx.uid) if reads else b""
+            content = await self._values.looked(inode, ctx.uid) if reads else b""
         opened = OpenFile(inode, ctx.uid, ctx.pid, content, time.time_ns(), appends=bool(flags & os.O_APPEND))
         opened.writer = process_of(ctx.pid) if writes and file.check else 0
         handle = pyfuse3.FileHandleT(next(self._handles))
@@ -237,14 +237,14 @@ class Operations(pyfuse3.Operations):
         """Read from the value as it was when reading began."""
         opened = self._files[fh]
         if off == 0:
-            self._renew(opened)
+            await self._renew(opened)
         return opened.content[off : off + size]
 
-    def _renew(self, opened: OpenFile) -> None:
+    async def _renew(self, opened: OpenFile) -> None:
         """Take the content again for a reader that starts over. If the value has gone, the old content stays."""
         if opened.stale and not self._values.file(opened.inode).pieces:
             try:
-                content = self._values.content(opened.inode, opened.uid)
+                content = await self._values.looked(opened.inode, opened.uid)
                 self._held.add(opened.uid, len(content) - len(opened.content))
                 opened.content = content
             except FUSEError:

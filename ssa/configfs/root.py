@@ -13,7 +13,7 @@ from ssa.pem import MAX_PEM
 from ssa.policy.schema import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ssa.configfs.view import Credential, View
 
@@ -48,7 +48,7 @@ def build(view: View) -> Directory:
                 "All listeners and live sockets, a line of JSON each.",
                 pieces=rows,
                 most=most_rows,
-                refresh=view.fresh_trust,
+                refresh=view.look,
             ),
             Collection(
                 "stats",
@@ -77,11 +77,16 @@ def _policy_file(name: str) -> File[View]:
         name,
         SETTINGS[name].doc,
         lambda view: view.policy.current.text(name).encode() + b"\n",
-        lambda view, text: view.policy.set(name, text),
+        lambda view, text: _set(view, name, text),
         check=lambda view, text: view.policy.check(name, text),
         changed=lambda view: view.policy.changed(name),
         prepare=_load_store if name == "trust_store" else None,
     )
+
+
+def _set(view: View, name: str, text: str) -> Awaitable[None]:
+    view.policy.set(name, text)
+    return view.in_force()
 
 
 async def _load_store(view: View, text: str) -> None:

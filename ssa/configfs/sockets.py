@@ -16,7 +16,7 @@ from ssa.configfs.nodes import File
 from ssa.policy.parsers import BadValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from ssa.configfs.view import KernelState, Listener, Socket, View
 
@@ -100,11 +100,16 @@ class SocketSubject:
         unmet = self.socket.unmet(self.view.policy.current)
         return f"no: {'; '.join(unmet)}" if unmet else "yes"
 
-    def close(self, text: str) -> None:
+    async def look(self) -> None:
+        """Ask how it stands."""
+        await self.view.fresh_trust()
+        await self.socket.look()
+
+    def close(self, text: str) -> Awaitable[None]:
         """End the connection. Raises `BadValue` for any text but 1."""
         if text.strip() != "1":
             raise BadValue("expected 1, which ends the connection")
-        self.socket.end()
+        return self.socket.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,16 @@ def _opened(subject: SocketSubject) -> int:
 
 
 SOCKET_FILES: tuple[File[SocketSubject], ...] = (
-    *(File(fact.name, fact.doc, fact.read, changed=None if fact.live else _opened) for fact in SOCKET_FACTS),
+    *(
+        File(
+            fact.name,
+            fact.doc,
+            fact.read,
+            changed=None if fact.live else _opened,
+            look=SocketSubject.look if fact.live else None,
+        )
+        for fact in SOCKET_FACTS
+    ),
     File("close", "Write 1 to end the connection.", write=SocketSubject.close, changed=_opened),
 )
 
@@ -218,6 +232,7 @@ LISTENER_FILES: tuple[File[Listener], ...] = tuple(
         fact.doc,
         fact.read,
         changed=None if fact.live else lambda s: int(s.opened * 1e9),
+        look=(lambda s: s.look()) if fact.live else None,
         most=lambda _: _LONGEST_LIST,
     )
     for fact in LISTENER_FACTS

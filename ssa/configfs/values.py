@@ -65,6 +65,13 @@ class Values:
             gone = failure.errno in (errno.ENOENT, errno.ENODATA)
             raise FUSEError(errno.ENODATA if gone else errno.EIO) from None
 
+    async def looked(self, inode: int, uid: int = -1) -> bytes:
+        """The content of a file, after those who know were asked. Raises as `content` does."""
+        file, subject = self.file(inode), self._tree.subject(inode)
+        if subject is not None and file.look is not None:
+            await file.look(subject)
+        return self.content(inode, uid)
+
     async def made(self, inode: int, file: File[Any], uid: int) -> bytes:
         """The content of a file that takes long to make, as that user may see it. Other requests get their turn.
 
@@ -98,7 +105,8 @@ class Values:
         await _look_ahead(file, subject, f"{text}\n")  # the value is whole, even if no newline was written
         if file.write:
             change = self._change(opened)
-            file.write(subject, text)
+            if (done := file.write(subject, text)) is not None:
+                await done
             path = self._tree.path(opened.inode)
             log.info("written %s", fields(path=path, **change(), pid=opened.pid, uid=opened.uid))
         opened.stale = True

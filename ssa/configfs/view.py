@@ -129,16 +129,19 @@ class Socket(Asked, Protocol):
     def verdicts(self) -> Sequence[str]:
         """The answers of the validators, one text each."""
 
+    async def look(self) -> None:
+        """Ask whoever knows how it stands, for `kernel` and `unmet`."""
+
     def kernel(self) -> KernelState:
-        """Ask the kernel now; raises OSError."""
+        """Ask the kernel now, or give what `look` has found where the kernel does not know; raises OSError."""
 
     def unmet(self, policy: Policy) -> Sequence[str]:
-        """The settings of a policy that this connection does not meet, with the reasons.
+        """The settings of the policy in force that this connection does not meet, with the reasons; raises OSError.
 
-        Empty if the connection would be made under that policy.
+        Empty if the connection would be made under that policy. `look` has found it.
         """
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End the connection, because the administrator says so; raises OSError."""
 
 
@@ -149,11 +152,14 @@ class Listener(Asked, Protocol):
     def protocol(self) -> str:
         """TLS or DTLS."""
 
+    async def look(self) -> None:
+        """Ask what it is served with."""
+
     def credentials(self) -> Sequence[str]:
-        """The names of the credentials that it is served with now."""
+        """The names of the credentials that it is served with, as `look` has found them."""
 
     def alpn(self) -> Sequence[str]:
-        """The application protocols that it agrees to now."""
+        """The application protocols that it agrees to, as `look` has found them."""
 
 
 class Live(Protocol[T_co]):
@@ -280,6 +286,9 @@ class View(Protocol):
     def credentials(self) -> Credentials:
         """The certificates and keys of this machine's servers."""
 
+    async def in_force(self) -> None:
+        """Wait until the policy that was set counts for the next handshake, whoever makes it."""
+
     async def prepare(self, policy: Policy) -> None:
         """Do the work that a new policy needs before it can be in force and that may take long; raises `BadValue`."""
 
@@ -288,6 +297,9 @@ class View(Protocol):
 
     async def fresh_trust(self) -> None:
         """Read the trust store's files again where they have changed."""
+
+    async def look(self) -> None:
+        """Ask whoever knows how all sockets stand, and what all listeners serve with."""
 
     def stats(self) -> Mapping[str, int]:
         """The daemon's counters, by name."""

@@ -19,7 +19,7 @@ from ssa.daemon.errands import Errands
 from ssa.intime import in_time
 from ssa.logfmt import fields
 from ssa.policy.schema import BadValue
-from ssa.trust.store import Recent
+from ssa.trust.recent import Recent
 
 if TYPE_CHECKING:
     from ssa.credentials import CredentialStore, Folder
@@ -55,6 +55,17 @@ class TrustStores:
         if isinstance(store, errors.SSAError):
             raise errors.error(store.reason, store.detail)
         return store
+
+    def found(self, source: str) -> trust.TrustStore | errors.SSAError:
+        """What `refresh` found last: the trust store of a source, or the reason why it can't be read."""
+        try:
+            return self.get(source)
+        except errors.SSAError as failure:
+            return failure
+
+    def is_known(self, source: str) -> bool:
+        """True for a source that was read before: a policy has named it."""
+        return self._stores.get(source) is not None
 
     async def refresh(self, source: str) -> None:
         """Read a trust store again if its files have changed. `get` raises what is wrong with it."""

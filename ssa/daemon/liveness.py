@@ -1,46 +1,57 @@
 """Tells which sockets some process still holds, without holding them.
 
-An epoll set keeps an entry for a socket whose descriptor *we* have closed, as long as any process anywhere holds
-the open file (fs/eventpoll.c drops it in `eventpoll_release_file`), and its fdinfo lists the entries by inode
-(Documentation/filesystems/proc.rst). So one read of that file tells which sockets live: exact at that moment, in
-every network namespace, with no privilege, and nothing runs while nobody reads it.
+A worker has each socket that it makes in an epoll set (`ssa.worker.watching`), and gives the set to the daemon. The
+set keeps an entry for a socket whose descriptor the worker has closed, as long as any process anywhere holds the open
+file, and its fdinfo lists the entries by inode (Documentation/filesystems/proc.rst). So one read of that file tells
+which sockets live: exact at that moment, in every network namespace, with no privilege, and nothing runs while nobody
+reads it.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import select
 import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import socket
+from ssa.worker.watching import MOST
 
 _INODE = re.compile(rb"\bino:([0-9a-f]+)")
 _NEVER = float("-inf")
 _FRESH = 0.01  # seconds for which a read is good enough: a listing of a thousand sockets is one read
+_LONGEST = 4 * MOST * 128  # bytes that are read of a set's file: a worker's set has no more entries
+_MOST_SETS = 1 << 14
+_EPOLL = "anon_inode:[eventpoll]"
 
 
 class Liveness:
-    """Watches sockets by inode, for any thread."""
+    """The watched sockets of one worker, by inode. For any thread."""
 
     def __init__(self) -> None:
-        self._epoll = select.epoll()
-        # Opened once: it must be readable when no descriptor is left.
-        self._info = Path(f"/proc/self/fdinfo/{self._epoll.fileno()}").open("rb", buffering=0)  # noqa: SIM115 - open as long as this object is
-        self._lock = threading.Lock()  # of the two below, and of the file's position
+        self._sets: dict[int, tuple[int, int]] = {}  # by number: the epoll set, and its file
+        self._lock = threading.Lock()
         self._seen: frozenset[int] = frozenset()
         self._looked = _NEVER
 
-    def watch(self, sock: socket.socket) -> int:
-        """Begin to watch a socket, and give its inode. The caller may close its descriptor then."""
-        # No event is asked for. EPOLLERR and EPOLLHUP can't be declined; edge-triggered they wake nobody twice.
-        self._epoll.register(sock, select.EPOLLET)
+    def take_untrusted(self, number: int, epoll: int) -> bool:
+        """Take a set. False where the descriptor is none, or there are too many: then it is not taken. Raises OSError.
+
+        The files of the sets are opened once: they must be readable when no descriptor is left.
+        """
+        if len(self._sets) >= _MOST_SETS or number in self._sets or os.readlink(f"/proc/self/fd/{epoll}") != _EPOLL:  # noqa: PTH115 - it is no path
+            return False
+        self._sets[number] = epoll, os.open(f"/proc/self/fdinfo/{epoll}", os.O_RDONLY | os.O_CLOEXEC)
         self._looked = _NEVER
-        return os.fstat(sock.fileno()).st_ino
+        return True
+
+    def drop(self, number: int) -> None:
+        """Let go of a set, which is empty."""
+        for descriptor in self._sets.pop(number, ()):
+            os.close(descriptor)
+
+    def stir(self) -> None:
+        """Have the next answer be new: there is another socket."""
+        self._looked = _NEVER
 
     def alive(self) -> frozenset[int]:
         """The inodes of the watched sockets that some process still holds."""
@@ -50,17 +61,13 @@ class Liveness:
                 self._seen, self._looked = self._look(), now
             return self._seen
 
-    def is_held(self, inode: int) -> bool:
-        """True if some process holds the socket of that inode at this very moment."""
-        with self._lock:
-            self._looked = _NEVER  # the answer has to be newer than a listing's
-            return inode in self._look()
-
     def _look(self) -> frozenset[int]:
-        self._info.seek(0)
-        return frozenset(int(inode, 16) for inode in _INODE.findall(self._info.read()))
+        found = (os.pread(info, _LONGEST, 0) for _, info in list(self._sets.values()))
+        return frozenset(int(inode, 16) for text in found for inode in _INODE.findall(text))
 
     def close(self) -> None:
         """Stop watching."""
-        self._info.close()
-        self._epoll.close()
+        for descriptors in self._sets.values():
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._sets.clear()

@@ -5,8 +5,9 @@ a line goes into a queue, and a thread of its own writes it. What the queue has 
 (``/ssa/stats/log_lines_dropped``), and said as soon as somebody reads again.
 
 What a user can cause again and again is bounded: a worker's lines carry its user (`ssa.logfmt.charged`), who may cause
-so many lines a second, and one line then says how many were left out. Lines of the daemon's own, such as those about a
-written policy, are not counted, nor is what ``--log-level debug`` asks for.
+so many lines a second, and one line then says how many were left out. Lines of a kind that comes in numbers (streams
+that were cut) are counted apart from the others, so they cannot hide a refusal. Lines of the daemon's own, such as
+those about a written policy, are not counted, nor is what ``--log-level debug`` asks for.
 
 In the foreground a line is ``2026-11-28T13:42:25.123Z ssad info: text key=value key="a value"``. Where standard
 error is the journal's (sd-daemon(3)) it is ``<6>text key=value``: the journal has the time. A traceback follows in
@@ -67,37 +68,40 @@ def dropped() -> int:
     return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, Log))
 
 
+Payer = tuple[int, str]  # whose lines are counted together: a uid, and a kind of lines or ""
+
+
 class Bounds:
-    """Counts the lines that each user has caused within a second. Values in, values out."""
+    """Counts the lines that each user has caused within a second, by kind. Values in, values out."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._seconds: dict[int, tuple[float, int]] = {}  # by uid: when it began, how many lines
-        self._left_out: list[tuple[int, int]] = []
+        self._seconds: dict[Payer, tuple[float, int]] = {}  # when it began, how many lines
+        self._left_out: list[tuple[Payer, int]] = []
 
-    def admit(self, uid: int, now: float) -> bool:
-        """True where the user may have one more line. Else the line is counted as left out."""
-        self._end(uid, now)
-        began, lines = self._seconds.get(uid, (now, 0))
-        self._seconds[uid] = began, lines + 1
+    def admit(self, payer: Payer, now: float) -> bool:
+        """True where the user may have one more line of that kind. Else the line is counted as left out."""
+        self._end(payer, now)
+        began, lines = self._seconds.get(payer, (now, 0))
+        self._seconds[payer] = began, lines + 1
         return lines < self._most
 
-    def left_out(self, now: float) -> list[tuple[int, int]]:
+    def left_out(self, now: float) -> list[tuple[Payer, int]]:
         """The users who had too many lines in a second that is over, and how many were left out; each once."""
-        for uid in list(self._seconds):
-            self._end(uid, now)
+        for payer in list(self._seconds):
+            self._end(payer, now)
         found, self._left_out = self._left_out, []
         return found
 
     def __bool__(self) -> bool:
         return bool(self._seconds or self._left_out)
 
-    def _end(self, uid: int, now: float) -> None:
-        began, lines = self._seconds.get(uid, (now, 0))
+    def _end(self, payer: Payer, now: float) -> None:
+        began, lines = self._seconds.get(payer, (now, 0))
         if now - began >= 1:
-            del self._seconds[uid]
+            del self._seconds[payer]
             if lines > self._most:
-                self._left_out.append((uid, lines - self._most))
+                self._left_out.append((payer, lines - self._most))
 
 
 class Log(logging.Handler):
@@ -141,7 +145,7 @@ class Log(logging.Handler):
         if uid < 0 or record.levelno <= logging.DEBUG:
             return True
         with self._counting:
-            return self._bounds.admit(uid, time.monotonic())
+            return self._bounds.admit((uid, getattr(record, "kind", "")), time.monotonic())
 
     def _drop(self, lines: int) -> None:
         with self._counting:
@@ -153,6 +157,7 @@ class Log(logging.Handler):
         if record.exc_info:
             raised = "".join(traceback.format_exception(*record.exc_info))
             texts += [f"  | {printable(line, _LONGEST)}" for line in raised.splitlines()]
+        texts += [f"  | {printable(line, _LONGEST)}" for line in getattr(record, "trace", "").splitlines()]
         before = self._prefix(record)
         return "".join(f"{before}{text}\n" for text in texts).encode("utf-8", "backslashreplace")
 
@@ -196,7 +201,10 @@ class Log(logging.Handler):
         with self._counting:
             left_out, unsaid = self._bounds.left_out(now), self._unsaid
         text = f"lines left out: one user may cause {_A_SECOND} in a second"
-        said = [f"{text} {fields(uid=uid, lines=lines)}" for uid, lines in left_out]
+        said = [
+            f"{text} {fields(uid=uid, lines=lines, **({'of': kind} if kind else {}))}"
+            for (uid, kind), lines in left_out
+        ]
         if unsaid:
             said.append(f"lines dropped, as nobody read the log {fields(lines=unsaid)}")
         if said and self._put(b"".join(map(self._warning, said))):

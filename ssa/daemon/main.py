@@ -20,7 +20,7 @@ import trio
 from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import log, sd_notify, server, signals
+from ssa.daemon import log, sd_notify, server, signals, zygote
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.state import State
@@ -141,11 +141,13 @@ def _user_defaults() -> tuple[Path, Path, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
-    signals.prepare()  # first, as threads have the mask of who makes them
+    logging.getLogger().setLevel(options.log_level.upper())
+    forker = zygote.fork()  # first, as there are no threads and no secrets yet
+    signals.prepare()  # before there are threads, as they have the mask of who makes them
     lines = log.start(options.log_level)
     signals.end_at_once()
     try:
-        _run(options)
+        _run(options, forker)
     except* (InUse, BadValue, OSError) as group:
         for line in _messages(group):
             _log.critical("%s", line)
@@ -172,13 +174,13 @@ def _message(exc: BaseException) -> str:
     return str(exc)
 
 
-def _run(options: _Options) -> None:
+def _run(options: _Options, forker: socket.socket) -> None:
     _raise_descriptor_limit()
     with contextlib.ExitStack() as end:  # each of its steps is taken, even where one fails
-        _serve_until_the_end(options, end)
+        _serve_until_the_end(options, forker, end)
 
 
-def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
+def _serve_until_the_end(options: _Options, forker: socket.socket, end: contextlib.ExitStack) -> None:
     if options.user:
         make_private(options.run_dir)
     run_dir = RunDirectory(options.run_dir)
@@ -191,13 +193,11 @@ def _serve_until_the_end(options: _Options, end: contextlib.ExitStack) -> None:
     state = State(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, state.close)
-    workers = Workers(state)
+    workers = Workers(state, forker)
     _at_the_end(end, workers.close)
     signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
-    _at_the_end(
-        end, lambda: workers.process.nobody.drop(requests)
-    )  # with connections in its queue, and what they carry
+    _at_the_end(end, lambda: workers.nobody.drop(requests))  # with connections in its queue, and what they carry
     _at_the_end(end, run_dir.remove_socket)
     run_dir.point(paths.MOUNT_LINK, options.mount)
     run_dir.point(paths.CONFIG_LINK, options.config)
@@ -226,7 +226,8 @@ async def _serve(
         _at_the_end(end, mounted.unmount)  # if it has not been done by then
         _at_the_end(end, sd_notify.stopping)
         await nursery.start(_show, mounted)
-        nursery.start_soon(server.serve, workers, requests)
+        nursery.start_soon(workers.run)
+        nursery.start_soon(server.serve, state, workers, requests)
         nursery.start_soon(state.sockets.tidy)
         nursery.start_soon(reloader.run)
         await state.fresh_credentials()

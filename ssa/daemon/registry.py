@@ -4,35 +4,51 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import itertools
 import logging
 import os
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from ssa.daemon.liveness import Liveness
 from ssa.daemon.who import confirmed
 from ssa.ktls.diag import MOST_AT_ONCE, KernelState
 from ssa.ktls.netns import Diags
 from ssa.logfmt import fields
 from ssa.suites import SUITES
+from ssa.worker import messages
 from ssa.worker.records import ListenerRecord, SocketRecord, shared
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
+    from ssa.daemon.handle import Handle
     from ssa.ktls.diag import Diag
     from ssa.policy.schema import Policy
-    from ssa.worker.service import Worker
 
 _log = logging.getLogger("ssa.daemon")
 
+_T = TypeVar("_T")
+
 _TIDY = 2  # seconds
 _UNTOLD = "unknown"
+
+
+def _silence() -> OSError:
+    return OSError(errno.ETIMEDOUT, "its worker was not asked yet")
+
+
+@dataclass(slots=True)
+class Told:
+    """What a worker has told of a socket or listener when it was asked last."""
+
+    state: KernelState | OSError = field(default_factory=_silence)
+    unmet: Sequence[str] | OSError = field(default_factory=_silence)
+    offers: tuple[Sequence[str], Sequence[str]] = ((), ())
+
+    def was_silent(self, failure: OSError) -> None:
+        """The worker has not answered."""
+        self.state = self.unmet = failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +57,22 @@ class LiveSocket(SocketRecord):
 
     Attributes:
         worker: the worker that made it.
+        told: what the worker has told of it, when it was asked last.
         diag: the netlink socket to ask the kernel about it; None where the kernel does not have its keys, or where
             ssad may not enter its network namespace.
     """
 
-    worker: Worker = field(repr=False)
+    worker: Handle = field(repr=False)
+    told: Told = field(repr=False, default_factory=Told, compare=False)
     diag: Diag | None = field(repr=False)
 
     def kernel(self) -> KernelState:
-        """The connection's state now, from the kernel or from the worker: whichever has the keys. Raises OSError.
+        """The connection's state: from the kernel now, or as the worker has told it. Raises OSError.
 
         The kernel tells an unprivileged ssad the byte counts only. The rest is then what the handshake has agreed on.
         """
         if self.is_relayed:
-            return self.worker.state(self.id)
+            return _or_raise(self.told.state)
         return self.completed(self._ask().state(self.key))
 
     @property
@@ -69,21 +87,34 @@ class LiveSocket(SocketRecord):
         cipher = SUITES[self.suite].aead.name
         return replace(state, version=self.protocol, cipher=cipher, tx=_UNTOLD, rx=_UNTOLD)
 
-    def unmet(self, policy: Policy) -> Sequence[str]:
-        """The settings of a policy that the socket does not meet, and why; empty if it meets all."""
-        return self.worker.unmet(self, policy)
+    def unmet(self, _policy: Policy) -> Sequence[str]:
+        """The settings of the policy in force that the socket does not meet, as the worker has told them.
 
-    def end(self) -> None:
+        Raises OSError where the worker has not.
+        """
+        return _or_raise(self.told.unmet)
+
+    async def look(self) -> None:
+        """Ask the worker how the socket stands."""
+        await look([self])
+
+    async def end(self) -> None:
         """End the connection, whoever holds it. Raises OSError."""
-        if self.is_relayed:
-            self.worker.end(self.id)
-        else:
+        if not self.is_relayed:
             self._ask().destroy(self.key)
+        elif failed := (await self.worker.ask(lambda call: messages.End(call, self.id))).errno:
+            raise OSError(failed, os.strerror(failed))
 
     def _ask(self) -> Diag:
         if self.diag is None:
             raise OSError(errno.EPERM, "the socket is of a network namespace that this ssad may not enter")
         return self.diag
+
+
+def _or_raise(told: _T | OSError) -> _T:
+    if isinstance(told, OSError):
+        raise OSError(told.errno, told.strerror)
+    return told
 
 
 _RECORD = tuple(column.name for column in dataclasses.fields(SocketRecord))
@@ -122,15 +153,58 @@ def _own_word(live: LiveSocket) -> KernelState | OSError:
 class LiveListener(ListenerRecord):
     """One socket that listens: its worker is asked each time with what it serves."""
 
-    worker: Worker = field(repr=False)
+    worker: Handle = field(repr=False)
+    told: Told = field(repr=False, default_factory=Told, compare=False)
 
     def credentials(self) -> Sequence[str]:
-        """The names of the credentials that it serves with now."""
-        return self.worker.offers(self.id)[0]
+        """The names of the credentials that it serves with, as its worker has told them."""
+        return self.told.offers[0]
 
     def alpn(self) -> Sequence[str]:
-        """The application protocols that it agrees to now."""
-        return self.worker.offers(self.id)[1]
+        """The application protocols that it agrees to, as its worker has told them."""
+        return self.told.offers[1]
+
+    async def look(self) -> None:
+        """Ask the worker what it serves with."""
+        await look([], [self])
+
+
+_LOOKED_AT = 256  # sockets that a worker is asked about at once
+
+
+async def look(sockets: Sequence[LiveSocket], listeners: Sequence[LiveListener] = ()) -> None:
+    """Ask the workers how sockets stand, and what listeners serve with: each worker beside the others."""
+    by_worker: dict[Handle, tuple[list[LiveSocket], list[LiveListener]]] = {}
+    for live in sockets:
+        by_worker.setdefault(live.worker, ([], []))[0].append(live)
+    for listener in listeners:
+        by_worker.setdefault(listener.worker, ([], []))[1].append(listener)
+    async with trio.open_nursery() as nursery:
+        for worker, (its, listening) in by_worker.items():
+            nursery.start_soon(_look_there, worker, its, listening)
+
+
+async def _look_there(worker: Handle, sockets: list[LiveSocket], listeners: list[LiveListener]) -> None:
+    listening = tuple(listener.id for listener in listeners)
+    try:
+        for start in range(0, max(1, len(sockets)), _LOOKED_AT):
+            numbers = tuple(live.id for live in sockets[start : start + _LOOKED_AT])
+            looked = await worker.ask(lambda call: messages.Look(call, numbers, () if start else listening))  # noqa: B023 - it is called at once
+            _take(looked, sockets, listeners)
+    except OSError as failure:
+        for live in sockets:
+            live.told.was_silent(failure)
+
+
+def _take(looked: messages.Looked, sockets: list[LiveSocket], listeners: list[LiveListener]) -> None:
+    by_number = {live.id: live.told for live in sockets}
+    for found in looked.sockets:
+        if (told := by_number.get(found.number)) is not None:
+            told.state, told.unmet = found.state or _silence(), found.unmet
+    offers = {offer.number: offer for offer in looked.listeners}
+    for listener in listeners:
+        if (offer := offers.get(listener.id)) is not None:
+            listener.told.offers = offer.credentials, offer.alpn
 
 
 class Listeners:
@@ -139,14 +213,20 @@ class Listeners:
     def __init__(self) -> None:
         self._listeners: dict[int, LiveListener] = {}
 
-    def add(self, record: ListenerRecord, worker: Worker) -> None:
+    def add(self, record: ListenerRecord, worker: Handle) -> None:
         """Register a worker's listener."""
-        known = {column.name: getattr(record, column.name) for column in dataclasses.fields(record)}
+        known = {column.name: getattr(record, column.name) for column in dataclasses.fields(ListenerRecord)}
         self._listeners[record.id] = LiveListener(**known, worker=worker)
 
-    def remove(self, number: int) -> None:
-        """Remove a listener."""
-        del self._listeners[number]
+    def remove(self, number: int, worker: Handle) -> None:
+        """Remove a worker's listener."""
+        if (found := self._listeners.get(number)) is not None and found.worker is worker:
+            del self._listeners[number]
+
+    def has_ended(self, worker: Handle) -> None:
+        """Remove the listeners of a worker that has ended."""
+        for number in [number for number, live in self._listeners.items() if live.worker is worker]:
+            del self._listeners[number]
 
     def ids(self) -> list[int]:
         """The ids of all."""
@@ -161,56 +241,55 @@ class Listeners:
         return list(self._listeners.values())
 
 
+_GRANTED = 1000  # numbers that a worker gets at once
+
+
 class Registry:
     """Live sockets by id, in order of their making. An id is never used twice in a daemon's life."""
 
     def __init__(self) -> None:
-        self._liveness = Liveness()
-        self._diags = Diags()
+        self.diags = Diags()
         self._sockets: dict[int, LiveSocket] = {}
         self._inodes: dict[int, int] = {}
         self._by_inode: dict[int, int] = {}
-        self._relayed: Counter[int] = Counter()  # by uid
-        self._ids = itertools.count(1)
+        self._next = 1
 
-    def new_id(self) -> int:
-        """A number for a socket that is about to be added."""
-        return next(self._ids)
+    def grant(self) -> range:
+        """Numbers for sockets and listeners that are about to be made. No number is given out twice."""
+        granted = range(self._next, self._next + _GRANTED)
+        self._next = granted.stop
+        return granted
 
-    def watch(self, sock: socket.socket) -> int:
-        """Watch a socket, and return its inode. The caller may close its descriptor then."""
-        return self._liveness.watch(sock)
-
-    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None, worker: Worker) -> None:
+    def add(self, record: SocketRecord, inode: int, namespace: bytes | None, worker: Handle) -> None:
         """Register a worker's TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
 
-        `sock` is the TCP socket where the kernel does its TLS. Its program is looked at once more.
+        `namespace` is the cookie of its network namespace where the kernel does its TLS. Its program is looked at once
+        more.
         """
         known = {name: getattr(record, name) for name in _RECORD}
         known["application"] = shared(confirmed(record.application))
-        live = LiveSocket(**known, worker=worker, diag=None if sock is None else self._diags.of(sock))
-        self._forget_former(inode, worker)
+        diag = None if namespace is None else self.diags.of(namespace)
+        live = LiveSocket(**known, worker=worker, diag=diag)
+        if self._is_anothers(inode, worker):
+            worker.tell(messages.Gone((live.id,)))
+            return
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
-        self._relayed[live.uid] += live.is_relayed
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("handshake %s", _fields(live))
 
-    def _forget_former(self, inode: int, worker: Worker) -> None:
-        """Forget another worker's sockets of an inode: the kernel has given the number out again, so they are gone."""
-        former = self._by_inode.get(inode)
-        if former is not None and self._sockets[former].worker is not worker:
-            for number in [number for number, other in self._inodes.items() if other == inode]:
-                self.forget(number)
+    def _is_anothers(self, inode: int, worker: Handle) -> bool:
+        """True where another worker has the socket of an inode. Its sockets of that inode that are gone are forgotten.
 
-    def relayed(self, uid: int, limit: int = 0) -> int:
-        """The number of a user's open sockets whose descriptors the daemon itself keeps.
-
-        Where it is less than `limit`, sockets that were closed a moment ago can be among them: to look costs.
+        The kernel gives the number of one that is gone out again.
         """
-        if self._relayed[uid] >= limit:
-            self._sweep()
-        return self._relayed[uid]
+        former = self._by_inode.get(inode)
+        if former is None or (live := self._sockets[former]).worker is worker:
+            return False
+        if inode in live.worker.liveness.alive():
+            return True
+        self._forget(*(number for number, other in self._inodes.items() if other == inode))
+        return False
 
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""
@@ -233,35 +312,41 @@ class Registry:
 
     def get(self, socket_id: int) -> LiveSocket | None:
         """The socket of that id, if it is open now."""
-        return self._sockets.get(socket_id) if self._inodes.get(socket_id) in self._liveness.alive() else None
+        live = self._sockets.get(socket_id)
+        return live if live is not None and self._inodes[socket_id] in live.worker.liveness.alive() else None
 
-    def of(self, sock: socket.socket) -> LiveSocket | None:
-        """The socket that this descriptor is of, if it is one of ours."""
-        inode = os.fstat(sock.fileno()).st_ino
-        number = self._by_inode.get(inode)
-        return None if number is None or not self._liveness.is_held(inode) else self._sockets[number]
+    def record(self, socket_id: int, worker: Handle) -> LiveSocket | None:
+        """A worker's socket of that id, open or not."""
+        live = self._sockets.get(socket_id)
+        return live if live is not None and live.worker is worker else None
 
-    def forget(self, socket_id: int) -> None:
-        """Remove a socket that has ended, though a descriptor of it may still be open."""
-        inode = self._inodes.pop(socket_id, None)
-        if inode is not None:
-            self._drop(socket_id, inode)
+    def owner(self, inode: int) -> Handle | None:
+        """The worker that has made the socket of an inode, if it is one of ours."""
+        live = self._sockets.get(self._by_inode.get(inode, 0))
+        return live.worker if live is not None and live.worker.alive and inode in live.worker.liveness.alive() else None
 
-    def _drop(self, socket_id: int, inode: int) -> None:
-        if self._by_inode.get(inode) == socket_id:  # numbers of inodes are used again
-            del self._by_inode[inode]
-        live = self._sockets.pop(socket_id)
-        self._relayed[live.uid] -= live.is_relayed
-        live.worker.gone(socket_id)
+    def forget(self, socket_id: int, worker: Handle) -> None:
+        """Remove a worker's socket that has ended, though a descriptor of it may still be open."""
+        if self.record(socket_id, worker) is not None:
+            self._forget(socket_id)
 
-    def is_held(self, inode: int) -> bool:
-        """True if some process holds the socket of that inode at this very moment."""
-        return self._liveness.is_held(inode)
+    def _forget(self, *numbers: int) -> None:
+        gone: dict[Handle, list[int]] = {}
+        for number in numbers:
+            inode, live = self._inodes.pop(number), self._sockets.pop(number)
+            if self._by_inode.get(inode) == number:  # numbers of inodes are used again
+                del self._by_inode[inode]
+            gone.setdefault(live.worker, []).append(number)
+        for worker, its in gone.items():
+            worker.tell(messages.Gone(tuple(its)))
+
+    def has_ended(self, worker: Handle) -> None:
+        """Forget the relayed sockets of a worker that has ended. Those of the kernel go on without it."""
+        self._forget(*(number for number, live in self._sockets.items() if live.worker is worker and live.is_relayed))
 
     def _sweep(self) -> dict[int, LiveSocket]:
-        alive = self._liveness.alive()
-        for socket_id in [socket_id for socket_id, inode in self._inodes.items() if inode not in alive]:
-            self._drop(socket_id, self._inodes.pop(socket_id))
+        alive = {live.worker: live.worker.liveness.alive() for live in self._sockets.values()}
+        self._forget(*(id_ for id_, live in self._sockets.items() if self._inodes[id_] not in alive[live.worker]))
         return self._sockets
 
     async def tidy(self) -> None:
@@ -276,6 +361,4 @@ class Registry:
         self._sockets.clear()
         self._inodes.clear()
         self._by_inode.clear()
-        self._relayed.clear()
-        self._liveness.close()
-        self._diags.close()
+        self.diags.close()

@@ -74,6 +74,7 @@ class Reloader:
         before = self._state.policy.current
         if policy.texts != before.texts:
             self._state.policy.put(policy)
+            await self._state.in_force()
         lines = [*_differences(before, policy), *_became(self._state.credentials.take(folder))]
         for line in lines:
             _log.info("changed %s", line)

@@ -1,43 +1,49 @@
-"""Accepts applications, asks the kernel who each is, and hands its connection on to that user's worker."""
+"""Accepts applications, asks the kernel who each is, and hands its connection on, unread, to that user's worker."""
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
 import logging
-import socket
+import select
+import termios
 from typing import TYPE_CHECKING
 
 import trio
 
+from ssa import errors
 from ssa.daemon import who
-from ssa.worker import dispatch
+from ssa.protocol import wire
+from ssa.worker import ipc
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
+    from ssa.daemon.state import State
     from ssa.daemon.workers import Workers
     from ssa.worker.closing import Closer
-    from ssa.worker.hang_ups import HangUps
     from ssa.worker.quota import Table
+    from ssa.worker.records import Application
 
 _log = logging.getLogger("ssa.daemon")
 
 _GIVEN_UP = 64  # connections that are let go of at once
 _MOMENTS, _MOMENT = 20, 0.001  # how often, and how many seconds, to wait for threads that close
+_TOGETHER = 16  # connections that are accepted in one go, before others get their turn
 
 
-async def serve(workers: Workers, listener: socket.socket) -> None:
+async def serve(state: State, workers: Workers, listener: socket.socket) -> None:
     """Serve applications until cancelled."""
     listener.setblocking(False)
-    process = workers.process
-    process.closers.end_lingering()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(process.run)
         while True:
             await trio.lowlevel.wait_readable(listener)
-            await _have_room(process.table)
+            await _have_room(workers.table)
             try:
-                for connection in _accepted(listener, process.nobody, process.hang_ups):
-                    nursery.start_soon(_serve_one, workers, connection)
+                for connection in _accepted(listener, workers.nobody):
+                    _pass_on(state, workers, connection, nursery)
             except OSError as exc:  # out of descriptors or memory: for now
                 _log.error("no application can be served at the moment: %s", exc.strerror)
                 await trio.sleep(0.1)
@@ -51,17 +57,16 @@ async def _have_room(table: Table) -> None:
         await trio.sleep(_MOMENT)
 
 
-def _accepted(listener: socket.socket, closer: Closer, hang_ups: HangUps) -> Iterator[socket.socket]:
-    """The next connection. Behind one that was given up, others that were given up are passed over. Raises OSError."""
+def _accepted(listener: socket.socket, closer: Closer) -> Iterator[socket.socket]:
+    """The next connections. Those that were given up are passed over. Raises OSError."""
     given_up: list[int] = []
     try:
-        while len(given_up) < _GIVEN_UP:
+        for _ in range(_TOGETHER):
             connection, _ = listener.accept()
-            if not hang_ups.without_a_word or not _is_given_up(connection):
-                hang_ups.without_a_word = False
+            if _is_given_up(connection):
+                given_up.append(connection.detach())
+            else:
                 yield connection
-                return
-            given_up.append(connection.detach())
     except BlockingIOError:
         return
     finally:
@@ -70,25 +75,42 @@ def _accepted(listener: socket.socket, closer: Closer, hang_ups: HangUps) -> Ite
 
 
 def _is_given_up(connection: socket.socket) -> bool:
-    """True where the application has hung up and sent nothing."""
-    try:
-        data, _, flags, _ = connection.recvmsg(1, 0, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except OSError:
+    """True where the application has hung up, and has sent nothing."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    if not poll.poll(0):  # as a rule: POLLHUP cannot be declined
         return False
-    return not (data or flags & socket.MSG_CTRUNC)  # a packet has its sender's credentials at least
+    size = array.array("i", [0])
+    fcntl.ioctl(connection, termios.FIONREAD, size)
+    return not size[0]
 
 
-async def _serve_one(workers: Workers, connection: socket.socket) -> None:
-    """Serve one application's connection. Whatever happens here, the others are served on."""
-    closer, log, has_ended = workers.process.nobody, workers.log, False
+def _pass_on(state: State, workers: Workers, connection: socket.socket, nursery: trio.Nursery) -> None:
+    """Give an application's connection to its user's worker. Whatever happens here, the others are served on."""
     try:
-        application = who.connected(connection)
-        worker = workers.of(application.uid)
-        closer, log = worker.closer, worker.log
-        has_ended = await dispatch.serve(worker, application, connection)
+        application = who.asks(connection)
     except OSError as exc:
-        log.debug("an application went away: %s", exc.strerror)
-    except Exception:
-        log.exception("a fault of ssad's own")
-    finally:
-        closer.end_requests(connection, has_ended=has_ended)
+        _log.debug("an application went away: %s", exc.strerror)
+        workers.nobody.end_requests(connection, has_ended=False)
+        return
+    if (handle := workers.running(application.uid)) is not None and handle.has_room:
+        closer = workers.closers.of(application.uid)
+        handle.pass_on(application, connection, lambda: closer.drop_soon(connection))
+    else:
+        nursery.start_soon(_wait_for_a_worker, state, workers, application, connection)
+
+
+async def _wait_for_a_worker(
+    state: State, workers: Workers, application: Application, connection: socket.socket
+) -> None:
+    """Have a worker started, or wait until there is room in its channel. Then give it the connection."""
+    closer = workers.closers.of(application.uid)
+    try:
+        handle = await workers.with_room(application.uid)
+    except errors.SSAError as exc:
+        state.count("requests_refused")
+        with contextlib.suppress(OSError):
+            ipc.send_now(connection, wire.Reply(reason=exc.reason, detail=exc.detail, alert=exc.alert, errno=exc.errno))
+        closer.end_requests(connection, has_ended=False)
+    else:
+        handle.pass_on(application, connection, lambda: closer.drop_soon(connection))

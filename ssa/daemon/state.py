@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from ssa._version import __version__
 from ssa.daemon import log
 from ssa.daemon.admin_files import CredentialFiles, TrustStores
-from ssa.daemon.registry import Listeners, Registry
+from ssa.daemon.registry import Listeners, Registry, look
 from ssa.ktls.probe import Capabilities, probe
 from ssa.policy.live import LivePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ssa.credentials import CredentialStore
     from ssa.policy.schema import Policy
@@ -59,6 +59,8 @@ class State:
         self.listeners = Listeners()
         self.started = time.time()
         self._relay_reasons: set[str] = set()
+        self.lines_dropped = 0  # by workers
+        self.announce: Callable[[], Awaitable[None]] | None = None  # tells the workers the policy in force
 
     def _check(self, policy: Policy) -> None:
         """Refuse a policy whose trust store cannot be read, before it is in force. Raises `BadValue`."""
@@ -101,7 +103,7 @@ class State:
     def stats(self) -> Mapping[str, int]:
         """The files under /ssa/stats."""
         counts = {name: self._counts[name] for name in COUNTERS}
-        return {"sockets": len(self.sockets.ids()), **counts, "log_lines_dropped": log.dropped()}
+        return {"sockets": len(self.sockets.ids()), **counts, "log_lines_dropped": log.dropped() + self.lines_dropped}
 
     def count(self, counter: str, number: int = 1) -> None:
         """Count events, by a name of `COUNTERS`."""
@@ -110,6 +112,16 @@ class State:
     async def fresh_trust(self) -> None:
         """Read the trust store in force again if its files have changed."""
         await self.trust_stores.refresh(self.policy.current.trust_store)
+
+    async def look(self) -> None:
+        """Ask all workers how their sockets stand, and what their listeners serve with."""
+        await self.fresh_trust()
+        await look(self.sockets.all(), self.listeners.all())
+
+    async def in_force(self) -> None:
+        """Wait until all workers have the policy in force that is: the next handshake is made under it."""
+        if self.announce is not None:
+            await self.announce()
 
     async def prepare(self, policy: Policy) -> None:
         """Read the trust store of a policy before it is put in force. Raises `BadValue` if that cannot be read."""

@@ -1,175 +1,254 @@
-"""Makes a worker for each user, and answers its questions: the daemon's side of `ssa.worker.monitor`."""
+"""The workers by user: has a process forked for each user whose request comes, and hears what becomes of it."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import resource
+import select
+import socket
 import time
 from typing import TYPE_CHECKING
 
+import trio
+
 from ssa import errors
-from ssa.daemon import quota, who
+from ssa.daemon import quota, zygote
+from ssa.daemon.handle import Handle
+from ssa.daemon.reports import Reports
 from ssa.logfmt import charged, fields
-from ssa.worker import post_handshake
-from ssa.worker.service import Worker
-from ssa.worker.user import NOBODY, Process
+from ssa.worker import messages, outbox
+from ssa.worker.closing import Closers
+from ssa.worker.quota import Quota, Table
+from ssa.worker.user import NOBODY
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable
+    from typing import Any
 
-    from ssa.credentials import Credential
     from ssa.daemon.state import State
-    from ssa.ktls.probe import Capabilities
-    from ssa.policy.schema import Policy
-    from ssa.protocol.wire import Message, Reply
-    from ssa.trust import TrustStore
-    from ssa.worker.packets import Handover
-    from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
+    from ssa.daemon.zygote import Ended, Started
 
+_TRUSTED = 0  # root
 _OWN = 16  # descriptors that the daemon itself opens after its start, at most
-_PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
+_PATIENCE = 2.0  # seconds for the workers to end with the daemon
+_ROOM = 10.0  # seconds for a worker to take what is in its channel
+_MOMENT = 0.005  # seconds between two looks
+_FOLLOW = 2.0  # seconds for a worker to put a policy in force; then it is ended, and the next request starts another
+_FORK = 10.0  # seconds for the zygote to fork one
+
+_log = logging.getLogger("ssa.daemon")
 
 
 class Workers:
-    """The workers by user: each is made when the user's first request comes, and stays."""
+    """The workers by user: each is started when the user's first request comes."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, channel: socket.socket) -> None:
+        """`channel` is the one to the zygote."""
         self._state = state
+        self._zygote = channel
+        self._handles: dict[int, Handle] = {}
+        self._starting: dict[int, _Start] = {}  # by uid
+        self._calls = itertools.count(1)
+        self._quotas: dict[int, Quota] = {}
         size, own = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/proc/self/fd")) + _OWN
-        self.process = Process(size, own)
-        self.log = charged(logging.getLogger("ssa.daemon"), NOBODY)
-        self._workers: dict[int, Worker] = {}
+        self.table = Table(size, own, lambda: self.closers.open(None))
+        self._nursery: trio.Nursery | None = None
+        self.closers = Closers()
+        self._reports = Reports(state, self.closers, self.soon, self.grant)
+        self.nobody = self.closers.of(NOBODY)  # closes what is no user's
+        self.log = charged(_log, NOBODY)
+        state.announce = self.put_in_force
 
-    def of(self, uid: int) -> Worker:
-        """The worker of a user."""
-        if (worker := self._workers.get(uid)) is None:
-            link = Link(self._state, uid)
-            worker = link.worker = Worker(uid, quota.limit(self.process.table.free, uid), link, self.process)
-            self._workers[uid] = worker
-        return worker
+    def all(self) -> list[Handle]:
+        """The workers that run."""
+        return list(self._handles.values())
+
+    def running(self, uid: int) -> Handle | None:
+        """The worker of a user, if it runs."""
+        return self._handles.get(uid)
+
+    async def with_room(self, uid: int) -> Handle:
+        """The worker of a user, when it has taken what was put into its channel. Raises `ssa.SSAError` OVERLOADED."""
+        with self._quota(uid).of():
+            deadline = trio.current_time() + _ROOM
+            while not (handle := await self.of(uid)).has_room:
+                if trio.current_time() > deadline:
+                    raise errors.error("OVERLOADED", f"the worker of uid {uid} takes no request")
+                await trio.sleep(_MOMENT)
+            return handle
+
+    def _quota(self, uid: int) -> Quota:
+        """The connections of a user that wait for a worker."""
+        if (found := self._quotas.get(uid)) is None:
+            for idle in [uid for uid, quota in self._quotas.items() if not quota.used()]:
+                del self._quotas[idle]
+            limit, closer = quota.limit(self.table.free, uid), self.closers.of(uid)
+            found = self._quotas[uid] = Quota(self.table, uid, limit, closer.open)
+        return found
+
+    async def of(self, uid: int) -> Handle:
+        """The worker of a user. Raises `ssa.SSAError` OVERLOADED where none can be started."""
+        if (handle := self._handles.get(uid)) is not None:
+            return handle
+        start = self._starting.get(uid) or self._start(uid)
+        with trio.move_on_after(_FORK):
+            await start.done.wait()
+        if start.handle is None:
+            raise errors.error("OVERLOADED", f"no worker can be started: {start.failure}")
+        return start.handle
+
+    def _start(self, uid: int) -> _Start:
+        start = _Start(next(self._calls))
+        try:
+            ours, theirs = outbox.pair()
+            try:
+                zygote.ask(self._zygote, start.call, uid, theirs, trusted=uid in {_TRUSTED, os.geteuid()})
+            except OSError:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+        except OSError as exc:
+            start.fail(exc.strerror or str(exc))
+            return start
+        start.channel, start.uid = ours, uid
+        self._starting[uid] = start
+        return start
+
+    # --- what becomes of them ---
+
+    async def run(self) -> None:
+        """Serve the workers until cancelled."""
+        self.closers.end_lingering()
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                await trio.lowlevel.wait_readable(self._zygote)
+                if (told := zygote.told(self._zygote)) is None:
+                    raise OSError(0, "the process that starts workers has ended")
+                if isinstance(told, zygote.Started):
+                    self._has_started(told)
+                else:
+                    self._has_ended(told)
+
+    def _has_started(self, told: Started) -> None:
+        start = next((start for start in self._starting.values() if start.call == told.call), None)
+        if start is None or start.channel is None:
+            return
+        del self._starting[start.uid]
+        if told.pid < 0:
+            start.channel.close()
+            start.fail(os.strerror(-told.pid))
+            return
+        handle = self._handles[start.uid] = Handle(start.uid, start.channel)
+        handle.pid = told.pid
+        self.greet(handle)
+        start.succeed(handle)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._follow, handle)
+        _log.debug("a worker has started %s", fields(worker=handle.pid, uid=handle.uid))
+
+    def greet(self, handle: Handle) -> None:
+        """Tell a worker what it has to know before its first application."""
+        handle.policy_is(self._state.policy)
+        handle.kernel_is(self._state.capabilities(urgent=False))
+        self.grant(handle)
+
+    async def put_in_force(self) -> None:
+        """Tell all workers the policy in force, and wait until each has it. One that does not follow is ended."""
+        policy, handles = self._state.policy, self.all()
+        epoch = policy.generation
+        for handle in handles:
+            handle.policy_is(policy)
+        with trio.move_on_after(_FOLLOW) as late:
+            for handle in handles:
+                await handle.has_in_force(epoch)
+        if late.cancelled_caught:
+            for handle in handles:
+                if handle.is_behind(epoch):
+                    handle.kill("it does not follow the policy")
+            with trio.move_on_after(_FOLLOW):
+                for handle in handles:
+                    await handle.has_in_force(epoch)
+
+    def grant(self, handle: Handle) -> None:
+        """Give a worker numbers for sockets and listeners."""
+        granted = self._state.sockets.grant()
+        handle.granted = [*handle.granted[-1:], granted]
+        handle.tell(messages.NumbersAre(granted.start, len(granted)))
+
+    async def _follow(self, handle: Handle) -> None:
+        """Hear a worker until it has ended."""
+        try:
+            await handle.run(self._reports.take_untrusted)
+        except Exception:
+            handle.log.exception("a fault of ssad's own, hearing a worker")
+            handle.kill("the daemon could not hear it")
+        finally:
+            if self._handles.get(handle.uid) is handle:
+                del self._handles[handle.uid]
+            handle.close()
+            self._state.sockets.has_ended(handle)
+            self._state.listeners.has_ended(handle)
+
+    def _has_ended(self, told: Ended) -> None:
+        status = os.waitstatus_to_exitcode(told.status)
+        handle = next((handle for handle in self._handles.values() if handle.pid == told.pid), None)
+        uid = NOBODY if handle is None else handle.uid
+        if status < 0:
+            _log.error("a worker was killed %s", fields(worker=told.pid, uid=uid, signal=-status))
+        elif status:
+            _log.error("a worker has failed %s", fields(worker=told.pid, uid=uid, status=status))
+
+    def soon(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Do something in the background."""
+        if self._nursery is not None:
+            self._nursery.start_soon(work, *args)
 
     def close(self) -> None:
-        """Close what the workers have open. Sockets that applications hold live on."""
-        for worker in self._workers.values():
-            worker.stop()
+        """End the workers. Sockets that applications hold live on."""
+        channels = [handle.channel for handle in self._handles.values()]
+        for channel in channels:
+            channel.shutdown(socket.SHUT_WR)
         deadline = time.monotonic() + _PATIENCE
-        for worker in self._workers.values():
-            worker.close(deadline)
-        self.process.close()
+        for channel in channels:
+            _wait_for_end(channel, deadline)
+        for handle in self.all():
+            handle.close()
+        self._zygote.close()
 
 
-class Link:
-    """The daemon, as one worker sees it: a `Monitor`."""
+class _Start:
+    """A worker that is being started."""
 
-    worker: Worker
+    def __init__(self, call: int) -> None:
+        self.call = call
+        self.uid = NOBODY
+        self.channel: socket.socket | None = None
+        self.done = trio.Event()
+        self.handle: Handle | None = None
+        self.failure = "the zygote does not answer"
 
-    def __init__(self, state: State, uid: int) -> None:
-        self._state = state
-        self._uid = uid
-        self._log = charged(logging.getLogger("ssa.daemon"), uid)
+    def succeed(self, handle: Handle) -> None:
+        """It has started."""
+        self.handle = handle
+        self.done.set()
 
-    # --- what is in force ---
+    def fail(self, failure: str) -> None:
+        """It could not be started."""
+        self.failure = failure
+        self.done.set()
 
-    @property
-    def policy(self) -> Policy:
-        """The policy in force at this moment."""
-        return self._state.policy.current
 
-    def capabilities(self, *, urgent: bool) -> Capabilities:
-        """The kernel's TLS features."""
-        return self._state.capabilities(urgent=urgent)
-
-    async def fresh_trust(self, source: str) -> None:
-        """Have a trust store read again where its files may have changed."""
-        await self._state.trust_stores.refresh(source)
-
-    def trust_store(self, source: str) -> TrustStore:
-        """The trust store as it was read last. Raises `ssa.SSAError` TRUST_STORE."""
-        return self._state.trust_stores.get(source)
-
-    async def fresh_credentials(self) -> None:
-        """Have the administrator's credentials read again where their files may have changed."""
-        await self._state.credential_files.refresh()
-
-    def look_soon(self) -> None:
-        """Have `fresh_credentials` begin in the background."""
-        self._state.credential_files.look_soon()
-
-    def usable(self, groups: Sequence[int]) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
-        """The administrator's credentials that this user may serve with; the names of the others."""
-        return self._state.credentials.usable(self._uid, groups)
-
-    # --- who asks ---
-
-    def with_groups(self, application: Application, connection: socket.socket) -> Application:
-        """The application at the other end of a connection, with its supplementary groups."""
-        return who.with_groups(application, connection)
-
-    def settled(self, application: Application) -> Application:
-        """The application of a listener, whose program is that which began to listen."""
-        return who.settled(application)
-
-    # --- the sockets that applications hold ---
-
-    def new_id(self) -> int:
-        """A number for a socket or a listener."""
-        return self._state.sockets.new_id()
-
-    def watch(self, sock: socket.socket) -> int:
-        """Watch a socket for as long as some process holds it. Returns its inode."""
-        return self._state.sockets.watch(sock)
-
-    def is_held(self, inode: int) -> bool:
-        """True if some process holds a watched socket at this very moment."""
-        return self._state.sockets.is_held(inode)
-
-    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
-        """Register a TLS socket."""
-        self._state.sockets.add(record, inode, sock, self.worker)
-
-    async def elsewhere(self, request: Message, sock: socket.socket) -> Reply | Handover | None:
-        """The answer to a request about a TLS socket of another user's worker, at the cost of the user who asks."""
-        if (live := self._state.sockets.of(sock)) is None:
-            raise errors.error("UNKNOWN_SOCKET")
-        return await post_handshake.respond(live.worker.sockets.get(live.id), self.worker, request, sock)
-
-    def forget(self, number: int) -> None:
-        """Remove a TLS socket that has ended."""
-        self._state.sockets.forget(number)
-
-    def relayed(self, limit: int) -> int:
-        """The number of this user's open sockets whose descriptors ssad itself keeps; exact from `limit` on."""
-        return self._state.sockets.relayed(self._uid, limit)
-
-    def listens(self, record: ListenerRecord) -> None:
-        """Register a listener."""
-        self._state.listeners.add(record, self.worker)
-
-    def listens_no_more(self, number: int) -> None:
-        """Remove a listener."""
-        self._state.listeners.remove(number)
-
-    # --- what has happened ---
-
-    def count(self, counter: str, number: int = 1) -> None:
-        """Count events."""
-        self._state.count(counter, number)
-
-    def refused(self, refusal: Refusal) -> None:
-        """Count and log a refusal, on this user's account."""
-        self._state.count(refusal.counter)
-        who = {"pid": refusal.pid, "uid": self._uid, "exe": refusal.exe}
-        why = {"reason": refusal.reason, "fault": refusal.fault, "alert": refusal.alert, "detail": refusal.detail}
-        self._log.info("refused %s", fields(**dict(refusal.asked), **who, **why))
-
-    def was_cut(self, record: SocketRecord) -> None:
-        """Count and log that the peer's stream has ended without close_notify, on this user's account."""
-        self._state.count("truncated")
-        who = {name: getattr(record, name) for name in ("id", "hostname", "local", "remote", "pid", "uid", "exe")}
-        self._log.info("truncated %s", fields(**who))
-
-    def note_relayed(self, reason: str) -> None:
-        """Log, once for each reason, that connections go by the relay."""
-        self._state.note_relayed(reason)
+def _wait_for_end(channel: socket.socket, deadline: float) -> None:
+    """Read what a worker says until it has ended, or until the deadline."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
+        try:
+            data, _, flags, _ = channel.recvmsg(1, 0, socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        if not data and not flags & socket.MSG_CTRUNC:
+            return

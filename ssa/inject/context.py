@@ -9,11 +9,10 @@ import ssl
 import warnings
 
 from ssa.errors import SSAError
-from ssa.inject import bio, callers, locations
+from ssa.inject import bio, callers, locations, wrapping
 from ssa.inject.base import Base
 from ssa.inject.failures import Absent, Fixed, as_ssl, denied, error, log_once
-from ssa.inject.meaning import OVERRULED, REFUSED, flags_of
-from ssa.inject.parameters import Parameters
+from ssa.inject.meaning import REFUSED, flags_of
 from ssa.inject.sslsocket import SSLSocket
 from ssa.inject.standard import Context
 from ssa.library import connection, deadlines
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
+    from ssa.inject.parameters import Parameters
+
 _OPENSSL_S = "this is OpenSSL in the process, in ssa's place; gevent: leave ssl as it is, monkey.patch_all(ssl=False)"
 _NO_COMMON_NAME = 0x20  # X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
 _SESSIONS = "sessions are kept by ssad, for all programs"
-_IGNORE_UNEXPECTED_EOF = 0x80  # SSL_OP_IGNORE_UNEXPECTED_EOF of OpenSSL 3
 _ASKED_OR_NOT = "clients have to present a certificate, or are not asked"
 
 
@@ -83,7 +83,7 @@ class SSLContext(Base):
         self._minimum: ssl.TLSVersion
         self._maximum: ssl.TLSVersion
         self._minimum, self._maximum = _PROTOCOLS.get(protocol, _ANY_VERSION)
-        self._version_max()  # there are protocols that are no more
+        self._check_maximum()  # there are protocols that are no more
 
     @property
     def protocol(self) -> Any:
@@ -242,7 +242,7 @@ class SSLContext(Base):
     def maximum_version(self, value: int) -> None:
         before, self._maximum = self._maximum, ssl.TLSVersion(value)
         try:
-            self._version_max()
+            self._check_maximum()
         except OSError:
             self._maximum = before
             raise
@@ -256,6 +256,10 @@ class SSLContext(Base):
     def options(self, value: int) -> None:
         _refuse_flags("options", value)
         self._options = ssl.Options(value)
+
+    def _check_maximum(self) -> None:
+        if self._maximum not in (ssl.TLSVersion.MAXIMUM_SUPPORTED, *_VERSIONS):
+            denied(f"maximum_version = {self._maximum.name}: TLS begins with 1.2")
 
     def set_ciphers(self, ciphers: str) -> None:
         """Does what `ssl.SSLContext` documents: of TLS 1.2's suites, those that are not in the list are disabled."""
@@ -283,16 +287,6 @@ class SSLContext(Base):
         """Set `sni_callback`, which refuses any callback."""
         self.sni_callback = server_name_callback
 
-    def _version_min(self) -> int | None:
-        only_13 = self._minimum == ssl.TLSVersion.TLSv1_3 or self._options & ssl.OP_NO_TLSv1_2
-        return TLSVersion.TLSv1_3 if only_13 or self._minimum == ssl.TLSVersion.MAXIMUM_SUPPORTED else None
-
-    def _version_max(self) -> int | None:
-        if self._maximum not in (ssl.TLSVersion.MAXIMUM_SUPPORTED, *_VERSIONS):
-            denied(f"maximum_version = {self._maximum.name}: TLS begins with 1.2")
-        only_12 = self._maximum == ssl.TLSVersion.TLSv1_2 or self._options & ssl.OP_NO_TLSv1_3
-        return TLSVersion.TLSv1_2 if only_12 else None
-
     # What a connection is wrapped with.
 
     def parameters(
@@ -305,65 +299,11 @@ class SSLContext(Base):
 
         Raises `ssa.SSAError` for what the context cannot mean, ValueError and TypeError as `ssl` does.
         """
-        name = self._checked_name(server_hostname, server_side=server_side)
         if server_side and self._verify_mode == ssl.CERT_OPTIONAL:
             raise error("NO_COUNTERPART", f"verify_mode = CERT_OPTIONAL: {_ASKED_OR_NOT}")
-        self._log_what_is_overruled()
-        return Parameters(
-            self,
-            self._settings(server_side=server_side, name=name),
-            server_side=server_side,
-            server_hostname=name,
-            cut_is_error=cut_is_error and not self._options & _IGNORE_UNEXPECTED_EOF,
-            overruled="" if server_side else self._loosened(),
+        return wrapping.parameters(
+            self, server_side=server_side, server_hostname=server_hostname, cut_is_error=cut_is_error
         )
-
-    def _settings(self, *, server_side: bool, name: str | None) -> Settings:
-        return Settings().having(
-            **{field: files[::-1] if server_side else files for field, files in self._pairs.items() if files},
-            trusted=self._anchors.files(),
-            hostname=name,
-            alpn=self._alpn,
-            disabled=self._disabled or None,
-            version_min=self._version_min(),
-            version_max=self._version_max(),
-            session_ttl=0 if self._options & ssl.OP_NO_TICKET else None,
-            peer_auth=1 if server_side and self._verify_mode == ssl.CERT_REQUIRED else None,
-            strict=1 if self._verify_flags & ssl.VERIFY_X509_STRICT else None,
-        )
-
-    def _loosened(self) -> str:
-        """The setting of a client's context by which less would be verified, in words; empty if there is none."""
-        if self._verify_mode == ssl.CERT_NONE:
-            return "verify_mode = CERT_NONE"
-        return "" if self._check_hostname else "check_hostname = False"
-
-    def _log_what_is_overruled(self) -> None:
-        said = self._options & ~self._ciphers.options  # by the program, and not by Python itself
-        for name, fate, why in flags_of("options", said) if said else ():
-            if fate == OVERRULED:
-                log_once("warning", f"options: {name} has no effect: {why}")
-        if self._post_handshake_auth:
-            log_once("info", "post_handshake_auth has no effect: a certificate is asked for in the handshake")
-
-    def _checked_name(self, name: str | bytes | None, *, server_side: bool) -> str | None:
-        """`server_hostname` as `ssl` checks it; without one a server cannot be verified."""
-        if server_side:
-            if name is not None:
-                raise ValueError("server_hostname can only be specified in client mode")
-            return None
-        if name is None and self._check_hostname:
-            raise ValueError("check_hostname requires server_hostname")
-        if self._verify_mode == ssl.CERT_NONE:
-            log_once("warning", "verify_mode = CERT_NONE has no effect: servers are verified, as the policy says")
-        elif not self._check_hostname:
-            log_once("info", "check_hostname = False has no effect: servers are verified by their name")
-        if name is None:
-            denied("no server_hostname: a server is verified by its name; pass server_hostname=")
-        text = name.decode("ascii") if isinstance(name, bytes) else name
-        if not text or text.startswith("."):
-            raise ValueError("server_hostname cannot be an empty string or start with a leading dot.")
-        return text
 
     def wrap_socket(  # noqa: PLR0913, PLR0917 - as ssl has it
         self,
@@ -378,6 +318,8 @@ class SSLContext(Base):
         try:
             if session is not None:
                 raise error("NO_COUNTERPART", f"session: {_SESSIONS}")
+            if server_hostname is None and not server_side and not self._check_hostname:
+                server_hostname = wrapping.address_on_this_machine(sock)
             parameters = self.parameters(
                 server_side=server_side, server_hostname=server_hostname, cut_is_error=not suppress_ragged_eofs
             )

@@ -31,12 +31,33 @@ class PolicyError(SSLError, errors.PolicyError):
 
 
 class CertificateError(SSLError, errors.CertificateError, ssl.SSLCertVerificationError):
-    """The peer's certificate was refused."""
+    """The peer's certificate was refused. It says so in OpenSSL's words, by which programs know it, and then in ssa's.
+
+    Attributes:
+        verify_code: the number of OpenSSL's that comes nearest (X509_V_ERR_* of x509_vfy.h).
+        verify_message: OpenSSL's words for that; of another name those of Python's ssl module.
+    """
 
     def __init__(self, reason: str, detail: str = "", *, alert: str | None = None) -> None:
         super().__init__(reason, detail, alert=alert)
-        self.verify_code = _VERIFY_CODES.get(reason, 1)
-        self.verify_message = self.strerror or ""
+        self._words = super().__str__()
+        self._say(VERIFY_CODES.get(reason, _UNSPECIFIED))
+
+    def _say(self, code: int, message: str = "") -> None:
+        self.verify_code, self.verify_message = code, message or VERIFY_WORDS[code]
+        if self.reason != "NO_CERTIFICATE":  # of which OpenSSL has another error
+            self.strerror = f"{_FAILED}: {self.verify_message} {self._words}"
+            self.args = (self.errno, self.strerror)  # programs show these too
+
+    def of(self, hostname: str | None) -> CertificateError:
+        """Say which name or address the certificate should have been for, in the words of Python's ssl module."""
+        if self.reason == "HOSTNAME_MISMATCH" and hostname:
+            kind, code = ("IP address", 64) if _is_address(hostname) else ("Hostname", 62)
+            self._say(code, f"{kind} mismatch, certificate is not valid for '{hostname}'.")
+        return self
+
+    def __str__(self) -> str:
+        return self._words if self.reason == "NO_CERTIFICATE" else self.strerror or ""
 
 
 class StreamCut(ssl.SSLEOFError, ConnectionAbortedError):
@@ -50,18 +71,37 @@ _TWINS: dict[type[OSError], type[SSLError]] = {
     errors.PolicyError: PolicyError,
     errors.CertificateError: CertificateError,
 }
-_VERIFY_CODES = {  # X509_V_ERR_* of OpenSSL's x509_vfy.h
+_FAILED = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"
+_UNSPECIFIED = 1
+VERIFY_CODES = {  # X509_V_ERR_* of OpenSSL's x509_vfy.h
     "UNKNOWN_CA": 20,
     "BAD_SIGNATURE": 7,
     "CERTIFICATE_NOT_YET_VALID": 9,
     "CERTIFICATE_EXPIRED": 10,
     "SELF_SIGNED_CERTIFICATE": 18,
+    "CHAIN_TOO_LONG": 22,
     "NOT_A_CA": 79,
     "PATH_LENGTH": 25,
     "WRONG_PURPOSE": 26,
     "NAME_CONSTRAINT": 47,
     "HOSTNAME_MISMATCH": 62,
     "WEAK_KEY": 66,
+}
+VERIFY_WORDS = {  # X509_verify_cert_error_string() of crypto/x509/x509_txt.c
+    _UNSPECIFIED: "unspecified certificate verification error",
+    7: "certificate signature failure",
+    9: "certificate is not yet valid",
+    10: "certificate has expired",
+    18: "self-signed certificate",
+    20: "unable to get local issuer certificate",
+    22: "certificate chain too long",
+    25: "path length constraint exceeded",
+    26: "unsuitable certificate purpose",
+    47: "permitted subtree violation",
+    62: "hostname mismatch",
+    64: "IP address mismatch",
+    66: "EE certificate key too weak",
+    79: "invalid CA certificate",
 }
 _WANTS: dict[type[ssl.SSLError], int] = {
     ssl.SSLWantReadError: ssl.SSL_ERROR_WANT_READ,
@@ -93,6 +133,10 @@ def as_ssl(exc: OSError, want: type[ssl.SSLError] | None = None) -> OSError:
     if exc.errno in _OF_TLS:
         return ssl.SSLError(exc.errno, exc.strerror)
     return exc
+
+
+def _is_address(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
 
 
 def denied(words: str) -> NoReturn:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from ssa.errors import CertificateError
+from ssa.inject.failures import CertificateError as Refused
 from ssa.inject.failures import as_ssl, error, log_once
 
 TYPE_CHECKING = False
@@ -56,8 +57,9 @@ class Parameters:
         if self.overruled and isinstance(exc, CertificateError):
             log_once("warning", f"{_program()}: {self.server_hostname} was refused ({exc.reason}). {_WHAT_NEXT}")
             more = f"{self.overruled} of the program's context has no effect: {_WHO}"
-            return error(exc.reason, f"{exc.detail}; {more}" if exc.detail else more, exc.alert)
-        return as_ssl(exc)
+            exc = error(exc.reason, f"{exc.detail}; {more}" if exc.detail else more, exc.alert)
+        made = as_ssl(exc)
+        return made.of(self.server_hostname) if isinstance(made, Refused) else made
 
 
 def _program() -> str:

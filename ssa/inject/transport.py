@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 import ssl
-import sys
 import warnings
-from asyncio import constants, exceptions, protocols, transports, trsock
+from asyncio import constants, exceptions, trsock
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 
 from ssa.inject.ending import Ending
+from ssa.inject.facts import Facts
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,32 +32,11 @@ if TYPE_CHECKING:
         def give_up(self, exc: BaseException | None) -> None:
             """End the handshake: the program has closed the transport."""
 
-    class _Transport(transports.Transport):
-        """The attributes of `_FlowControlMixin`, which typeshed lacks."""
-
-        _loop: asyncio.AbstractEventLoop
-        _extra: dict[str, Any]
-
-        def __init__(self, extra: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None: ...
-        def _set_write_buffer_limits(self, *, high: int) -> None: ...
-        def _maybe_pause_protocol(self) -> None: ...
-        def _maybe_resume_protocol(self) -> None: ...
-
-else:
-
-    class _Transport(transports._FlowControlMixin, transports.Transport):
-        pass
-
 
 _AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_LAZILY: dict[str, Callable[[SSLSocket], object]] = {
-    "peercert": lambda sock: sock.getpeercert(),
-    "cipher": lambda sock: sock.cipher(),
-    "compression": lambda sock: sock.compression(),
-}
 
 
-class TLSTransport(_Transport):
+class TLSTransport(Facts):
     """A stream transport over an `SSLSocket`, which it has from `start` on.
 
     Before, while the handshake is under way, what is written is kept; to close the transport ends the handshake.
@@ -70,65 +49,23 @@ class TLSTransport(_Transport):
     def __init__(
         self, loop: asyncio.AbstractEventLoop, protocol: asyncio.BaseProtocol, handshaking: Handshaking, context: Any
     ) -> None:
-        super().__init__({"sslcontext": context}, loop)
+        super().__init__(loop, protocol, context)
         self._set_write_buffer_limits(high=constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE * 1024)
         self.shutdown_timeout: float = constants.SSL_SHUTDOWN_TIMEOUT
         self._handshaking: Handshaking | None = handshaking  # until it is done
-        self._sock: SSLSocket | None = None  # from then on, until it is closed
         self._fd = -1
         self._buffer = bytearray()
-        self._closing = self._paused = self._reading = False
+        self._paused = self._reading = False
         self._conn_lost = 0
         self._timer: asyncio.TimerHandle | None = None
         self._ending: Ending | None = None  # while ssad is asked how a relayed stream has ended
-        self._server: Any = None
         self._emptied: asyncio.Future[None] | None = None  # while a file is sent: done when nothing is buffered
-        self.set_protocol(protocol)
 
     def __repr__(self) -> str:
         state = "closing" if self._closing else "open"
         return f"<{type(self).__name__} {state} fd={self._fd}>"
 
-    # --- what is known of it ------------------------------------------------------------------------------------
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Give a fact as asyncio's TLS transport does. ssad is asked when one of the peer is first wanted."""
-        if name not in self._extra and name in _LAZILY and self._sock is not None:
-            try:
-                self._extra[name] = _LAZILY[name](self._sock)
-            except OSError:
-                return default
-        return self._extra.get(name, default)
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        """Does what `asyncio.Transport` documents."""
-        self._protocol: Any = protocol
-        self._buffered = isinstance(protocol, protocols.BufferedProtocol)
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        """Does what `asyncio.Transport` documents."""
-        return self._protocol  # type: ignore[no-any-return] # it is a protocol's or None once the connection is lost
-
-    def is_closing(self) -> bool:
-        """Does what `asyncio.Transport` documents."""
-        return self._closing
-
     # --- from the handshake ---------------------------------------------------------------------------------------
-
-    def know(self, **facts: Any) -> None:
-        """Add facts that `get_extra_info` gives."""
-        self._extra.update(facts)
-
-    def attach(self, server: Any) -> None:
-        """Belong to a server of asyncio's, which counts its transports."""
-        self._server = server
-        server._attach(*(self,) * _ATTACHED)
-
-    def detach(self) -> None:
-        """Leave the server of asyncio's."""
-        if self._server is not None:
-            self._server._detach(*(self,) * _ATTACHED)
-            self._server = None
 
     def made(self, sock: SSLSocket) -> None:
         """Take the socket after its handshake. Nothing is read before `start`."""
@@ -406,6 +343,3 @@ class TLSTransport(_Transport):
         if self._sock is not None:
             _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self._sock.close()
-
-
-_ATTACHED = int(sys.version_info >= (3, 13))  # how many arguments Server._attach and _detach have

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import os
 import socket
 import threading
@@ -31,29 +32,57 @@ class Diags:
 
     def __init__(self) -> None:
         self._own = Diag()
-        with socket.socket() as sock:
-            self._own_cookie = _cookie(sock)
+        self._own_cookie = _own_cookie()
         self._others: WeakValueDictionary[bytes, Diag] = WeakValueDictionary()
 
-    def of(self, sock: socket.socket) -> Diag | None:
-        """The `Diag` for the socket's namespace; None where we may not enter the namespace."""
-        cookie = _cookie(sock)
-        if cookie == self._own_cookie:
-            return self._own
-        diag = self._others.get(cookie)
-        if diag is None:
-            try:
-                diag = self._others[cookie] = _open_in_namespace_of(sock)
-            except OSError:
-                return None
-        return diag
+    def of(self, cookie: bytes) -> Diag | None:
+        """The `Diag` for the namespace of that number, if there is one."""
+        return self._own if cookie == self._own_cookie else self._others.get(cookie)
+
+    def enter_untrusted(self, cookie: bytes, namespace: int) -> Diag | None:
+        """The `Diag` for a namespace, whose descriptor is closed; None where we may not enter it."""
+        try:
+            if cookie and (found := self.of(cookie)) is not None:
+                return found
+            diag, its_own = _open_in(namespace)
+            if its_own == cookie:
+                self._others[cookie] = diag
+                return diag
+            diag.close()
+        except OSError:
+            return None
+        finally:
+            os.close(namespace)
+        return None
 
     def close(self) -> None:
         """Close the netlink socket of our own namespace."""
         self._own.close()
 
 
-def _cookie(sock: socket.socket) -> bytes:
+def is_namespace(descriptor: int) -> bool:
+    """True for the descriptor of a network namespace. It asks nobody but the kernel."""
+    return os.readlink(f"/proc/self/fd/{descriptor}").startswith("net:[")  # noqa: PTH115 - it is no path
+
+
+def namespace_of(sock: socket.socket) -> tuple[bytes, int | None]:
+    """The number of a socket's network namespace, and a descriptor of one that is not ours, where we may have it."""
+    cookie = cookie_of(sock)
+    if cookie == _own_cookie():
+        return cookie, None
+    try:
+        return cookie, fcntl.ioctl(sock, _SIOCGSKNS)
+    except OSError:
+        return cookie, None
+
+
+@functools.cache
+def _own_cookie() -> bytes:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return cookie_of(sock)
+
+
+def cookie_of(sock: socket.socket) -> bytes:
     """The number of a socket's namespace. Kernels before 5.14 have none: there all sockets count as in our own."""
     try:
         return sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
@@ -63,25 +92,25 @@ def _cookie(sock: socket.socket) -> bytes:
         return b""
 
 
-def _open_in_namespace_of(sock: socket.socket) -> Diag:
-    """Raises OSError: EPERM without CAP_NET_ADMIN over that namespace and CAP_SYS_ADMIN over ours."""
-    namespace = fcntl.ioctl(sock, _SIOCGSKNS)
-    outcome: list[Diag | OSError] = []
+def _open_in(namespace: int) -> tuple[Diag, bytes]:
+    """A `Diag` in a namespace, and the namespace's number.
+
+    Raises OSError: EPERM without CAP_SYS_ADMIN over that namespace and over ours.
+    """
+    outcome: list[tuple[Diag, bytes] | OSError] = []
 
     def enter() -> None:
         try:
             if _libc.setns(namespace, _CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
-            outcome.append(Diag())
+            with socket.socket(socket.AF_UNIX) as sock:
+                outcome.append((Diag(), cookie_of(sock)))
         except OSError as exc:
             outcome.append(exc)
 
-    try:
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-    finally:
-        os.close(namespace)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
     (result,) = outcome
     if isinstance(result, OSError):
         raise result

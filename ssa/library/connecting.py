@@ -96,10 +96,16 @@ class Connecting(SocketState):
 
         For event loops: the connection is readable when `finish_upgrade` has something to take. Nothing else is on the
         descriptor's number meanwhile, so no epoll set has to be looked for. To close the connection is to give up.
+
+        Raises BlockingIOError where the daemon's queue of connections is full: nothing was done, and it can be tried
+        again a moment later. Else as `upgrade`.
         """
         self._check(UPGRADE)
         request = self._upgrade_request(server_side=server_side, timeout_ms=None)
-        daemon = connection.DaemonConnection(deadlines.local())
+        try:
+            daemon = connection.DaemonConnection(time.monotonic())
+        except TimeoutError as exc:
+            raise BlockingIOError(errno.EAGAIN, exc.strerror) from None
         self._phase = FAILED  # unless all goes well
         try:
             daemon.tell(request, self, self._settings.descriptors())

@@ -27,19 +27,16 @@ class DaemonConnection:
     def __init__(self, deadline: float | None = None) -> None:
         """Connect to the daemon of the run directory, until a time on `time.monotonic`'s clock.
 
-        Raises ConnectionRefusedError where none runs, TimeoutError where it does not answer.
+        Where that time has come already (``time.monotonic()``) nothing is waited for, as an event loop needs it.
+
+        Raises ConnectionRefusedError where none runs, TimeoutError where its queue of connections is full until then.
         """
         self._deadline = deadline
         path = paths.socket_path()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(None)  # the daemon keeps the deadline, whatever setdefaulttimeout() says
-        if deadline is not None:
-            # Not settimeout(): a full queue gives a non-blocking connect() EAGAIN at once (unix(7)).
-            left = max(deadline - time.monotonic(), 0.001)
-            interval = struct.pack("ll", int(left), int(left % 1 * 1e6))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
         try:
-            self._socket.connect(path)
+            self._connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as exc:
             self._socket.close()
             raise ConnectionRefusedError(
@@ -53,6 +50,18 @@ class DaemonConnection:
         except OSError:
             self._socket.close()
             raise
+
+    def _connect(self, path: str) -> None:
+        """Connect. Raises BlockingIOError where there is no room in the daemon's queue in time (unix(7))."""
+        left = None if self._deadline is None else self._deadline - time.monotonic()
+        if left is not None and left <= 0:
+            self._socket.setblocking(False)
+        elif left is not None:
+            # Not settimeout(), which makes the socket non-blocking: a full queue gives that EAGAIN at once.
+            interval = struct.pack("ll", int(left), max(int(left % 1 * 1e6), 1))  # 0 is for ever
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+        self._socket.connect(path)
+        self._socket.setblocking(True)
 
     def __enter__(self) -> Self:
         return self

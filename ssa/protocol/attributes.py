@@ -231,7 +231,8 @@ _TABLE = (
         550,
         "lenient",
         U32,
-        "1: the program has asked that its server not be verified, which is done all the same: for the log",
+        "1: the program has asked that its server not be verified, which is done all the same: for the log. 2: whether it "
+        "wants that is not known",
     ),
     Attribute(
         551,
@@ -239,6 +240,14 @@ _TABLE = (
         U32,
         "of a relayed stream: 1: its writing is about to be shut down, and reading goes on: a close_notify goes behind "
         "the last byte, and the FIN not before the descriptor is closed",
+    ),
+    Attribute(
+        560,
+        "early",
+        U32,
+        "connect and accept, with `relay`: 1: a reply with the descriptor comes at once. It is neither readable nor "
+        "writable until a second reply, without a descriptor, says that the handshake is done; where it fails, the "
+        "descriptor is hung up",
     ),
 )
 

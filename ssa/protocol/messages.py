@@ -100,18 +100,21 @@ class Request(Message):
 class Connect(Request):
     """Make the handshake as a client on the connected socket that comes with this message."""
 
-    __slots__ = ("lenient",)
+    __slots__ = ("early", "lenient")
 
     def __init__(
         self,
         hostname: str,
         alpn: tuple[str, ...] | None = None,
         timeout_ms: int | None = None,
+        *,
         lenient: int | None = None,
+        early: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(hostname=hostname, alpn=alpn, timeout_ms=timeout_ms, **options)
         self.lenient = lenient
+        self.early = early
 
 
 class Accept(Request):
@@ -120,11 +123,12 @@ class Accept(Request):
     The client's first bytes can be `ahead`, where the program has read them already.
     """
 
-    __slots__ = ("ahead",)
+    __slots__ = ("ahead", "early")
 
-    def __init__(self, ahead: bytes | None = None, **options: Any) -> None:
+    def __init__(self, ahead: bytes | None = None, early: int | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.ahead = ahead
+        self.early = early
 
 
 class Listen(Request):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from OpenSSL import SSL
 
     from ssa.handshake.session_cache import Harvest
+    from ssa.relay.early import EarlyPair
     from ssa.suites import Suite
 
 _BATCH = 16  # turns, before the thread looks at its jobs
@@ -68,15 +69,20 @@ class Relays:
         self._token: trio.lowlevel.TrioToken | None = None
 
     def add(
-        self, connection: SSL.Connection, suite: Suite, sock: socket.socket, harvest: Harvest | None = None
+        self,
+        connection: SSL.Connection,
+        suite: Suite,
+        sock: socket.socket,
+        harvest: Harvest | None = None,
+        early: EarlyPair | None = None,
     ) -> tuple[Relay, socket.socket]:
         """Relay a stream after its handshake. Returns the relay, which owns `sock` now, and the application's end.
 
         Nothing that the peer sends is read before `begin`. `harvest` makes sessions of the tickets that come then.
-        Raises OSError, `ssa.SSAError` OVERLOADED.
+        `early` is a pair whose one end the application has already. Raises OSError, `ssa.SSAError` OVERLOADED.
         """
-        inner, outer = socket.socketpair()
-        for option, size in _CARRIED:
+        inner, outer = (early.inner, early.outer) if early else socket.socketpair()
+        for option, size in () if early else _CARRIED:
             outer.setsockopt(socket.SOL_SOCKET, option, sock.getsockopt(socket.SOL_SOCKET, option, size))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         inner.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)  # a bare descriptor takes MSG_OOB: no byte is lost
@@ -92,6 +98,9 @@ class Relays:
             None if harvest is None else functools.partial(self._keep_session, harvest),
             self._log,
         )
+        if early:
+            early.open()
+            early.taken = True
         thread.add(relay)
         return relay, outer
 

@@ -13,10 +13,9 @@ import contextlib
 import errno
 import os
 import stat
-import threading
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import crypto
@@ -27,6 +26,7 @@ from ssa.files import Trail, list_directory, read_regular, settled
 from ssa.trust import der
 from ssa.trust.certificate import Certificate
 from ssa.trust.extensions import ANY_PURPOSE, PURPOSES
+from ssa.trust.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,9 +68,6 @@ _FLAGS = crypto.X509StoreFlags.PARTIAL_CHAIN
 
 Question = tuple[tuple[bytes, ...], "Host | None", "PeerRole", "Strength"]  # chain, host, role of the peer, policy
 
-Key = TypeVar("Key")
-Value = TypeVar("Value")
-
 
 class Judgement(NamedTuple):
     """An earlier judgement, and the period in which all its certificates are valid."""
@@ -78,52 +75,6 @@ class Judgement(NamedTuple):
     verified: Verified
     start: datetime
     end: datetime
-
-
-class Recent(Generic[Key, Value]):
-    """A cache of a limited number of values. It forgets those that were not used lately. Safe for threads.
-
-    A look takes no lock, as each lock costs a system call where the kernel has no vDSO. It marks the value as used:
-    such a value is passed over once before it is forgotten (the clock algorithm).
-    """
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: dict[Key, _Used[Value]] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, key: Key) -> Value | None:
-        """The value of a key, or None. It counts as used now."""
-        if (used := self._values.get(key)) is None:
-            return None
-        used.lately = True
-        return used.value
-
-    def put(self, key: Key, value: Value) -> None:
-        """Keep a value. If there are too many, forget the oldest that was not used since it was passed over."""
-        with self._lock:
-            if key not in self._values:
-                while len(self._values) >= self._size:
-                    self._pass_over_the_oldest()
-            self._values[key] = _Used(value)
-
-    def _pass_over_the_oldest(self) -> None:
-        key = next(iter(self._values))
-        used = self._values.pop(key)
-        if used.lately:
-            used.lately = False
-            self._values[key] = used
-
-
-class _Used(Generic[Value]):
-    __slots__ = ("lately", "value")
-
-    def __init__(self, value: Value) -> None:
-        self.value = value
-        self.lately = False
 
 
 class Anchor(NamedTuple):
@@ -235,6 +186,10 @@ class TrustStore:
 
     def __len__(self) -> int:
         return len(self._by_der)
+
+    def anchors(self) -> list[Anchor]:
+        """All anchors."""
+        return list(self._by_der.values())
 
     def trusts(self, certificate: Certificate, role: PeerRole) -> bool:
         """True for a trust anchor of peers of this role."""

@@ -47,19 +47,20 @@ async def run(
     Raises `ssa.SSAError` for what is wrong with the request.
     """
     sock = packet.take_socket()
-    application = worker.monitor.settled(application)
+    application = await worker.monitor.settled(application)
     if sock.type == socket.SOCK_DGRAM:
         await datagrams.listen(worker, application, request, packet, sock, connection)
         return
     _check(sock)
     terms = await agree(worker, request, packet.descriptors)
-    await worker.monitor.fresh_credentials()
+    await worker.monitor.fresh_credentials(application)
     serving = Serving(worker, application, terms, request.server_name)
     await packet.close_files()
     listener = _Listener(worker, application, serving, sock, connection, backlog=request.backlog)
-    if not await ipc.send(connection, wire.Reply()):
-        return
     with worker.listed(application, sock.getsockname(), listener.serving, "TLS"):
+        await worker.monitor.told()
+        if not await ipc.send(connection, wire.Reply()):
+            return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listener.accept, nursery)
             await ipc.follow(worker, application, connection, listener.renew)
@@ -106,7 +107,7 @@ class _Listener:
     async def renew(self, request: wire.Listen, files: list[int]) -> None:
         """Go on with other options. Raises `ssa.SSAError`; then it is served as before."""
         terms = await agree(self._worker, request, files)
-        await self._worker.monitor.fresh_credentials()
+        await self._worker.monitor.fresh_credentials(self._application)
         self._serving = Serving(self._worker, self._application, terms, request.server_name)
 
     async def accept(self, nursery: trio.Nursery) -> None:
@@ -192,6 +193,7 @@ class _Listener:
         self._ready += 1
         self._worker.ready += 1
         try:
+            await self._worker.monitor.told()
             if self._delivering.locked():
                 await self._delivering.acquire()
             else:

@@ -52,7 +52,7 @@ async def connect(
 ) -> wire.Reply | Handover:
     """Make a session with the peer that the application's UDP socket is connected to. Raises `ssa.SSAError`."""
     hostname = hostname_untrusted(request.hostname or "")
-    terms = await _agree(worker, request, files)
+    terms = await _agree(worker, application, request, files)
     policy = terms.policy
     address = _peer(sock)
     context = worker.contexts.datagrams("client", policy, terms.credentials)
@@ -94,8 +94,9 @@ async def listen(  # noqa: PLR0913, PLR0917 - as `acceptor.run`, which knows the
     door = _Listening(worker, application, serving, _bound(sock), connection, backlog)
     try:
         await door.port.start()
-        if await ipc.send(connection, wire.Reply()):
-            with door.listed():
+        with door.listed():
+            await worker.monitor.told()
+            if await ipc.send(connection, wire.Reply()):
                 await ipc.follow(worker, application, connection, door.renew)
     finally:
         door.port.shut()
@@ -108,7 +109,7 @@ async def gather(
     serving = await _serving(worker, application, request, files)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        door = _Gathering(worker, application, serving, _bound(sock), ours, worker.monitor.watch(theirs))
+        door = _Gathering(worker, application, serving, _bound(sock), ours, worker.watching.watch(theirs))
         await door.port.start()
         door.port.start_soon(door.relay)
         return Handover(worker.closer, wire.Reply(), theirs)
@@ -121,10 +122,10 @@ async def gather(
 # --- what the steps are made of -----------------------------------------------------------------------------------
 
 
-async def _agree(worker: Worker, request: wire.Request, files: list[int]) -> Terms:
+async def _agree(worker: Worker, application: Application, request: wire.Request, files: list[int]) -> Terms:
     terms = await agree(worker, request, files)
     await worker.monitor.fresh_trust(terms.policy.trust_store)
-    await worker.monitor.fresh_credentials()
+    await worker.monitor.fresh_credentials(application)
     if terms.policy.data_path == "ktls":
         raise errors.error("POLICY_DENIED", "data_path is ktls, and no kernel does the records of DTLS")
     return terms
@@ -133,7 +134,8 @@ async def _agree(worker: Worker, request: wire.Request, files: list[int]) -> Ter
 async def _serving(
     worker: Worker, application: Application, request: wire.Request, files: list[int]
 ) -> DatagramServing:
-    return DatagramServing(worker, application, await _agree(worker, request, files), request.server_name)
+    terms = await _agree(worker, application, request, files)
+    return DatagramServing(worker, application, terms, request.server_name)
 
 
 def _checked(sock: socket.socket) -> socket.socket:
@@ -220,7 +222,7 @@ class _Door(ABC):
 
     def _engine(self) -> tuple[Terms, DatagramServer]:
         """The engine for the next client. It is kept until a client returns its cookie: a flood costs no memory."""
-        self._worker.monitor.look_soon()  # a client's second hello finds what has changed
+        self._worker.monitor.look_soon(self._application)  # a client's second hello finds what has changed
         terms, serving = self._serving.terms(), self._serving
         if self._spare is None or self._spare[0] is not terms:
             context = serving.context(None)
@@ -300,6 +302,7 @@ class _Listening(_Door):
         self._ready += 1
         try:
             with session.hand_over(description(live, whole=made.with_chain)) as handover:
+                await self._worker.monitor.told()
                 async with self._delivering:
                     await ipc.send(self._connection, handover.reply, *handover.passed)
         except OSError as exc:

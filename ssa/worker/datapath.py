@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ssa.handshake.session_cache import Harvest
     from ssa.ktls.rekey import TrafficSecrets
     from ssa.protocol.wire import Rekey
+    from ssa.relay.early import EarlyPair
     from ssa.worker.user import User
 
 _OURS = "relay"  # who encrypts and decrypts, as the file system says it
@@ -115,7 +116,7 @@ class KernelTLS:
         sock, self._sock = self._sock, None
         if sock is None:
             raise RuntimeError("a socket was registered twice")
-        return self._user.monitor.watch(sock), sock
+        return self._user.watching.watch(sock), sock
 
     def begin(self, number: int) -> None:
         """Do nothing: the kernel has carried data since it got the keys."""
@@ -191,8 +192,7 @@ class _OnAPair:
     _user: User
     _outer: socket.socket | None  # until it is the application's alone
 
-    def hand_over(self, reply: Reply) -> Handover:
-        """The reply, with the application's end of the pair."""
+    def _handover(self, reply: Reply) -> Handover:
         outer, self._outer = self._outer, None
         if outer is None:
             raise RuntimeError("a socket was handed over that has no descriptor of its own, or had none any more")
@@ -204,10 +204,19 @@ class Relayed(_OnAPair):
 
     name: ClassVar = _OURS
 
-    def __init__(
-        self, user: User, engine: Engine, sock: socket.socket, reason: str, harvest: Harvest | None = None
+    def __init__(  # noqa: PLR0913, PLR0917 - a stream is made of its handshake, its socket, and what is kept of it
+        self,
+        user: User,
+        engine: Engine,
+        sock: socket.socket,
+        reason: str,
+        harvest: Harvest | None = None,
+        early: EarlyPair | None = None,
     ) -> None:
-        """Begin to relay; `reason` says why. Raises `ssa.SSAError` OVERLOADED, NETWORK."""
+        """Begin to relay; `reason` says why. `early`: the application has its end already.
+
+        Raises `ssa.SSAError` OVERLOADED, NETWORK.
+        """
         user.check_room()
         user.monitor.note_relayed(reason)
         if harvest is not None and engine.version is TLSVersion.TLSv1_2:
@@ -216,13 +225,22 @@ class Relayed(_OnAPair):
         self._suite = engine.suite
         own = twin(sock)
         try:
-            self._relay, outer = user.relays.add(engine.stream(), engine.suite, own, harvest)
+            self._relay, outer = user.relays.add(engine.stream(), engine.suite, own, harvest, early)
         except BaseException as exc:
             user.closer.drop(own)
             if isinstance(exc, OSError) and not isinstance(exc, errors.SSAError):
                 raise errors.error("NETWORK", exc.strerror or "") from exc
             raise
         self._outer = outer
+        self._is_early = early is not None
+
+    def hand_over(self, reply: Reply) -> Reply | Handover:
+        """The reply, with the application's end of the pair unless the application has it already."""
+        handover = self._handover(reply)
+        if not self._is_early:
+            return handover
+        with handover:
+            return reply
 
     @property
     def protocol(self) -> str:
@@ -233,7 +251,7 @@ class Relayed(_OnAPair):
         """Watch the application's end of the pair."""
         if self._outer is None:
             raise RuntimeError("a socket was registered twice")
-        return self._user.monitor.watch(self._outer), None
+        return self._user.watching.watch(self._outer), None
 
     def begin(self, number: int) -> None:  # noqa: ARG002 - as the protocol has it
         """Have the thread read what the peer sends."""
@@ -282,6 +300,10 @@ class Datagrams(_OnAPair):
         self._ours: socket.socket
         self._outer = None  # until `watch`
 
+    def hand_over(self, reply: Reply) -> Handover:
+        """The reply, with the application's end of the pair."""
+        return self._handover(reply)
+
     def watch(self) -> tuple[int, None]:
         """Make the packet pair, and watch the application's end. Raises `ssa.SSAError` OVERLOADED."""
         user = self._user
@@ -292,7 +314,7 @@ class Datagrams(_OnAPair):
             self._ours, self._outer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             undo.callback(user.closer.hang_up, self._ours)
             undo.callback(user.closer.drop, self._outer)
-            inode = user.monitor.watch(self._outer)
+            inode = user.watching.watch(self._outer)
             undo.pop_all()
         return inode, None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -14,12 +15,15 @@ from ssa.logfmt import fields
 from ssa.protocol import wire
 from ssa.worker import acceptor, datagrams, ipc, pipeline, post_handshake
 from ssa.worker.answers import answer
+from ssa.worker.early import early_end
 from ssa.worker.packets import Handover, Packet
 from ssa.worker.records import Refusal
 
 if TYPE_CHECKING:
+    from ssa.relay.early import EarlyPair
     from ssa.worker.records import Application
     from ssa.worker.service import Worker
+    from ssa.worker.user import User
 
 
 async def serve(worker: Worker, application: Application, connection: socket.socket) -> bool:
@@ -31,6 +35,35 @@ async def serve(worker: Worker, application: Application, connection: socket.soc
         worker.monitor.count("requests_refused")
         await ipc.send(connection, _refusal(exc))
         return False
+
+
+async def receive_visit(worker: Worker, guest: User, application: Application, connection: socket.socket) -> None:
+    """Answer a request of another user's about a socket of this one's, which that user's worker passes on.
+
+    Raises OSError.
+    """
+    packet = await ipc.receive_untrusted(guest, connection)
+    if packet is None:
+        return
+    async with packet:
+        reply = await _visited(worker, guest, application, packet)
+        await worker.monitor.told()
+        await answer(connection, packet, wire.Reply() if reply is None else reply)
+
+
+async def _visited(
+    worker: Worker, guest: User, application: Application, packet: Packet
+) -> wire.Reply | Handover | None:
+    try:
+        request, sock = _parse_untrusted(packet), packet.take_socket()
+        if (live := worker.sockets.of(sock)) is None:
+            raise errors.error("UNKNOWN_SOCKET")
+        return await post_handshake.respond(live, guest, request, sock)
+    except errors.SSAError as exc:
+        return _refusal(exc)
+    except Exception as exc:  # fails closed: logged whole, and the application is refused
+        guest.log.exception("a fault of ssad's own %s", fields(pid=application.pid))
+        return _refusal(errors.error("DAEMON_FAULT", type(exc).__name__))
 
 
 async def _converse(worker: Worker, connector: Application, connection: socket.socket) -> bool:
@@ -46,6 +79,7 @@ async def _converse(worker: Worker, connector: Application, connection: socket.s
                 await trio.lowlevel.checkpoint()  # who asks again and again takes turns with the others
             is_first = False
             reply = await _served(worker, connector, packet, connection)
+            await worker.monitor.told()
             if reply is _LISTENED or not await answer(connection, packet, reply):
                 return False
     worker.hang_ups.without_a_word |= is_first
@@ -61,14 +95,13 @@ async def _served(
     try:
         request = _parse_untrusted(packet)
         asked = _asked(request)
-        if isinstance(request, _TO_SERVE):
-            application = worker.monitor.with_groups(application, connection)
         with worker.quota.of(len(packet.descriptors)):
             if isinstance(request, wire.Listen):
                 await acceptor.run(worker, application, request, packet, connection)
                 return _LISTENED
-            with worker.hang_ups.cancelling(connection):
-                reply = await _answer(worker, application, request, packet)
+            async with early_end(worker, request, connection) as early:
+                with worker.hang_ups.cancelling(connection):
+                    reply = await _answer(worker, application, request, packet, early)
     except errors.SSAError as exc:
         worker.monitor.refused(Refusal.of(exc, application, **asked))
         return _refusal(exc)
@@ -76,7 +109,6 @@ async def _served(
 
 
 _LISTENED = wire.Reply()
-_TO_SERVE = (wire.Accept, wire.Listen, wire.Gather)  # a user's groups can decide what the user may serve with
 
 
 def _parse_untrusted(packet: Packet) -> wire.Message:
@@ -93,9 +125,9 @@ def _parse_untrusted(packet: Packet) -> wire.Message:
 
 
 async def _answer(
-    worker: Worker, application: Application, request: wire.Message, packet: Packet
+    worker: Worker, application: Application, request: wire.Message, packet: Packet, early: EarlyPair | None
 ) -> wire.Reply | Handover | None:
-    """Answer one request. Raises `ssa.SSAError`."""
+    """Answer one request. `early` is the pair of one whose application has its end already. Raises `ssa.SSAError`."""
     try:
         if isinstance(request, wire.Plug):
             return None
@@ -104,9 +136,11 @@ async def _answer(
         if isinstance(request, wire.Fallback):
             return _fall_back(worker, application, request)
         sock = packet.take_socket()
-        handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM else _ON_A_SOCKET
+        handlers = _ON_DATAGRAMS if sock.type == socket.SOCK_DGRAM and early is None else _ON_A_SOCKET
         if (handler := handlers.get(type(request))) is None:
             raise errors.error("BAD_REQUEST", f"{_kind(request)} on a {sock.type.name}")
+        if early is not None:
+            handler = functools.partial(handler, early=early)
         return await handler(worker, application, request, sock, packet.descriptors)
     except errors.SSAError:
         raise
@@ -132,11 +166,16 @@ def _kind(request: wire.Message) -> str:
     return type(request).__name__.lower()
 
 
+# What the log says of a program that may not want its server verified, by the request's `lenient`.
+_UNVERIFIED = {1: "asked for by the program, and not done", 2: "perhaps asked for by the program, and not done"}
+
+
 def _asked(request: wire.Message) -> dict[str, str]:
     """The fields of a request for a line of the log: its kind, and the host name if it has one."""
     hostname: str | None = getattr(request, "hostname", None)
-    lenient = {"unverified": "asked for by the program, and not done"} if getattr(request, "lenient", None) else {}
-    return {"request": _kind(request)} | ({"hostname": hostname} if hostname else {}) | lenient
+    unverified = _UNVERIFIED.get(getattr(request, "lenient", None) or 0)
+    asked = {"hostname": hostname, "unverified": unverified}
+    return {"request": _kind(request)} | {name: value for name, value in asked.items() if value}
 
 
 _OnASocket = Callable[..., Awaitable[wire.Reply | Handover | None]]

@@ -133,6 +133,12 @@ _FOR_NOW = 0.05  # seconds until the next attempt
 _FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
+def send_request(connection: socket.socket, request: wire.Message, sock: socket.socket) -> None:
+    """Send a request about a socket to another worker. Raises OSError."""
+    fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(sock.fileno()))]
+    connection.sendmsg([wire.pack(request)], fds, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)  # nothing is queued before
+
+
 def send_now(connection: socket.socket, reply: wire.Reply, *passed: socket.socket) -> None:
     """Send a reply. Does not wait. Raises BlockingIOError where the application's queue has no room, OSError."""
     fds = b"".join(_FD.pack(sock.fileno()) for sock in passed)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ssa.worker.judge import Judge
     from ssa.worker.monitor import Monitor
     from ssa.worker.records import Application
+    from ssa.worker.watching import Watching
 
 _SHARED = 16 * 1024  # bytes of certificates: a longer chain is no usual one, and shall not outlive its socket
 
@@ -77,12 +78,18 @@ def description(live: LiveSocket, *, whole: bool = False) -> Reply:
 
 
 class LiveSockets:
-    """One user's TLS sockets, by number and by inode."""
+    """One user's TLS sockets, by number and by inode.
 
-    def __init__(self, monitor: Monitor) -> None:
+    Attributes:
+        relayed: how many of them have keys in this process. Some that were closed a moment ago can be among them.
+    """
+
+    def __init__(self, monitor: Monitor, watching: Watching) -> None:
         self._monitor = monitor
+        self._watching = watching
         self._sockets: dict[int, tuple[LiveSocket, int]] = {}  # with the inode of what the application holds
         self._by_inode: dict[int, int] = {}
+        self.relayed = 0
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -119,6 +126,7 @@ class LiveSockets:
         live = LiveSocket(record, path)
         self._sockets[record.id] = live, inode
         self._by_inode[inode] = record.id
+        self.relayed += path.name != "ktls"
         path.begin(record.id)
         monitor.count("handshakes")
         monitor.count("resumed", int(record.resumed))
@@ -132,12 +140,13 @@ class LiveSockets:
 
     def of(self, sock: socket.socket) -> LiveSocket | None:
         """The live socket that a descriptor refers to; None if it is not one of this user's."""
-        inode = os.fstat(sock.fileno()).st_ino
-        number = self._by_inode.get(inode)
-        return None if number is None or not self._monitor.is_held(inode) else self._sockets[number][0]
+        number = self._by_inode.get(os.fstat(sock.fileno()).st_ino)
+        return None if number is None or not self._watching.has(sock) else self._sockets[number][0]
 
     def forget(self, number: int) -> None:
         """Remove a socket that nobody holds any more."""
-        _, inode = self._sockets.pop(number, (None, 0))
+        live, inode = self._sockets.pop(number, (None, 0))
+        self.relayed -= live is not None and live.path.name != "ktls"
         if self._by_inode.get(inode) == number:  # the kernel gives an inode's number out again
             del self._by_inode[inode]
+            self._watching.forget(inode)

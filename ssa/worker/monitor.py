@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
 
     from ssa.credentials import Credential
     from ssa.ktls.probe import Capabilities
@@ -30,8 +29,11 @@ class Monitor(Protocol):
     def policy(self) -> Policy:
         """The policy in force at this moment."""
 
-    def capabilities(self, *, urgent: bool) -> Capabilities:
-        """The kernel's TLS features. A kernel that had none is asked again after a second; if `urgent`, at once."""
+    def capabilities(self) -> Capabilities:
+        """The kernel's TLS features, as they were found last."""
+
+    async def fresh_capabilities(self, *, urgent: bool) -> None:
+        """Have a kernel that had no TLS asked again: after a second; if `urgent`, at once."""
 
     async def fresh_trust(self, source: str) -> None:
         """Have a trust store read again if its files may have changed. `trust_store` raises what is wrong with it."""
@@ -39,21 +41,18 @@ class Monitor(Protocol):
     def trust_store(self, source: str) -> TrustStore:
         """The trust store as it was read last. Raises `ssa.SSAError` TRUST_STORE: then nothing is trusted."""
 
-    async def fresh_credentials(self) -> None:
-        """Have the administrator's credentials read again where their files may have changed."""
+    async def fresh_credentials(self, application: Application) -> None:
+        """Have the credentials that this application may serve with read again where their files may have changed."""
 
-    def look_soon(self) -> None:
+    def look_soon(self, application: Application) -> None:
         """Have `fresh_credentials` begin in the background, for a caller that cannot wait."""
 
-    def usable(self, groups: Sequence[int]) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
-        """The administrator's credentials that this user, in these groups, may serve with; the names of the others."""
+    def usable(self, application: Application) -> tuple[tuple[Credential, ...], tuple[str, ...]]:
+        """The administrator's credentials that the application's user and groups may serve with; the others' names."""
 
     # --- who asks ---
 
-    def with_groups(self, application: Application, connection: socket.socket) -> Application:
-        """The application at the other end of a connection, with the groups that it had when it connected."""
-
-    def settled(self, application: Application) -> Application:
+    async def settled(self, application: Application) -> Application:
         """The application of a listener: its program is looked at once more, and never again."""
 
     # --- the sockets that applications hold ---
@@ -61,11 +60,11 @@ class Monitor(Protocol):
     def new_id(self) -> int:
         """A number for a socket or a listener that is about to be told of. It is never given out twice."""
 
-    def watch(self, sock: socket.socket) -> int:
-        """Watch a socket for as long as some process holds it. Returns its inode."""
+    def watches(self, number: int, epoll: int) -> None:
+        """Give the daemon an epoll set of sockets that are watched: it looks there which of them live."""
 
-    def is_held(self, inode: int) -> bool:
-        """True if some process holds a watched socket at this very moment. It may be called in any thread."""
+    def watches_no_more(self, number: int) -> None:
+        """Tell the daemon that a set is empty."""
 
     def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
         """Register a TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
@@ -73,7 +72,9 @@ class Monitor(Protocol):
         `sock` is the TCP socket where the kernel does its TLS: the kernel is asked about it later.
         """
 
-    async def elsewhere(self, request: Message, sock: socket.socket) -> Reply | Handover | None:
+    async def elsewhere(
+        self, application: Application, request: Message, sock: socket.socket
+    ) -> Reply | Handover | None:
         """The answer to a request about a TLS socket that another user's worker has made.
 
         Raises `ssa.SSAError`: UNKNOWN_SOCKET, and what that worker raises.
@@ -83,12 +84,6 @@ class Monitor(Protocol):
         """Remove a TLS socket that has ended, though a descriptor of it may still be open.
 
         The daemon then calls `Worker.gone`, which it also does when nobody holds a socket any more.
-        """
-
-    def relayed(self, limit: int) -> int:
-        """The number of this user's open sockets whose descriptors ssad itself keeps; exact from `limit` on.
-
-        A smaller number can be too large: sockets that were closed a moment ago can be among them.
         """
 
     def listens(self, record: ListenerRecord) -> None:
@@ -110,3 +105,6 @@ class Monitor(Protocol):
 
     def note_relayed(self, reason: str) -> None:
         """Log, once for each reason, that connections go by the relay."""
+
+    async def told(self) -> None:
+        """Wait until all of this is on its way to the daemon: a reply comes behind it. Raises OSError."""

@@ -29,15 +29,22 @@ if TYPE_CHECKING:
     import socket
 
     from ssa.protocol.wire import Accept, Connect, Reply
+    from ssa.relay.early import EarlyPair
     from ssa.worker.packets import Handover
     from ssa.worker.records import Application
     from ssa.worker.service import Worker
 
 
-async def connect(
-    worker: Worker, application: Application, request: Connect, sock: socket.socket, files: list[int]
+async def connect(  # noqa: PLR0913 - a handshake is made of its request, what came with it, and who asks
+    worker: Worker,
+    application: Application,
+    request: Connect,
+    sock: socket.socket,
+    files: list[int],
+    *,
+    early: EarlyPair | None = None,
 ) -> Reply | Handover:
-    """Make the application's connected TCP socket a TLS socket, as a client.
+    """Make the application's connected TCP socket a TLS socket, as a client. `early`: it has its relayed end already.
 
     Raises `ssa.SSAError`. Once the first byte of the handshake was sent, a failure also ends the connection: the
     application must not be left with a socket to which it might write plain text.
@@ -48,7 +55,7 @@ async def connect(
     await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
     connection = await steps.connected(sock, policy.handshake_timeout, began)
-    kernel = worker.kernel_tls(policy)
+    kernel = await worker.fresh_kernel(policy)
     relayed = "" if connection.deferred else steps.attached(sock, terms, kernel)
     steps.refuse_plaintext(sock, request)
     context = worker.contexts.client(policy, kernel, terms.credentials)
@@ -72,7 +79,7 @@ async def connect(
             age = resumption.age if engine.resumed else 0
             made = Made(application, engine, judge, connection.key, session_age=age, with_chain=terms.with_chain)
             if relayed := relayed or reason_for_suite(engine.suite, kernel):
-                relay = Relayed(worker, engine, sock, relayed, resumption.harvest(judge.chain, engine))
+                relay = Relayed(worker, engine, sock, relayed, resumption.harvest(judge.chain, engine), early)
                 return relay.hand_over(description(worker.sockets.register(made, relay), whole=made.with_chain))
             keys = await steps.keys(worker, engine, connection, resumption, plain_reads=not request.control)
         install(sock, keys.tx, keys.rx)
@@ -82,20 +89,32 @@ async def connect(
     return ktls.hand_over(description(live, whole=made.with_chain))
 
 
-async def accept(
-    worker: Worker, application: Application, request: Accept, sock: socket.socket, files: list[int]
+async def accept(  # noqa: PLR0913 - a handshake is made of its request, what came with it, and who asks
+    worker: Worker,
+    application: Application,
+    request: Accept,
+    sock: socket.socket,
+    files: list[int],
+    *,
+    early: EarlyPair | None = None,
 ) -> Reply | Handover:
     """Make the application's connected TCP socket a TLS socket, as a server. Raises as `connect` does."""
     terms = await agree(worker, request, files)
-    await worker.monitor.fresh_credentials()
+    await worker.monitor.fresh_credentials(application)
     serving = Serving(worker, application, terms, request.server_name)
     ahead = ahead_untrusted(request)
     steps.refuse_plaintext(sock, request, ahead)
-    return await serve(worker, application, serving, sock, ahead)
+    return await serve(worker, application, serving, sock, ahead, early=early)
 
 
-async def serve(
-    worker: Worker, application: Application, serving: Serving, sock: socket.socket, ahead: bytes = b""
+async def serve(  # noqa: PLR0913 - a handshake is made of its request, what came with it, and who asks
+    worker: Worker,
+    application: Application,
+    serving: Serving,
+    sock: socket.socket,
+    ahead: bytes = b"",
+    *,
+    early: EarlyPair | None = None,
 ) -> Reply | Handover:
     """Make one accepted connection of a server a TLS socket; `ahead` was read from it already.
 
@@ -104,12 +123,12 @@ async def serve(
     terms = serving.terms()
     policy = terms.policy
     if not terms.credentials:  # it has none of its own, so the administrator's are served with
-        await worker.monitor.fresh_credentials()
+        await worker.monitor.fresh_credentials(application)
     if terms.ask_certificate:
         await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
     connection = await steps.connected(sock, policy.handshake_timeout, began, speaks_first=False)
-    kernel = worker.kernel_tls(policy)
+    kernel = await worker.fresh_kernel(policy)
     relayed = steps.attached(sock, terms, kernel)
     context = steps.first_context(serving, sock)
     engine = ServerEngine(context, serving.context, policy.alpn, terms.ask_certificate, optional=terms.optional)
@@ -127,7 +146,7 @@ async def serve(
         made = Made(application, engine, judge, connection.key, presented=presented, with_chain=terms.with_chain)
         largest, path = engine.largest, policy.data_path
         if relayed := relayed or reason_for_suite(engine.suite, kernel) or reason_for_limit(largest, path, kernel):
-            relay = Relayed(worker, engine, sock, relayed)
+            relay = Relayed(worker, engine, sock, relayed, early=early)
             return relay.hand_over(description(worker.sockets.register(made, relay), whole=made.with_chain))
         keys = engine.keys()
         if largest:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ssa.worker.livesocket import LiveSocket
     from ssa.worker.records import Application
     from ssa.worker.service import Worker
+    from ssa.worker.user import User
 
 
 async def check(worker: Worker, request: wire.Check, files: list[int]) -> Reply:
@@ -28,7 +29,7 @@ async def check(worker: Worker, request: wire.Check, files: list[int]) -> Reply:
 
 
 async def answer(
-    worker: Worker, _application: Application, request: wire.Message, sock: socket.socket, _files: list[int]
+    worker: Worker, application: Application, request: wire.Message, sock: socket.socket, _files: list[int]
 ) -> Reply | Handover | None:
     """Answer a request about a TLS socket. A process that has its descriptor may ask, whoever made it.
 
@@ -38,21 +39,19 @@ async def answer(
         return await respond(live, worker, request, sock)
     if isinstance(request, wire.Ticket):  # sessions are for the user whose socket it is
         return None
-    return await worker.monitor.elsewhere(request, sock)
+    return await worker.monitor.elsewhere(application, request, sock)
 
 
 async def respond(
-    live: LiveSocket, charged: Worker, request: wire.Message, sock: socket.socket
+    live: LiveSocket, charged: User, request: wire.Message, sock: socket.socket
 ) -> Reply | Handover | None:
-    """Answer a request about a live socket; `charged` is the worker of the user who asks. Raises `ssa.SSAError`."""
+    """Answer a request about a live socket; `charged` is the user who asks. Raises `ssa.SSAError`."""
     if (handler := _HANDLERS.get(type(request))) is None:
         raise errors.error("BAD_REQUEST", f"{type(request).__name__.lower()} on a TLS socket")
     return await handler(live, charged, request, sock)
 
 
-async def _describe(
-    live: LiveSocket, charged: Worker, request: wire.Describe, _sock: socket.socket
-) -> Reply | Handover:
+async def _describe(live: LiveSocket, charged: User, request: wire.Describe, _sock: socket.socket) -> Reply | Handover:
     reply = description(live, whole=True)
     if (request.truncated or reply.ended == TRUNCATED) and not live.was_cut:
         live.was_cut = True
@@ -60,16 +59,16 @@ async def _describe(
     return live.path.describe(reply)
 
 
-async def _rekey(live: LiveSocket, charged: Worker, request: wire.Rekey, sock: socket.socket) -> Reply:
+async def _rekey(live: LiveSocket, charged: User, request: wire.Rekey, sock: socket.socket) -> Reply:
     return await live.path.rekey(charged, live.record.id, request, sock)
 
 
-async def _ticket(live: LiveSocket, charged: Worker, request: wire.Ticket, _sock: socket.socket) -> None:
+async def _ticket(live: LiveSocket, charged: User, request: wire.Ticket, _sock: socket.socket) -> None:
     """Keep a session ticket that the application's library has read."""
     charged.sessions.tickets_untrusted(live.record.id, request.ticket)
 
 
-async def _close(live: LiveSocket, charged: Worker, request: wire.Close, sock: socket.socket) -> Reply:
+async def _close(live: LiveSocket, charged: User, request: wire.Close, sock: socket.socket) -> Reply:
     """End the stream in order behind the last byte that was written. An abort takes that back."""
     live.path.close(charged, sock, abort=bool(request.abort), half=bool(request.half))
     return Reply()

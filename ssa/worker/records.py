@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from ssa import errors
+from ssa.ktls.diag import SocketKey  # noqa: TC001 - `ssa.worker.frames` looks at the types of fields
 
 if TYPE_CHECKING:
     from ssa.errors import SSAError
-    from ssa.ktls.diag import SocketKey
 
 _T = TypeVar("_T", bound=Hashable)
 
@@ -51,6 +51,11 @@ class Application:
     exe: str
     groups: tuple[int, ...] = ()
     settled: bool = False
+
+    @property
+    def all_groups(self) -> tuple[int, ...]:
+        """The process's group and the supplementary ones."""
+        return (self.gid, *self.groups)
 
     def of_unknown_program(self) -> Application:
         """The process and user of an application, without a program: it is not known which one asks."""

@@ -79,8 +79,7 @@ class Serving:
 
     def offers(self) -> tuple[list[str], tuple[str, ...]]:
         """The names of the credentials that it may present now, and its application protocols."""
-        user = self._application
-        usable, _ = self._owner.monitor.usable((user.gid, *user.groups))
+        usable, _ = self._owner.monitor.usable(self._application)
         credentials = self._terms.credentials or usable
         chosen = credentials if self.only is None else choose(credentials, self.only)
         return [credential.name for credential in chosen], self._terms.policy.alpn
@@ -88,7 +87,7 @@ class Serving:
     def _administrators(self) -> tuple[Credential, ...]:
         """The administrator's credentials that the application's user may serve with now."""
         user = self._application
-        usable, denied = self._owner.monitor.usable((user.gid, *user.groups))
+        usable, denied = self._owner.monitor.usable(user)
         if denied and not usable:
             raise errors.error(
                 "CREDENTIAL_DENIED",

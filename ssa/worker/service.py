@@ -1,14 +1,15 @@
-"""The worker: it serves one user. It is the unit that a process of its own will be."""
+"""The worker: it serves one user, in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import time
 from typing import TYPE_CHECKING
 
+from ssa import errors
 from ssa.worker.compliance import unmet
 from ssa.worker.livesocket import LiveSockets
+from ssa.worker.messages import SocketState
 from ssa.worker.records import ListenerRecord, address
 from ssa.worker.user import User
 
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
-    from ssa.ktls.diag import KernelState
     from ssa.policy.schema import Policy
     from ssa.worker.monitor import Monitor
     from ssa.worker.records import Application, SocketRecord
     from ssa.worker.server_context import Serving
     from ssa.worker.user import Process
+
+
+_GUEST = 16  # the part of a user's descriptors that the requests of another one may take
 
 
 class Worker(User):
@@ -32,8 +35,21 @@ class Worker(User):
 
     def __init__(self, uid: int, limit: int, monitor: Monitor, process: Process) -> None:
         super().__init__(uid, limit, monitor, process)
-        self.sockets = LiveSockets(monitor)
+        self.sockets = LiveSockets(monitor, self.watching)
         self._listeners: dict[int, Callable[[], Serving]] = {}
+        self._guests: dict[int, User] = {}
+
+    def check_room(self) -> None:
+        """Raise `ssa.SSAError` OVERLOADED where the user has as many relayed sockets as one may."""
+        super().check_room()
+        if self.sockets.relayed >= (limit := self.quota.limit):
+            raise errors.error("OVERLOADED", f"uid {self.uid} has {limit} sockets that are relayed")
+
+    def guest(self, uid: int) -> User:
+        """Another user, who asks about sockets of this one's."""
+        if (found := self._guests.get(uid)) is None:
+            found = self._guests[uid] = User(uid, max(1, self.quota.limit // _GUEST), self.monitor, self.process)
+        return found
 
     @contextlib.contextmanager
     def listed(
@@ -58,12 +74,13 @@ class Worker(User):
 
     # --- what the daemon asks and tells -------------------------------------------------------------------------------
 
-    def state(self, number: int) -> KernelState:
-        """The state of a socket whose records this process protects. Raises OSError for others."""
-        state = self.sockets.get(number).path.state()
-        if state is None:
-            raise OSError(errno.EOPNOTSUPP, "the kernel has this connection")
-        return state
+    def stands(self, number: int) -> SocketState | None:
+        """How a socket stands; None where it is gone."""
+        try:
+            live = self.sockets.get(number)
+        except errors.SSAError:
+            return None
+        return SocketState(number, live.path.state(), tuple(self.unmet(live.record, self.monitor.policy)))
 
     def end(self, number: int) -> None:
         """End a connection whose records this process protects, whoever holds it. Raises OSError where it is gone."""
@@ -73,10 +90,11 @@ class Worker(User):
         """The settings of a policy that a socket does not meet, and why. The peer's chain is judged anew."""
         return unmet(record, policy, self.monitor.trust_store)
 
-    def offers(self, number: int) -> tuple[Sequence[str], Sequence[str]]:
+    def offers(self, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The names of the credentials that a listener serves with now, and its application protocols."""
         serving = self._listeners.get(number)
-        return ((), ()) if serving is None else serving().offers()
+        names, alpn = ((), ()) if serving is None else serving().offers()
+        return tuple(names), alpn
 
     def gone(self, number: int) -> None:
         """Remove a socket that no process holds any more, or that the daemon was told to forget."""

@@ -16,6 +16,7 @@ from ssa.worker.closing import Closers
 from ssa.worker.hang_ups import HangUps
 from ssa.worker.lingering_close import LingeringCloses
 from ssa.worker.quota import Crowd, Quota, Table, Threads
+from ssa.worker.watching import Watching
 
 if TYPE_CHECKING:
     from OpenSSL import SSL
@@ -79,7 +80,9 @@ class User:
         self.threads = Threads()
         self.closer = process.closers.of(uid)
         log = charged(logging.getLogger("ssa.relay"), uid)
-        self.relays = Relays(monitor.is_held, self._let_go, log, process.relaying)
+        self.process = process
+        self.watching = Watching(monitor)
+        self.relays = Relays(self.watching.has_hung_up, self._let_go, log, process.relaying)
         self.quota = Quota(process.table, uid, limit, self._counted_elsewhere)
         self.crowd = Crowd(max(1, limit // 2))
         self.ready = 0  # connections of listeners that the application has not taken
@@ -104,18 +107,19 @@ class User:
 
         Raises `ssa.SSAError` NO_KERNEL_TLS where it can do nothing and the policy's data_path allows nothing else.
         """
-        only = policy.data_path == "ktls"
-        found = self.monitor.capabilities(urgent=only)
-        if only and not found.tls:
+        found = self.monitor.capabilities()
+        if policy.data_path == "ktls" and not found.tls:
             raise errors.error("NO_KERNEL_TLS", found.reason)
         return found
+
+    async def fresh_kernel(self, policy: Policy) -> Capabilities:
+        """The kernel's TLS features, which it may have got since the last look. Raises as `kernel_tls` does."""
+        await self.monitor.fresh_capabilities(urgent=policy.data_path == "ktls")
+        return self.kernel_tls(policy)
 
     def check_room(self) -> None:
         """Raise `ssa.SSAError` OVERLOADED where the user has as many relayed sockets as one may."""
         self.quota.check(_RELAYED)
-        limit = self.quota.limit
-        if self.monitor.relayed(limit) >= limit:
-            raise errors.error("OVERLOADED", f"uid {self.uid} has {limit} sockets that are relayed")
 
     def room_for_ready(self) -> int:
         """The number of further connections that may be ready and wait to be accepted."""

@@ -72,7 +72,10 @@ class FixedSocket:
     def unmet(self, policy: Policy) -> list[str]:
         return [] if policy.min_version.label <= "TLSv1.2" else ["min_version: TLSv1.2 is below TLSv1.3"]
 
-    def end(self) -> None:
+    async def look(self) -> None:
+        """All is known."""
+
+    async def end(self) -> None:
         self.ended = True
 
 
@@ -107,6 +110,9 @@ class FixedListener:
     uid: int = 1000
     exe: str = "/usr/sbin/served"
     opened: float = 1_700_000_000.5
+
+    async def look(self) -> None:
+        """All is known."""
 
     def credentials(self) -> list[str]:
         return ["www", "mail"]
@@ -154,6 +160,12 @@ class FixedView:
 
     async def fresh_trust(self) -> None:
         """There is no trust store."""
+
+    async def in_force(self) -> None:
+        """Nobody else has the policy."""
+
+    async def look(self) -> None:
+        """All is known."""
 
     def stats(self) -> Mapping[str, int]:
         return self.counters

@@ -11,9 +11,10 @@ import sys
 import threading
 
 import pytest
+from OpenSSL._util import ffi, lib
 
 import ssa
-from ssa import inject
+from ssa import errors, inject
 from tests import mailservers, peers
 
 INJECTED = "import ssa; ssa.inject_into_ssl()\n"
@@ -339,6 +340,30 @@ def test_errors_are_of_both_kinds():
     assert "UNKNOWN_CA" in str(refused)
     again = pickle.loads(pickle.dumps(refused))
     assert (type(again), str(again)) == (inject.CertificateError, str(refused))
+
+
+@pytest.mark.parametrize("reason", [name for name, row in errors.REASONS.items() if row.cls is errors.CertificateError])
+def test_a_refused_certificates_error_has_openssls_words(reason):
+    """By which programs know it: in its text, in what `args` shows, and by number."""
+    refused = inject.CertificateError(reason, "CN=x")
+    if reason == "NO_CERTIFICATE":  # of a client's, which `ssl` does not call so either
+        assert "verify failed" not in str(refused)
+        return
+    words = lib.X509_verify_cert_error_string(refused.verify_code)
+    assert ffi.string(words).decode().startswith(refused.verify_message)  # later versions say more of the clock
+    begin = f"[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: {refused.verify_message} [{reason}] "
+    assert str(refused).startswith(begin)
+    assert str(refused) == refused.strerror == refused.args[1]
+    assert "CN=x" in str(refused)
+
+
+def test_of_another_name_it_has_pythons_words():
+    for name, kind, code in (("x.test", "Hostname", 62), ("10.0.0.1", "IP address", 64), ("::1", "IP address", 64)):
+        refused = inject.CertificateError("HOSTNAME_MISMATCH").of(name)
+        words = f"{kind} mismatch, certificate is not valid for '{name}'."
+        assert (refused.verify_code, refused.verify_message) == (code, words)
+        assert words in str(refused)
+    assert inject.CertificateError("UNKNOWN_CA").of("x.test").verify_code == 20
 
 
 # --- sockets --------------------------------------------------------------------------------------------------------

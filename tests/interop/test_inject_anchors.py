@@ -7,6 +7,7 @@ import ssl
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import certifi
 import pytest
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 import ssa
 from ssa import inject
 from tests import peers
+from tests.needs import once
+
+pytestmark = once
 
 SYSTEM = "/etc/ssl/certs/ca-certificates.crt"
 VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
@@ -148,6 +152,48 @@ def test_a_naming_that_fails_names_nobody(cleaned, server):
         with pytest.raises(ValueError, match="Empty"):
             made.load_verify_locations(cadata=cadata)
     refused(made, server["ours"])
+
+
+def test_whoever_looked_for_authorities_in_vain_and_asks_for_no_verification_trusts_as_the_policy(cleaned, server):
+    """As asyncpg does with `require`. The peer is verified all the same, by its name too."""
+    made = context()
+    with pytest.raises(FileNotFoundError):
+        made.load_verify_locations(cafile="/nowhere/root.crt")
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    assert greeting(made, server["ours"]) == b"hello"
+    refused(made, server["other"])
+    with pytest.raises(
+        ssl.SSLCertVerificationError, match=r"verify_mode = CERT_NONE of the program's context has no eff"
+    ):
+        greeting(made, server["ours"], "elsewhere.test")
+    made.verify_mode = ssl.CERT_REQUIRED
+    refused(made, server["ours"])
+
+
+def test_authorities_that_were_found_count_whatever_the_verification(cleaned, server, stranger):
+    made = context(cafile=stranger.ca)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_NONE
+    refused(made, server["ours"])
+
+
+def test_a_server_without_a_name_is_verified_by_its_address_on_this_machine_alone(cleaned, pki, server):
+    made = context()
+    with socket.create_connection(("127.0.0.1", server["ours"])) as plain, pytest.raises(ValueError, match="requires"):
+        made.wrap_socket(plain)
+    made.check_hostname = False
+    with made.wrap_socket(socket.create_connection(("127.0.0.1", server["ours"]))) as sock:
+        assert (sock.recv(10), sock.server_hostname) == (b"hello", "127.0.0.1")
+    named = SimpleNamespace(**dict(zip(("cert", "key"), pki.issue("named", "localhost"), strict=True)))
+    with (
+        peers.python_server(named, lambda tls, _: None) as port,
+        pytest.raises(ssl.SSLCertVerificationError, match=r"IP address mismatch, .* '127.0.0.1'") as failure,
+    ):
+        made.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+    assert failure.value.verify_code == 64
+    with pytest.raises(ssl.SSLError, match="no server_hostname"):  # connected to later
+        made.wrap_socket(socket.socket())
 
 
 def test_no_anchors_of_an_ssa_socket(cleaned, server):
@@ -320,7 +366,10 @@ def test_no_calls_make_it_accept_more(  # noqa: PLR0917 - of fixtures and of wha
         environment("")
     named = [call.names for call in (made, *calls) if call.names is not None]
     trusted = frozenset().union(*named) if named else {"system"}
-    allowed = whose == OURS and bool(trusted & {OURS, "system"}) and name != "elsewhere.test"
+    if not trusted and names["context"].verify_mode == ssl.CERT_NONE:
+        trusted = {"system"}  # it went on without any
+    named_so = name if "name" in wrap.words else "127.0.0.1"  # the peer's address
+    allowed = whose == OURS and bool(trusted & {OURS, "system"}) and named_so != "elsewhere.test"
     assert data in (b"", b"hello")
     assert not data or allowed
     if allowed and not any(word in call.words for call in calls for word in ("STRICT",)) and "name" in wrap.words:

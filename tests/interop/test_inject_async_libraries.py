@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from tests import peers
-from tests.interop.test_inject_asyncio import IN_USER_MODE, LOOPS, counted, either, programs
+from tests.interop.test_inject_asyncio import LOOPS, counted, either, programs
 from tests.interop.test_inject_programs import INJECTED, needs, ports, stranger
+from tests.needs import slow_there
 
 __all__ = ["counted", "either", "ports", "programs", "stranger"]
 
@@ -17,6 +18,14 @@ ON = {
     "uvloop": LOOPS["uvloop"],
     "trio": "import trio; trio.run(main)",
 }
+MARKS = {"uvloop": slow_there}
+
+
+def pairs(backends):
+    """A library with each thing that it runs on."""
+    return [pytest.param(name, on, marks=MARKS.get(on, ())) for name, all_ in backends.items() for on in all_]
+
+
 # A library, what it runs on, and its own smallest program: `url` and `other` are nginx's, whose certificates the policy
 # trusts, and does not.
 CLIENTS = {
@@ -88,11 +97,9 @@ async def main():
 }
 
 
-@pytest.mark.parametrize(("library", "backend"), [(name, on) for name, (all_, _) in CLIENTS.items() for on in all_])
+@pytest.mark.parametrize(("library", "backend"), pairs({name: all_ for name, (all_, _) in CLIENTS.items()}))
 def test_clients(counted, ports, programs, library, backend):
     needs(library, backend if backend != "asyncio" else library)
-    if backend == "uvloop" and IN_USER_MODE:
-        pytest.skip("the run on the machine itself has uvloop, which panics user-mode Linux 7.2 without ssa too")
     names = "import sys; port, other_port = map(int, sys.argv[1:])\n"
     urls = 'url, other = (f"https://localhost:{one}/hello" for one in (port, other_port))\n'
     told = programs.run(names + urls + CLIENTS[library][1] + ON[backend], *ports)
@@ -156,11 +163,9 @@ trio.run(trio.serve_ssl_over_tcp, handle, port, context)
 BACKENDS = {"uvicorn": ("asyncio", "uvloop"), "aiohttp": ("asyncio", "uvloop"), "anyio": tuple(ON), "trio": ("trio",)}
 
 
-@pytest.mark.parametrize(("library", "backend"), [(name, on) for name, all_ in BACKENDS.items() for on in all_])
+@pytest.mark.parametrize(("library", "backend"), pairs(BACKENDS))
 def test_servers(either, counted, pki, library, backend):
     needs(library, backend if backend != "asyncio" else library)
-    if backend == "uvloop" and IN_USER_MODE:
-        pytest.skip("the run on the machine itself has uvloop, which panics user-mode Linux 7.2 without ssa too")
     names = "import sys; port, cert, key, backend = int(sys.argv[1]), *sys.argv[2:]\n"
     port = peers.free_port()
     command = [sys.executable, "-P", "-W", "ignore", "-c", INJECTED + names + SERVERS[library], port]
@@ -231,20 +236,16 @@ async def main():
 }
 
 
-@pytest.mark.parametrize(("library", "backend"), [*(("anyio", on) for on in ON), ("trio", "trio")])
+@pytest.mark.parametrize(("library", "backend"), pairs({"anyio": ON, "trio": ["trio"]}))
 def test_closing_the_stream_below_closes_the_socket(either, ports, programs, library, backend):
     needs(library, backend if backend != "asyncio" else library)
-    if backend == "uvloop" and IN_USER_MODE:
-        pytest.skip("the run on the machine itself has uvloop")
     script = "import sys; port = int(sys.argv[1])" + CLOSED_BELOW[library] + ON[backend]
     assert programs.run(script, ports[0]) == ["-1", "closed"]
 
 
-@pytest.mark.parametrize("backend", ON)
+@pytest.mark.parametrize("backend", [pytest.param(on, marks=MARKS.get(on, ())) for on in ON])
 def test_nothing_is_lost_or_sent_by_a_cancelled_call_of_anyio(either, pki, programs, backend):
     needs("anyio", backend if backend != "asyncio" else "anyio")
-    if backend == "uvloop" and IN_USER_MODE:
-        pytest.skip("the run on the machine itself has uvloop")
     script = """
 import anyio, ssl, sys
 from anyio.streams.tls import TLSListener, TLSStream
@@ -284,11 +285,9 @@ async def main():
     assert programs.run(script + ON[backend], pki.cert, pki.key) == ["abc", "sent"]
 
 
-@pytest.mark.parametrize("backend", ON)
+@pytest.mark.parametrize("backend", [pytest.param(on, marks=MARKS.get(on, ())) for on in ON])
 def test_a_peer_that_goes_in_the_handshake_breaks_the_stream_of_anyio(either, pki, programs, backend):
     needs("anyio", backend if backend != "asyncio" else "anyio")
-    if backend == "uvloop" and IN_USER_MODE:
-        pytest.skip("the run on the machine itself has uvloop")
     script = """
 import anyio, socket, ssl, struct, sys, threading
 from anyio.streams.tls import TLSStream

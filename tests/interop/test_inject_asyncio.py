@@ -2,27 +2,20 @@
 
 import contextlib
 import os
-import platform
 import socket
 import ssl
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from tests import peers
 from tests.interop.test_inject_programs import needs, ports, run, stranger
+from tests.needs import panics_there, slow_there
 from tests.programs import Programs
 
 __all__ = ["ports", "stranger"]
 
-# The machine of tools/kernel-run: slow, and not the only one where these tests are run.
-IN_USER_MODE = Path("/proc/exitcode").exists()
-# uvloop by itself, without ssa, panics user-mode Linux 7.2 ("Segfault with no mm").
-PANICS = IN_USER_MODE and int(platform.release().partition(".")[0]) > 6
-# There, of uvloop's, those that take the ways that are its own.
-OF_UVLOOP = {"test_streams", "test_a_server_of_streams", "test_start_tls", "test_many_at_once_and_a_third_cancelled"}
 LOOPS = {
     "asyncio": "asyncio.run(main())",
     "uvloop": "import uvloop; uvloop.run(main())",
@@ -60,23 +53,23 @@ async def ended(writer):
 """
 
 
-@pytest.fixture
-def either(either):
+# In user-mode Linux too, of uvloop's, those that take the ways that are its own.
+ways_of_uvloop = pytest.mark.parametrize("loop", ["asyncio", pytest.param("uvloop", marks=panics_there)], indirect=True)
+
+
+@pytest.fixture(params=["ktls", pytest.param("relay", marks=slow_there)])
+def either(request, cleaned):
     """The running ssad, on each of its data paths; in user-mode Linux on kernel TLS only."""
-    if IN_USER_MODE and either.get("policy/data_path").strip() == "relay":
-        pytest.skip("the run on the machine itself has the relay")
-    return either
+    if request.param == "ktls":
+        request.getfixturevalue("capabilities")
+    cleaned.set("data_path", request.param)
+    return cleaned
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=slow_there)])
 def loop(request):
     """How a program ends that runs `main` on this loop."""
-    if request.param == "uvloop":
-        needs("uvloop")
-        if PANICS:
-            pytest.skip("uvloop panics user-mode Linux 7.2, without ssa too")
-        if IN_USER_MODE and request.function.__name__ not in OF_UVLOOP:
-            pytest.skip("the run on the machine itself has uvloop")
+    needs(request.param)
     return LOOPS[request.param]
 
 
@@ -109,6 +102,7 @@ def program(either, pki, loop, programs):
 # --- clients --------------------------------------------------------------------------------------------------------
 
 
+@ways_of_uvloop
 def test_streams(program, counted, ports):
     script = """
 async def main():
@@ -196,6 +190,7 @@ async def main():
 # --- servers --------------------------------------------------------------------------------------------------------
 
 
+@ways_of_uvloop
 def test_a_server_of_streams(program, counted):
     script = """
 async def main():
@@ -355,6 +350,7 @@ async def main():
 """
 
 
+@ways_of_uvloop
 def test_start_tls(program, counted):
     lines = program(STARTTLS)
     assert sorted(lines) == ["True True", "b'STARTTLS\\n' True", "b'go on\\n'"]

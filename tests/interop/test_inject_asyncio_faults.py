@@ -6,7 +6,7 @@ import os
 import pytest
 
 from tests import peers
-from tests.interop.test_inject_asyncio import either, loop, program, programs
+from tests.interop.test_inject_asyncio import either, loop, program, programs, ways_of_uvloop
 from tests.kernel.conftest import capabilities
 from tests.peers import Daemon, settled
 
@@ -62,6 +62,7 @@ async def main():
 """
 
 
+@ways_of_uvloop
 def test_many_at_once_and_a_third_cancelled(program, either):
     assert program(STORM, 400, timeout=100) == ["True 0 []"]
     assert settled(lambda: either.sockets() == [])

@@ -9,8 +9,9 @@ import pytest
 
 import ssa
 from tests import peers
-from tests.interop.test_inject_asyncio import IN_USER_MODE, either
+from tests.interop.test_inject_asyncio import either
 from tests.interop.test_inject_programs import INJECTED
+from tests.needs import IN_USER_MODE
 
 __all__ = ["either"]
 

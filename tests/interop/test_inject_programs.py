@@ -14,7 +14,9 @@ import pytest
 
 import ssa
 from ssa import inject
+from ssa.inject import wrapping
 from tests import mailservers, peers
+from tests.needs import once
 
 INJECTED = "import ssa; ssa.inject_into_ssl()\n"
 NO_ANCHORS = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "PIP_CERT")
@@ -100,6 +102,7 @@ def test_https(cleaned, ports, library):
     ]
 
 
+@once
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_the_environment_of_a_machine(cleaned, ports, pki, tmp_path, library):
     """A key log that the program has not asked for, and a list of directories with one that is damaged."""
@@ -128,6 +131,7 @@ print(get(url).strip(), get(url).strip(), urllib.request.urlopen(url, timeout=10
     assert not (tmp_path / "keys").exists()
 
 
+@once
 def test_httpx_asks_for_the_protocol(cleaned, ports):
     needs("httpx")
     script = """
@@ -155,6 +159,7 @@ print(get(sys.argv[1]), get(sys.argv[2]))
 """
 
 
+@once
 @pytest.mark.parametrize("prefix", [INJECTED + "import truststore\n", "import truststore\n" + INJECTED])
 def test_truststore(cleaned, ports, prefix):
     needs("truststore")
@@ -162,6 +167,7 @@ def test_truststore(cleaned, ports, prefix):
     assert answers == ["hello", "from", "nginx", "CertificateError"] * 2
 
 
+@once
 def test_truststore_in_the_place_of_ssl(cleaned):
     needs("truststore")
     told = run("", prefix="import truststore; truststore.inject_into_ssl()\n" + INJECTED, fails=True)
@@ -191,6 +197,7 @@ def test_gevent(cleaned, ports, first):
     assert "UNKNOWN_CA" in answers[1]
 
 
+@once
 def test_gevents_own_tls_is_refused(cleaned, ports):
     needs("gevent")
     patch = "from gevent import monkey; monkey.patch_all()\n"
@@ -257,6 +264,7 @@ for verify in (None, False, *bundles):
     assert said[:4] == ["value", "value", "value", "refused"]
 
 
+@once
 def test_pip(cleaned, ports, pki, stranger, tmp_path):
     """Of its own urllib3, certifi and, since 24.2, truststore."""
     packages = tmp_path / "ours" / "simple" / "nothing"
@@ -364,8 +372,10 @@ def stepped(method):
     raise TimeoutError
 
 
-def test_what_is_refused_cannot_go_on_in_plain_text(cleaned):
+@once
+def test_what_is_refused_cannot_go_on_in_plain_text(cleaned, monkeypatch):
     """Where TLS was agreed on and then refused, the connection is over."""
+    monkeypatch.setattr(wrapping, "address_on_this_machine", lambda sock: None)  # as of a server elsewhere
     context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -403,6 +413,7 @@ def pem_variants(pem):
     }
 
 
+@once
 @pytest.mark.parametrize("variant", ["BOM", "CRLF", "comments", "X509 CERTIFICATE"])
 def test_pem_as_people_have_it(cleaned, pki, tmp_path, variant):
     data = pem_variants(pki.ca.read_bytes())[variant]
@@ -420,6 +431,7 @@ def test_pem_as_people_have_it(cleaned, pki, tmp_path, variant):
             client.wrap_socket(plain, server_hostname="localhost").close()
 
 
+@once
 @pytest.mark.parametrize(("setting", "accepted"), [("-addtrust", True), ("-addreject", False)])
 def test_what_a_trusted_certificate_is_trusted_for(cleaned, pki, tmp_path, setting, accepted):
     """OpenSSL's TRUSTED CERTIFICATE says so itself."""
@@ -434,6 +446,7 @@ def test_what_a_trusted_certificate_is_trusted_for(cleaned, pki, tmp_path, setti
                 client.wrap_socket(plain, server_hostname="localhost").close()
 
 
+@once
 def test_one_file_for_both_of_a_client(cleaned, pki, tmp_path):
     """`cert=(X, X)` of requests."""
     cert, key = pki.issue("client", "me.test")
@@ -465,6 +478,7 @@ def test_a_certificate_that_is_renewed(cleaned, pki):
             assert accepted.getpeercert(binary_form=True) == newest
 
 
+@once
 def test_a_password_that_is_not_needed(cleaned, pki, tmp_path):
     context = inject.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_cert_chain(pki.cert, pki.key, password=lambda: "secret")
@@ -477,6 +491,7 @@ def test_a_password_that_is_not_needed(cleaned, pki, tmp_path):
         context.load_cert_chain("/nowhere/cert.pem", password=lambda: "secret")
 
 
+@once
 def test_many_authorities(cleaned, pki, tmp_path, monkeypatch):
     """certifi's bundle and three hundred companies' roots, in one file and in as many calls."""
     import certifi

@@ -46,6 +46,11 @@ def what_a_child_has():
     return {link for name, _, link in links if int(name.split()[-1]) > 2 and not link.startswith("/proc/")}
 
 
+def inheritable_of(pids):
+    """The descriptors of some processes that are not close-on-exec."""
+    return {(pid, fd): link for pid in pids for fd, link in inheritable(pid).items()}
+
+
 def inheritable(pid):
     """The descriptors of a process that are not close-on-exec, besides its standard ones."""
     found = {}
@@ -183,11 +188,12 @@ OPERATIONS = [
 
 
 def check(daemon, middle):
-    before, mine, of_ssad = what_a_child_has(), inheritable(os.getpid()), inheritable(daemon.process.pid)
+    pids = daemon.processes()
+    before, mine, of_ssad = what_a_child_has(), inheritable(os.getpid()), inheritable_of(pids)
     for _ in middle:
         assert what_a_child_has() <= before
         assert inheritable(os.getpid()) == mine
-        assert inheritable(daemon.process.pid) == of_ssad
+        assert inheritable_of(pids) == of_ssad
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
@@ -202,13 +208,14 @@ def test_nor_does_it_with_datagrams(cleaned, pki, operation):
 
 def test_at_no_moment_is_one_inheritable(ssad, listener, pki):
     """A descriptor that becomes close-on-exec a moment later goes to the child of another thread's in between."""
-    mine, of_ssad, found, ended = inheritable(os.getpid()), inheritable(ssad.process.pid), [], threading.Event()
+    pids = ssad.processes()
+    mine, of_ssad, found, ended = inheritable(os.getpid()), inheritable_of(pids), [], threading.Event()
 
     def look():
         while not ended.is_set():
             now = inheritable(os.getpid())
             found.extend(link for fd, link in now.items() if fd not in mine)
-            now = inheritable(ssad.process.pid)
+            now = inheritable_of(pids)
             found.extend(link for fd, link in now.items() if fd not in of_ssad)
 
     looking = threading.Thread(target=look)

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import os
-import platform
 import time
-from pathlib import Path
 
 import pytest
 import trio
@@ -14,6 +12,7 @@ import uvloop
 import ssa
 import ssa.trio
 from ssa.library import fdswap
+from tests import needs
 
 
 @pytest.fixture
@@ -49,8 +48,6 @@ async def dial(port, name="localhost"):
     return sock
 
 
-# uvloop by itself, without ssa, panics user-mode Linux 7.2 ("Segfault with no mm").
-PANICS = Path("/proc/exitcode").exists() and int(platform.release().partition(".")[0]) > 6
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
@@ -59,10 +56,8 @@ def run(function, *arguments, loop="asyncio"):
         return runner.run(asyncio.wait_for(function(*arguments), 30))
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=needs.panics_there)])
 def loop(request):
-    if request.param == "uvloop" and PANICS:
-        pytest.skip("uvloop panics user-mode Linux 7.2, without ssa too")
     return request.param
 
 

@@ -1233,7 +1233,7 @@ def test_close_in_the_middle_leaves_nothing(slow, ssad):
     deadline = time.monotonic() + 10
     while len(os.listdir("/proc/self/fd")) > here + 40 and time.monotonic() < deadline:
         time.sleep(0.05)  # the other ends are here too
-    assert ssad.descriptors() <= there
+    assert peers.settled(lambda: ssad.descriptors() <= there)
     assert ssad.sockets() == []
 
 

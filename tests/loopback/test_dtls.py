@@ -948,8 +948,7 @@ def first_hello(port):
 
 
 def memory(daemon):
-    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
+    return daemon.memory() // 1024
 
 
 def test_a_flood_of_first_hellos_leaves_nothing(ssad, server):
@@ -1037,13 +1036,9 @@ def test_nonsense_from_the_application(ssad, pki):
 
 def busy(daemon, seconds=0.5):
     """The share of a processor that a daemon takes while nobody wants anything."""
-
-    def ticks():
-        return sum(map(int, Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
-
-    before = ticks()
+    before = daemon.cpu()
     time.sleep(seconds)
-    return (ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
+    return (daemon.cpu() - before) / seconds
 
 
 def test_who_has_the_udp_socket_still_cannot_make_the_daemon_spin(ssad, server):

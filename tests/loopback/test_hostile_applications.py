@@ -99,40 +99,27 @@ def stuck(linger=20):
     return sock, peer
 
 
-def has_stopped(pid):
-    """Whether all threads have obeyed SIGSTOP."""
-    states = (path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat"))
-    return set(states) == {"T"}
-
-
 def pass_on(daemon, application, packet, sock):
     """Have the daemon hold the last copy of a socket. Ours is closed while the daemon cannot close its own."""
-    os.kill(daemon.process.pid, signal.SIGSTOP)
-    assert peers.settled(lambda: has_stopped(daemon.process.pid))
-    try:
+    with daemon.stopped():
         socket.send_fds(application, [packet], [sock.fileno()])
         sock.close()
-    finally:
-        os.kill(daemon.process.pid, signal.SIGCONT)
 
 
 def test_a_unix_socket_with_such_a_one_in_its_queue(ssad):
     sock, peer = stuck()
     end, other = socket.socketpair()
     with peer:
-        with sock, end, other, connection(ssad) as application:
-            os.kill(ssad.process.pid, signal.SIGSTOP)  # until it holds the last copies
+        with ssad.stopped(), sock, end, other, connection(ssad) as application:  # until it holds the last copies
             socket.send_fds(end, [b"x"], [sock.fileno()])
             socket.send_fds(application, [GOOD], [other.fileno()])
-        os.kill(ssad.process.pid, signal.SIGCONT)
         for _ in range(3):
             assert served(ssad)
 
 
 def processor_time(daemon):
     """Seconds of a processor that a daemon has used up."""
-    times = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    return daemon.cpu()
 
 
 def test_listening_sockets_that_listen_no_more(ssad, pki):
@@ -242,9 +229,8 @@ def test_a_relayed_socket_that_is_made_to_wait(pki, monkeypatch):
         assert exit_status_as(65534, lambda: echo(another)) == 0
         before = daemon.process
         before.terminate()
-        # This one has a thread in the kernel that cannot end.
+        # Its worker has a thread in the kernel that cannot end.
         assert peers.settled(lambda: "another ssad" not in successor(daemon))
-        assert before.poll() is None
         assert exit_status_as(65534, lambda: echo(another)) == 0
         assert sender.is_alive()
     sender.join(10)
@@ -388,7 +374,7 @@ def place():
 
 
 def table(daemon):
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+    return daemon.open_files()
 
 
 def flood(daemon, *, lingering, copies, connections=200):

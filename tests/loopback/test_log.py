@@ -152,6 +152,32 @@ def told(daemon):
     return len(refused(daemon)) + sum(int(row["lines"]) for row in left_out)
 
 
+def test_streams_that_were_cut_hide_no_refusal(tmp_path, pki, monkeypatch):
+    def cut(tls, _):
+        socket.socket(fileno=tls.detach()).close()
+
+    with (
+        Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon,
+        peers.python_server(pki, cut) as port,
+    ):
+        monkeypatch.setenv("SSA_RUN_DIR", str(daemon.run_dir))
+        live = [ssa.create_connection(("localhost", port)) for _ in range(40)]
+        for sock in live:  # one after the other, in the same second
+            with pytest.raises(ConnectionAbortedError), sock:
+                sock.recv(1)
+        refuse(daemon, 1)
+        assert settled(lambda: refused(daemon), 5)
+        assert settled(lambda: told_of_cuts(daemon) == 40, 5), daemon.log
+        left_out = [fields(line) for line in daemon.log.splitlines() if "left out" in line]
+        assert {row["of"] for row in left_out} == {"truncated"}
+
+
+def told_of_cuts(daemon):
+    lines = daemon.log.splitlines()
+    left_out = [fields(line) for line in lines if "left out" in line]
+    return sum(" truncated " in line for line in lines) + sum(int(row["lines"]) for row in left_out)
+
+
 def test_a_line_has_its_time_and_a_refusal_its_fields(tmp_path):
     with Daemon(tmp_path) as daemon:
         refuse(daemon, 1)

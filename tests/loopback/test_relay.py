@@ -109,15 +109,11 @@ def first_failure(call):
 
 
 def memory(daemon):
-    for line in Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
+    return daemon.memory()
 
 
 def cpu(daemon):
-    fields = Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return daemon.cpu()
 
 
 # --- what it says of itself -----------------------------------------------------------------------------------------

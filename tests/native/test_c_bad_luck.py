@@ -18,10 +18,9 @@ import pytest
 
 from ssa.ktls.probe import probe
 from tests import peers
+from tests.needs import once
 from tests.peers import Daemon
 
-# What knows of no data path is tested once: the test kernel is slow.
-once = pytest.mark.skipif(os.environ.get("SSA_EXPECT_KTLS") == "1", reason="tested on this machine's own kernel")
 NATIVE = Path(__file__).resolve().parents[2] / "build" / "native"
 
 BEGIN = """

@@ -56,11 +56,11 @@ def imports(nodes):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+@functools.cache
 def own(module):
     """The modules of ours that a module imports, when it runs or for its types."""
-    for name in imports(ast.walk(tree(module))):
-        if name.split(".")[0] == "ssa":
-            yield name if name in MODULES else name.rpartition(".")[0]
+    ours = [name for name in imports(ast.walk(tree(module))) if name.split(".")[0] == "ssa"]
+    return [name if name in MODULES else name.rpartition(".")[0] for name in ours]
 
 
 def layer(module):
@@ -114,6 +114,7 @@ def test_no_packages_import_each_other():
     assert circle(graph) == []
 
 
+@functools.cache
 def performs(module):
     """What a module uses that does input or output."""
     nodes = list(without_types(tree(module)))

@@ -49,11 +49,13 @@ def test_bytes_that_are_no_text_are_escaped():
 
 def test_a_user_may_cause_so_many_lines_a_second():
     bounds = Bounds(3)
-    assert [bounds.admit(1000, 0.1 * n) for n in range(8)] == [True] * 3 + [False] * 5
-    assert bounds.admit(1001, 0.5)
+    one, other = (1000, ""), (1001, "")
+    assert [bounds.admit(one, 0.1 * n) for n in range(8)] == [True] * 3 + [False] * 5
+    assert bounds.admit(other, 0.5)
+    assert bounds.admit((1000, "truncated"), 0.5)
     assert bounds.left_out(0.9) == []
-    assert bounds.admit(1000, 1.1)
-    assert bounds.left_out(1.2) == [(1000, 5)]
+    assert bounds.admit(one, 1.1)
+    assert bounds.left_out(1.2) == [(one, 5)]
     assert bounds
     assert bounds.left_out(2.2) == []
     assert not bounds

@@ -1,6 +1,7 @@
 """Each fact has one home: no constant stands twice, and no two modules need each other."""
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,11 +17,12 @@ PACKAGES = ("handshake", "relay", "dtls", "ktls", "library", "protocol")
 FILES = [*FACTS, *(path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py")))]
 
 
+@functools.cache
 def constants_of(path):
     """Name and value of what a module assigns by a literal, the underscore before its name apart."""
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1:
-            yield from named_literals(node.targets[0], node.value)
+    assigned = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign))
+    single = (node for node in assigned if len(node.targets) == 1)
+    return [known for node in single for known in named_literals(node.targets[0], node.value)]
 
 
 def named_literals(target, value):

@@ -2,12 +2,8 @@
 
 #include "coerced.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* --- whom the program wants to reach --- */
 
@@ -36,24 +32,12 @@ static bool name_of_hello(SSL *ssl, char *name, size_t room) {
     return *name;
 }
 
-static bool name_looked_up(int fd, char *name, size_t room) {
-    struct sockaddr_storage peer;
-    socklen_t size = sizeof peer;
-    if (syscall(SYS_getpeername, fd, &peer, &size))
-        return false;
-    if (name_of_address((struct sockaddr *)&peer, name, room))
-        return true;
-    const void *address = peer.ss_family == AF_INET ? (const void *)&((struct sockaddr_in *)&peer)->sin_addr
-                                                    : (const void *)&((struct sockaddr_in6 *)&peer)->sin6_addr;
-    return inet_ntop(peer.ss_family, address, name, (socklen_t)room) != NULL;
-}
-
 /* The name that the program has its certificate checked for; else the one that it sends; else the one that it looked
  * up; else the address. */
 static void find_name(SSL *ssl, int fd, char *name, size_t room) {
     *name = 0;
     if (!name_set(ssl, name, room) && !address_set(ssl, name, room) && !name_of_hello(ssl, name, room))
-        name_looked_up(fd, name, room);
+        name_of_peer(fd, name, room);
 }
 
 /* --- the handshake --- */

@@ -12,7 +12,6 @@
 #ifndef SSA_OPENSSL_COERCED_H
 #define SSA_OPENSSL_COERCED_H
 
-#include "../internal.h"
 #include "real.h"
 
 /* --- state.c: what is kept with an SSL, an SSL_CTX, an X509_STORE (ex_data) --- */
@@ -25,7 +24,6 @@ enum stage {
     REFUSED,
     LEFT, /* to OpenSSL */
 };
-enum { CLIENT, SERVER };
 
 struct hello { /* a client's first bytes, as they were read */
     size_t size;
@@ -41,17 +39,12 @@ struct coerced { /* of an SSL */
     bool looking;   /* a server's callbacks run, and look at `hello` */
     char name[256]; /* that the client has asked for (SNI) */
     struct hello *hello;
-    struct exchange *ready;        /* with ssad, in HELD_BACK; NULL: none */
-    struct reply_copy *told;       /* what ssad has said of the handshake, */
-    struct reply_copy *chain_told; /*   and the peer's certificates, where they came with it */
+    struct exchange *ready; /* with ssad, in HELD_BACK; NULL: none */
+    struct told told;
     X509 *peer;
     STACK_OF(X509) * chain, *others; /* all of it, and the same without the first */
     int (*cert_cb)(SSL *, void *);   /* set on this SSL */
     void *cert_cb_argument;
-};
-struct reply_copy {
-    size_t size;
-    unsigned char data[];
 };
 struct names_list { /* ALPN: a length byte before each name */
     size_t size;
@@ -87,8 +80,6 @@ struct names_list *alpn_of(SSL *ssl);             /* NULL: none was set */
 void coerced_reset(SSL *ssl);                     /* for another handshake */
 struct coerced *done_with(const SSL *ssl);        /* NULL: there is no handshake of ssad's that is done */
 bool is_left(const SSL *ssl);
-enum { OF_WORDS, OF_NAMES, OF_EPOLLS, OF_PROBES, LOCKS };
-extern struct lock coerced_locks[LOCKS];                     /* a fork(2) leaves them free in the child */
 int outcome(struct coerced *coerced, int error, int result); /* `result`, and SSL_get_error says `error` */
 
 /* --- failure.c: OpenSSL's queue of errors, and why --- */
@@ -102,7 +93,6 @@ void forget_words(void);
 
 /* What ssa cannot do for this SSL. True: it is left to OpenSSL. False: it is refused, as refuse() does. */
 bool leave(SSL *ssl, const char *what);
-bool may_leave(const char *what); /* ask ssad. False: errno and the words are set */
 
 /* --- handshake.c, client.c, server.c --- */
 
@@ -110,18 +100,14 @@ int shake(SSL *ssl); /* as SSL_do_handshake(3) */
 int begin_client(SSL *ssl, struct coerced *coerced);
 int begin_server(SSL *ssl, struct coerced *coerced);
 void add_wishes(SSL *ssl, struct request *request);
-struct exchange *exchange_for(int fd); /* with ssad, for as long as the socket waits. NULL: errno */
 /* Have the handshake made by the request that was written, with the program's credentials and anchors. The exchange
  * ends. */
 int hand_over(SSL *ssl, struct coerced *coerced, struct exchange *exchange, bool with_anchors);
 
 /* --- below.c: the socket below an SSL --- */
 
-enum { NO_SOCKET = -1 };
 int socket_below(SSL *ssl, bool *own_kind);              /* `own_kind`: it is below a BIO of the program's own making */
 int read_below(SSL *ssl, void *data, int size, int *fd); /* as BIO_read(3); the socket, or NO_SOCKET */
-bool has_tls(int fd);
-struct connection *connection_below(int fd); /* one that may be given a handshake; NULL: errno and the words */
 
 /* --- trust.c --- */
 
@@ -133,8 +119,6 @@ bool demands_verification(const SSL *ssl);
 /* --- report.c --- */
 
 void learn_chain(const SSL *ssl, bool whole);
-void hear_chain(struct coerced *coerced); /* the one that this thread may get a reply for; NULL: none */
-const void *told(const struct coerced *coerced, int type, size_t *size);
 
 /* --- hello.c: a ClientHello. No input or output here. --- */
 
@@ -152,13 +136,5 @@ bool hello_parse_untrusted(const struct hello *hello, unsigned char *room, struc
 struct part hello_extension_untrusted(const struct client_hello *hello, unsigned type);
 void hello_name_untrusted(const struct client_hello *hello, char *name, size_t room);
 struct part hello_alpn_untrusted(const struct client_hello *hello);
-
-/* --- names.c: the names that addresses were looked up by --- */
-
-bool name_of_address(const struct sockaddr *address, char *name, size_t room);
-
-/* --- epolls.c --- */
-
-void carry_epolls(struct connection *connection, int fd); /* the sets that watch the number are the connection's */
 
 #endif

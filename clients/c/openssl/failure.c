@@ -45,11 +45,9 @@ static const struct {
 
 /* What is wrong with the peer's certificate, by the words: they begin with those of the reason. */
 static int verdict_of(const char *text) {
-    for (size_t at = 0; at < sizeof verdicts / sizeof *verdicts; at++) {
-        const struct reason *reason = reason_named(verdicts[at].reason, strlen(verdicts[at].reason));
-        if (reason && !strncmp(text, reason->text, strlen(reason->text)))
+    for (size_t at = 0; at < sizeof verdicts / sizeof *verdicts; at++)
+        if (words_say(text, verdicts[at].reason))
             return verdicts[at].verdict;
-    }
     return X509_V_OK;
 }
 

@@ -5,52 +5,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 /* --- what the program wishes, as attributes of a request --- */
 
-static const struct suite {
-    unsigned number;
-    const char *name;
-    int version;
-} suites[] = {
-#define X(number, name, version) {number, name, version},
-    SUITE_ROWS
-#undef X
-};
-enum { SUITES = sizeof suites / sizeof *suites };
-
-static bool has_suite(const STACK_OF(SSL_CIPHER) * ciphers, unsigned number) {
-    int count = ciphers ? REAL(OPENSSL_sk_num)((const OPENSSL_STACK *)ciphers) : 0;
+static bool has_suite(unsigned number, const void *ciphers) {
+    int count = ciphers ? REAL(OPENSSL_sk_num)(ciphers) : 0;
     for (int at = 0; at < count; at++)
-        if (REAL(SSL_CIPHER_get_protocol_id)(REAL(OPENSSL_sk_value)((const OPENSSL_STACK *)ciphers, at)) == number)
+        if (REAL(SSL_CIPHER_get_protocol_id)(REAL(OPENSSL_sk_value)(ciphers, at)) == number)
             return true;
     return false;
-}
-
-/* The versions that the program's list of suites leaves: 1 for TLS 1.2, 2 for TLS 1.3. */
-static int add_suites(SSL *ssl, struct request *request) {
-    unsigned char disabled[SUITES * 64];
-    size_t size = 0;
-    int left = 0;
-    const STACK_OF(SSL_CIPHER) *ciphers = REAL(SSL_get_ciphers)(ssl);
-    for (size_t at = 0; at < SUITES; at++)
-        if (has_suite(ciphers, suites[at].number))
-            left |= suites[at].version == TLS1_3_VERSION ? 2 : 1;
-    for (size_t at = 0; at < SUITES; at++) {
-        bool matters = left & (suites[at].version == TLS1_3_VERSION ? 2 : 1);
-        if (!matters || has_suite(ciphers, suites[at].number))
-            continue;
-        size_t length = strlen(suites[at].name);
-        disabled[size] = (unsigned char)length;
-        memcpy(disabled + size + 1, suites[at].name, length);
-        size += 1 + length;
-    }
-    if (size)
-        request_bytes(request, ATTRIBUTE_DISABLED, disabled, size);
-    return left;
 }
 
 /* The lowest and the highest version that the program allows, by its limits, its options and its method. */
@@ -71,54 +34,24 @@ static void limits_of(SSL *ssl, long *low, long *high) {
         *low = TLS1_3_VERSION;
 }
 
-static void add_versions(SSL *ssl, struct request *request, int left) {
+void add_wishes(SSL *ssl, struct request *request) {
     long low, high;
     limits_of(ssl, &low, &high);
-    if (!(left & 1) && low < TLS1_3_VERSION)
-        low = TLS1_3_VERSION;
-    if (!(left & 2) && high > TLS1_2_VERSION)
-        high = TLS1_2_VERSION;
-    if (low > TLS1_2_VERSION)
-        request_number(request, ATTRIBUTE_VERSION_MIN, (uint32_t)low);
-    if (high < TLS1_3_VERSION)
-        request_number(request, ATTRIBUTE_VERSION_MAX, (uint32_t)high);
-}
-
-void add_wishes(SSL *ssl, struct request *request) {
-    add_versions(ssl, request, add_suites(ssl, request));
+    add_versions(request, low, high, add_suites(request, has_suite, REAL(SSL_get_ciphers)(ssl)));
     request_number(request, ATTRIBUTE_CONTROL, 1);
 }
 
 /* --- files that ride along --- */
 
-/* What was written into a BIO as a file of memory, or -1. The BIO ends. */
-static int file_of(BIO *bio) {
+/* What was written into a BIO is a file of memory from now on. The BIO ends. */
+static int add_bio(struct own_files *files, BIO *bio) {
     char *text;
-    long size = REAL(BIO_ctrl)(bio, BIO_CTRL_INFO, 0, &text), done = 0;
-    int fd = (int)syscall(SYS_memfd_create, "ssa-coerced", 1U /* MFD_CLOEXEC */);
-    for (long at = 0; fd >= 0 && at < size; at += done)
-        if ((done = syscall(SYS_write, fd, text + at, size - at)) < 0) {
-            close_quietly(fd);
-            fd = -1;
-        }
+    long size = REAL(BIO_ctrl)(bio, BIO_CTRL_INFO, 0, &text);
+    int done = add_file(files, text, size > 0 ? (size_t)size : 0);
     if (size > 0)
         explicit_bzero(text, (size_t)size); /* it can be a private key */
     REAL(BIO_free)(bio);
-    return fd;
-}
-
-enum { OWN_CREDENTIALS = 8, MOST_OWN_FILES = 1 + 2 * OWN_CREDENTIALS };
-
-struct own_files {
-    int descriptors[MOST_OWN_FILES], count;
-};
-
-static int add_file(struct own_files *files, BIO *bio) {
-    int fd = file_of(bio);
-    if (fd < 0)
-        return fail_plainly(errno);
-    files->descriptors[files->count++] = fd;
-    return 0;
+    return done;
 }
 
 static BIO *new_memory(void) {
@@ -135,7 +68,7 @@ static int add_anchors(SSL *ssl, struct request *request, struct own_files *file
         return 0;
     }
     request_number(request, ATTRIBUTE_TRUSTED, 1);
-    return add_file(files, bio);
+    return add_bio(files, bio);
 }
 
 static BIO *chain_of(SSL *ssl, X509 *own) {
@@ -172,20 +105,17 @@ static int add_credentials(SSL *ssl, struct request *request, struct own_files *
     while (!done && own && count < OWN_CREDENTIALS) {
         own = REAL(SSL_get_certificate)(ssl);
         keys[count] = own ? key_of(REAL(SSL_get_privatekey)(ssl)) : NULL;
-        done = !keys[count] || add_file(files, chain_of(ssl, own)) ? -1 : 0;
+        done = !keys[count] || add_bio(files, chain_of(ssl, own)) ? -1 : 0;
         count += keys[count] != NULL;
         if (!server || !REAL(SSL_ctrl)(ssl, SSL_CTRL_SET_CURRENT_CERT, SSL_CERT_SET_NEXT, NULL))
             break;
     }
     for (int at = 0; at < count; at++)
-        if (add_file(files, keys[at]))
+        if (add_bio(files, keys[at]))
             done = -1;
     if (server && count)
         REAL(SSL_ctrl)(ssl, SSL_CTRL_SET_CURRENT_CERT, SSL_CERT_SET_FIRST, NULL);
-    if (count) {
-        request_number(request, ATTRIBUTE_CERTIFICATES, (uint32_t)count);
-        request_number(request, ATTRIBUTE_KEYS, (uint32_t)count);
-    }
+    add_credential_counts(request, count);
     return done;
 }
 
@@ -196,25 +126,9 @@ static int add_files(SSL *ssl, struct request *request, struct own_files *files,
     return add_credentials(ssl, request, files);
 }
 
-static void drop_files(struct own_files *files) {
-    while (files->count)
-        close_quietly(files->descriptors[--files->count]);
-}
-
 /* --- what becomes of it --- */
 
-static void keep_told(struct coerced *coerced, struct connection *connection) {
-    struct guard guard = guard_enter(&connection->lock);
-    coerced->told = malloc(sizeof *coerced->told + connection->info_size);
-    if (coerced->told) {
-        coerced->told->size = connection->info_size;
-        memcpy(coerced->told->data, connection->info, connection->info_size);
-    }
-    guard_leave(&guard);
-}
-
-static int complete(SSL *ssl, struct coerced *coerced, struct connection *connection) {
-    keep_told(coerced, connection);
+static int complete(SSL *ssl, struct coerced *coerced) {
     coerced->stage = DONE;
     free(coerced->hello);
     coerced->hello = NULL;
@@ -222,69 +136,28 @@ static int complete(SSL *ssl, struct coerced *coerced, struct connection *connec
     if (agrees(ssl, coerced))
         return outcome(coerced, SSL_ERROR_NONE, 1);
     int number = errno;
-    tls_shutdown(connection, coerced->fd, SHUT_RDWR);
+    end_at_once(coerced->fd);
     errno = number;
     return refuse(ssl, number);
 }
 
-static int judge(SSL *ssl, struct coerced *coerced, struct connection *connection, int done) {
-    int number = errno;
-    if (!done)
-        return complete(ssl, coerced, connection);
-    if (atomic_load(&connection->phase) == CONNECTING) { /* it goes on by itself, also after a signal */
-        coerced->stage = UNDER_WAY;
-        return outcome(coerced, SSL_ERROR_WANT_READ, -1);
-    }
-    return refuse(ssl, number);
-}
-
-struct exchange *exchange_for(int fd) {
-    return exchange_open(does_wait(fd) ? timeout_of(fd, SO_SNDTIMEO) : LOCAL);
+static int judge(SSL *ssl, struct coerced *coerced, enum shaken shaken) {
+    if (shaken == SHAKEN)
+        return complete(ssl, coerced);
+    if (shaken == SHAKEN_OFF)
+        return refuse(ssl, errno);
+    coerced->stage = UNDER_WAY;
+    return outcome(coerced, SSL_ERROR_WANT_READ, -1);
 }
 
 int hand_over(SSL *ssl, struct coerced *coerced, struct exchange *exchange, bool with_anchors) {
     struct own_files files;
-    bool added = !add_files(ssl, &exchange->request, &files, with_anchors);
-    struct connection *connection = added ? connection_below(coerced->fd) : NULL;
-    if (!connection) {
-        int number = errno;
-        exchange_close(exchange);
-        drop_files(&files);
-        return refuse(ssl, number);
-    }
-    carry_epolls(connection, coerced->fd);
-    connection->half = true;
-    hear_chain(coerced);
-    int done = tls_shake(connection, coerced->fd, exchange, files.descriptors, files.count), number = errno;
-    hear_chain(NULL);
+    if (!add_files(ssl, &exchange->request, &files, with_anchors))
+        return judge(ssl, coerced, shake_by(exchange, coerced->fd, &files, &coerced->told));
+    int number = errno;
+    exchange_close(exchange);
     drop_files(&files);
-    errno = number;
-    int result = judge(ssl, coerced, connection, done);
-    number = errno;
-    connection_put(connection);
-    errno = number;
-    return result;
-}
-
-/* ssad is at it: look whether it is done. */
-static int follow(SSL *ssl, struct coerced *coerced) {
-    struct connection *connection = connection_get(coerced->fd);
-    if (!connection || connection == &hidden) {
-        fail(EBADF, "the socket was closed in the middle of the handshake");
-        return refuse(ssl, EBADF);
-    }
-    hear_chain(coerced);
-    int done = check_live(connection, coerced->fd, 0);
-    hear_chain(NULL);
-    if (done && atomic_load(&connection->phase) == FAILED) {
-        struct guard guard = guard_enter(&connection->lock);
-        fail(connection->failure ? connection->failure : EPROTO, "%s", connection->words);
-        guard_leave(&guard);
-    }
-    int result = judge(ssl, coerced, connection, done), number = errno;
-    connection_put(connection);
-    errno = number;
-    return result;
+    return refuse(ssl, number);
 }
 
 int shake(SSL *ssl) {
@@ -295,7 +168,7 @@ int shake(SSL *ssl) {
     case REFUSED:
         return outcome(coerced, SSL_ERROR_SSL, -1);
     case UNDER_WAY:
-        return follow(ssl, coerced);
+        return judge(ssl, coerced, shake_on(coerced->fd, &coerced->told)); /* ssad is at it */
     case LEFT:
         return REAL(SSL_do_handshake)(ssl);
     default:

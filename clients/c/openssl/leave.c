@@ -7,17 +7,6 @@
 #include <errno.h>
 #include <string.h>
 
-bool may_leave(const char *what) {
-    struct exchange *exchange = exchange_open(LOCAL);
-    if (!exchange)
-        return false;
-    request_begin(&exchange->request, KIND_FALLBACK);
-    request_text(&exchange->request, ATTRIBUTE_DETAIL, what);
-    int done = exchange_ask(exchange, -1, NULL, 0);
-    exchange_close(exchange);
-    return !done;
-}
-
 bool leave(SSL *ssl, const char *what) {
     if (!may_leave(what)) {
         refuse(ssl, errno);

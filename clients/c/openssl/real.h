@@ -1,10 +1,8 @@
-/* real.h: OpenSSL's own functions: REAL(SSL_new)(context).
- *
- * libssl is not linked. It is found where the program has it: a program without OpenSSL loads nothing. A library that
- * was loaded with RTLD_LOCAL (Python's, PHP's modules) is not in RTLD_NEXT's order, so it is asked for by its name.
- */
+/* real.h: OpenSSL's own functions: REAL(SSL_new)(context). */
 #ifndef SSA_OPENSSL_REAL_H
 #define SSA_OPENSSL_REAL_H
+
+#include "../coercion/coercion.h"
 
 #define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/bio.h>
@@ -15,18 +13,8 @@
 
 #include <stdatomic.h>
 
-typedef void (*function)(void);
-function real_function(const char *name); /* ends the program where OpenSSL has no such function */
+function openssl_function(const char *name); /* ends the program where OpenSSL has no such function */
 
-#define REAL(name)                                                                                                     \
-    ({                                                                                                                 \
-        static _Atomic(function) found_;                                                                               \
-        function at_ = atomic_load_explicit(&found_, memory_order_relaxed);                                            \
-        if (!at_)                                                                                                      \
-            atomic_store_explicit(&found_, at_ = real_function(#name), memory_order_relaxed);                          \
-        (__typeof__(&name))at_;                                                                                        \
-    })
-
-#define EXPORT __attribute__((visibility("default")))
+#define REAL(name) REAL_BY(openssl_function, name)
 
 #endif

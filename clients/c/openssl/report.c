@@ -2,20 +2,6 @@
 
 #include "coerced.h"
 
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
-const void *told(const struct coerced *coerced, int type, size_t *size) {
-    return coerced->told ? attribute(coerced->told->data, coerced->told->size, type, size) : NULL;
-}
-
-static void told_text(const struct coerced *coerced, int type, char *text, size_t room) {
-    size_t size = 0;
-    const char *value = told(coerced, type, &size);
-    copy_text(text, room, value ? value : "", value ? size : 0);
-}
-
 /* --- the peer's certificates: asked for when somebody wants them --- */
 
 static void parse_chain(struct coerced *coerced, const unsigned char *data, size_t size, bool whole) {
@@ -29,46 +15,13 @@ static void parse_chain(struct coerced *coerced, const unsigned char *data, size
         REAL(OPENSSL_sk_push)((OPENSSL_STACK *)coerced->chain, one);
 }
 
-static _Thread_local struct coerced *hearing __attribute__((tls_model("initial-exec")));
-
-void hear_chain(struct coerced *coerced) {
-    hearing = coerced;
-}
-
-static void keep_chain(const void *chain, size_t size) {
-    struct reply_copy *copy = hearing && !hearing->chain_told ? malloc(sizeof *copy + size) : NULL;
-    if (!copy)
-        return;
-    copy->size = size;
-    memcpy(copy->data, chain, size);
-    hearing->chain_told = copy;
-}
-
-__attribute__((constructor)) static void begin(void) {
-    note_chain = keep_chain;
-}
-
 void learn_chain(const SSL *ssl, bool whole) {
     struct coerced *coerced = done_with(ssl);
-    size_t size;
     if (!coerced || (whole ? coerced->chain != NULL : coerced->peer != NULL))
         return;
-    if (coerced->chain_told) {
-        parse_chain(coerced, coerced->chain_told->data, coerced->chain_told->size, whole);
-        return;
-    }
-    int before = errno;
-    struct exchange *exchange = exchange_open(LOCAL);
-    if (!exchange)
-        return;
-    request_begin(&exchange->request, KIND_DESCRIBE);
-    if (!exchange_ask(exchange, coerced->fd, NULL, 0)) {
-        const void *chain = attribute(exchange->reply.data, exchange->reply.size, ATTRIBUTE_CHAIN, &size);
-        if (chain)
-            parse_chain(coerced, chain, size, whole);
-    }
-    exchange_close(exchange);
-    errno = before;
+    const struct reply_copy *chain = told_chain(&coerced->told, coerced->fd);
+    if (chain)
+        parse_chain(coerced, chain->data, chain->size, whole);
 }
 
 EXPORT X509 *SSL_get0_peer_certificate(const SSL *ssl) {
@@ -113,29 +66,13 @@ EXPORT STACK_OF(X509) * SSL_get0_verified_chain(const SSL *ssl) {
 
 /* --- what was agreed on --- */
 
-static const struct {
-    const char *name;
-    unsigned number;
-} suites[] = {
-#define X(number, name, version) {name, number},
-    SUITE_ROWS
-#undef X
-};
-
 EXPORT const SSL_CIPHER *SSL_get_current_cipher(const SSL *ssl) {
-    char name[64];
     if (is_left(ssl))
         return REAL(SSL_get_current_cipher)(ssl);
     struct coerced *coerced = done_with(ssl);
-    if (!coerced)
-        return NULL;
-    told_text(coerced, ATTRIBUTE_CIPHER, name, sizeof name);
-    for (size_t at = 0; at < sizeof suites / sizeof *suites; at++)
-        if (!strcmp(suites[at].name, name)) {
-            unsigned char wire[2] = {(unsigned char)(suites[at].number >> 8), (unsigned char)suites[at].number};
-            return REAL(SSL_CIPHER_find)((SSL *)ssl, wire);
-        }
-    return NULL;
+    unsigned number = coerced ? told_suite(&coerced->told) : 0;
+    unsigned char wire[2] = {(unsigned char)(number >> 8), (unsigned char)number};
+    return number ? REAL(SSL_CIPHER_find)((SSL *)ssl, wire) : NULL;
 }
 
 EXPORT const SSL_CIPHER *SSL_get_pending_cipher(const SSL *ssl) {
@@ -143,9 +80,7 @@ EXPORT const SSL_CIPHER *SSL_get_pending_cipher(const SSL *ssl) {
 }
 
 static bool is_13(const struct coerced *coerced) {
-    char version[16];
-    told_text(coerced, ATTRIBUTE_VERSION, version, sizeof version);
-    return !strcmp(version, "TLSv1.3");
+    return told_version(&coerced->told) == TLS1_3_VERSION;
 }
 
 EXPORT const char *SSL_get_version(const SSL *ssl) {
@@ -162,7 +97,7 @@ EXPORT int SSL_session_reused(const SSL *ssl) {
     struct coerced *coerced = done_with(ssl);
     if (!coerced)
         return REAL(SSL_session_reused)(ssl);
-    return coerced->told && attribute_number(coerced->told->data, coerced->told->size, ATTRIBUTE_RESUMED) == 1;
+    return told_resumed(&coerced->told);
 }
 
 EXPORT void SSL_get0_alpn_selected(const SSL *ssl, const unsigned char **name, unsigned *size) {
@@ -172,7 +107,7 @@ EXPORT void SSL_get0_alpn_selected(const SSL *ssl, const unsigned char **name, u
         REAL(SSL_get0_alpn_selected)(ssl, name, size);
         return;
     }
-    const unsigned char *list = coerced ? told(coerced, ATTRIBUTE_ALPN, &length) : NULL;
+    const unsigned char *list = coerced ? told_bytes(&coerced->told, ATTRIBUTE_ALPN, &length) : NULL;
     *name = list && length > 1 ? list + 1 : NULL;
     *size = *name ? list[0] : 0;
 }

@@ -8,17 +8,6 @@
 
 static int of_ssl, of_context, of_store, of_ssl_alpn;
 
-struct lock coerced_locks[LOCKS];
-
-static void after_fork_in_child(void) {
-    for (int at = 0; at < LOCKS; at++)
-        lock_reset(&coerced_locks[at]);
-}
-
-__attribute__((constructor)) static void begin(void) {
-    pthread_atfork(NULL, NULL, after_fork_in_child);
-}
-
 static void drop_place(struct place *place) {
     while (place) {
         struct place *next = place->next;
@@ -37,8 +26,7 @@ static void drop_coerced(struct coerced *coerced) {
     if (coerced->ready)
         exchange_close(coerced->ready);
     free(coerced->hello);
-    free(coerced->told);
-    free(coerced->chain_told);
+    told_drop(&coerced->told);
 }
 
 static void free_coerced(void *parent, void *held, CRYPTO_EX_DATA *data, int index, long number, void *argument) {

@@ -4,7 +4,7 @@
  * file can be on the descriptor's number, which the set has to watch in its place (../fdswap.c).
  */
 
-#include "coerced.h"
+#include "coercion.h"
 
 #include <string.h>
 #include <sys/epoll.h>

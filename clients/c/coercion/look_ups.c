@@ -1,11 +1,15 @@
-/* names.c: the names that addresses were looked up by: for programs that do not tell OpenSSL whom they want to reach.
+/* look_ups.c: the names that addresses were looked up by: for programs that do not tell their TLS library whom they
+ * want to reach.
  */
 
 #include "../names.h"
-#include "coerced.h"
+#include "coercion.h"
 
+#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { REMEMBERED = 64 };
 static struct look_up {
@@ -35,7 +39,7 @@ static void remember(const char *name, const struct sockaddr *address) {
 }
 
 /* The name that was looked up last, if several have the address. */
-bool name_of_address(const struct sockaddr *address, char *name, size_t room) {
+static bool name_of_address(const struct sockaddr *address, char *name, size_t room) {
     size_t size;
     const void *bytes = bytes_of(address, &size);
     bool found = false;
@@ -49,6 +53,17 @@ bool name_of_address(const struct sockaddr *address, char *name, size_t room) {
     }
     guard_leave(&guard);
     return found;
+}
+
+bool name_of_peer(int fd, char *name, size_t room) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    if (syscall(SYS_getpeername, fd, &peer, &size))
+        return false;
+    if (name_of_address((struct sockaddr *)&peer, name, room))
+        return true;
+    const void *address = bytes_of((struct sockaddr *)&peer, (size_t[]){0});
+    return inet_ntop(peer.ss_family, address, name, (socklen_t)room) != NULL;
 }
 
 __attribute__((constructor)) static void begin(void) {

@@ -1,0 +1,227 @@
+"""One worker, as the daemon sees it: the channel to its process, what it was told, and what it was asked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ssa import errors
+from ssa.daemon.liveness import Liveness
+from ssa.logfmt import charged, fields
+from ssa.worker import contents, frames, messages
+from ssa.worker.outbox import Inbox, Outbox
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from ssa.credentials import Credential
+    from ssa.ktls.diag import Diag
+    from ssa.ktls.probe import Capabilities
+    from ssa.policy.live import LivePolicy
+    from ssa.trust import TrustStore
+    from ssa.worker.records import Application
+
+_PATIENCE = 2.0  # seconds for a worker to answer a question of the file system's
+_MOST_WAITING = 1000  # messages: a worker that leaves so many unread is stuck
+_MOST_PASSED = 64  # messages that wait where another application's connection is put behind them
+_TOGETHER = 8  # packets that are read in one go, before others get their turn
+
+
+class Handle:
+    """One worker.
+
+    Attributes:
+        pid: of its process; 0 until it is known.
+        alive: it has not ended.
+        liveness: the sockets that it watches.
+    """
+
+    def __init__(self, uid: int, channel: socket.socket) -> None:
+        self.uid = uid
+        self.pid = 0
+        self.alive = True
+        self.status: int | None = None  # as waitpid(2) gives it, once it is known
+        self.liveness = Liveness()
+        self.log = charged(logging.getLogger("ssa.daemon"), uid)
+        self.log_of_ends = charged(logging.getLogger("ssa.daemon"), uid, "truncated")
+        self.granted: list[range] = []  # numbers for sockets
+        self.groups: set[tuple[int, ...]] = set()  # of its applications
+        self.diag: Diag | None = None  # for the network namespace that it has told last
+        self.channel = channel
+        self._outbox = Outbox(channel)
+        self._inbox = Inbox(channel)
+        self._calls = itertools.count(1)
+        self._asked: dict[int, _Question] = {}
+        self._told_epoch = self._epoch = -1  # of the policy that it was told, and that it has in force
+        self._has_followed = trio.Event()
+        self._kernel: Capabilities | None = None
+        self._stores: dict[str, TrustStore | str] = {}
+        self._usable: dict[tuple[int, ...], tuple[object, object]] = {}
+
+    # --- what it is told ---
+
+    def tell(self, message: Any, descriptor: int | None = None, then: Callable[[], object] | None = None) -> None:
+        """Send a message soon. One that leaves too many unread is ended."""
+        if not self.alive:
+            if then is not None:
+                then()
+            return
+        self._outbox.put(message, descriptor, then)
+        if len(self._outbox) > _MOST_WAITING:
+            self.kill("it leaves its messages unread")
+        with contextlib.suppress(OSError):  # `run` finds that it has gone
+            self._outbox.flush()
+
+    def policy_is(self, policy: LivePolicy) -> None:
+        """Tell it the policy in force."""
+        if policy.generation != self._told_epoch:
+            self._told_epoch = policy.generation
+            self.tell(messages.PolicyIs(policy.generation, tuple(policy.current.texts.items())))
+
+    def follows(self, epoch: int) -> None:
+        """It has put a policy in force."""
+        self._epoch = epoch
+        self._has_followed.set()
+        self._has_followed = trio.Event()
+
+    def is_behind(self, epoch: int) -> bool:
+        """True where it runs, and has not yet the policy of that number in force."""
+        return self.alive and self._epoch < epoch
+
+    async def has_in_force(self, epoch: int) -> None:
+        """Wait until it has the policy of that number in force, or a later one, or has ended."""
+        while self.is_behind(epoch):
+            await self._has_followed.wait()
+
+    def kernel_is(self, kernel: Capabilities) -> None:
+        """Tell it the kernel's features."""
+        if kernel is not self._kernel:
+            self._kernel = kernel
+            algorithms = tuple((int(version), cipher) for version, cipher in sorted(kernel.algorithms))
+            self.tell(messages.KernelIs(algorithms, kernel.rekey, kernel.reason, kernel.limits))
+
+    def store_is(self, source: str, store: TrustStore | errors.SSAError) -> None:
+        """Tell it a trust store, or what is wrong with that."""
+        known = store.detail if isinstance(store, errors.SSAError) else store
+        if self._stores.get(source) is known or self._stores.get(source) == known:
+            return
+        self._stores[source] = known
+        if isinstance(store, errors.SSAError):
+            self.tell(messages.StoreIs(source, store.reason, store.detail))
+        else:
+            self._tell_content(messages.StoreIs(source), contents.of_store(store))
+
+    def usable_are(self, groups: tuple[int, ...], usable: Sequence[Credential], denied: Sequence[str]) -> None:
+        """Tell it the credentials that a user in some groups may serve with."""
+        if self._usable.get(groups) != (usable, denied):
+            self._usable[groups] = usable, denied
+            self._tell_content(messages.CredentialsAre(groups), contents.of_usable(usable, denied))
+
+    def _tell_content(self, message: Any, descriptor: int) -> None:
+        self.tell(message, descriptor, lambda: os.close(descriptor))
+
+    # --- what it is asked ---
+
+    async def ask(self, make: Callable[[int], Any]) -> Any:
+        """Ask it something. Raises OSError ETIMEDOUT where it does not answer, or has ended."""
+        call = next(self._calls)
+        question = self._asked[call] = _Question()
+        try:
+            self.tell(make(call))
+            with trio.move_on_after(_PATIENCE if self.alive else 0):
+                await question.answered.wait()
+                if question.answer is not None:
+                    return question.answer
+        finally:
+            del self._asked[call]
+        raise OSError(errno.ETIMEDOUT, "its worker does not answer" if self.alive else "its worker has ended")
+
+    def answer(self, message: Any) -> None:
+        """Take an answer. One that comes too late is nobody's."""
+        if (question := self._asked.get(message.call)) is not None:
+            question.answer = message
+            question.answered.set()
+
+    # --- its life ---
+
+    async def run(self, report: Callable[[Handle, Any, int | None], None]) -> None:
+        """Take what it tells until it has ended. `report` is called with each message; it raises BadFrame."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send)
+            try:
+                await self._read(report)
+            except frames.BadFrame as exc:
+                self.kill(f"it sends what it may not: {exc}")
+            except OSError as exc:
+                self.log.debug("a worker went away: %s", exc.strerror)
+            nursery.cancel_scope.cancel()
+
+    async def _send(self) -> None:
+        try:
+            await self._outbox.run()
+        except OSError:
+            return  # it has gone, which `_read` finds too
+
+    async def _read(self, report: Callable[[Handle, Any, int | None], None]) -> None:
+        for number in itertools.count(1):
+            try:
+                packet = self._inbox.read()
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.channel)
+                continue
+            if packet is None:
+                return
+            data, descriptor = packet
+            for message in frames.parse_untrusted(data, messages.TO_DAEMON):
+                report(self, message, descriptor)
+                descriptor = None
+            if descriptor is not None:
+                raise frames.BadFrame("a descriptor that nothing asks for")
+            if number % _TOGETHER == 0:
+                await trio.lowlevel.checkpoint()
+
+    def kill(self, why: str) -> None:
+        """End it at once."""
+        self.log.error("a worker is ended %s", fields(worker=self.pid, reason=why))
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self.tell(messages.Stop())
+
+    def close(self) -> None:
+        """Forget it. What waits for an answer gets none."""
+        self.alive = False
+        self._outbox.close()
+        self.channel.close()
+        self._has_followed.set()
+        for question in self._asked.values():
+            question.answered.set()
+
+    @property
+    def has_room(self) -> bool:
+        """True where another application's connection may be put into its channel."""
+        return len(self._outbox) < _MOST_PASSED
+
+    def pass_on(self, application: Application, connection: socket.socket, then: Callable[[], object]) -> None:
+        """Give it an application's connection; `then` is called when it has it."""
+        self.groups.add(application.all_groups)
+        self.tell(messages.Serve(application), connection.fileno(), then)
+
+
+class _Question:
+    """A question to a worker."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: Any = None

@@ -1,0 +1,118 @@
+"""A worker's process: its log, its limits, its event loop, and the connections that the daemon passes to it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+import traceback
+
+import trio
+
+from ssa.worker import dispatch, frames, messages
+from ssa.worker.link import Link
+from ssa.worker.service import Worker
+from ssa.worker.user import Process
+
+_OWN = 16  # descriptors that the process itself opens after its start, at most
+_PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
+_MOST_LINES = 1000  # that wait for room
+_LONGEST = 16_384  # characters of a line or a traceback
+
+
+def run(channel: socket.socket, uid: int, *, trusted: bool) -> None:
+    """Serve a user until the daemon has gone. `trusted`: the user may have more descriptors than others."""
+    _shun_signals()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    process = Process(most, len(os.listdir("/proc/self/fd")) + _OWN)
+    process.closers.end_lingering()
+    free = process.table.free
+    trio.run(_serve, channel, uid, free * 3 // 4 if trusted else free // 4, process)
+
+
+def _shun_signals() -> None:
+    """Ignore what is meant for the daemon: it ends its workers itself."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGXCPU):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+async def _serve(channel: socket.socket, uid: int, limit: int, process: Process) -> None:
+    link = Link(channel)
+    worker = link.worker = Worker(uid, limit, link, process)
+    logging.getLogger().addHandler(_ToDaemon(link, channel))
+    gc.collect()
+    gc.freeze()
+    try:
+        async with trio.open_nursery() as nursery:
+
+            def serve(message: messages.Serve | messages.Visit, connection: socket.socket) -> None:
+                nursery.start_soon(_serve_one, worker, message, connection)
+
+            nursery.start_soon(process.run)
+            nursery.start_soon(link.outbox.run)
+            await link.run(serve)
+            nursery.cancel_scope.cancel()
+    except* (BrokenPipeError, ConnectionResetError):
+        pass  # the daemon has gone
+    worker.stop()
+    worker.close(time.monotonic() + _PATIENCE)
+    process.close()
+
+
+async def _serve_one(worker: Worker, message: messages.Serve | messages.Visit, connection: socket.socket) -> None:
+    """Serve one application's connection, or a neighbour's. Whatever happens here, the others are served on."""
+    has_ended, guest = False, worker if isinstance(message, messages.Serve) else worker.guest(message.application.uid)
+    try:
+        if guest is worker:
+            has_ended = await dispatch.serve(worker, message.application, connection)
+        else:
+            await dispatch.receive_visit(worker, guest, message.application, connection)
+    except OSError as exc:
+        worker.log.debug("an application went away: %s", exc.strerror)
+    except Exception:
+        worker.log.exception("a fault of ssad's own")
+    finally:
+        guest.closer.end_requests(connection, has_ended=has_ended)
+
+
+class _ToDaemon(logging.Handler):
+    """Sends the lines of the log to the daemon: in order with what else is sent, where the event loop logs."""
+
+    def __init__(self, link: Link, channel: socket.socket) -> None:
+        super().__init__()
+        self._link = link
+        self._channel = channel
+        self._loop = threading.get_ident()
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line; count it as dropped where there is no room."""
+        try:
+            self._emit(_line(record))
+        except Exception:  # noqa: BLE001 - there is nobody to tell
+            self._dropped += 1
+
+    def _emit(self, line: messages.Line) -> None:
+        if threading.get_ident() != self._loop:
+            self._channel.send(frames.pack([line]), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        elif len(self._link.outbox) < _MOST_LINES:
+            self._link.outbox.put(line)
+        else:
+            self._dropped += 1
+            return
+        if self._dropped and threading.get_ident() == self._loop:
+            self._link.outbox.put(messages.Dropped(self._dropped))
+            self._dropped = 0
+
+
+def _line(record: logging.LogRecord) -> messages.Line:
+    trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+    charged = getattr(record, "uid", -1) >= 0
+    return messages.Line(record.name, record.levelno, record.getMessage()[:_LONGEST], charged, trace[-_LONGEST:])
