@@ -15,11 +15,13 @@ import pytest
 from cryptography import x509
 
 from ssa.errors import ALERTS
+from ssa.ktls.probe import probe
 from ssa.tls import ALERT, HANDSHAKE
 from tests import peers
 from tests.native import golang
 from tests.native.test_c_vectors import VERSIONS, meaning, message
 from tests.native.test_go_bad_luck import chaos, run, serving, started
+from tests.native.test_stress import asking_echo
 
 __all__ = ["chaos"]
 
@@ -80,8 +82,9 @@ def test_another_authority_is_refused_in_words(ssad, tmp_path, chaos):
 @pytest.fixture
 def administrators(running, pki):
     """The administrator's certificate for localhost."""
-    if not (running.mount / "credentials" / "www").exists():
-        serving(running, pki)
+    serving(running, pki)
+    yield
+    (running.mount / "credentials" / "www").rmdir()
 
 
 @pytest.mark.usefixtures("administrators")
@@ -280,3 +283,27 @@ def test_what_the_page_names_is_there():
     sources = "\n".join(path.read_text() for path in golang.LIBRARY.glob("*.go"))
     for name in re.findall(r"`ssa\.(\w+)", text):
         assert re.search(rf"^(func|type) {name}\b", sources, re.MULTILINE), name
+
+
+# --- many goroutines, and keys that change ---
+
+
+def test_writers_and_readers_at_once(ssad, pki, chaos):
+    def serve(tls, tcp):
+        while data := tls.recv(65536):
+            tls.sendall(data)
+        tls.unwrap()
+
+    with peers.python_server(pki, serve) as port:
+        assert run(chaos, "stress", ssad.environment, PORT=port) == [str(4 << 20)]
+
+
+@pytest.mark.skipif(not probe().rekey, reason="this kernel cannot change keys")
+@pytest.mark.parametrize("path", ["ktls"])
+def test_writers_and_readers_while_the_keys_change(ssad, pki, chaos):
+    noted = []
+    with asking_echo(pki, noted) as port:
+        assert run(chaos, "stress", ssad.environment, PORT=port) == [str(4 << 20)]
+    assert peers.settled(lambda: len(noted) == 1)
+    assert isinstance(noted[0], int)
+    assert noted[0] > 0  # KeyUpdates of ours
