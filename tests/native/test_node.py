@@ -153,7 +153,7 @@ ssa.connect({ host: 'localhost', port: process.env.PORT }).on('error', (error) =
     assert "data_path" in said[1]
 
 
-def test_an_error_says_whose_fault_it_is(node, web):
+def test_an_error_says_whose_fault_it_is(node, ssad, web):
     said = node(
         """
 const tell = ({ code, reason, whoseFault, message }) => say(code, reason, whoseFault, message);
@@ -176,6 +176,7 @@ ssa.connect(stranger).on('error', (error) => {
     assert "Connect by a name that the certificate is for" in said[0]
     assert said[1:3] == ["ECONNREFUSED connect", "ENOENT /no/such/file"]
     assert said[3].startswith("EACCES POLICY_DENIED policy")
+    assert 'unverified="asked for by the program, and not done"' in ssad.log
 
 
 @once
