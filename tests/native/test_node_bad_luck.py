@@ -284,6 +284,7 @@ const before = descriptors();
 for (let count = 0; count < 60; count += 1) {
   await get();
   await get({ servername: 'wrong.example', host: '127.0.0.1' });
+  await get({ port: 1 });
 }
 await sleep(50);
 say(descriptors() - before);
