@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.measure import cpu_seconds
 from ssa.cli.command import prepared
 from ssa.cli.main import build_parser
 from ssa.cli.run import variables
@@ -186,12 +187,17 @@ def serving(daemon, *arguments):
             process.kill()
 
 
-@pytest.fixture
-def credential(ssad, pki):
-    folder = ssad.mount / "credentials" / "served"
+def served(daemon, pki):
+    folder = daemon.mount / "credentials" / "served"
     folder.mkdir()
     (folder / "certificate").write_bytes(pki.cert.read_bytes())
     (folder / "key").write_bytes(pki.key.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def credential(ssad, pki):
+    folder = served(ssad, pki)
     yield
     folder.rmdir()
 
@@ -506,6 +512,63 @@ def test_an_ssad_that_dies_during_the_handshake(tmp_path, pki):
                 time.sleep(0.3)
                 daemon.process.kill()
                 assert process.stdout.readline() == b"Input/output error\n"
+
+
+def test_a_program_that_gives_up_its_rights(ssad, server):
+    """The supervisor would ask ssad with rights that the program has not any more."""
+    done = run(ssad, "setpriv", "--reuid=65534", "--clear-groups", LIBCS["musl"], "blocking", "localhost", server)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"setsockopt: Operation not permitted" in done.stderr
+
+
+def test_a_program_in_another_network(ssad):
+    done = run(ssad, "unshare", "-n", LIBCS["musl"], "blocking", "localhost", 1)
+    assert done.returncode == 1
+    assert b"socket: the program is in another network namespace than ssa-supervise" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["serves", "serves_by_poll"])
+def test_a_listener_outlives_its_ssad(way, tmp_path, pki):
+    daemon = Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n')
+    with daemon:
+        served(daemon, pki)
+        with serving(daemon, LIBCS["glibc"], way, "localhost", 0, 2) as process:
+            port = int(process.stdout.readline())
+            assert connect(port, pki) == b"hello\n"
+            daemon.stop()
+            daemon.start()
+            served(daemon, pki)
+            assert connect(port, pki) == b"hello\n"
+            assert process.wait(10) == 0
+
+
+def test_a_server_without_tls_outlives_its_ssad(tmp_path, pki):
+    """It polls its listener, and takes no rest at errors: so there are none."""
+    daemon = Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with daemon:
+        served(daemon, pki)
+        with serving(daemon, "--tls-listen", GO, "serve", f"127.0.0.1:{port}") as process:
+            assert settled(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            assert connect(port, pki) == b"hello\n"
+            daemon.stop()
+            time.sleep(0.5)
+            used = cpu_seconds(process.pid)
+            time.sleep(1)
+            assert cpu_seconds(process.pid) - used < 0.1
+            daemon.start()
+            served(daemon, pki)
+            assert [connect(port, pki) for _ in range(3)] == [b"hello\n"] * 3
+            assert process.poll() is None
+
+
+def test_two_at_once(ssad, server):
+    """Two supervisors know nothing of each other."""
+    words, options = planned(ssad, "--tls", GO, "echo", f"localhost:{server}", 30)
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, **options) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == [b"done\n"] * 2
 
 
 SANITIZED = ["blocking", "epoll", "half", "options", "children", "changing", "replacing", "closes"]
