@@ -358,7 +358,7 @@ class Served:
 
 @contextlib.contextmanager
 def forwarded(port):
-    """The same server on 127.0.0.5."""
+    """Carry what comes for that port of 127.0.0.5 to 127.0.0.1."""
     over = threading.Event()
     with socket.create_server(("127.0.0.5", port)) as listener:
         listener.settimeout(0.1)

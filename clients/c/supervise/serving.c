@@ -225,6 +225,7 @@ static int rest(struct call *call, struct held *held, int *file) {
     atomic_store(&held->rests, true);
     if (!listen_on(call, held, file, pair[0]) && !start_looking(pair[1]))
         return 0;
+    atomic_store(&held->rests, false);
     close_quietly(pair[1]);
     return -1;
 }
