@@ -63,6 +63,7 @@ static void (*server_of(int number))(struct call *) {
         {SYS_getsockname, on_name},
         {SYS_getpeername, on_name},
         {SYS_dup, on_dup},
+        {SYS_epoll_ctl, on_epoll},
         {SYS_dup3, on_dup},
         {SYS_fcntl, on_dup},
         {SYS_sendto, on_datagram_out},

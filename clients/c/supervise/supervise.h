@@ -126,6 +126,9 @@ void on_get_option(struct call *call);
 void on_set_option(struct call *call);
 void on_name(struct call *call); /* getsockname, getpeername */
 void on_dup(struct call *call);
+void on_epoll(struct call *call);
+/* Sets that watch the number go on watching it, with `file` on it. */
+void epolls_follow(struct call *call, struct held *held, int before, int file, int number);
 void on_datagram_out(struct call *call);
 void on_datagram_in(struct call *call);
 
