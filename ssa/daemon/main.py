@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
     logging.getLogger().setLevel(options.log_level.upper())
+    log.open_standard_streams()
     forker = zygote.fork()  # first, as there are no threads and no secrets yet
     signals.prepare()  # before there are threads, as they have the mask of who makes them
     lines = log.start(options.log_level)
