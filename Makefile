@@ -35,7 +35,7 @@ build/interop-go: tests/interop/go/main.go | setup # built here, because the tes
 go: | setup ## build the Go programs of the tests, in build/go: here, because the test kernel takes minutes for it
 	$(BIN)/python -m tests.native.golang
 
-native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h; and the addon for Node
+native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-tls.so (and its parts for OpenSSL and for GnuTLS) and ssa.h; and the addon for Node
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
 	$(MAKE) --no-print-directory -C clients/node BUILD=$(CURDIR)/build/native/node
 

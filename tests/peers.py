@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import shutil
 import signal
@@ -310,13 +309,12 @@ class Daemon:
         return count
 
     def memory(self) -> int:
-        """Bytes of memory that are its processes' own."""
+        """Bytes of memory that its processes have. What they share counts for each."""
         pages = 0
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                pages += sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)))
-        return pages * 1024
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu(self) -> float:
         """Seconds of processor time that its processes have taken."""

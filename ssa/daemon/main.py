@@ -20,7 +20,7 @@ import trio
 from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import log, sd_notify, server, signals, zygote
+from ssa.daemon import log, sd_notify, server, signals, worker_uids, zygote
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.state import State
@@ -72,6 +72,7 @@ class _Options:
     user: bool
     ready_fd: int | None
     log_level: str
+    worker_uids: range
 
 
 def _parse(arguments: Sequence[str] | None) -> _Options:
@@ -112,6 +113,14 @@ administrator's policy, and gives the keys to the kernel. It stays in the foregr
         default="info",
         help="the least level that is logged (default: info); debug has a line for every handshake",
     )
+    parser.add_argument(
+        "--worker-uids",
+        type=_uids,
+        default=worker_uids.DEFAULT,
+        metavar="FIRST-LAST",
+        help="the uids that workers run as, which no user may have (default: 60578-61183): as many users at once as "
+        "there are uids. Without root they run as this user",
+    )
     given = parser.parse_args(arguments)
     run_dir, mount_point, config = _user_defaults() if given.user else _system_defaults()
     if not given.user and os.geteuid() != 0 and not (given.run_dir or os.environ.get("SSA_RUN_DIR")):
@@ -124,7 +133,15 @@ administrator's policy, and gives the keys to the kernel. It stays in the foregr
         user=given.user,
         ready_fd=given.ready_fd,
         log_level=given.log_level,
+        worker_uids=range(0) if given.user or os.geteuid() != 0 else given.worker_uids,
     )
+
+
+def _uids(text: str) -> range:
+    try:
+        return worker_uids.parse_untrusted(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _system_defaults() -> tuple[Path, Path, Path]:
@@ -193,7 +210,7 @@ def _serve_until_the_end(options: _Options, forker: socket.socket, end: contextl
     state = State(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, state.close)
-    workers = Workers(state, forker)
+    workers = Workers(state, forker, options.worker_uids)
     _at_the_end(end, workers.close)
     signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ssa import errors
-from ssa.daemon import quota, zygote
+from ssa.daemon import quota, worker_uids, zygote
 from ssa.daemon.handle import Handle
 from ssa.daemon.reports import Reports
 from ssa.logfmt import charged, fields
@@ -44,8 +44,9 @@ _log = logging.getLogger("ssa.daemon")
 class Workers:
     """The workers by user: each is started when the user's first request comes."""
 
-    def __init__(self, state: State, channel: socket.socket) -> None:
-        """`channel` is the one to the zygote."""
+    def __init__(self, state: State, channel: socket.socket, uids: range) -> None:
+        """`channel` is the one to the zygote. Workers run as these uids; as our own user where there are none."""
+        self._uids = uids
         self._state = state
         self._zygote = channel
         self._handles: dict[int, Handle] = {}
@@ -102,9 +103,13 @@ class Workers:
     def _start(self, uid: int) -> _Start:
         start = _Start(next(self._calls))
         try:
+            start.own = (
+                worker_uids.free(self._uids, [start.own for start in self._starting.values()]) if self._uids else 0
+            )
             ours, theirs = outbox.pair()
             try:
-                zygote.ask(self._zygote, start.call, uid, theirs, trusted=uid in {_TRUSTED, os.geteuid()})
+                trusted = uid in {_TRUSTED, os.geteuid()}
+                zygote.ask(self._zygote, start.call, uid, start.own, theirs, trusted=trusted)
             except OSError:
                 ours.close()
                 raise
@@ -225,6 +230,7 @@ class _Start:
     def __init__(self, call: int) -> None:
         self.call = call
         self.uid = NOBODY
+        self.own = 0  # the uid that it runs as
         self.channel: socket.socket | None = None
         self.done = trio.Event()
         self.handle: Handle | None = None

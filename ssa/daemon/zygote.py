@@ -16,12 +16,13 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from ssa.worker import process
+from ssa.worker import process, sandbox
+from ssa.worker.sandbox import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_REQUEST = struct.Struct("=Ii?")  # number of the request, uid, trusted
+_REQUEST = struct.Struct("=III?")  # number of the request, uid, the worker's own uid or 0, trusted
 _STARTED = struct.Struct("=Ii")  # number of the request, pid or minus an errno
 _ENDED = struct.Struct("=ii?")  # pid, status as waitpid(2) gives it
 _FLAGS = socket.MSG_CMSG_CLOEXEC
@@ -54,10 +55,10 @@ def fork() -> socket.socket:
     return ours
 
 
-def ask(zygote: socket.socket, call: int, uid: int, channel: socket.socket, *, trusted: bool) -> None:
-    """Have a worker forked, which gets a channel. Raises OSError."""
+def ask(zygote: socket.socket, call: int, uid: int, own: int, channel: socket.socket, *, trusted: bool) -> None:  # noqa: PLR0913, PLR0917 - the request
+    """Have a worker forked, which gets a channel, and a uid of its own where that is not 0. Raises OSError."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel.fileno()]))]
-    zygote.sendmsg([_REQUEST.pack(call, uid, trusted)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    zygote.sendmsg([_REQUEST.pack(call, uid, own, trusted)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def told(zygote: socket.socket) -> Started | Ended | None:
@@ -84,6 +85,9 @@ def _end_with(serve: Callable[[], object]) -> None:
 def _serve(channel: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    process.prepare()
+    if os.geteuid() == 0:
+        sandbox.keep_only_ids()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writing)
@@ -113,7 +117,7 @@ def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
     data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 1, _FLAGS)
     if not data or not fds:
         return False
-    call, uid, trusted = _REQUEST.unpack(data)
+    call, uid, own_uid, trusted = _REQUEST.unpack(data)
     end = socket.socket(fileno=fds[0])
     try:
         pid = os.fork()
@@ -124,7 +128,7 @@ def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
         channel.close()
         for fd in own:
             os.close(fd)
-        _end_with(lambda: process.run(end, uid, trusted=trusted))
+        _end_with(lambda: process.run(end, uid, Ids(own_uid, uid) if own_uid else None, trusted=trusted))
     end.close()
     with contextlib.suppress(OSError):
         channel.send(_STARTED.pack(call, pid), socket.MSG_NOSIGNAL)

@@ -18,7 +18,7 @@ from ssa.ktls.netns import namespace_of
 from ssa.ktls.probe import Capabilities
 from ssa.policy.schema import Policy
 from ssa.suites import TLSVersion
-from ssa.trust.store import Recent
+from ssa.trust.recent import Recent
 from ssa.worker import contents, frames, messages, neighbours
 from ssa.worker.outbox import Inbox, Outbox
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import gc
 import logging
 import os
@@ -14,8 +16,14 @@ import traceback
 
 import trio
 
-from ssa.worker import dispatch, frames, messages
+from ssa import errors
+from ssa.handshake.contexts import ContextCache
+from ssa.ktls.netns import own_cookie
+from ssa.ktls.probe import Capabilities
+from ssa.policy.schema import Policy
+from ssa.worker import dispatch, frames, messages, sandbox
 from ssa.worker.link import Link
+from ssa.worker.sandbox import Ids
 from ssa.worker.service import Worker
 from ssa.worker.user import Process
 
@@ -25,12 +33,24 @@ _MOST_LINES = 1000  # that wait for room
 _LONGEST = 16_384  # characters of a line or a traceback
 
 
-def run(channel: socket.socket, uid: int, *, trusted: bool) -> None:
+def prepare() -> None:
+    """Load what workers need later, when they can open no file. Called before they are forked."""
+    for encoding in ("idna", "punycode", "latin-1", "ascii", "utf-8", "unicode_escape", "backslashreplace"):
+        with contextlib.suppress(LookupError):
+            codecs.lookup(encoding)
+    with contextlib.suppress(errors.SSAError):
+        ContextCache(lambda *_: None).client(Policy.default(), Capabilities(frozenset(), rekey=False, reason=""))
+
+
+def run(channel: socket.socket, uid: int, ids: Ids | None, *, trusted: bool) -> None:
     """Serve a user until the daemon has gone. `trusted`: the user may have more descriptors than others."""
     _shun_signals()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    process = Process(most, len(os.listdir("/proc/self/fd")) + _OWN)
+    own = len(os.listdir("/proc/self/fd")) + _OWN
+    own_cookie()
+    sandbox.enter(ids)
+    process = Process(most, own)
     process.closers.end_lingering()
     free = process.table.free
     trio.run(_serve, channel, uid, free * 3 // 4 if trusted else free // 4, process)

@@ -52,7 +52,7 @@ class Watching:
         self._numbers = itertools.count(1)
         self._sets: list[_Set] = []
         self._by_inode: dict[int, _Set] = {}
-        self._nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._nothing = os.memfd_create("nothing", os.MFD_CLOEXEC)
         self._number = os.dup(self._nothing)  # under which all entries are made
 
     def watch(self, sock: socket.socket) -> int:

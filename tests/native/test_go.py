@@ -117,7 +117,9 @@ def test_gofmt_and_vet():
 
 
 def test_the_tables_are_as_the_python_ones():
-    done = subprocess.run([sys.executable, ROOT / "tools" / "make-go-tables", "--check"], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "make-go-tables", "--check"], capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -129,7 +131,9 @@ def test_tables_that_differ_are_told(tmp_path):
     (tmp_path / "tools" / "make-go-tables").write_text((ROOT / "tools" / "make-go-tables").read_text())
     tables = tmp_path / "clients" / "go" / "tables.go"
     tables.parent.mkdir(parents=True)
-    tables.write_text((golang.LIBRARY / "tables.go").read_text().replace("attributeALPN         = 90", "attributeALPN = 91"))
+    tables.write_text(
+        (golang.LIBRARY / "tables.go").read_text().replace("attributeALPN         = 90", "attributeALPN = 91")
+    )
     script = tmp_path / "tools" / "make-go-tables"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, check=False)
     assert done.returncode == 1

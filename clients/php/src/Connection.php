@@ -85,7 +85,7 @@ final class Connection
         try {
             $this->setBlocking(true);
             $this->setTimeout($asked->timeout());
-            $asked->applyTo($this->fd);
+            $role === 1 ? $asked->applyToClient($this->fd) : $asked->applyToServer($this->fd);
             Library::set($this->fd, Tables::IPPROTO_TLS, Tables::TLS_UPGRADE, pack('l', $role));
         } catch (SsaException $exception) {
             $this->abandon();
