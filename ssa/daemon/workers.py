@@ -50,6 +50,7 @@ class Workers:
         self._state = state
         self._zygote = channel
         self._handles: dict[int, Handle] = {}
+        self._users: dict[int, int] = {}  # by pid
         self._starting: dict[int, _Start] = {}  # by uid
         self._calls = itertools.count(1)
         self._quotas: dict[int, Quota] = {}
@@ -148,6 +149,7 @@ class Workers:
             return
         handle = self._handles[start.uid] = Handle(start.uid, start.channel)
         handle.pid = told.pid
+        self._users[told.pid] = handle.uid
         self.greet(handle)
         start.succeed(handle)
         if self._nursery is not None:
@@ -199,8 +201,7 @@ class Workers:
 
     def _has_ended(self, told: Ended) -> None:
         status = os.waitstatus_to_exitcode(told.status)
-        handle = next((handle for handle in self._handles.values() if handle.pid == told.pid), None)
-        uid = NOBODY if handle is None else handle.uid
+        uid = self._users.pop(told.pid, NOBODY)
         if status < 0:
             _log.error("a worker was killed %s", fields(worker=told.pid, uid=uid, signal=-status))
         elif status:

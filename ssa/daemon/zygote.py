@@ -86,6 +86,7 @@ def _serve(channel: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     process.prepare()
+    sandbox.name("ssad:zygote")
     if os.geteuid() == 0:
         sandbox.keep_only_ids()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -49,6 +49,7 @@ def run(channel: socket.socket, uid: int, ids: Ids | None, *, trusted: bool) -> 
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     own = len(os.listdir("/proc/self/fd")) + _OWN
     own_cookie()
+    sandbox.name(f"ssad:{uid}")
     sandbox.enter(ids)
     process = Process(most, own)
     process.closers.end_lingering()
