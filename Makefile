@@ -35,7 +35,7 @@ build/interop-go: tests/interop/go/main.go | setup # built here, because the tes
 go: | setup ## build the Go programs of the tests, in build/go: here, because the test kernel takes minutes for it
 	$(BIN)/python -m tests.native.golang
 
-native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-openssl.so and ssa.h; and the addon for Node
+native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-tls.so (and its parts for OpenSSL and for GnuTLS) and ssa.h; and the addon for Node
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
 	$(MAKE) --no-print-directory -C clients/node BUILD=$(CURDIR)/build/native/node
 
@@ -94,6 +94,7 @@ build/examples-go/ready: $(wildcard examples/http-client/go/*/*.go clients/go/*.
 		go build -trimpath -o $(CURDIR)/$(@D)/ ./... && touch $(CURDIR)/$@
 
 test-ports: setup ## build Caddy with ssa's modules from Debian's source package (two minutes, 100 MB), and fetch pages through it
+	tools/setup-debian tests/ports/debian-packages
 	tools/caddy-build
 	$(BIN)/pytest tests/ports
 

@@ -29,6 +29,7 @@ userdb {{
 }}
 mail_location = maildir:{directory}/mail
 submission_relay_host = 127.0.0.1
+submission_max_mail_size = 128M
 submission_relay_port = {relay}
 service imap-login {{
   inet_listener imap {{
@@ -90,6 +91,16 @@ vsftpd_log_file={directory}/log
 dual_log_enable=YES
 """
 
+LIMITS = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = limits
+[limits]
+MaxProtocol = {versions}
+"""
+
 NOBODY = 65534
 
 
@@ -116,7 +127,10 @@ def dovecot(pki, relay: int = 0, also: str = "", versions: str | None = None):
         names = ("imap", "imaps", "smtp", *(("pop3", "pop3s", "smtps") if also else ()))
         ports = {name: free_port() for name in names}
         protocols = "imap submission" + " pop3" * bool(also)
-        limit = "ssl_cipher_suites =\n" * bool(versions)  # those of TLS 1.3
+        limit = ""
+        if versions:  # its own ssl_min_protocol is the lowest
+            (directory / "openssl.cnf").write_text(LIMITS.format(versions=versions))
+            limit = f"import_environment = TZ OPENSSL_CONF={directory}/openssl.cnf\n"
         text = (DOVECOT + limit + also).format(
             directory=directory, cert=pki.cert, key=pki.key, relay=relay, protocols=protocols, **ports
         )

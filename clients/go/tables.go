@@ -76,6 +76,7 @@ const (
 	attributeCutIsError   = 544
 	attributeLenient      = 550
 	attributeHalf         = 551
+	attributeEarly        = 560
 )
 
 // The names of attributes, as docs/library.md has them, and how their values are written.
@@ -130,6 +131,7 @@ var attributeForms = []struct {
 	{544, "cut_is_error", formU32},
 	{550, "lenient", formU32},
 	{551, "half", formU32},
+	{560, "early", formU32},
 }
 
 // Cipher suites by IANA's number and name: ssa/suites.py.

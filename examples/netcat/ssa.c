@@ -1,5 +1,6 @@
 /* netcat HOST PORT, netcat -l PORT: joins standard input and output to a connection. */
 
+#include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -65,12 +66,24 @@ static void write_all(int fd, const char *data, ssize_t size) {
 }
 
 /* Move what there is. False at the end of the input. */
-static bool move(int from, int to) {
+static bool move_out(int fd) {
     char data[16384];
-    ssize_t size = read(from, data, sizeof data);
+    ssize_t size = read(STDIN_FILENO, data, sizeof data);
     if (size < 0)
         fail("read");
-    write_all(to, data, size);
+    write_all(fd, data, size);
+    return size;
+}
+
+/* poll(2) may have said readable where there is nothing to read. */
+static bool move_in(int fd) {
+    char data[16384];
+    ssize_t size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+    if (size < 0 && errno == EAGAIN)
+        return true;
+    if (size < 0)
+        fail("read");
+    write_all(STDOUT_FILENO, data, size);
     return size;
 }
 
@@ -79,9 +92,9 @@ static void join(int fd) {
     for (;;) {
         if (poll(polled, 2, -1) < 0)
             fail("poll");
-        if (polled[1].revents && !move(fd, STDOUT_FILENO))
+        if (polled[1].revents && !move_in(fd))
             return;
-        if (polled[0].revents && !move(STDIN_FILENO, fd)) {
+        if (polled[0].revents && !move_out(fd)) {
             shutdown(fd, SHUT_WR);
             polled[0].fd = -1;
         }

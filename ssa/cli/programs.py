@@ -40,7 +40,8 @@ class Program(NamedTuple):
 WAYS = {
     way.name: way
     for way in (
-        Way("openssl", "libssa-openssl.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),
+        Way("openssl", "libssa-tls.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),
+        Way("gnutls", "libssa-tls.so", "clients that link GnuTLS 3.6 or later (libgnutls.so.30), also in a module"),
         Way("sockets", "libssa.so", "programs that know no TLS: `--tls`, `--tls-to`, `--tls-listen`"),
         Way(
             "seccomp",
@@ -51,7 +52,7 @@ WAYS = {
     )
 }
 
-DEFAULT_WAY = WAYS["openssl"]
+DEFAULT_WAY = WAYS["openssl"]  # its library is that of `gnutls` too
 SOCKETS = WAYS["sockets"]
 SECCOMP = WAYS["seccomp"]
 
@@ -92,6 +93,50 @@ PROGRAMS = (
         "mosquitto_pub, mosquitto_sub", "client", "openssl", "`--cafile`, `--capath`", f"{_ANYWAY} `--insecure` too"
     ),
     Program("mariadb", "client", "openssl", "`--ssl`", f"{_ANYWAY} `--ssl` alone, which is not to verify"),
+    Program(
+        "wget",
+        "client",
+        "gnutls",
+        "`--ca-certificate` with `--ca-directory`, `--certificate`, `--crl-file`, `--ciphers`, `--secure-protocol`, "
+        "`--pinnedpubkey`",
+        f"{_ANYWAY} `--no-check-certificate` too",
+    ),
+    Program(
+        "git",
+        "client",
+        "gnutls",
+        "`https://`, in the processes that it starts; `http.sslCAInfo` with `http.sslCAPath`",
+        f"{_ANYWAY} `http.sslVerify=false` too",
+    ),
+    Program(
+        "lftp",
+        "client",
+        "gnutls",
+        "`https://`, and FTP with TLS on both connections",
+        f"{_ANYWAY} `ssl:verify-certificate no` too. FTP says the reason on standard error only (`ssa run`)",
+    ),
+    Program(
+        "mutt",
+        "client",
+        "gnutls",
+        "IMAP and SMTP, by STARTTLS and at once",
+        "it is not asked about a server that does not prove its name: that is refused. Certificates that it has stored "
+        "(`certificate_file`) do not make a server acceptable",
+    ),
+    Program(
+        "msmtp",
+        "client",
+        "gnutls",
+        "STARTTLS, `tls_starttls off`, `tls_trust_file`",
+        f"{_ANYWAY} `tls_certcheck off` too",
+    ),
+    Program(
+        "gnutls-cli",
+        "client",
+        "gnutls",
+        "`--priority`, `--alpn`, `--x509certfile`, `--tofu`",
+        f"{_ANYWAY} `--insecure` too. No DTLS (`--udp`), no renegotiation, no early data",
+    ),
     Program("lighttpd", "server", "openssl", "HTTP/1.1, HTTP/2, certificates by name", "no OCSP stapling"),
     Program(
         "nginx",

@@ -184,6 +184,7 @@ def listener(text: str) -> str:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [OPTION ...] PROGRAM [ARGUMENT ...]"
     parser.add_argument("--list", action="store_true", help="list the ways, and the programs that are tested")
     parser.add_argument("--json", dest="as_json", action="store_true", help="with --list: print JSON")
     parser.add_argument("--quiet", action="store_true", help="say nothing of ssa's own where a connection is refused")
@@ -214,10 +215,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-listen",
         action="append",
         default=[],
+        nargs="?",
+        const="all",
         type=listener,
         metavar="PORT",
-        help="have a program that knows no TLS serve TLS on this port (--tls-listen=PORT, many times), or on each one "
-        "(--tls-listen)",
+        help="have a program that knows no TLS serve TLS: on each port (--tls-listen), or on this one "
+        "(--tls-listen=PORT, with the =; may be given many times)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGUMENT ...]", help="what to run")
 
@@ -226,9 +229,9 @@ VERB = Verb(
     name="run",
     summary="run an unmodified program with TLS made by ssa",
     description="""\
-Runs a program that links OpenSSL, with the connections that it makes or accepts made by ssad: verified under the
-administrator's policy, and encrypted by the kernel. Or, with --tls and --tls-to, a program that knows no TLS: its TCP
-connections become TLS; and with --tls-listen a server that knows none, which serves with the administrator's
+Runs a program that links OpenSSL or GnuTLS, with the connections that it makes or accepts made by ssad: verified under
+the administrator's policy, and encrypted by the kernel. Or, with --tls and --tls-to, a program that knows no TLS: its
+TCP connections become TLS; and with --tls-listen a server that knows none, which serves with the administrator's
 certificate. With --seccomp it can be any binary. The program takes the place of this command: its exit status,
 signals, terminal and arguments are its own. Where a connection is refused, a line on standard error says why.
 docs/programs.md has what works with each program.

@@ -45,7 +45,6 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  
 
 def start(level: str) -> Log:
     """Log to standard error from now on, also what Python itself has to say there."""
-    open_standard_streams()
     log = Log(_STANDARD_ERROR)
     root = logging.getLogger()
     root.addHandler(log)

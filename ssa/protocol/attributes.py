@@ -231,8 +231,8 @@ _TABLE = (
         550,
         "lenient",
         U32,
-        "1: the program has asked that its server not be verified, which is done all the same: for the log. 2: whether it "
-        "wants that is not known",
+        "1: the program has asked that its server not be verified, which is done all the same: for the log. 2: "
+        "whether it wants that is not known",
     ),
     Attribute(
         551,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ssa import errors
+from ssa import errors, names
 from ssa.handshake.contexts import ContextCache
 from ssa.ktls.netns import own_cookie
 from ssa.ktls.probe import Capabilities
@@ -42,6 +42,7 @@ def prepare() -> None:
     for encoding in ("idna", "punycode", "latin-1", "ascii", "utf-8", "unicode_escape", "backslashreplace"):
         with contextlib.suppress(LookupError):
             codecs.lookup(encoding)
+    names.normalise("bücher.example")  # loads the tables of IDNA
     with contextlib.suppress(errors.SSAError):
         ContextCache(lambda *_: None).client(Policy.default(), Capabilities(frozenset(), rekey=False, reason=""))
 

@@ -494,6 +494,27 @@ def test_a_fork_that_closes_ends_nothing(ssad, pki):
         assert peer.saw() == (b"child parent", "")
 
 
+def test_a_fork_that_closes_a_connect_under_way_leaves_it_to_its_parent(ssad, pki):
+    peer = Peer()
+    with peers.python_server(pki, peer) as port, ssa.socket() as sock:
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.connect(("localhost", port))
+        if not (child := os.fork()):
+            try:
+                select.select([sock], [], [], 10)  # the daemon has answered
+                sock.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert select.select([], [sock], [], 10)[1]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.settimeout(10)
+        sock.sendall(b"parent")
+        sock.close()
+        assert peer.saw() == (b"parent", "")
+
+
 def test_passed_on_to_another_process(ssad, pki):
     code = """if True:
         import socket, sys, ssa

@@ -37,6 +37,11 @@ def built(name: str) -> Path:
     return racing if _starts(racing) else plain
 
 
+def static(name: str) -> Path:
+    """A program of tests/native/go that is linked statically."""
+    return _compiled(name, race=False)
+
+
 def _compiled(name: str, *, race: bool) -> Path:
     made = BUILD / (f"{name}-race" if race else name)
     if not is_fresh(made, LIBRARY, PROGRAMS / name):

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 PHP = ROOT / "clients" / "php"
 NODE = ROOT / "clients" / "node"
 COMMANDS = {"php": ["php", "-d", "ffi.enable=1"], "node": ["node"]}

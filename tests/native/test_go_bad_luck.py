@@ -97,7 +97,7 @@ def serving(daemon, pki):
 @once
 def test_no_ssad(tmp_path, chaos):
     met = []
-    with peers.script(lambda connection: met.append(connection)) as port:
+    with peers.script(met.append) as port:
         told, words, left = run(chaos, "connect", {"SSA_RUN_DIR": str(tmp_path)}, PORT=port)
     assert told == f"{errno.ECONNREFUSED} system true"
     assert f"ssa: no ssad listens at {tmp_path}/ssad.sock. Start it with `ssad`" in words
@@ -146,14 +146,16 @@ def test_a_stopped_ssad_is_told_and_not_waited_for(mortal, chaos):
 
 @once
 def test_the_stream_of_an_ssad_that_dies_is_cut(mortal, pki, chaos):
-    with peers.python_server(pki, lambda tls, tcp: tls.recv(100) and tls.recv(100)) as port:
-        with started(chaos, "talk", mortal.environment, PORT=port) as process:
-            reached(process)
-            mortal.process.kill()
-            mortal.process.wait()
-            go_on(process)
-            cut = f'"" {errno.ECONNABORTED} true\n'
-            assert [process.stdout.readline() for _ in range(4)] == [cut, cut, f"{errno.ECONNABORTED}\n", "none\n"]
+    with (
+        peers.python_server(pki, lambda tls, tcp: tls.recv(100) and tls.recv(100)) as port,
+        started(chaos, "talk", mortal.environment, PORT=port) as process,
+    ):
+        reached(process)
+        mortal.process.kill()
+        mortal.process.wait()
+        go_on(process)
+        cut = f'"" {errno.ECONNABORTED} true\n'
+        assert [process.stdout.readline() for _ in range(4)] == [cut, cut, f"{errno.ECONNABORTED}\n", "none\n"]
 
 
 @pytest.mark.skipif(not probe().tls, reason="needs a kernel with TLS")
@@ -341,7 +343,7 @@ def test_a_client_that_has_gone(mortal, pki, chaos):
         port = int(process.stdout.readline())
         reached(process)
         tcp = socket.create_connection(("127.0.0.1", port))
-        name = "%s:%d" % tcp.getsockname()
+        name = ":".join(map(str, tcp.getsockname()))
         tls = context.wrap_socket(tcp, server_hostname="localhost")
         time.sleep(0.2)
         tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))

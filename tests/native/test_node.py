@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import time
 from threading import Thread
 
@@ -15,7 +14,7 @@ import pytest
 from tests import peers
 from tests.mailservers import dovecot
 from tests.native.conftest import PATHS
-from tests.native.languages import HOST, NODE, ROOT, run
+from tests.native.languages import DOCS, HOST, NODE, run
 
 WAYS = PATHS if PATHS == ["relay"] else ["ktls-or-relay"]
 once = pytest.mark.skipif(not HOST, reason="tested on this machine's own kernel")
@@ -154,7 +153,7 @@ ssa.connect({ host: 'localhost', port: process.env.PORT }).on('error', (error) =
     assert "data_path" in said[1]
 
 
-def test_an_error_says_whose_fault_it_is(node, web):
+def test_an_error_says_whose_fault_it_is(node, ssad, web):
     said = node(
         """
 const tell = ({ code, reason, whoseFault, message }) => say(code, reason, whoseFault, message);
@@ -177,6 +176,7 @@ ssa.connect(stranger).on('error', (error) => {
     assert "Connect by a name that the certificate is for" in said[0]
     assert said[1:3] == ["ECONNREFUSED connect", "ENOENT /no/such/file"]
     assert said[3].startswith("EACCES POLICY_DENIED policy")
+    assert 'unverified="asked for by the program, and not done"' in ssad.log
 
 
 @once
@@ -261,6 +261,31 @@ server.listen(0, '127.0.0.1', () => {
     )
     assert said[:2] == ["1.1 localhost", "2.0 localhost"]
     assert sorted(said[2:]) == ["EKEYREJECTED", "refused EPROTO peer"]
+
+
+@once
+def test_much_goes_up_no_faster_than_it_is_read(node, pki):
+    said = node(
+        """
+const http = require('http'), { Readable } = require('stream');
+const web = http.createServer((request, response) => {
+  let size = 0;
+  request.on('data', (part) => { size += part.length; }).on('end', () => response.end(String(size)));
+});
+const options = { cert: process.env.CERT, key: process.env.KEY };
+const server = ssa.createServer(options, (socket) => web.emit('connection', socket)).listen(0, '127.0.0.1', () => {
+  const to = { host: 'localhost', port: server.address().port, method: 'POST', agent: new ssa.Agent() };
+  const request = require('https').request(to, (response) => {
+    response.on('data', (part) => say(String(part))).on('end', () => server.close(() => say('closed')));
+  });
+  let count = 0;
+  new Readable({ read() { count += 1; this.push(count <= 320 ? Buffer.alloc(65536) : null); } }).pipe(request);
+});
+""",
+        CERT=pki.cert,
+        KEY=pki.key,
+    )
+    assert said == ["20971520", "closed"]
 
 
 def test_a_server_that_may_not_serve_says_so_when_it_listens(node):
@@ -370,7 +395,7 @@ net.createServer((plain) => plain.once('data', () => plain.once('readable', () =
 
 @once
 def test_the_package_builds_by_itself(tmp_path, ssad, web):
-    """As `npm install` does: a C compiler and make are enough, without Node's headers."""
+    """What `npm install` runs needs a C compiler and make, and none of Node's headers."""
     package = tmp_path / "node_modules" / "ssa"
     shutil.copytree(NODE, package, ignore=shutil.ignore_patterns("build"))
     (script,) = re.findall(r'"install": "(\w+)"', (package / "package.json").read_text())
@@ -406,6 +431,34 @@ def test_the_examples(node, ssad, web, pki, tmp_path):
         assert done.stdout == "hello by TLSv1.3\n"
 
 
-def test_the_tables_are_as_pythons():
-    done = subprocess.run([sys.executable, ROOT / "tools" / "make-tables", "--check"], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+@once
+def test_the_page(ssad, web, pki, tmp_path):
+    """Its programs run, and it names the options that are refused or taken."""
+    page = (DOCS / "node.md").read_text()
+    agent, connect, server = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
+    for program in (agent, connect):
+        at = program.replace("'ssa'", repr(str(NODE))).replace("port: 443", f"port: {web[0]}")
+        at = at.replace("example.org/", f"localhost:{web[0]}/page.txt").replace("GET / ", "GET /page.txt ")
+        assert run_page(at.replace("example.org", "localhost"), ssad, tmp_path).endswith("hello")
+    port = peers.free_port()
+    files = f"{{ cert: {str(pki.cert)!r}, key: {str(pki.key)!r} }}"
+    (tmp_path / "server.js").write_text(
+        server.replace("'ssa'", repr(str(NODE))).replace("{}", files).replace("443", str(port))
+    )
+    with peers.program("node", tmp_path / "server.js", port=port, env=os.environ | ssad.environment):
+        at = agent.replace("'ssa'", repr(str(NODE))).replace("example.org", f"localhost:{port}")
+        assert run_page(at, ssad, tmp_path) == "hello, localhost\n"
+
+
+def run_page(program, ssad, tmp_path):
+    (tmp_path / "page.js").write_text(program)
+    done = subprocess.run(
+        ["node", tmp_path / "page.js"],
+        env=os.environ | ssad.environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout

@@ -13,7 +13,7 @@ import pytest
 
 from tests import peers
 from tests.mailservers import dovecot
-from tests.native.languages import HOST, PHP, run
+from tests.native.languages import DOCS, HOST, PHP, run
 from tests.native.test_c_bad_luck import LIES, Liar
 from tests.peers import Daemon
 
@@ -288,6 +288,7 @@ $connection = Connection::upgradeServer($plain, $options);
 say($connection->read());
 $connection->write('two');
 say($connection->read(), $connection->eof());
+say(told(fn () => Listener::listen('127.0.0.1', 0, ['bindto' => '127.0.0.1'])));
 say(told(fn () => Listener::listen('127.0.0.1', 0)), told(fn () => Listener::listen('localhost', 0)));
 """,
         CERT=pki.cert,
@@ -302,6 +303,7 @@ say(told(fn () => Listener::listen('127.0.0.1', 0)), told(fn () => Listener::lis
         " true",
         "hello",
         " true",
+        "95 NO_COUNTERPART caller",
         "126 NO_CREDENTIALS caller 22 BAD_VALUE caller",
     ]
 
@@ -479,3 +481,17 @@ def test_the_example(ssad, web):
         )
         assert done.returncode == status, done
         assert output in done.stdout + done.stderr
+
+
+@once
+def test_the_page(ssad, web, tmp_path):
+    """Its program runs, and its table has the options that there are."""
+    page = (DOCS / "php.md").read_text()
+    (program,) = re.findall(r"```php\n<\?php\n(.*?)```", page, re.DOTALL)
+    program = program.replace("clients/php", str(PHP)).replace("ssa://example.org:443", f"ssa://localhost:{web}")
+    assert (
+        run("php", program.replace("GET / ", "GET /hello "), ssad.environment, directory=tmp_path)[-1]
+        == "hello from nginx"
+    )
+    (known,) = re.findall(r"const KNOWN = \[(.*?)\];", (PHP / "src" / "Options.php").read_text(), re.DOTALL)
+    assert set(re.findall(r"'(\w+)' =>", known)) <= set(re.findall(r"`(\w+)`", page))

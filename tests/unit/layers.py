@@ -124,7 +124,6 @@ EDGES = {
     "ssa.worker.datagrams": "UDP sockets, packet pairs",
     "ssa.worker.datapath": "packet pairs",
     "ssa.worker.dispatch": "an application's requests",
-    "ssa.worker.early": "a reply before the handshake",
     "ssa.worker.hang_ups": "an epoll set of applications' connections",
     "ssa.worker.ipc": "an application's packets, our replies",
     "ssa.worker.lingering_close": "close_notify where the send buffer was full",

@@ -47,13 +47,17 @@ static struct connection *ready(struct coerced *coerced, int *error) {
 /* --- reading --- */
 
 /* A socket that waits does so for data here, and so the read ends behind a record that is no data, such as a ticket.
- * GnuTLS does so too, for a program that waits in select(2) for its other descriptors. False: no data in time. */
-static bool await_data(struct coerced *coerced) {
+ * GnuTLS does so too, for a program that waits in select(2) for its other descriptors. 0, or GnuTLS's error: the
+ * program's own time is over, or a signal came. */
+static int await_data(struct coerced *coerced) {
     int limit = timeout_of(coerced->fd, SO_RCVTIMEO);
     unsigned told = coerced->record_timeout;
     bool own = told && told != GNUTLS_INDEFINITE_TIMEOUT && (limit == FOREVER || (int)told < limit);
-    int found = wait_for(coerced->fd, POLLIN, own ? (int)told : limit);
-    return found || !own;
+    struct pollfd wanted = {.fd = coerced->fd, .events = POLLIN};
+    int found = poll(&wanted, 1, own ? (int)told : limit);
+    if (found < 0 && errno == EINTR)
+        return GNUTLS_E_INTERRUPTED;
+    return found || !own ? 0 : GNUTLS_E_TIMEDOUT;
 }
 
 static ssize_t get(gnutls_session_t session, void *data, size_t size) {
@@ -65,8 +69,8 @@ static ssize_t get(gnutls_session_t session, void *data, size_t size) {
     if (!connection)
         return error;
     struct iovec part = {data, size};
-    ssize_t count = GNUTLS_E_TIMEDOUT;
-    if (!does_wait(coerced->fd) || await_data(coerced)) {
+    ssize_t count = does_wait(coerced->fd) ? await_data(coerced) : 0;
+    if (!count) {
         count = stream_read(connection, coerced->fd, &part, 1, MSG_DONTWAIT);
         atomic_store(&coerced->direction, 0);
         coerced->read_end = !count && size;

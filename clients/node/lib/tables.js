@@ -62,6 +62,7 @@ module.exports = {
     "cut_is_error": [544, "u32"],
     "lenient": [550, "u32"],
     "half": [551, "u32"],
+    "early": [560, "u32"],
   },
   REPLY: ["alert", "TLS_ALPN", "TLS_PEER_CERTIFICATE_CHAIN", "TLS_CHOSEN_CIPHER", "cut_is_error", "TLS_ERROR", "ended", "errno", "largest", "local", "peer", "TLS_PEER_IDENTITY", "reason", "rekeyable", "relayed", "remote", "TLS_RESUMED_SESSION", "sending", "TLS_HOSTNAME", "TLS_SESSION_TTL", "TLS_ID", "unfinished", "TLS_VERSION_CONN", "TLS_VERSION_MAX", "TLS_VERSION_MIN"],
   LONGEST: {

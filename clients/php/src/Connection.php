@@ -29,6 +29,11 @@ final class Connection
     {
     }
 
+    /** Two objects would close one descriptor twice. */
+    private function __clone()
+    {
+    }
+
     /**
      * Connect to a TLS server, which is verified to be `$host`, or the option `peer_name`.
      *
@@ -85,7 +90,7 @@ final class Connection
         try {
             $this->setBlocking(true);
             $this->setTimeout($asked->timeout());
-            $asked->applyTo($this->fd);
+            $role === 1 ? $asked->applyToClient($this->fd) : $asked->applyToServer($this->fd);
             Library::set($this->fd, Tables::IPPROTO_TLS, Tables::TLS_UPGRADE, pack('l', $role));
         } catch (SsaException $exception) {
             $this->abandon();

@@ -17,6 +17,11 @@ final class Listener
     {
     }
 
+    /** Two objects would close one descriptor twice. */
+    private function __clone()
+    {
+    }
+
     /**
      * Listen at an address. Without `local_cert` the administrator's certificates serve.
      *
@@ -29,7 +34,7 @@ final class Listener
         $functions = Library::functions();
         $listener = new self(Library::checked($functions->socket($family, self::SOCK_STREAM_CLOEXEC, Tables::IPPROTO_TLS)));
         Library::set($listener->fd, self::SOL_SOCKET, self::SO_REUSEADDR, pack('l', 1));
-        $asked->applyTo($listener->fd);
+        $asked->applyToServer($listener->fd);
         Library::plainly($functions->bind($listener->fd, $packed, \strlen($packed)), "bind to $address, port $port");
         Library::checked($functions->listen($listener->fd, $asked->backlog()));
         return $listener;

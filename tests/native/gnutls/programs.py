@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -47,13 +49,16 @@ def _wget(*options):
     )
 
 
-_GIT = 'git -c http.sslVerify={verify} clone -q https://{host}:{port}/{what}.git "$D" && cat "$D/file"; s=$?; rm -rf "$D"; exit $s'
+_GIT = """D=$(mktemp -d)/clone
+git -c http.sslVerify={verify} clone -q https://{host}:{port}/{what}.git "$D" && cat "$D/file"
+status=$?; rm -rf "$D"; exit $status
+"""
 
 
 def _git(verify):
     def fetch(what, host, port):
         script = _GIT.format(verify=verify, host=host, port=port, what=what)
-        return ["sh", "-c", "D=$(mktemp -d)/clone; " + script], b""
+        return ["sh", "-c", script], b""
 
     return fetch
 
@@ -105,8 +110,13 @@ PROGRAMS = {
 }
 
 
-def mutt(environment, directory, mailbox, *, insecure=False, keys="", ends=(b"hello from dovecot",), seconds=30):
-    """What mutt shows on a terminal of its own: it opens an IMAP mailbox, and then has these keys."""
+def mutt(
+    environment, directory, mailbox, *, insecure=False, keys="", ends=(b"hello from dovecot",), seconds=30, file=None
+):
+    """What mutt shows on a terminal of its own: it opens an IMAP mailbox, and then has these keys, until they are done.
+
+    It is done when it shows one of `ends`, or when the `file` is there.
+    """
     rc = directory / "muttrc"
     rc.write_text(
         f'set folder={directory}\nset spoolfile="{mailbox}"\nset imap_user=me\nset imap_pass=secret\n'
@@ -120,11 +130,15 @@ def mutt(environment, directory, mailbox, *, insecure=False, keys="", ends=(b"he
         os.environ.update(environment, TERM="xterm", LC_ALL="C.UTF-8", HOME=str(directory))
         os.execvp("mutt", ["mutt", "-n", "-F", str(rc)])
     shown = _shown_until(terminal, ends, seconds)
+    deadline = time.monotonic() + 60
+    while file and not (directory / file).exists() and time.monotonic() < deadline:
+        shown += _shown_until(terminal, None, 0.1)
     os.write(terminal, b"q")
     shown += _shown_until(terminal, None, 3)
+    os.kill(pid, signal.SIGKILL)
     os.close(terminal)
     os.waitpid(pid, 0)
-    return shown.decode("utf-8", "replace")
+    return re.sub(r"\x1b[^a-zA-Z]*[a-zA-Z]", "", shown.decode("utf-8", "replace"))
 
 
 def _shown_until(terminal, ends, seconds):

@@ -176,8 +176,11 @@ def socat(pki, environment=None):
 
 
 @contextlib.contextmanager
-def forwarder(port, host="127.0.0.1", cut_after=None):
-    """A TCP port that leads to another one; `cut_after` so many bytes of the server, both ends are closed."""
+def forwarder(port, host="127.0.0.1", cut_after=None, cut_sent_after=None):
+    """A TCP port that leads to another one; `cut_after` so many bytes of the server, both ends are closed.
+
+    `cut_sent_after` is the same for the client's bytes.
+    """
     listener = socket.create_server((host, 0))
 
     def pump(source, sink, left):
@@ -196,7 +199,7 @@ def forwarder(port, host="127.0.0.1", cut_after=None):
             while True:
                 near, _ = listener.accept()
                 far = socket.create_connection(("127.0.0.1", port))
-                for ends in ((near, far, sys.maxsize), (far, near, cut_after or sys.maxsize)):
+                for ends in ((near, far, cut_sent_after or sys.maxsize), (far, near, cut_after or sys.maxsize)):
                     threading.Thread(target=pump, args=ends, daemon=True).start()
 
     thread = threading.Thread(target=serve, daemon=True)

@@ -106,7 +106,7 @@ def test_a_program_of_musls_is_refused(ssad, ssa_run, tmp_path):
 def test_what_is_preloaded_already_stays(ssa_run, ssad):
     environment = os.environ | ssad.environment | {"LD_PRELOAD": "libm.so.6"}
     shown = ssa_run("sh", "-c", "echo $LD_PRELOAD", env=environment).stdout.decode().split()
-    assert [Path(path).name for path in shown] == ["libssa-openssl.so", "libm.so.6"]
+    assert [Path(path).name for path in shown] == ["libssa-tls.so", "libm.so.6"]
 
 
 def test_the_list(ssa_run):
