@@ -103,7 +103,7 @@ test-programs: setup native build/examples-go/ready ## run unmodified programs b
 	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.ways.run ktls
 	$(BIN)/python -m tests.tables
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch]))
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch] examples/*/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .
