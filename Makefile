@@ -11,7 +11,7 @@ ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
 RELAYED := $(wildcard tests/interop/test_inject_a*.py tests/interop/test_inject_cut.py tests/interop/test_inject_programs.py)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
-.PHONY: help setup demo native native-sanitized test test-host test-kernel test-7.2 test-long test-compat lint bench clean
+.PHONY: help setup demo go native native-sanitized test test-host test-kernel test-7.2 test-long test-ports test-compat lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ demo: setup ## show ssa with real servers: here, and on a kernel with TLS if thi
 build/interop-go: tests/interop/go/main.go | setup # built here, because the test kernel takes minutes for it
 	cd tests/interop/go && GOCACHE=$(CURDIR)/build/go-cache CGO_ENABLED=0 go build -trimpath -o $(CURDIR)/$@ .
 
+go: | setup ## build the Go programs of the tests, in build/go: here, because the test kernel takes minutes for it
+	$(BIN)/python -m tests.native.golang
+
 native: | setup ## build libssa for C programs, in build/native: libssa.so, libssa-tls.so (and its parts for OpenSSL and for GnuTLS) and ssa.h; and the addon for Node
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native
 	$(MAKE) --no-print-directory -C clients/node BUILD=$(CURDIR)/build/native/node
@@ -40,7 +43,7 @@ native-sanitized: | setup
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/asan SANITIZE=address,undefined
 	$(MAKE) --no-print-directory --jobs=2 -C clients/c BUILD=$(CURDIR)/build/native/tsan SANITIZE=thread
 
-test: lint native native-sanitized build/interop-go ## lint, then run the tests: on this kernel, and side by side those for kernel TLS on one that has it
+test: lint native native-sanitized go build/interop-go build/examples-go/ready ## lint, then run the tests: on this kernel, and side by side those for kernel TLS on one that has it
 	@mkdir -p build
 	@echo "build/test-kernel.txt is what the tests on a kernel with TLS say; it is shown at the end"
 	$(MAKE) --no-print-directory --jobs=2 --keep-going test-host test-kernel; status=$$?; cat build/test-kernel.txt; exit $$status
@@ -52,7 +55,7 @@ test-host:
 test-kernel:
 	tools/kernel-run $(BIN)/pytest $(ON_KERNEL) >build/test-kernel.txt 2>&1
 
-test-7.2: setup native build/interop-go ## run the tests for kernel TLS on kernel 7.2, which has rekeying (built the first time: six minutes)
+test-7.2: setup native go build/interop-go build/examples-go/ready ## run the tests for kernel TLS on kernel 7.2, which has rekeying (built the first time: six minutes)
 	tools/kernel-build 7.2
 	KERNEL=7.2 tools/kernel-run $(BIN)/pytest $(ON_KERNEL)
 
@@ -86,6 +89,15 @@ test-compat: $(COMPAT)/ready ## run libraries that people use under ssa, over th
 	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.compat.run ktls
 	$(BIN)/python -m tests.compat.page
 
+build/examples-go/ready: $(wildcard examples/http-client/go/*/*.go clients/go/*.go) | setup
+	cd examples/http-client/go && GOCACHE=$(CURDIR)/build/go-cache GOFLAGS=-mod=mod GOPROXY=off CGO_ENABLED=0 \
+		go build -trimpath -o $(CURDIR)/$(@D)/ ./... && touch $(CURDIR)/$@
+
+test-ports: setup ## build Caddy with ssa's modules from Debian's source package (two minutes, 100 MB), and fetch pages through it
+	tools/setup-debian tests/ports/debian-packages
+	tools/caddy-build
+	$(BIN)/pytest tests/ports
+
 C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch]))
 
 lint: setup ## check the code with ruff, mypy and clang-format
@@ -95,6 +107,8 @@ lint: setup ## check the code with ruff, mypy and clang-format
 	clang-format --dry-run -Werror $(C_FILES)
 	$(BIN)/python tools/make-header --check
 	$(BIN)/python tools/make-tables --check
+	$(BIN)/python tools/make-go-tables --check
+	test -z "$$(gofmt -l clients/go tests/native/go tests/interop/go | tee /dev/stderr)"
 
 bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1; writes docs/performance.md
 	$(BIN)/python -m bench --part host --write

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import select
 import shutil
 import signal
@@ -246,11 +245,26 @@ class Daemon:
             self.process.wait()
             raise
 
+    def kill(self) -> None:
+        """Kill all its processes at once."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self._kill_left()
+
+    def _kill_left(self) -> None:
+        """Kill the workers that an ssad has left to the next one."""
+        for door in (self.run_dir / "workers").glob("*.*.*"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(door.name.split(".")[1]), signal.SIGKILL)
+
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+        self._kill_left()
         if os.path.ismount(self.mount) or not os.access(self.mount, os.F_OK):  # it was killed, and could not unmount
             subprocess.run(["fusermount3", "-u", "-z", self.mount], check=False, capture_output=True)
 
@@ -310,13 +324,12 @@ class Daemon:
         return count
 
     def memory(self) -> int:
-        """Bytes of memory that are its processes' own."""
+        """Bytes of memory that its processes have. What they share counts for each."""
         pages = 0
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                pages += sum(map(int, re.findall(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)))
-        return pages * 1024
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def cpu(self) -> float:
         """Seconds of processor time that its processes have taken."""

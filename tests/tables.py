@@ -90,9 +90,17 @@ def _first_sentence(module):
     return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0].rstrip(".")
 
 
+def effort(which):
+    """The tables of docs/examples.md, which count lines of examples/."""
+    from tests import effort  # it needs `markdown` of this module
+
+    return getattr(effort, which)()
+
+
 TABLES = {
     "library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons},
     "architecture.md": {"layers": layers, "edges": edges},
+    "examples.md": {"effort": lambda: effort("effort"), "paper": lambda: effort("paper")},
     "programs.md": {"ways": ways, "programs": programs},
 }
 

@@ -162,6 +162,7 @@ static int start_unattended(struct connection *connection, int fd, struct exchan
     if (exchange_tell(exchange, -1, NULL, 0) || put_beside(connection, fd, exchange->ssad))
         return -1;
     exchange_forget(exchange);
+    connection->connecting = getpid();
     atomic_store(&connection->phase, CONNECTING);
     return 0;
 }

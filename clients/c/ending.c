@@ -87,6 +87,12 @@ static void end_of_last(struct connection *connection, int fd) {
     drop_beside(connection);
 }
 
+/* A connect that is under way, and that another process goes on with: what ssad has answered is left to that one. */
+static bool is_anothers_connect(struct connection *connection, int fd) {
+    return atomic_load(&connection->phase) == CONNECTING &&
+           (connection->connecting != getpid() || is_held_elsewhere(connection, fd));
+}
+
 int tls_close(int fd) {
     struct connection *connection = connection_get(fd);
     if (connection == &hidden) {
@@ -99,7 +105,7 @@ int tls_close(int fd) {
         return NEXT(close)(fd);
     }
     bool stale = !is_ours(connection, fd);
-    if (!stale)
+    if (!stale && !is_anothers_connect(connection, fd))
         finish(connection, fd); /* a handshake that is done deserves a proper end */
     bool last = leave(connection, fd);
     if (last && stale)

@@ -187,6 +187,7 @@ struct connection {      /* of one open file: dup(2)ed numbers share it */
     _Atomic int looking;  /* the process of which a thread looks for another ssad for this listener; 0: none */
     atomic_bool on_timer; /* a listener's number is a timer, as no ssad serves it: listeners.c */
     int backlog;
+    int connecting;  /* the process that has begun the connect that is under way */
     bool has_before; /* `settings_before` is what the settings were before this attempt to connect */
     uint64_t cookie; /* SO_COOKIE of the file on the number: it tells a number that is another file's by now */
     uint64_t beside_cookie;

@@ -184,6 +184,7 @@ def listener(text: str) -> str:
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [OPTION ...] PROGRAM [ARGUMENT ...]"
     parser.add_argument("--list", action="store_true", help="list the ways, and the programs that are tested")
     parser.add_argument("--json", dest="as_json", action="store_true", help="with --list: print JSON")
     parser.add_argument("--quiet", action="store_true", help="say nothing of ssa's own where a connection is refused")
@@ -214,10 +215,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--tls-listen",
         action="append",
         default=[],
+        nargs="?",
+        const="all",
         type=listener,
         metavar="PORT",
-        help="have a program that knows no TLS serve TLS on this port (--tls-listen=PORT, many times), or on each one "
-        "(--tls-listen)",
+        help="have a program that knows no TLS serve TLS: on each port (--tls-listen), or on this one "
+        "(--tls-listen=PORT, with the =; may be given many times)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="PROGRAM [ARGUMENT ...]", help="what to run")
 

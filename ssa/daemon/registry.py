@@ -260,6 +260,10 @@ class Registry:
         self._next = granted.stop
         return granted
 
+    def pass_over(self, last: int) -> None:
+        """Give out no number up to this one: an earlier daemon has."""
+        self._next = max(self._next, last + 1)
+
     def add(self, record: SocketRecord, inode: int, namespace: bytes | None, worker: Handle) -> None:
         """Register a worker's TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
 
@@ -270,20 +274,26 @@ class Registry:
         known["application"] = shared(confirmed(record.application))
         diag = None if namespace is None else self.diags.of(namespace)
         live = LiveSocket(**known, worker=worker, diag=diag)
-        self._forget_former(inode, worker)
+        if self._is_anothers(inode, worker):
+            worker.tell(messages.Gone((live.id,)))
+            return
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("handshake %s", _fields(live))
 
-    def _forget_former(self, inode: int, worker: Handle) -> None:
-        """Forget another worker's sockets of an inode: the kernel has given the number out again, so they are gone."""
+    def _is_anothers(self, inode: int, worker: Handle) -> bool:
+        """True where another worker has the socket of an inode. Its sockets of that inode that are gone are forgotten.
+
+        The kernel gives the number of one that is gone out again.
+        """
         former = self._by_inode.get(inode)
-        if former is not None and (live := self._sockets[former]).worker is not worker:
-            if inode in live.worker.liveness.alive():
-                return  # the newer one's worker lies: the first look finds that it has no such socket
-            for number in [number for number, other in self._inodes.items() if other == inode]:
-                self._forget(number)
+        if former is None or (live := self._sockets[former]).worker is worker:
+            return False
+        if inode in live.worker.liveness.alive():
+            return True
+        self._forget(*(number for number, other in self._inodes.items() if other == inode))
+        return False
 
     def ids(self) -> list[int]:
         """The ids of the sockets that are open now."""

@@ -16,12 +16,13 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from ssa.worker import process
+from ssa.worker import process, sandbox
+from ssa.worker.sandbox import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_REQUEST = struct.Struct("=Ii?")  # number of the request, uid, trusted
+_REQUEST = struct.Struct("=III?")  # number of the request, uid, the worker's own uid or 0, trusted
 _STARTED = struct.Struct("=Ii")  # number of the request, pid or minus an errno
 _ENDED = struct.Struct("=ii?")  # pid, status as waitpid(2) gives it
 _FLAGS = socket.MSG_CMSG_CLOEXEC
@@ -54,10 +55,13 @@ def fork() -> socket.socket:
     return ours
 
 
-def ask(zygote: socket.socket, call: int, uid: int, channel: socket.socket, *, trusted: bool) -> None:
-    """Have a worker forked, which gets a channel. Raises OSError."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel.fileno()]))]
-    zygote.sendmsg([_REQUEST.pack(call, uid, trusted)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+def ask(zygote: socket.socket, call: int, uid: int, own: int, *ends: socket.socket, trusted: bool) -> None:
+    """Have a worker forked, and a uid of its own given to it where that is not 0. Raises OSError.
+
+    `ends` are a channel, and a socket that listens for the next daemon.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [end.fileno() for end in ends]))]
+    zygote.sendmsg([_REQUEST.pack(call, uid, own, trusted)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def told(zygote: socket.socket) -> Started | Ended | None:
@@ -84,6 +88,10 @@ def _end_with(serve: Callable[[], object]) -> None:
 def _serve(channel: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    process.prepare()
+    sandbox.name("ssad:zygote")
+    if os.geteuid() == 0:
+        sandbox.keep_only_ids()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writing)
@@ -110,11 +118,11 @@ def _bury(channel: socket.socket) -> None:
 
 def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
     """Fork a worker, which closes the zygote's own descriptors. False where the daemon has gone."""
-    data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 1, _FLAGS)
-    if not data or not fds:
+    data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2, _FLAGS)
+    if not data or len(fds) != 2:
         return False
-    call, uid, trusted = _REQUEST.unpack(data)
-    end = socket.socket(fileno=fds[0])
+    call, uid, own_uid, trusted = _REQUEST.unpack(data)
+    end, door = (socket.socket(fileno=fd) for fd in fds)
     try:
         pid = os.fork()
     except OSError as exc:
@@ -124,8 +132,9 @@ def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
         channel.close()
         for fd in own:
             os.close(fd)
-        _end_with(lambda: process.run(end, uid, trusted=trusted))
+        _end_with(lambda: process.run(end, door, uid, Ids(own_uid, uid) if own_uid else None, trusted=trusted))
     end.close()
+    door.close()
     with contextlib.suppress(OSError):
         channel.send(_STARTED.pack(call, pid), socket.MSG_NOSIGNAL)
     return True

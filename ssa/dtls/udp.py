@@ -5,13 +5,12 @@ The socket was passed to us with its addresses and its network namespace; the ap
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import socket
 import struct
 from typing import Any
-
-from ssa.ktls.constants import SO_NETNS_COOKIE
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -22,6 +21,11 @@ _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}  # bytes of IP's and UDP's
 # include/uapi/linux/in.h and in6.h: level, what to do with what is too large, the path's MTU
 _MTU_OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, 10, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 23, 24)}
 PMTUDISC_DONT, PMTUDISC_DO = 0, 2  # fragment; don't, and say EMSGSIZE
+_ERROR_OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}  # *_RECVERR
+_EXTENDED_ERROR = struct.Struct("=IB3xI")  # the start of struct sock_extended_err: errno, origin, what the error says
+_LOCAL_ORIGIN = 1  # SO_EE_ORIGIN_LOCAL
+_LARGEST = 65_507  # bytes of a datagram
+_MOST_ERRORS = 64  # that are looked at
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, the address of ours, the datagram's
 _IN6_PKTINFO = struct.Struct("=16si")  # the address, interface
@@ -37,20 +41,46 @@ def mtu(sock: socket.socket, address: Any) -> int:
         try:
             found = sock.getsockopt(level, option)  # of one that is connected
         except OSError:
-            found = _mtu_of_a_probe(sock, address)
+            found = _mtu_by_error(sock, address)
     except OSError:
         found = _ETHERNET
     return found - _HEADERS[sock.family]
 
 
-def _mtu_of_a_probe(sock: socket.socket, address: Any) -> int:
-    level, _, option = _MTU_OPTIONS[sock.family]
-    with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
-        ours, theirs = (one.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8) for one in (probe, sock))
-        if ours != theirs:
-            return _ETHERNET  # the path is of another network namespace
-        probe.connect(address)
-        return probe.getsockopt(level, option)
+def _mtu_by_error(sock: socket.socket, address: Any) -> int:
+    """The path's MTU by the error that a datagram gets which is too large for it.
+
+    The kernel puts the error into the socket's queue, with what would have fitted (struct sock_extended_err, IP_RECVERR
+    in ip(7)). Nothing is ever sent: the datagram is begun (MSG_MORE), as a path within this machine takes the largest
+    one there is, and more than that drops what was begun (udp_flush_pending_frames in net/ipv4/udp.c).
+    """
+    level, option = _ERROR_OPTIONS[sock.family]
+    before = sock.getsockopt(level, option)
+    discover_mtu(sock, PMTUDISC_DO)
+    sock.setsockopt(level, option, 1)
+    try:
+        for _ in range(2):
+            sock.sendto(bytes(_LARGEST), QUIETLY | socket.MSG_MORE, address)
+    except OSError as exc:
+        return _told_mtu(sock, level, option) if exc.errno == errno.EMSGSIZE else _ETHERNET
+    else:
+        return _ETHERNET
+    finally:
+        sock.setsockopt(level, option, before)
+
+
+def _told_mtu(sock: socket.socket, level: int, option: int) -> int:
+    found = _ETHERNET
+    try:
+        for _ in range(_MOST_ERRORS):
+            _, ancillary, _, _ = sock.recvmsg(0, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+            for where, kind, value in ancillary:
+                if (where, kind) == (level, option):
+                    number, origin, info = _EXTENDED_ERROR.unpack_from(value)
+                    found = info if (number, origin) == (errno.EMSGSIZE, _LOCAL_ORIGIN) else found
+    except BlockingIOError:
+        pass
+    return found
 
 
 def discover_mtu(sock: socket.socket, how: int) -> None:

@@ -1,6 +1,6 @@
 """The effect of each name of the `ssl` module, as a table: so nothing that a program says is silently ignored.
 
-`SSLContext` reads its flags and options here. The names are those of Python 3.11 to 3.13.
+`SSLContext` reads its flags and options here. The names are those of Python 3.11 to 3.14.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ TABLE = (
     Meaning("ssl", KEPT, "match_hostname get_protocol_name create_connection SOCK_STREAM SOL_SOCKET SO_TYPE"),
     Meaning("ssl", KEPT, "RAND_add RAND_bytes RAND_pseudo_bytes RAND_status", "OpenSSL's own, in this process"),
     Meaning("ssl", NO_MEANING, "OPENSSL_VERSION OPENSSL_VERSION_INFO OPENSSL_VERSION_NUMBER", "ssad has its own"),
-    Meaning("ssl", NO_MEANING, "HAS_ALPN HAS_ECDH HAS_NEVER_CHECK_COMMON_NAME HAS_NPN HAS_PSK HAS_SNI", "OpenSSL's"),
+    Meaning(
+        "ssl", NO_MEANING, "HAS_ALPN HAS_ECDH HAS_NEVER_CHECK_COMMON_NAME HAS_NPN HAS_PHA HAS_PSK HAS_SNI", "OpenSSL's"
+    ),
     Meaning("ssl", NO_MEANING, "HAS_SSLv2 HAS_SSLv3 HAS_TLSv1 HAS_TLSv1_1 HAS_TLSv1_2 HAS_TLSv1_3", "OpenSSL's"),
     Meaning("ssl", NO_MEANING, "CHANNEL_BINDING_TYPES", "`get_channel_binding` is refused"),
 )

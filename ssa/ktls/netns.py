@@ -32,7 +32,7 @@ class Diags:
 
     def __init__(self) -> None:
         self._own = Diag()
-        self._own_cookie = _own_cookie()
+        self._own_cookie = own_cookie()
         self._others: WeakValueDictionary[bytes, Diag] = WeakValueDictionary()
 
     def of(self, cookie: bytes) -> Diag | None:
@@ -68,7 +68,7 @@ def is_namespace(descriptor: int) -> bool:
 def namespace_of(sock: socket.socket) -> tuple[bytes, int | None]:
     """The number of a socket's network namespace, and a descriptor of one that is not ours, where we may have it."""
     cookie = cookie_of(sock)
-    if cookie == _own_cookie():
+    if cookie == own_cookie():
         return cookie, None
     try:
         return cookie, fcntl.ioctl(sock, _SIOCGSKNS)
@@ -77,7 +77,8 @@ def namespace_of(sock: socket.socket) -> tuple[bytes, int | None]:
 
 
 @functools.cache
-def _own_cookie() -> bytes:
+def own_cookie() -> bytes:
+    """The number of our own network namespace."""
     with socket.socket(socket.AF_UNIX) as sock:
         return cookie_of(sock)
 

@@ -211,6 +211,7 @@ class Connecting(SocketState):
                 raise OSError(started, os.strerror(started))
         daemon.start(request, self, self._settings.descriptors())
         self._hold(daemon.fileno())
+        self._open_file.connecting = os.getpid()
         self._phase = CONNECTING
         raise BlockingIOError(errno.EINPROGRESS, "the connection and its handshake are under way")
 

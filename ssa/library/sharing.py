@@ -130,18 +130,26 @@ _forks = 0  # how often this process, or one that it comes from, has forked: a s
 class OpenFile:
     """State that the socket objects of this process share where they share one open file (`dup`)."""
 
-    __slots__ = ("broken", "count", "forks", "write_ended")
+    __slots__ = ("broken", "connecting", "count", "forks", "write_ended")
 
     def __init__(self) -> None:
         self.count = 1  # the objects
         self.broken: OSError | None = None  # why the connection can be used no more, in either direction
         self.write_ended = False
         self.forks = _forks
+        self.connecting = 0  # the process that has begun a connect without waiting
 
     def is_last(self, fd: int) -> bool:
         """Note that one object is closed. True where nobody else holds the open file, as far as can be known."""
         self.count -= 1
-        return not self.count and (self.forks == _forks or not is_held_elsewhere(fd))
+        return not self.count and not self._is_elsewhere(fd)
+
+    def is_anothers_connect(self, fd: int) -> bool:
+        """True where another process goes on with a connect that is under way: the daemon's reply is for that one."""
+        return self.connecting != os.getpid() or self._is_elsewhere(fd)
+
+    def _is_elsewhere(self, fd: int) -> bool:
+        return self.forks != _forks and is_held_elsewhere(fd)
 
 
 _all: WeakSet[Turns] = WeakSet()

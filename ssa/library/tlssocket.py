@@ -28,7 +28,7 @@ from ssa.ktls.constants import TCP_ULP
 from ssa.library import connection
 from ssa.library.datapath import KERNEL, RELAYED
 from ssa.library.fdswap import Borrowed
-from ssa.library.phases import BORROWED, BROKEN, FRESH, LISTENING, LIVE, PLAIN
+from ssa.library.phases import BORROWED, BROKEN, CONNECTING, FRESH, LISTENING, LIVE, PLAIN
 from ssa.library.receiving import Receiving
 
 TYPE_CHECKING = False
@@ -149,7 +149,7 @@ class TLSSocket(Receiving):
 
     def _real_close(self) -> None:  # what close() calls when no file object of makefile() is left
         try:
-            self._settle()  # a handshake that is done deserves a proper end
+            self._settle_own()
             aborts = self._aborts()
             self._release()
             if self._phase in (LIVE, BROKEN) and self.fileno() >= 0 and self._is_last():
@@ -157,6 +157,12 @@ class TLSSocket(Receiving):
                     self._end_stream(plain, aborts=aborts)
         finally:
             self._let_go()
+
+    def _settle_own(self) -> None:
+        """Finish a connect of this process's that is done by now: it deserves a proper end."""
+        fd = self.fileno()
+        if fd >= 0 and self._phase == CONNECTING and not self._open_file.is_anothers_connect(fd):
+            self._finish()
 
     def _aborts(self) -> bool:
         """True where SO_LINGER makes this close(2) a reset."""

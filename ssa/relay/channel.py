@@ -95,8 +95,11 @@ class Channel:
                 return at - start, ""
 
     def _ended(self, result: int) -> str:
-        if _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_WANT_READ:
+        error = _lib.SSL_get_error(self._ssl, result)
+        if error == _lib.SSL_ERROR_WANT_READ:
             return ""
+        if error == _lib.SSL_ERROR_SYSCALL and self._connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+            return CLOSE_NOTIFY  # behind user_canceled, OpenSSL has no word for it
         try:
             self._connection._raise_ssl_error(self._ssl, result)  # noqa: SLF001 - it knows OpenSSL's queue of errors
         except SSL.ZeroReturnError:

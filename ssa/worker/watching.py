@@ -21,8 +21,11 @@ import os
 import select
 from typing import TYPE_CHECKING
 
+from ssa.worker import messages
+
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from ssa.worker.monitor import Monitor
 
@@ -52,7 +55,7 @@ class Watching:
         self._numbers = itertools.count(1)
         self._sets: list[_Set] = []
         self._by_inode: dict[int, _Set] = {}
-        self._nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._nothing = os.memfd_create("nothing", os.MFD_CLOEXEC)
         self._number = os.dup(self._nothing)  # under which all entries are made
 
     def watch(self, sock: socket.socket) -> int:
@@ -93,9 +96,9 @@ class Watching:
         found = self._by_inode.get(inode)
         return found is not None and any(data == _low(inode) for data, _ in found.epoll.poll(0, 2 * MOST))
 
-    def sets(self) -> list[select.epoll]:
-        """All sets."""
-        return [found.epoll for found in self._sets]
+    def all_told(self) -> Iterator[tuple[messages.Watches, int]]:
+        """The sets, for a daemon that does not have them."""
+        return ((messages.Watches(found.number), found.epoll.fileno()) for found in self._sets)
 
     def _control(self, found: _Set, what: int, sock: socket.socket, inode: int) -> int:
         """epoll_ctl(2) under the one number. No event is asked for; EPOLLERR and EPOLLHUP can't be declined."""

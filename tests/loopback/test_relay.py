@@ -494,6 +494,27 @@ def test_a_fork_that_closes_ends_nothing(ssad, pki):
         assert peer.saw() == (b"child parent", "")
 
 
+def test_a_fork_that_closes_a_connect_under_way_leaves_it_to_its_parent(ssad, pki):
+    peer = Peer()
+    with peers.python_server(pki, peer) as port, ssa.socket() as sock:
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.connect(("localhost", port))
+        if not (child := os.fork()):
+            try:
+                select.select([sock], [], [], 10)  # the daemon has answered
+                sock.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert select.select([], [sock], [], 10)[1]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.settimeout(10)
+        sock.sendall(b"parent")
+        sock.close()
+        assert peer.saw() == (b"parent", "")
+
+
 def test_passed_on_to_another_process(ssad, pki):
     code = """if True:
         import socket, sys, ssa
@@ -633,8 +654,8 @@ def test_a_descriptor_that_is_closed_without_a_word_truncates(ssad, pki):
         assert peer.saw() == (b"and then", "cut")
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
-def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
+@pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop], ids=lambda end: end.__name__)
+def test_the_daemon_ends_in_mid_transfer(mortal, pki, end):
     def pour(tls, _):
         with contextlib.suppress(OSError):
             while True:
@@ -654,8 +675,7 @@ def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
 
         thread = threading.Thread(target=read)
         thread.start()
-        mortal.process.send_signal(signal_)
-        mortal.process.wait(20)
+        end(mortal)
         thread.join(10)
         assert [type(exc) for exc in failed] == [ConnectionAbortedError]
         failure = first_failure(lambda: sock.sendall(bytes(65536)))
@@ -680,7 +700,7 @@ def test_the_daemon_ends_while_a_writer_waits(mortal, pki):
         thread = threading.Thread(target=write)
         thread.start()
         time.sleep(0.5)
-        mortal.process.kill()
+        mortal.kill()
         thread.join(10)
         assert [type(exc) for exc in failed] == [ConnectionAbortedError]
         finish.set()

@@ -37,12 +37,19 @@ def built(name: str) -> Path:
     return racing if _starts(racing) else plain
 
 
+def static(name: str) -> Path:
+    """A program of tests/native/go that is linked statically."""
+    return _compiled(name, race=False)
+
+
 def _compiled(name: str, *, race: bool) -> Path:
     made = BUILD / (f"{name}-race" if race else name)
     if not is_fresh(made, LIBRARY, PROGRAMS / name):
         BUILD.mkdir(parents=True, exist_ok=True)
         options = ["-race"] if race else []
-        done = go("build", *options, "-trimpath", "-o", str(made), f"./{name}", cwd=PROGRAMS, CGO_ENABLED=str(int(race)))
+        done = go(
+            "build", *options, "-trimpath", "-o", str(made), f"./{name}", cwd=PROGRAMS, CGO_ENABLED=str(int(race))
+        )
         assert done.returncode == 0, done.stderr
     return made
 
@@ -50,3 +57,9 @@ def _compiled(name: str, *, race: bool) -> Path:
 def _starts(program: Path) -> bool:
     """Whether the program ends at the end of its input, as each of tests/native/go does."""
     return subprocess.run([program], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    for directory in PROGRAMS.iterdir():
+        if directory.is_dir():
+            built(directory.name)

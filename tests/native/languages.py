@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 PHP = ROOT / "clients" / "php"
 NODE = ROOT / "clients" / "node"
 COMMANDS = {"php": ["php", "-d", "ffi.enable=1"], "node": ["node"]}
@@ -18,8 +19,8 @@ def run(language, program, environment, *, directory, fails=False, **words):
     """Run a program's text: what it prints, a line each. It fails where it says a word on the standard error."""
     script = directory / f"program.{'php' if language == 'php' else 'js'}"
     begin = {
-        "php": f"<?php require '{PHP}/autoload.php'; set_error_handler(static function (int $kind, string $text): bool "
-        '{ echo "warning: $text\\n"; return true; });\n',
+        "php": f"<?php require '{PHP}/autoload.php'; set_error_handler(static function (int $kind, string $text) "
+        '{ if (error_reporting() & $kind) echo "warning: $text\\n"; return true; });\n',
         "node": f"const ssa = require({str(NODE)!r});\n",
     }
     script.write_text(begin[language] + program)

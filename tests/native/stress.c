@@ -251,22 +251,34 @@ static void vforks(void) {
     check(!close(fd), "close");
 }
 
-/* A fork while a connect is under way, whose child leaves it alone. */
-static void forks_in_connect(void) {
+/* A fork while a connect is under way: the child closes what it has of it, when ssad has answered, or just ends. */
+static void fork_in_connect(bool closes_it) {
     struct sockaddr_in server = address();
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_TLS), error = 1, status;
     socklen_t size = sizeof error;
     check(connect(fd, (struct sockaddr *)&server, sizeof server) && errno == EINPROGRESS, "connect");
     pid_t pid = fork();
-    if (!pid)
+    if (!pid) {
+        usleep(closes_it ? 200000 : 0);
+        if (closes_it)
+            close(fd);
         _exit(0);
+    }
+    if (closes_it)
+        waitpid(pid, &status, 0);
     struct pollfd poll_one = {.fd = fd, .events = POLLOUT};
     check(poll(&poll_one, 1, 10000) == 1, "poll");
     check(!getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) && !error, "SO_ERROR");
-    waitpid(pid, &status, 0);
+    if (!closes_it)
+        waitpid(pid, &status, 0);
     fcntl(fd, F_SETFL, 0);
     echo(fd, 100);
     check(!close(fd), "close");
+}
+
+static void forks_in_connect(void) {
+    fork_in_connect(false);
+    fork_in_connect(true);
 }
 
 /* A program that is started with a TLS socket for its standard input: session tickets are before what it reads. */

@@ -133,7 +133,90 @@ def asks_a_sender(peer, ours):
     peer.seen = "answered" if ours.updates else "not answered"
 
 
-RAW = {"updates": updates, "asks": asks, "tickets": tickets, "asks a sender": asks_a_sender}
+def slowly(peer, ours):
+    """Records a byte at a time."""
+    for byte in ours.seal(b"slowly") + ours.seal(b" but surely") + ours.seal(END, ALERT):
+        ours.send(bytes([byte]))
+
+
+def empties(peer, ours):
+    """Records without data, which are no end, also before one that is no data."""
+    empty = ours.seal(b"")
+    ours.send(empty, ours.seal(b""), ours.seal(b"one"), ours.seal(b""), ours.seal(TICKET, HANDSHAKE), ours.seal(b""))
+    ours.send(ours.seal(b"two"), ours.seal(b""), ours.seal(b""))
+    time.sleep(0.05)
+    ours.send(ours.seal(b""), ours.seal(b"three"), ours.seal(b""), ours.seal(END, ALERT))
+
+
+def greatest(peer, ours):
+    """Records as long as they can be, and the same data with padding."""
+    ours.send(*(ours.seal(bytes(range(256)) * 64) for _ in range(4)))
+    ours.send(*(ours.seal(bytes(range(256)), padding=padding) for padding in (0, 1, 255, 16384 - 256)))
+    ours.send(ours.seal(b"", padding=100), ours.seal(END, ALERT))
+
+
+def small(peer, ours):
+    ours.send(*(ours.seal(bytes([number % 256])) for number in range(2048)), ours.seal(END, ALERT))
+
+
+def ends_early(peer, ours):
+    """An end that data follows; and it reads on (RFC 8446 section 6.1)."""
+    ours.send(ours.seal(b"last words"), ours.seal(END, ALERT), ours.seal(b"nobody may hear this"))
+    peer.seen = ours.read_data().decode()
+
+
+def forges(peer, ours):
+    genuine, forged, behind = (bytearray(ours.seal(word)) for word in (b"genuine", b"forged", b"behind"))
+    forged[-1] ^= 1
+    ours.send(genuine, forged, behind)
+
+
+def cuts_a_record(peer, ours):
+    ours.send(ours.seal(b"first"), ours.seal(b"second")[:-1])
+    ours.sock.shutdown(socket.SHUT_WR)
+
+
+def resets(peer, ours):
+    ours.send(ours.seal(b"first"))
+    ours.read_data()
+    ours.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    ours.sock.close()
+
+
+def cancels(peer, ours):
+    """user_canceled only announces the end."""
+    ours.send(ours.seal(b"before"), ours.seal(b"\1\x5a", ALERT), ours.seal(END, ALERT))
+
+
+def babbles(peer, ours):
+    """A message that no stream of TLS 1.3 has."""
+    ours.send(ours.seal(b"before"), ours.seal(b"\x14\0\0\0", HANDSHAKE), ours.seal(b"behind"))
+
+
+def warns(peer, ours):
+    """A warning of TLS 1.2's, which is passed over."""
+    ours.send(ours.seal(b"\1\x70", ALERT), ours.seal(b"behind"), ours.seal(END, ALERT))
+
+
+END = b"\1\0"  # close_notify
+RAW = {
+    "updates": updates,
+    "asks": asks,
+    "tickets": tickets,
+    "asks a sender": asks_a_sender,
+    "slowly": slowly,
+    "empties": empties,
+    "greatest": greatest,
+    "small": small,
+    "ends early": ends_early,
+    "forges": forges,
+    "cuts a record": cuts_a_record,
+    "resets": resets,
+    "cancels": cancels,
+    "babbles": babbles,
+    "warns": warns,
+}
+OF_TLS12 = {"warns"}
 
 
 def stalls(connection):
@@ -141,10 +224,11 @@ def stalls(connection):
         pass
 
 
-def meet(pki, connection, peer, act):
-    ours = raw.Raw(connection, raw.context(pki, TLSVersion.TLSv1_3, server=True), server=True)
+def meet(pki, connection, peer, name):
+    version = TLSVersion.TLSv1_2 if name in OF_TLS12 else TLSVersion.TLSv1_3
+    ours = raw.Raw(connection, raw.context(pki, version, server=True), server=True)
     try:
-        act(peer, ours)
+        RAW[name](peer, ours)
         peer.told.set()
         while connection.recv(65536):
             pass
@@ -160,7 +244,7 @@ def server(pki, peer, name):
     elif name == "none":
         yield 1
     elif name in RAW:
-        with peers.script(lambda connection: meet(pki, connection, peer, RAW[name])) as port:
+        with peers.script(lambda connection: meet(pki, connection, peer, name)) as port:
             yield port
     elif name == "dtls":
         with datagrams.gnutls_server(pki) as (port, _):

@@ -10,14 +10,14 @@ from tests.native import golang
 from tests.native import test_conformance as suite
 from tests.native.conftest import PATHS
 
-# What a socket of C's and Python's can do and a Go connection has not: non-blocking calls, dup(2), options of SOL_SOCKET,
-# vectors of buffers, datagrams. Cases with these are the others'.
+# What a socket of C's and Python's can do and a Go connection has not: non-blocking calls, dup(2), options of
+# SOL_SOCKET, vectors of buffers, datagrams. Cases with these are the others'.
 NOT_IN_GO = {
     *("blocking", "epoll", "error", "dup", "recvmsg", "recvfrom", "sendto", "reply", "setopt", "getopt", "timeval"),
     *("writev", "sendmsg", "connect_host"),
 }
-# There is no TLS connection before its handshake is done, and none is left after one that failed. Steps that are told so
-# are left out.
+# There is no TLS connection before its handshake is done, and none is left after one that failed. Steps that are told
+# so are left out.
 NO_SUCH_STATE = {"ENOTCONN", "EISCONN"}
 NO_SUCH_OPTION = {"TLS_UPGRADE", "TLS_ERROR"}
 
@@ -39,7 +39,6 @@ def is_there(step):
 
 
 def without_what_go_lacks(case):
-    """The case's steps, up to where a connect that failed would be tried again on the same socket."""
     return case | {"steps": [step for step in case["steps"] if is_there(step)]}
 
 

@@ -12,9 +12,9 @@ from ssa.inject.meaning import KEPT, NO_MEANING, OVERRULED, REFUSED, TABLE
 
 DOCS = Path(__file__).parents[2] / "docs" / "libraries.md"
 
-# Names that not each of Python 3.11 to 3.13 has.
+# Names that not each of Python 3.11 to 3.14 has.
 SOMETIMES = {
-    "ssl": {"HAS_PSK", "RAND_pseudo_bytes", "match_hostname", "wrap_socket"},
+    "ssl": {"HAS_PHA", "HAS_PSK", "RAND_pseudo_bytes", "match_hostname", "wrap_socket"},
     "options": {"OP_ENABLE_KTLS", "OP_LEGACY_SERVER_CONNECT"},
     "SSLContext": {"set_psk_client_callback", "set_psk_server_callback"},
     "SSLSocket": {"get_unverified_chain", "get_verified_chain"},

@@ -1,15 +1,19 @@
-"""The daemon's live sockets: what is counted by user, and what a worker is told of those that are gone."""
+"""The daemon's live sockets: which of them live, and what a worker is told of those that are gone."""
 
+import contextlib
 import dataclasses
 import os
+import select
 import socket
-from types import SimpleNamespace
 
 import pytest
 
+from ssa.daemon.liveness import Liveness
 from ssa.daemon.registry import Registry
 from ssa.ktls.diag import SocketKey
+from ssa.worker import messages
 from ssa.worker.records import Application, SocketRecord
+from ssa.worker.watching import MOST, Watching
 
 
 @pytest.fixture
@@ -19,6 +23,40 @@ def registry():
     registry.close()
 
 
+class Worker:
+    """A worker that watches sockets in this process, as the daemon sees it."""
+
+    def __init__(self):
+        self.told = []
+        self.alive = True
+        self.sets = {}
+        self.liveness = Liveness()
+        self.watching = Watching(self)
+
+    def watches(self, number, epoll):
+        self.sets[number] = epoll
+        assert self.liveness.take_untrusted(number, os.dup(epoll))
+
+    def watches_no_more(self, number):
+        del self.sets[number]
+        self.liveness.drop(number)
+
+    def watch(self, sock):
+        inode = self.watching.watch(sock)
+        self.liveness.stir()
+        return inode
+
+    def tell(self, message):
+        assert isinstance(message, messages.Gone)
+        self.told += message.numbers
+        self.liveness.stir()  # its look is good for ten milliseconds
+
+
+@pytest.fixture
+def worker():
+    return Worker()
+
+
 def record(number, uid, data_path):
     values = dict.fromkeys((field.name for field in dataclasses.fields(SocketRecord)), "")
     key = SocketKey(socket.AF_INET, ("127.0.0.1", 1), ("127.0.0.1", 2), 0, 0)
@@ -26,46 +64,105 @@ def record(number, uid, data_path):
     return SocketRecord(**values)
 
 
-def test_relayed_sockets_are_counted_by_user_while_they_are_open(registry):
+def test_sockets_are_there_while_some_process_holds_them(registry, worker):
     pairs = [socket.socketpair() for _ in range(3)]
-    told = []
-    worker = SimpleNamespace(gone=told.append)
-    for number, (uid, path) in enumerate([(1000, "relay"), (1000, "ktls"), (1001, "relay")], 1):
-        inode = registry.watch(pairs[number - 1][0])
-        registry.add(record(number, uid, path), inode, None, worker)
-    assert [registry.relayed(uid) for uid in (1000, 1001, 1002)] == [1, 1, 0]
-    registry.forget(3)
-    assert told == [3]
+    for number, pair in enumerate(pairs, 1):
+        registry.add(record(number, 1000, "relay"), worker.watch(pair[0]), None, worker)
+    assert registry.ids() == [1, 2, 3]
+    registry.forget(3, worker)
+    assert worker.told == [3]
     for pair in pairs:
         for sock in pair:
             sock.close()
-    registry._liveness._looked = float("-inf")  # its look is good for ten milliseconds
-    assert [registry.relayed(uid) for uid in (1000, 1001)] == [0, 0]
+    worker.liveness.stir()
     assert registry.ids() == []
-    assert told == [3, 1, 2]
+    assert worker.told == [3, 1, 2]
 
 
-def test_the_kernel_is_asked_for_relayed_sockets_where_they_would_reach_a_limit(registry):
-    pair = socket.socketpair()
-    worker = SimpleNamespace(gone=lambda _: None)
-    registry.add(record(1, 1000, "relay"), registry.watch(pair[0]), None, worker)
-    for sock in pair:
-        sock.close()
-    assert registry.relayed(1000, 2) == 1  # it is gone, and that does not matter yet
-    assert registry.relayed(1000, 1) == 0
-
-
-def test_an_inode_that_is_given_out_again_is_no_longer_another_workers(registry):
-    """Before the registry looks again, a socket of another user can have the number of one that is gone."""
-    told = {"one": [], "other": []}
-    one, other = (SimpleNamespace(gone=numbers.append) for numbers in told.values())
+def test_a_worker_can_forget_no_other_ones_socket(registry, worker):
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        inode = registry.watch(ours)
+        registry.add(record(1, 1000, "relay"), worker.watch(ours), None, worker)
+        registry.forget(1, Worker())
+        assert registry.ids() == [1]
+
+
+def test_an_inode_that_is_given_out_again_is_no_longer_another_workers(registry, worker):
+    """Before the registry looks again, a socket of another user can have the number of one that is gone."""
+    other = Worker()
+    gone, theirs = socket.socketpair()
+    with gone, theirs:
+        inode = worker.watch(gone)
         for number in (1, 2):  # as sessions that share a pair
-            registry.add(record(number, 1000, "relay"), inode, None, one)
-        assert told == {"one": [], "other": []}
-        registry.add(record(3, 1001, "relay"), inode, None, other)
-        assert told == {"one": [1, 2], "other": []}
-        assert [registry.relayed(uid) for uid in (1000, 1001)] == [0, 1]
-        assert registry.of(ours).id == 3
+            registry.add(record(number, 1000, "relay"), inode, None, worker)
+    worker.liveness.stir()
+    registry.add(record(3, 1001, "relay"), inode, None, other)
+    assert worker.told == [1, 2]
+
+
+def test_a_worker_that_names_another_ones_socket_takes_nothing_from_it(registry, worker):
+    liar = Worker()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        inode = worker.watch(ours)
+        registry.add(record(1, 1000, "relay"), inode, None, worker)
+        registry.add(record(2, 1001, "relay"), inode, None, liar)
+        assert registry.owner(inode) is worker
+        assert registry.ids() == [1]
+        assert liar.told == [2]
+
+
+def test_the_relayed_sockets_of_a_worker_end_with_it(registry, worker):
+    pairs = [socket.socketpair() for _ in range(2)]
+    with contextlib.ExitStack() as held:
+        for number, (pair, path) in enumerate(zip(pairs, ("relay", "ktls"), strict=True), 1):
+            for sock in pair:
+                held.enter_context(sock)
+            registry.add(record(number, 1000, path), worker.watch(pair[0]), None, worker)
+        registry.has_ended(worker)
+        assert registry.ids() == [2]
+
+
+# --- the worker's side of it --------------------------------------------------------------------------------------
+
+
+def test_a_descriptor_is_known_by_its_open_file(worker):
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.dup() as another:
+        worker.watch(ours)
+        assert worker.watching.has(ours)
+        assert worker.watching.has(another)
+        assert not worker.watching.has(theirs)
+
+
+def test_an_end_that_has_hung_up_and_is_held_is_told_from_one_that_is_closed(worker):
+    ours, theirs = socket.socketpair()
+    with ours:
+        inode = worker.watch(theirs)
+        assert not worker.watching.has_hung_up(inode)
+        theirs.shutdown(socket.SHUT_RDWR)
+        assert select.select([ours], [], [], 0)[0]
+        assert worker.watching.has_hung_up(inode)
+        theirs.close()
+        assert not worker.watching.has_hung_up(inode)
+
+
+def test_a_set_is_small_and_goes_when_it_is_empty(worker):
+    pairs = [socket.socketpair() for _ in range(2 * MOST + 1)]
+    inodes = [worker.watch(pair[0]) for pair in pairs]
+    assert len(worker.sets) == 3
+    assert worker.liveness.alive() == set(inodes)
+    for inode, pair in zip(inodes, pairs, strict=True):
+        for sock in pair:
+            sock.close()
+        worker.watching.forget(inode)
+    assert len(worker.sets) == 1
+    worker.liveness.stir()
+    assert worker.liveness.alive() == set()
+
+
+def test_what_is_no_epoll_set_is_not_taken():
+    reading, writing = os.pipe()
+    assert not Liveness().take_untrusted(1, reading)
+    os.close(reading)
+    os.close(writing)

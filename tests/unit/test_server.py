@@ -1,6 +1,5 @@
 """Places for each user, and what becomes of the daemon when an application for which there is none has hung up."""
 
-import logging
 import os
 import socket
 from collections import Counter
@@ -14,34 +13,24 @@ from ssa.daemon import quota, server
 from ssa.protocol import wire
 from ssa.worker.closing import Closers
 from ssa.worker.quota import Quota, Table
-
-
-class Worker:
-    """A user's worker that has no place for one more connection."""
-
-    def __init__(self):
-        self.counted = Counter()
-        self.quota = Quota(Table(0, 0), os.geteuid(), 0)
-        self.closer = Closers().of(os.geteuid())
-        self.log = logging.getLogger("ssa.daemon")
-        self.monitor = SimpleNamespace(count=lambda counter: self.counted.update([counter]))
+from ssa.worker.records import Application
 
 
 class Workers:
-    def __init__(self):
-        self.worker = Worker()
-        self.process = SimpleNamespace(nobody=self.worker.closer)
-        self.log = self.worker.log
+    """Workers of users who have no place for one more connection."""
 
-    def of(self, uid):
-        assert uid == os.geteuid()
-        return self.worker
+    closers = Closers()
+
+    async def with_room(self, uid):
+        raise errors.error("OVERLOADED", f"uid {uid} has 1 descriptors in ssad, of 1")
 
 
 def serve_one(connection):
-    workers = Workers()
-    trio.run(server._serve_one, workers, connection)
-    return workers.worker.counted
+    counted = Counter()
+    state = SimpleNamespace(count=lambda counter: counted.update([counter]))
+    application = Application(os.getpid(), os.geteuid(), os.getegid(), "")
+    trio.run(server._wait_for_a_worker, state, Workers(), application, connection)
+    return counted
 
 
 def test_each_user_has_a_quarter_and_root_three(monkeypatch):
@@ -81,3 +70,14 @@ def test_who_has_no_place_and_has_gone_hurts_nobody():
     theirs.close()
     assert serve_one(ours)["requests_refused"] == 1
     assert ours.fileno() == -1
+
+
+def test_who_has_hung_up_without_a_word_is_passed_over_and_who_has_asked_is_not():
+    for said, given_up in ((b"", True), (b"x", False)):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours:
+            assert not server._is_given_up(ours)
+            if said:
+                theirs.send(said)
+            theirs.close()
+            assert server._is_given_up(ours) is given_up

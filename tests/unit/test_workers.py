@@ -1,43 +1,126 @@
-"""Workers: one for each user, made at the first request; nothing that one user can make last is another's."""
+"""Workers: nothing that one user can make last is another's; and what a worker says is held against what it may say."""
 
 import os
+import socket
+import struct
 from types import SimpleNamespace
 
 import pytest
 
-from ssa.daemon.workers import Workers
 from ssa.errors import SSAError
+from ssa.ktls.diag import SocketKey
+from ssa.worker import frames, messages
+from ssa.worker.records import Application, SocketRecord
+from ssa.worker.service import Worker
+from ssa.worker.user import Process
 
-OWN = ("threads", "quota", "crowd", "sessions", "tickets", "lingering", "relays", "closer", "sockets", "monitor", "log")
+OWN = ("threads", "quota", "crowd", "sessions", "tickets", "lingering", "relays", "closer", "sockets", "log")
 STRANGER, OTHER = 4242, 4243
 
 
 @pytest.fixture
-def workers():
-    workers = Workers(SimpleNamespace(sockets=SimpleNamespace(is_held=lambda _: False, relayed=lambda _: 0)))
-    yield workers
-    workers.close()
+def made():
+    process = Process(1024, 64)
+    monitor = SimpleNamespace(watches=lambda *_: None)
+    return [Worker(uid, 240, monitor, process) for uid in (STRANGER, OTHER)]
 
 
-def test_each_user_has_one_with_things_of_its_own(workers):
-    one, other = workers.of(STRANGER), workers.of(OTHER)
-    assert workers.of(STRANGER) is one
+def test_each_user_has_things_of_its_own(made):
+    one, other = made
     assert [name for name in OWN if getattr(one, name) is getattr(other, name)] == []
-    assert one.contexts is other.contexts  # caches, which tell nothing of who has filled them
 
 
-def test_what_one_takes_is_not_left_for_all_but_is_no_others(workers):
-    one, other, root = workers.of(STRANGER), workers.of(OTHER), workers.of(0)
+def test_what_one_takes_is_not_left_for_all_but_is_no_others(made):
+    one, other = made
     before = other.quota.left()
     one.quota.take(one.quota.left())
     with pytest.raises(SSAError, match=f"uid {STRANGER} has"):
         one.quota.take()
     assert other.quota.left() == before
-    assert one.quota.unused() == root.quota.unused() < workers.process.table.free
     one.quota.give(one.quota.used())
-    assert one.quota.unused() == workers.process.table.free
 
 
-def test_root_may_have_more(workers):
-    stranger, root = workers.of(STRANGER).quota, workers.of(os.geteuid()).quota
-    assert stranger.limit < root.limit < workers.process.table.free
+def test_a_guest_has_little_and_is_the_same_one_the_next_time(made):
+    guest = made[0].guest(OTHER)
+    assert guest is made[0].guest(OTHER)
+    assert 0 < guest.quota.limit < made[0].quota.limit
+    assert guest.threads is not made[0].threads
+
+
+# --- packets ------------------------------------------------------------------------------------------------------
+
+RECORD = SocketRecord(
+    id=7,
+    key=SocketKey(socket.AF_INET, ("127.0.0.1", 1), ("::1", 2), 0, 1 << 63),
+    application=Application(1, 2, 3, os.fsdecode(b"/x/\xff"), (4, 5)),
+    role="client",
+    hostname="a.example",
+    identity="",
+    chain=(b"\0\xff", b""),
+    verdicts=("path: ok",),
+    protocol="TLSv1.3",
+    suite="TLS_AES_256_GCM_SHA384",
+    group="x25519",
+    alpn="h2",
+    resumed=True,
+    data_path="ktls",
+    profile="",
+    opened=1.5,
+)
+
+
+def test_messages_come_out_as_they_went_in():
+    sent = [messages.Add(RECORD, 99, b"12345678"), messages.Add(RECORD, 1, None), messages.Fresh(1, "x", (1, 2))]
+    assert frames.parse_untrusted(frames.pack(sent), messages.TO_DAEMON) == sent
+
+
+def test_a_message_of_the_other_direction_is_none():
+    with pytest.raises(frames.BadFrame):
+        frames.parse_untrusted(frames.pack([messages.Stop()]), messages.TO_DAEMON)
+
+
+def packet(text, *blobs, version=frames.VERSION, length=None):
+    data = text.encode()
+    head = struct.pack("<HHI", version, len(blobs), len(data) if length is None else length)
+    return head + b"".join(struct.pack("<I", len(blob)) for blob in blobs) + data + b"".join(blobs)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\1",
+        packet("[]")[:-1],
+        packet("[]") + b"x",
+        packet("[]", length=1 << 31),
+        packet("{"),
+        packet("7"),
+        packet("[7]"),
+        packet('[["Forget"]]'),
+        packet('[["Forget", 7]]'),
+        packet('[["Forget", []]]'),
+        packet('[["Forget", [1, 2]]]'),
+        packet('[["Forget", ["1"]]]'),
+        packet('[["Forget", [true]]]'),
+        packet('[["Forget", [1.0]]]'),
+        packet('[["Forget", [18446744073709551616]]]'),
+        packet('[["Forget", [null]]]'),
+        packet('[["Unknown", []]]'),
+        packet('[["Namespace", [{"b": 0}]]]'),
+        packet('[["Namespace", [{"b": "0"}]]]', b"x"),
+        packet('[["Namespace", [{"c": 0}]]]', b"x"),
+        packet('[["Namespace", ["text"]]]'),
+        packet("[" * 100_000),
+        packet(f'[["Forget", [{"9" * 5000}]]]'),
+        packet('[["Forget", [NaN]]]'),
+        b"\1\0\xff\xff" + bytes(100),
+    ],
+)
+def test_what_is_no_packet_is_refused_and_nothing_else(data):
+    with pytest.raises(frames.BadFrame):
+        frames.parse_untrusted(data, messages.TO_DAEMON)
+
+
+def test_another_version_is_told():
+    with pytest.raises(frames.OtherVersion, match="version 99"):
+        frames.parse_untrusted(packet("[]", version=99), messages.TO_DAEMON)

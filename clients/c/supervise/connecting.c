@@ -68,6 +68,14 @@ static void note_success(struct held *held, const struct reply *reply) {
     atomic_store(&held->tls.phase, LIVE);
 }
 
+/* TCP's own failures are the program's to say. */
+static void speak_as_tcp(const struct exchange *exchange) {
+    static const char *const reasons[] = {"CONNECTION_REFUSED", "CONNECT_TIMEOUT", "UNREACHABLE"};
+    for (size_t at = 0; at < sizeof reasons / sizeof *reasons; at++)
+        if (exchange->reply.size && exchange_says(exchange, reasons[at]))
+            fail_plainly(errno);
+}
+
 static bool finish_now(struct held *held) {
     struct exchange *exchange = exchange_of(held->ssad);
     if (!exchange)
@@ -77,10 +85,12 @@ static bool finish_now(struct held *held) {
         exchange_forget(exchange);
         return false;
     }
-    if (done)
+    if (done) {
+        speak_as_tcp(exchange);
         note_failure(held);
-    else
+    } else {
         note_success(held, &exchange->reply);
+    }
     held->ssad = -1;
     exchange_close(exchange);
     return true;
@@ -156,18 +166,21 @@ static void carry_over(int from, int to, int name) {
 
 struct replacement {
     struct call *call;
-    int file, done;
+    struct held *held;
+    int before, file, done;
 };
 
 static void replace_one(const struct call *call, int number, void *argument) {
     struct replacement *replacement = argument;
     if (put_descriptor(replacement->call, replacement->file, number, closes_on_exec(call, number)) < 0)
         replacement->done = -1;
+    else
+        epolls_follow(replacement->call, replacement->held, replacement->before, replacement->file, number);
 }
 
 /* Put another file on the call's number, as long as it has the file from before; and on each other number of it. */
 int replace_on_numbers(struct call *call, struct held *held, int before, int file) {
-    struct replacement replacement = {call, file, 0};
+    struct replacement replacement = {call, held, before, file, 0};
     int number = (int)call->arguments[0], there = fetch(call, number);
     bool same = there >= 0 && cookie_of(there) == cookie_of(before);
     if (there >= 0)

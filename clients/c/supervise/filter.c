@@ -12,6 +12,7 @@
 #include <linux/seccomp.h>
 #include <netinet/tcp.h>
 #include <stddef.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -86,6 +87,7 @@ static const struct row rows[] = {
     ON_TLS(SYS_accept4),
     ON_TLS(SYS_getsockname),
     ON_TLS(SYS_getpeername),
+    {SYS_epoll_ctl, ALWAYS, NOTIFY, 0, {{EQUAL, 1, EPOLL_CTL_ADD, 0}, {IN_RANGE, 2, 0, 0}}},
     ON_TLS(SYS_dup),
 #ifdef SYS_dup2
     ON_TLS(SYS_dup2),

@@ -94,6 +94,7 @@ struct held {
     struct connection tls; /* its phase, settings and words; `beside` as in `internal.h` */
     int ssad;              /* while CONNECTING: where the reply comes; -1 */
     bool shared;           /* it was dup(2)ed before it was connected */
+    atomic_bool rests;     /* a listener that no ssad serves: its number has one end of a pair, see serving.c */
     bool paired;           /* what the program has is one end of a pair that is, or was, relayed */
     bool datagram;         /* UDP, whose answers of the DNS are read along */
     struct sockaddr_storage local, peer;
@@ -126,6 +127,9 @@ void on_get_option(struct call *call);
 void on_set_option(struct call *call);
 void on_name(struct call *call); /* getsockname, getpeername */
 void on_dup(struct call *call);
+void on_epoll(struct call *call);
+/* Sets that watch the number go on watching it, with `file` on it. */
+void epolls_follow(struct call *call, struct held *held, int before, int file, int number);
 void on_datagram_out(struct call *call);
 void on_datagram_in(struct call *call);
 

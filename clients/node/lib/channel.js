@@ -7,6 +7,7 @@ const { SSAError, failure, systemFailure, codeOf } = require('./errors');
 
 const LOCAL = 5000; // milliseconds for what concerns nobody but ssad
 const AGAIN = 10; // milliseconds until a full queue is tried again
+const PATIENCE = 60000; // milliseconds for an ssad that has much to do, where nobody is held up by it
 const GRACE = 500; // milliseconds more than ssad has, so that it is ssad that says that time is up
 
 // --- who waits for what: one function is called for all numbers ---
@@ -56,7 +57,44 @@ function noSsad(code, path) {
   return new SSAError(`the ssad at ${path} cannot be reached: ${code}`, { code });
 }
 
-const rest = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
+// Where ssad's queue is full, who came first tries again, and the others after it.
+const line = [];
+
+function giveTurns() {
+  while (line.length) {
+    const [first] = line;
+    const channel = first.isGivenUp() ? false : first.opened();
+    if (channel === null) {
+      setTimeout(giveTurns, AGAIN);
+      return;
+    }
+    line.shift();
+  }
+}
+
+/** A channel when the queue has room: `opened` of the line's first is called until it gives one, or throws. */
+function inTurn(milliseconds, isGivenUp) {
+  const end = Date.now() + milliseconds;
+  return new Promise((resolve, reject) => {
+    const opened = () => {
+      try {
+        if (Date.now() > end) throw noSsad('EAGAIN', socketPath());
+        const channel = Channel.openNow();
+        if (channel) resolve(channel);
+        return channel;
+      } catch (error) {
+        reject(error);
+        return false;
+      }
+    };
+    const givenUp = () => {
+      if (isGivenUp()) reject(noSsad('EAGAIN', socketPath()));
+      return isGivenUp();
+    };
+    line.push({ opened, isGivenUp: givenUp });
+    if (line.length === 1) giveTurns();
+  });
+}
 
 /** One connection to ssad. `close` ends it, and with it the handshake that is under way. */
 class Channel {
@@ -77,15 +115,8 @@ class Channel {
   }
 
   /** A channel. While ssad's queue is full it waits, for so many milliseconds. */
-  static async open(milliseconds = LOCAL, given = () => false) {
-    const end = Date.now() + milliseconds;
-    let channel = Channel.openNow();
-    while (!channel) {
-      if (given() || Date.now() > end) throw noSsad('EAGAIN', socketPath());
-      await rest(AGAIN);
-      channel = Channel.openNow();
-    }
-    return channel;
+  static async open(milliseconds = LOCAL, isGivenUp = () => false) {
+    return (line.length === 0 && Channel.openNow()) || inTurn(milliseconds, isGivenUp);
   }
 
   /** Send a request with its descriptors. */
@@ -154,11 +185,11 @@ function judged(told) {
 }
 
 /** Ask ssad for one thing that concerns nobody else: the reply. Descriptors that come with it are closed. */
-async function ask(kind, attributes, descriptors) {
-  const channel = await Channel.open();
+async function ask(kind, attributes, descriptors, milliseconds = LOCAL) {
+  const channel = await Channel.open(milliseconds);
   try {
     channel.send(kind, attributes, descriptors);
-    const { reply, descriptors: came } = await channel.hear();
+    const { reply, descriptors: came } = await channel.hear(milliseconds);
     came.forEach(addon.close);
     return reply;
   } finally {
@@ -186,7 +217,7 @@ function tell(kind, attributes, fd) {
 async function tellLater(kind, attributes, fd) {
   if (fd < 0) return;
   try {
-    const channel = await Channel.open();
+    const channel = await Channel.open(PATIENCE);
     channel.send(kind, attributes, [fd]);
     channel.close();
   } catch (error) {
@@ -196,4 +227,4 @@ async function tellLater(kind, attributes, fd) {
   }
 }
 
-module.exports = { Channel, ask, tell, GRACE };
+module.exports = { Channel, ask, tell, GRACE, PATIENCE };

@@ -4,7 +4,7 @@
 const net = require('net');
 const { addAbortSignal } = require('stream');
 const addon = require('./addon');
-const { Channel, GRACE } = require('./channel');
+const { Channel, GRACE, PATIENCE } = require('./channel');
 const { TLSSocket } = require('./socket');
 const { forClient, forServer, openFiles } = require('./options');
 const { SSAError, failure } = require('./errors');
@@ -71,7 +71,7 @@ async function attempt(socket, options, steps) {
   let channel;
   let files = [];
   try {
-    channel = await Channel.open(undefined, () => socket.destroyed);
+    channel = await Channel.open(options.handshakeTimeout ?? PATIENCE, () => socket.destroyed);
     files = openFiles(options);
     socket._speakBy(channel);
     if (!socket.destroyed) await steps(channel, files);

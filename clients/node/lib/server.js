@@ -2,6 +2,7 @@
 // A listener: a net.Server whose connections are TLS sockets when they are told of.
 
 const net = require('net');
+const { once } = require('events');
 const addon = require('./addon');
 const { ask } = require('./channel');
 const { accept } = require('./connect');
@@ -42,12 +43,15 @@ class Server extends net.Server {
     return super.close(callback);
   }
 
+  /** ssad says whether it would serve so when it is asked to listen: on a socket that nobody knows of, for a moment. */
   async #check() {
     const files = openFiles(this.#options);
+    const nowhere = net.createServer().listen({ host: '127.0.0.1', port: 0, exclusive: true });
     try {
-      const { with_chain, ...attributes } = forServer(this.#options);
-      await ask('check', attributes, files);
+      await once(nowhere, 'listening');
+      await ask('listen', forServer(this.#options), [nowhere._handle.fd, ...files]);
     } finally {
+      nowhere.close();
       files.forEach(addon.close);
     }
   }

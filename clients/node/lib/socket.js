@@ -8,7 +8,7 @@
 const net = require('net');
 const { X509Certificate } = require('crypto');
 const addon = require('./addon');
-const { ask, tell } = require('./channel');
+const { ask, tell, PATIENCE } = require('./channel');
 const { SSAError, failure, systemFailure, NUMBERS } = require('./errors');
 const { ALERTS } = require('./tables');
 
@@ -30,7 +30,7 @@ function endError(ended) {
 
 async function askHowItEnded(fd) {
   try {
-    return endError((await ask('describe', {}, [fd])).ended);
+    return endError((await ask('describe', {}, [fd], PATIENCE)).ended);
   } catch (error) {
     return new SSAError(`the ssad that relayed the connection has gone: ${error.message}`, { code: 'ECONNABORTED' });
   }

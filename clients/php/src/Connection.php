@@ -29,6 +29,11 @@ final class Connection
     {
     }
 
+    /** Two objects would close one descriptor twice. */
+    private function __clone()
+    {
+    }
+
     /**
      * Connect to a TLS server, which is verified to be `$host`, or the option `peer_name`.
      *
@@ -85,7 +90,7 @@ final class Connection
         try {
             $this->setBlocking(true);
             $this->setTimeout($asked->timeout());
-            $asked->applyTo($this->fd);
+            $role === 1 ? $asked->applyToClient($this->fd) : $asked->applyToServer($this->fd);
             Library::set($this->fd, Tables::IPPROTO_TLS, Tables::TLS_UPGRADE, pack('l', $role));
         } catch (SsaException $exception) {
             $this->abandon();
@@ -137,9 +142,9 @@ final class Connection
         $room = self::$room ??= Library::bytes(self::LARGEST);
         do {
             $got = Library::functions()->ssa_recv($this->opened(), $room, $size);
-        } while ($got < 0 && Library::errno() === \SOCKET_EINTR);
-        $this->timedOut = $got < 0 && Library::errno() === \SOCKET_EAGAIN && $this->waits;
-        if ($got < 0 && Library::errno() === \SOCKET_EAGAIN) {
+        } while ($got < 0 && Library::errno() === Tables::EINTR);
+        $this->timedOut = $got < 0 && Library::errno() === Tables::EAGAIN && $this->waits;
+        if ($got < 0 && Library::errno() === Tables::EAGAIN) {
             return '';
         }
         $this->atEnd = $got <= 0;
@@ -153,7 +158,7 @@ final class Connection
         while (!$this->eof() && !$this->timedOut) {
             $all .= $this->read();
         }
-        return $this->timedOut ? throw new SsaException('nothing came in time', \SOCKET_ETIMEDOUT, '', 'network') : $all;
+        return $this->timedOut ? throw new SsaException('nothing came in time', Tables::ETIMEDOUT, '', 'network') : $all;
     }
 
     /** Whether a read has met the end, or the failure that ended the connection. */
@@ -174,10 +179,10 @@ final class Connection
         $written = 0;
         while ($written < \strlen($data)) {
             $sent = Library::functions()->ssa_send($this->opened(), substr($data, $written), \strlen($data) - $written);
-            if ($sent < 0 && Library::errno() === \SOCKET_EAGAIN) {
+            if ($sent < 0 && Library::errno() === Tables::EAGAIN) {
                 break;
             }
-            $written += $sent < 0 && Library::errno() === \SOCKET_EINTR ? 0 : Library::checked($sent);
+            $written += $sent < 0 && Library::errno() === Tables::EINTR ? 0 : Library::checked($sent);
         }
         return $written;
     }
@@ -199,7 +204,7 @@ final class Connection
 
     private function opened(): int
     {
-        return $this->fd >= 0 ? $this->fd : throw new SsaException('the connection is closed', 9, '', 'caller'); // EBADF
+        return $this->fd >= 0 ? $this->fd : throw new SsaException('the connection is closed', Tables::EBADF, '', 'caller');
     }
 
     // --- how it waits ---

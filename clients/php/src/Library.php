@@ -69,7 +69,7 @@ final class Library
 
     private static function refused(string $why): SsaException
     {
-        return new SsaException("ssa needs FFI and libssa.so: $why", \SOCKET_ENOSYS, '', 'system');
+        return new SsaException("ssa needs FFI and libssa.so: $why", Tables::ENOSYS, '', 'system');
     }
 
     private static function advice(string $message): string
@@ -157,7 +157,7 @@ final class Library
         $poll->events = 1; // POLLIN
         do {
             $found = $functions->poll(FFI::addr($poll), 1, $seconds === null ? -1 : (int) ceil($seconds * 1000));
-        } while ($found < 0 && self::errno() === \SOCKET_EINTR);
+        } while ($found < 0 && self::errno() === Tables::EINTR);
         return self::plainly($found, 'poll') > 0;
     }
 }

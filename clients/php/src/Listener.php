@@ -17,6 +17,11 @@ final class Listener
     {
     }
 
+    /** Two objects would close one descriptor twice. */
+    private function __clone()
+    {
+    }
+
     /**
      * Listen at an address. Without `local_cert` the administrator's certificates serve.
      *
@@ -29,7 +34,7 @@ final class Listener
         $functions = Library::functions();
         $listener = new self(Library::checked($functions->socket($family, self::SOCK_STREAM_CLOEXEC, Tables::IPPROTO_TLS)));
         Library::set($listener->fd, self::SOL_SOCKET, self::SO_REUSEADDR, pack('l', 1));
-        $asked->applyTo($listener->fd);
+        $asked->applyToServer($listener->fd);
         Library::plainly($functions->bind($listener->fd, $packed, \strlen($packed)), "bind to $address, port $port");
         Library::checked($functions->listen($listener->fd, $asked->backlog()));
         return $listener;
@@ -38,13 +43,13 @@ final class Listener
     /** The next connection; null: none came in time. Null seconds: it waits for ever. */
     public function accept(?float $seconds = null): ?Connection
     {
-        $fd = $this->fd >= 0 ? $this->fd : throw new SsaException('the listener is closed', 9, '', 'caller'); // EBADF
+        $fd = $this->fd >= 0 ? $this->fd : throw new SsaException('the listener is closed', Tables::EBADF, '', 'caller');
         if (!Library::isReadable($fd, $seconds)) {
             return null;
         }
         do {
             $accepted = Library::functions()->accept4($fd, null, null, 02000000); // SOCK_CLOEXEC
-        } while ($accepted < 0 && Library::errno() === \SOCKET_EINTR);
+        } while ($accepted < 0 && Library::errno() === Tables::EINTR);
         return Connection::accepted(Library::checked($accepted));
     }
 

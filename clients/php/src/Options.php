@@ -15,7 +15,7 @@ final class Options
 {
     /** Name: the type of its value. */
     private const KNOWN = [
-        'peer_name' => 'string',        // whom the server's certificate has to be for, where that is not the host
+        'peer_name' => 'string',        // whom the server's certificate has to be for; a server: the one name that it serves
         'alpn_protocols' => 'string',   // application protocols, the preferred one first, as "h2,http/1.1"
         'cafile' => 'string',           // trust anchors besides the administrator's: PEM, or a path
         'local_cert' => 'string',       // one's own certificate with its chain: PEM, or a path
@@ -34,8 +34,7 @@ final class Options
     ];
 
     /** Options of a socket, where they are set by setsockopt. */
-    private const OF_SOCKETS = [
-        'peer_name' => Tables::TLS_REMOTE_HOSTNAME,
+    private const OF_BOTH = [
         'alpn_protocols' => Tables::TLS_ALPN,
         'cafile' => Tables::TLS_TRUSTED_PEER_CERTIFICATES,
         'local_cert' => Tables::TLS_CERTIFICATE_CHAIN,
@@ -43,6 +42,10 @@ final class Options
         'min_version' => Tables::TLS_VERSION_MIN,
         'max_version' => Tables::TLS_VERSION_MAX,
         'disable_ciphers' => Tables::TLS_DISABLE_CIPHER,
+    ];
+    private const OF_CLIENTS = ['peer_name' => Tables::TLS_REMOTE_HOSTNAME];
+    private const OF_SERVERS = [
+        'peer_name' => Tables::TLS_HOSTNAME,
         'session_ttl' => Tables::TLS_SESSION_TTL,
         'request_client_cert' => Tables::TLS_REQUEST_PEER_AUTH,
     ];
@@ -111,10 +114,7 @@ final class Options
     /** A struct ssa_options with these values. */
     public function struct(): FFI\CData
     {
-        $others = array_diff_key($this->values, self::OF_CONNECT, ['timeout' => 1], self::WANTED);
-        if ($others !== []) {
-            throw SsaException::because('NO_COUNTERPART', implode(', ', array_keys($others)) . ': a server may say it, a client leaves it to the policy');
-        }
+        $this->refuseAllBut(self::OF_CONNECT, ['timeout' => 1]);
         $struct = Library::functions()->new('struct ssa_options');
         $struct->timeout = (int) round(($this->timeout() ?? 0) * 1000);
         foreach (array_intersect_key(self::OF_CONNECT, $this->values) as $name => $member) {
@@ -131,12 +131,32 @@ final class Options
         return Library::functions()->cast('char *', $kept);
     }
 
-    /** Set them on a socket, one after the other; ssad checks each. */
-    public function applyTo(int $fd): void
+    /** Set them on a socket of a client's that is to be upgraded; ssad checks each. */
+    public function applyToClient(int $fd): void
     {
-        foreach (array_intersect_key(self::OF_SOCKETS, $this->values) as $name => $number) {
+        $this->apply($fd, self::OF_CLIENTS + self::OF_BOTH, ['timeout' => 1]);
+    }
+
+    /** Set them on a listener, or on a socket that is to be upgraded as a server. */
+    public function applyToServer(int $fd): void
+    {
+        $this->apply($fd, self::OF_SERVERS + self::OF_BOTH, ['timeout' => 1, 'backlog' => 1]);
+    }
+
+    private function apply(int $fd, array $names, array $elsewhere): void
+    {
+        $this->refuseAllBut($names, $elsewhere);
+        foreach (array_intersect_key($names, $this->values) as $name => $number) {
             $value = $this->values[$name];
             Library::set($fd, Tables::IPPROTO_TLS, $number, \is_string($value) ? $value : pack('l', (int) $value));
+        }
+    }
+
+    private function refuseAllBut(array ...$names): void
+    {
+        $others = array_diff_key($this->values, self::WANTED, ...$names);
+        if ($others !== []) {
+            throw SsaException::because('NO_COUNTERPART', implode(', ', array_keys($others)) . ': it has no meaning here');
         }
     }
 }

@@ -18,7 +18,7 @@ final class Plain
         }
         $inode = fstat($stream)['ino'] ?? 0;
         foreach (scandir('/proc/self/fd') as $name) {
-            if (@readlink("/proc/self/fd/$name") === "socket:[$inode]") {
+            if (is_link("/proc/self/fd/$name") && readlink("/proc/self/fd/$name") === "socket:[$inode]") {
                 return (int) $name;
             }
         }

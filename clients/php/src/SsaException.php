@@ -26,7 +26,7 @@ final class SsaException extends \RuntimeException
     {
         $row = Tables::REASONS[$reason] ?? null;
         $text = $row === null ? $detail : rtrim("{$row['text']}: $detail", ': ');
-        return self::told($reason, $text, $errno ?? \constant("SOCKET_{$row['code']}"));
+        return self::told($reason, $text, $errno ?? $row['errno']);
     }
 
     /** The error of a failed call of libssa, with libssa's words. */

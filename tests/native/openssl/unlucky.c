@@ -178,7 +178,8 @@ static void forks(void) {
     int done = SSL_connect(ssl), status;
     check(done < 0 && again(ssl, done), "under way");
     pid_t child = fork();
-    if (!child) { /* it lets go of everything, as a program's exec(3) does */
+    if (!child) { /* it lets go of everything, when the handshake is done */
+        usleep(200000);
         SSL_free(ssl);
         closefrom(3);
         _exit(0);
