@@ -94,6 +94,7 @@ build/examples-go/ready: $(wildcard examples/http-client/go/*/*.go clients/go/*.
 		go build -trimpath -o $(CURDIR)/$(@D)/ ./... && touch $(CURDIR)/$@
 
 test-ports: setup ## build Caddy with ssa's modules from Debian's source package (two minutes, 100 MB), and fetch pages through it
+	tools/setup-debian tests/ports/debian-packages
 	tools/caddy-build
 	$(BIN)/pytest tests/ports
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, crowds, curls, handshakes, loops, native, page, processes, relay, servers, sockets
+from bench import bulk, crowds, curls, handshakes, loops, native, page, processes, relay, seccomp, servers, sockets
 from bench.world import Part, World, world
 from ssa.ktls.probe import probe
 
@@ -56,6 +56,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "relay": Measurement(relay.relay, _BOTH, Part.HOST),
     "asyncio": Measurement(loops.asynchronous, _BOTH, Part.HOST),
     "native": Measurement(native.native, _BOTH, Part.HOST),
+    "seccomp": Measurement(seccomp.seccomp, _BOTH, Part.HOST),
     "curl": Measurement(curls.curls, (Part.HOST,), Part.HOST),
     "crowds": Measurement(crowds.crowds, (Part.HOST,), Part.HOST),
 }

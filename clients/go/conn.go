@@ -45,7 +45,8 @@ type Conn struct {
 
 	// serving is held while a record is looked at and taken.
 	serving sync.Mutex
-	skip    int // bytes that are to come of a message that ssad could not take
+	served  atomic.Int64 // how often that was done
+	skip    int          // bytes that are to come of a message that ssad could not take
 
 	// turn is held by a sender: a KeyUpdate, the new key and the data behind it are not to be parted.
 	turn      sync.Mutex

@@ -73,7 +73,27 @@ func (c *Conn) read(p []byte) (int, error) {
 }
 
 // receive is a plain read, which waits. 0 bytes and no error: the kernel says that the stream has ended.
-func (c *Conn) receive(p []byte) (n int, err error) {
+//
+// Where another goroutine is having ssad follow a KeyUpdate, the kernel has taken that record and has no key yet: a read
+// in between fails with EKEYEXPIRED, and is made again behind it.
+func (c *Conn) receive(p []byte) (int, error) {
+	for {
+		before := c.served.Load()
+		n, err := c.receiveOnce(p)
+		if err != syscall.EKEYEXPIRED || !c.wasServed(before) {
+			return n, err
+		}
+	}
+}
+
+// wasServed is true where a record was served, by whomever, since there were so many.
+func (c *Conn) wasServed(before int64) bool {
+	c.serving.Lock()
+	defer c.serving.Unlock()
+	return c.served.Load() != before
+}
+
+func (c *Conn) receiveOnce(p []byte) (n int, err error) {
 	failed := c.raw.Read(func(fd uintptr) bool {
 		for {
 			n, err = syscall.Read(int(fd), p)
@@ -229,6 +249,7 @@ func (c *Conn) serve(wasUnfinished bool) (became outcome, err error) {
 	defer c.serving.Unlock()
 	became = failed
 	closed := c.raw.Control(func(fd uintptr) { became, err = c.serveUntrusted(int(fd), wasUnfinished) })
+	c.served.Add(1)
 	if closed != nil {
 		return failed, closed
 	}

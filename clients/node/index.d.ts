@@ -41,7 +41,7 @@ export interface ConnectOptions extends Options, Partial<Omit<net.TcpNetConnectO
   /** Milliseconds of silence until 'timeout' is emitted, as of net.Socket. */
   timeout?: number;
   signal?: AbortSignal;
-  /** false does not count: the server is verified all the same, and ssad's log says that a program asked. */
+  /** false does not count: the server is verified all the same. Where it is refused, ssad's log says who asked. */
   rejectUnauthorized?: boolean;
 }
 

@@ -39,16 +39,19 @@ class Handle:
     """One worker.
 
     Attributes:
-        pid: of its process; 0 until it is known.
+        pid: of its process.
         alive: it has not ended.
+        is_taken_up: an earlier daemon has started it.
         liveness: the sockets that it watches.
     """
 
-    def __init__(self, uid: int, channel: socket.socket) -> None:
+    def __init__(self, uid: int, pid: int, channel: socket.socket) -> None:
         self.uid = uid
-        self.pid = 0
+        self.pid = pid
+        self.door = ""  # the name of its door (`ssa.daemon.doors`)
+        self.is_taken_up = False
+        self.all_told = trio.Event()  # of a worker that is taken up
         self.alive = True
-        self.status: int | None = None  # as waitpid(2) gives it, once it is known
         self.liveness = Liveness()
         self.log = charged(logging.getLogger("ssa.daemon"), uid)
         self.log_of_ends = charged(logging.getLogger("ssa.daemon"), uid, "truncated")
@@ -77,8 +80,7 @@ class Handle:
         self._outbox.put(message, descriptor, then)
         if len(self._outbox) > _MOST_WAITING:
             self.kill("it leaves its messages unread")
-        with contextlib.suppress(OSError):  # `run` finds that it has gone
-            self._outbox.flush()
+        self._outbox.flush()
 
     def policy_is(self, policy: LivePolicy) -> None:
         """Tell it the policy in force."""
@@ -155,20 +157,16 @@ class Handle:
     async def run(self, report: Callable[[Handle, Any, int | None], None]) -> None:
         """Take what it tells until it has ended. `report` is called with each message; it raises BadFrame."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send)
+            nursery.start_soon(self._outbox.run)
             try:
                 await self._read(report)
+            except frames.OtherVersion as exc:
+                self.log.warning("a worker goes on by itself %s", fields(worker=self.pid, reason=str(exc)))
             except frames.BadFrame as exc:
                 self.kill(f"it sends what it may not: {exc}")
             except OSError as exc:
                 self.log.debug("a worker went away: %s", exc.strerror)
             nursery.cancel_scope.cancel()
-
-    async def _send(self) -> None:
-        try:
-            await self._outbox.run()
-        except OSError:
-            return  # it has gone, which `_read` finds too
 
     async def _read(self, report: Callable[[Handle, Any, int | None], None]) -> None:
         for number in itertools.count(1):
@@ -202,6 +200,7 @@ class Handle:
     def close(self) -> None:
         """Forget it. What waits for an answer gets none."""
         self.alive = False
+        self.all_told.set()
         self._outbox.close()
         self.channel.close()
         self._has_followed.set()

@@ -45,7 +45,6 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}  
 
 def start(level: str) -> Log:
     """Log to standard error from now on, also what Python itself has to say there."""
-    _open_standard_streams()
     log = Log(_STANDARD_ERROR)
     root = logging.getLogger()
     root.addHandler(log)
@@ -54,7 +53,7 @@ def start(level: str) -> Log:
     return log
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """Open each that is closed: else another file would get its number, and what is written to the stream."""
     for number in range(_STANDARD_ERROR + 1):
         try:

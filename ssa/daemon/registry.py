@@ -260,6 +260,10 @@ class Registry:
         self._next = granted.stop
         return granted
 
+    def pass_over(self, last: int) -> None:
+        """Give out no number up to this one: an earlier daemon has."""
+        self._next = max(self._next, last + 1)
+
     def add(self, record: SocketRecord, inode: int, namespace: bytes | None, worker: Handle) -> None:
         """Register a worker's TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
 

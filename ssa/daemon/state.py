@@ -60,6 +60,7 @@ class State:
         self.started = time.time()
         self._relay_reasons: set[str] = set()
         self.lines_dropped = 0  # by workers
+        self.tell_trust: Callable[[str], None] | None = None  # tells the workers a trust store
         self.announce: Callable[[], Awaitable[None]] | None = None  # tells the workers the policy in force
 
     def _check(self, policy: Policy) -> None:
@@ -111,7 +112,10 @@ class State:
 
     async def fresh_trust(self) -> None:
         """Read the trust store in force again if its files have changed."""
-        await self.trust_stores.refresh(self.policy.current.trust_store)
+        source = self.policy.current.trust_store
+        await self.trust_stores.refresh(source)
+        if self.tell_trust is not None:
+            self.tell_trust(source)
 
     async def look(self) -> None:
         """Ask all workers how their sockets stand, and what their listeners serve with."""

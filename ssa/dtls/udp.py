@@ -25,7 +25,6 @@ _ERROR_OPTIONS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (soc
 _EXTENDED_ERROR = struct.Struct("=IB3xI")  # the start of struct sock_extended_err: errno, origin, what the error says
 _LOCAL_ORIGIN = 1  # SO_EE_ORIGIN_LOCAL
 _LARGEST = 65_507  # bytes of a datagram
-_WITHIN = 65_535  # bytes: the MTU of a path that takes that
 _MOST_ERRORS = 64  # that are looked at
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface, the address of ours, the datagram's
@@ -49,22 +48,23 @@ def mtu(sock: socket.socket, address: Any) -> int:
 
 
 def _mtu_by_error(sock: socket.socket, address: Any) -> int:
-    """The path's MTU by the error that a datagram gets which is too large for any path but one within this machine.
+    """The path's MTU by the error that a datagram gets which is too large for it.
 
-    The kernel sends no such datagram (ip_append_data in net/ipv4/ip_output.c), and puts the error into the socket's
-    queue with what would have fitted (struct sock_extended_err, IP_RECVERR in ip(7)).
+    The kernel puts the error into the socket's queue, with what would have fitted (struct sock_extended_err, IP_RECVERR
+    in ip(7)). Nothing is ever sent: the datagram is begun (MSG_MORE), as a path within this machine takes the largest
+    one there is, and more than that drops what was begun (udp_flush_pending_frames in net/ipv4/udp.c).
     """
     level, option = _ERROR_OPTIONS[sock.family]
     before = sock.getsockopt(level, option)
     discover_mtu(sock, PMTUDISC_DO)
     sock.setsockopt(level, option, 1)
     try:
-        sock.sendto(bytes(_LARGEST), QUIETLY, address)
-        return _WITHIN
+        for _ in range(2):
+            sock.sendto(bytes(_LARGEST), QUIETLY | socket.MSG_MORE, address)
     except OSError as exc:
-        if exc.errno != errno.EMSGSIZE:
-            return _ETHERNET
-        return _told_mtu(sock, level, option)
+        return _told_mtu(sock, level, option) if exc.errno == errno.EMSGSIZE else _ETHERNET
+    else:
+        return _ETHERNET
     finally:
         sock.setsockopt(level, option, before)
 

@@ -436,7 +436,9 @@ static void serves_by_poll(void) {
     for (int at = 0; at < count;) {
         struct pollfd ready = {.fd = fd, .events = POLLIN};
         int client = accept(fd, NULL, NULL);
-        if (client < 0 && (errno != EAGAIN || poll(&ready, 1, 10000) != 1))
+        if (client < 0 && errno == ENOBUFS)
+            usleep(50000); /* as event loops do */
+        else if (client < 0 && (errno != EAGAIN || poll(&ready, 1, 10000) != 1))
             fails("accept");
         if (client >= 0)
             serve_one(client), at++;

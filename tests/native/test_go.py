@@ -1,17 +1,27 @@
 """The Go package with real servers and clients, on the data paths that this kernel has; its own tests, and its form."""
 
 import hashlib
+import json
 import os
+import random
 import re
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
+from ssa.errors import ALERTS
+from ssa.ktls.probe import probe
+from ssa.tls import ALERT, HANDSHAKE
 from tests import peers
 from tests.native import golang
-from tests.native.test_go_bad_luck import chaos, serving, started
+from tests.native.test_c_vectors import VERSIONS, meaning, message
+from tests.native.test_go_bad_luck import chaos, run, serving, started
+from tests.native.test_stress import asking_echo
 
 __all__ = ["chaos"]
 
@@ -72,8 +82,9 @@ def test_another_authority_is_refused_in_words(ssad, tmp_path, chaos):
 @pytest.fixture
 def administrators(running, pki):
     """The administrator's certificate for localhost."""
-    if not (running.mount / "credentials" / "www").exists():
-        serving(running, pki)
+    serving(running, pki)
+    yield
+    (running.mount / "credentials" / "www").rmdir()
 
 
 @pytest.mark.usefixtures("administrators")
@@ -97,6 +108,64 @@ def test_a_server_is_scraped_by_its_own_client(ssad, chaos, files):
         assert get(chaos, ssad.environment, *[f"https://localhost:{port}/large"] * 3) == [whole(files / "large")] * 3
 
 
+# --- what is known of a connection, and options ---
+
+
+def lines(process):
+    return [line.rstrip() for line in process.stdout]
+
+
+def test_what_is_known_of_a_server(ssad, path, pki, chaos):
+    with peers.openssl(pki, "-alpn", "http/1.1", "-ciphersuites", "TLS_AES_128_GCM_SHA256") as (port, _):
+        told = run(chaos, "state", ssad.environment, PORT=port)
+    certificate = x509.load_pem_x509_certificate(pki.cert.read_bytes())
+    assert told[:2] == ["true TLS_AES_128_GCM_SHA256 http/1.1  true", f'"localhost" {str(path == "relay").lower()}']
+    assert told[2].startswith(f"{certificate.serial_number} [")
+    assert told[-1] == "<nil>"
+
+
+def test_what_is_known_of_a_client(ssad, path, pki, chaos):
+    certificate, key = pki.issue("client", "client.example")
+    words = {"CERTIFICATE": str(pki.cert), "KEY": str(pki.key)}
+    context = ssl.create_default_context(cafile=pki.ca)
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(certificate, key)
+    serial = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+    with started(chaos, "state-server", ssad.environment, **words) as process:
+        port = int(process.stdout.readline())
+        tcp = socket.create_connection(("127.0.0.1", port))
+        with context.wrap_socket(tcp, server_hostname="localhost") as tls:
+            assert tls.recv(10) == b""
+        told = lines(process)
+    assert told[0].startswith("true TLS_")
+    assert told[0].endswith("http/1.1 localhost true")
+    assert re.fullmatch(f'"OU=Testing .+" {str(path == "relay").lower()}', told[1])
+    assert (told[2], told[-1]) == (f"{serial} [client.example]", "<nil>")
+
+
+@once
+def test_options_that_cannot_be(ssad, pki, chaos, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    words = {"CA": pki.ca, "KEY": pki.key, "FIFO": tmp_path / "fifo", "SOCKET": tmp_path / "socket"}
+    invalid = "false true false false caller"
+    assert run(chaos, "options", ssad.environment, **words) == [
+        "good false false false true ",
+        "loosens true false false false policy",
+        f"no protocol {invalid}",
+        f"no version {invalid}",
+        "no file false false true false ",
+        f"a fifo {invalid}",
+        f"a directory {invalid}",
+        f"no certificate {invalid}",
+        f"no suite {invalid}",
+        f"not ASCII {invalid}",
+        "dial unix localhost:1: unknown network unix",
+        "dial tcp localhost: address localhost: missing port in address",
+        "true",
+        "clean",
+    ]
+
+
 # --- its own tests, and its form ---
 
 
@@ -104,6 +173,32 @@ def test_a_server_is_scraped_by_its_own_client(ssad, chaos, files):
 def test_the_vectors():
     done = golang.go("test", "-count=1", ".")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@once
+def test_records_by_chance_mean_the_same_to_both_libraries(tmp_path):
+    """The Python library's judgement of them as vectors for Go's."""
+    chance = random.Random(11)
+    rows = []
+    for _ in range(4000):
+        kind, content = record_by_chance(chance)
+        version, server = chance.choice(list(VERSIONS)), chance.choice([True, False])
+        outcome, _, alert = meaning(VERSIONS[version], server, kind, content).partition("fail ")
+        alert = ALERTS.get(int(alert)) if alert else None
+        row = {"version": version, "role": "server" if server else "client", "type": kind, "hex": content.hex()}
+        rows.append(row | {"meaning": str(row), "outcome": outcome or "fail", "alert": alert})
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = golang.go("test", "-count=1", "-run", "TestWhatRecordsMean", ".", SSA_VECTORS=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def record_by_chance(chance):
+    kind = chance.choice([ALERT, HANDSHAKE, HANDSHAKE, HANDSHAKE, chance.choice([0, 20, 24, 255])])
+    if kind == ALERT:
+        size = chance.choice([0, 1, 2, 2, 2, 3])
+        return kind, bytes(chance.choice([0, 1, 2, 40, 90, 100, 255]) for _ in range(size))
+    whole = b"".join(message(chance) for _ in range(chance.randrange(4)))
+    return kind, whole[: chance.choice([1, 3, 5, 9, 1000])]
 
 
 @once
@@ -188,3 +283,27 @@ def test_what_the_page_names_is_there():
     sources = "\n".join(path.read_text() for path in golang.LIBRARY.glob("*.go"))
     for name in re.findall(r"`ssa\.(\w+)", text):
         assert re.search(rf"^(func|type) {name}\b", sources, re.MULTILINE), name
+
+
+# --- many goroutines, and keys that change ---
+
+
+def test_writers_and_readers_at_once(ssad, pki, chaos):
+    def serve(tls, tcp):
+        while data := tls.recv(65536):
+            tls.sendall(data)
+        tls.unwrap()
+
+    with peers.python_server(pki, serve) as port:
+        assert run(chaos, "stress", ssad.environment, PORT=port) == [str(4 << 20)]
+
+
+@pytest.mark.skipif(not probe().rekey, reason="this kernel cannot change keys")
+@pytest.mark.parametrize("path", ["ktls"])
+def test_writers_and_readers_while_the_keys_change(ssad, pki, chaos):
+    noted = []
+    with asking_echo(pki, noted) as port:
+        assert run(chaos, "stress", ssad.environment, PORT=port) == [str(4 << 20)]
+    assert peers.settled(lambda: len(noted) == 1)
+    assert isinstance(noted[0], int)
+    assert noted[0] > 0  # KeyUpdates of ours

@@ -153,7 +153,7 @@ ssa.connect({ host: 'localhost', port: process.env.PORT }).on('error', (error) =
     assert "data_path" in said[1]
 
 
-def test_an_error_says_whose_fault_it_is(node, web):
+def test_an_error_says_whose_fault_it_is(node, ssad, web):
     said = node(
         """
 const tell = ({ code, reason, whoseFault, message }) => say(code, reason, whoseFault, message);
@@ -176,6 +176,7 @@ ssa.connect(stranger).on('error', (error) => {
     assert "Connect by a name that the certificate is for" in said[0]
     assert said[1:3] == ["ECONNREFUSED connect", "ENOENT /no/such/file"]
     assert said[3].startswith("EACCES POLICY_DENIED policy")
+    assert 'unverified="asked for by the program, and not done"' in ssad.log
 
 
 @once
@@ -260,6 +261,31 @@ server.listen(0, '127.0.0.1', () => {
     )
     assert said[:2] == ["1.1 localhost", "2.0 localhost"]
     assert sorted(said[2:]) == ["EKEYREJECTED", "refused EPROTO peer"]
+
+
+@once
+def test_much_goes_up_no_faster_than_it_is_read(node, pki):
+    said = node(
+        """
+const http = require('http'), { Readable } = require('stream');
+const web = http.createServer((request, response) => {
+  let size = 0;
+  request.on('data', (part) => { size += part.length; }).on('end', () => response.end(String(size)));
+});
+const options = { cert: process.env.CERT, key: process.env.KEY };
+const server = ssa.createServer(options, (socket) => web.emit('connection', socket)).listen(0, '127.0.0.1', () => {
+  const to = { host: 'localhost', port: server.address().port, method: 'POST', agent: new ssa.Agent() };
+  const request = require('https').request(to, (response) => {
+    response.on('data', (part) => say(String(part))).on('end', () => server.close(() => say('closed')));
+  });
+  let count = 0;
+  new Readable({ read() { count += 1; this.push(count <= 320 ? Buffer.alloc(65536) : null); } }).pipe(request);
+});
+""",
+        CERT=pki.cert,
+        KEY=pki.key,
+    )
+    assert said == ["20971520", "closed"]
 
 
 def test_a_server_that_may_not_serve_says_so_when_it_listens(node):

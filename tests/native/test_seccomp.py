@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.measure import cpu_seconds
 from ssa.cli.command import prepared
 from ssa.cli.main import build_parser
 from ssa.cli.run import variables
@@ -41,10 +42,10 @@ def path():
     return "relay"
 
 
-def planned(daemon, *arguments):
+def planned(daemon, *arguments, supervisor=SUPERVISOR):
     """What `ssa run --seccomp` does, in this process: its start takes longer than most programs."""
     options = build_parser(["run"]).parse_args(prepared(["run", "--seccomp", *map(str, arguments)]))
-    return [SUPERVISOR, *options.command[1:]], {"env": variables(options) | daemon.environment}
+    return [supervisor, *options.command[1:]], {"env": variables(options) | daemon.environment}
 
 
 def run(daemon, *arguments, given=b"", **more):
@@ -186,12 +187,17 @@ def serving(daemon, *arguments):
             process.kill()
 
 
-@pytest.fixture
-def credential(ssad, pki):
-    folder = ssad.mount / "credentials" / "served"
+def served(daemon, pki):
+    folder = daemon.mount / "credentials" / "served"
     folder.mkdir()
     (folder / "certificate").write_bytes(pki.cert.read_bytes())
     (folder / "key").write_bytes(pki.key.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def credential(ssad, pki):
+    folder = served(ssad, pki)
     yield
     folder.rmdir()
 
@@ -352,7 +358,7 @@ class Served:
 
 @contextlib.contextmanager
 def forwarded(port):
-    """The same server on 127.0.0.5."""
+    """Carry what comes for that port of 127.0.0.5 to 127.0.0.1."""
     over = threading.Event()
     with socket.create_server(("127.0.0.5", port)) as listener:
         listener.settimeout(0.1)
@@ -417,9 +423,13 @@ def test_numbers_that_are_replaced_during_the_call(libc, ssad, server):
 
 
 def test_calls_of_another_architecture(ssad):
-    known = b"-93 -38\n"  # EPROTONOSUPPORT of the kernel's own; ENOSYS
-    assert run(ssad, LIBCS["glibc"], "foreign", "", 0, 205).stdout in {known, b"-38 -38\n"}
-    assert run(ssad, "--tls", LIBCS["glibc"], "foreign", "", 0, 0).stdout == b"-13 -38\n"  # EACCES: it would be plain
+    """By int 0x80 the kernel knows no 205 (EPROTONOSUPPORT), and plain text is refused (EACCES). x32 is ENOSYS.
+
+    User-mode Linux has no int 0x80 at all.
+    """
+    none = b"-38 -38\n"
+    assert run(ssad, LIBCS["glibc"], "foreign", "", 0, 205).stdout in {b"-93 -38\n", none}
+    assert run(ssad, "--tls", LIBCS["glibc"], "foreign", "", 0, 0).stdout in {b"-13 -38\n", none}
 
 
 def test_close(ssad):
@@ -502,6 +512,79 @@ def test_an_ssad_that_dies_during_the_handshake(tmp_path, pki):
                 time.sleep(0.3)
                 daemon.process.kill()
                 assert process.stdout.readline() == b"Input/output error\n"
+
+
+def test_a_program_that_gives_up_its_rights(ssad, server):
+    """The supervisor would ask ssad with rights that the program has not any more."""
+    done = run(ssad, "setpriv", "--reuid=65534", "--clear-groups", LIBCS["musl"], "blocking", "localhost", server)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"setsockopt: Operation not permitted" in done.stderr
+
+
+def test_a_program_in_another_network(ssad):
+    done = run(ssad, "unshare", "-n", LIBCS["musl"], "blocking", "localhost", 1)
+    assert done.returncode == 1
+    assert b"socket: the program is in another network namespace than ssa-supervise" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["serves", "serves_by_poll"])
+def test_a_listener_outlives_its_ssad(way, tmp_path, pki):
+    daemon = Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n')
+    with daemon:
+        served(daemon, pki)
+        with serving(daemon, LIBCS["glibc"], way, "localhost", 0, 2) as process:
+            port = int(process.stdout.readline())
+            assert connect(port, pki) == b"hello\n"
+            daemon.stop()
+            daemon.start()
+            served(daemon, pki)
+            assert connect(port, pki) == b"hello\n"
+            assert process.wait(10) == 0
+
+
+def test_a_server_without_tls_outlives_its_ssad(tmp_path, pki):
+    """It polls its listener, and takes no rest at errors: so there are none."""
+    daemon = Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with daemon:
+        served(daemon, pki)
+        with serving(daemon, "--tls-listen", GO, "serve", f"127.0.0.1:{port}") as process:
+            assert settled(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            assert connect(port, pki) == b"hello\n"
+            daemon.stop()
+            time.sleep(0.5)
+            used = cpu_seconds(process.pid)
+            time.sleep(1)
+            assert cpu_seconds(process.pid) - used < 0.1
+            daemon.start()
+            served(daemon, pki)
+            assert [connect(port, pki) for _ in range(3)] == [b"hello\n"] * 3
+            assert process.poll() is None
+
+
+def test_two_at_once(ssad, server):
+    """Two supervisors know nothing of each other."""
+    words, options = planned(ssad, "--tls", GO, "echo", f"localhost:{server}", 30)
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, **options) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == [b"done\n"] * 2
+
+
+SANITIZED = ["blocking", "epoll", "half", "options", "children", "changing", "replacing", "closes"]
+
+
+@pytest.mark.parametrize("way", SANITIZED)
+def test_under_sanitizers(way, ssad, server, tmp_path):
+    """A supervisor that a sanitizer ends is one that was killed: the program's calls fail."""
+    log = tmp_path / "sanitizer"
+    words, options = planned(
+        ssad, "--quiet", "--tls", LIBCS["musl"], way, "localhost", server, supervisor=NATIVE / "asan" / "ssa-supervise"
+    )
+    options["env"] |= {"ASAN_OPTIONS": f"log_path={log}:detect_leaks=0", "UBSAN_OPTIONS": f"log_path={log}"}
+    done = subprocess.run(words, capture_output=True, timeout=90, check=False, **options)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- the start and the end ---

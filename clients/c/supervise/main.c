@@ -212,6 +212,9 @@ static void be_supervisor(int pair, pid_t program) {
     locks_after_fork();
     detach();
     close_inherited(pair);
+    pid_t own = getpid();
+    if (write(pair, &own, sizeof own) != sizeof own)
+        _exit(1);
     events = epoll_create1(EPOLL_CLOEXEC);
     listener = take_listener(pair);
     if (listener < 0 || events < 0)
@@ -265,6 +268,7 @@ static int check_inherited(void) {
 static int watch_me(void) {
     int pair[2];
     char byte = 0;
+    pid_t supervisor = 0;
     struct rlimit limit;
     first_number =
         !getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < 2 * FIRST_TLS ? (unsigned)limit.rlim_cur / 2 : FIRST_TLS;
@@ -275,7 +279,9 @@ static int watch_me(void) {
     if (start_supervisor(pair[0], getpid()))
         return -1;
     close(pair[0]);
-    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0); /* Yama, where it is there: until the program ends */
+    if (read(pair[1], &supervisor, sizeof supervisor) != sizeof supervisor)
+        return fail(EIO, "the supervisor did not start");
+    prctl(PR_SET_PTRACER, supervisor, 0, 0, 0); /* where Yama is: for this process, and not for its children */
     int fd = filter_install(first_number, watches_clients);
     if (fd < 0)
         return explain_no_filter(errno);

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -158,24 +159,81 @@ static int give_connection(struct call *call, struct held *from, struct reply *r
     return done;
 }
 
-/* ssad has gone: its successor goes on with what waits in TCP's queue. */
-static int serve_again(struct call *call, struct held *held, int *file) {
-    int ssad = serve(held, held->tls.beside);
-    if (ssad < 0)
-        return -1;
-    set_waiting(ssad, does_wait(*file));
-    int done = entry_move(held, ssad) || replace_on_numbers(call, held, *file, ssad) ? -1 : 0;
-    if (done) {
-        close_quietly(ssad);
+/* Put another file on the listener's number, which is `*file` then. */
+static int listen_on(struct call *call, struct held *held, int *file, int other) {
+    set_waiting(other, does_wait(*file));
+    if (entry_move(held, other) || replace_on_numbers(call, held, *file, other)) {
+        close_quietly(other);
         return -1;
     }
     close_quietly(*file);
-    *file = ssad;
+    *file = other;
     return 0;
+}
+
+/* ssad has gone: its successor goes on with what waits in TCP's queue. */
+static int serve_again(struct call *call, struct held *held, int *file) {
+    int ssad = serve(held, held->tls.beside);
+    if (ssad < 0 || listen_on(call, held, file, ssad))
+        return -1;
+    atomic_store(&held->rests, false);
+    return 0;
+}
+
+/* --- a program that knows no TLS, and polls its listener, while there is no ssad --- */
+
+/* Nothing is readable until there is another ssad: a thread looks for it, and has the other end. It ends when the
+ * program has its listener back, or is gone. */
+static void *look_for_ssad(void *argument) {
+    static const struct timespec interval = {0, NEXT_LOOK * 1000000};
+    int bell = (int)(intptr_t)argument;
+    while (!(wait_for(bell, 0, 0) & POLLHUP)) {
+        struct exchange *exchange = exchange_open(0);
+        if (exchange) {
+            exchange_close(exchange);
+            if (write(bell, "", 1) != 1)
+                break;
+        }
+        nanosleep(&interval, NULL);
+    }
+    close_quietly(bell);
+    return NULL;
+}
+
+static int start_looking(int bell) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, look_for_ssad, (void *)(intptr_t)bell))
+        return fail_plainly(EAGAIN);
+    pthread_detach(thread);
+    return 0;
+}
+
+/* There was an ssad for a moment. */
+static int rest_on(int file) {
+    char byte;
+    while (recv(file, &byte, 1, MSG_DONTWAIT) == 1)
+        continue;
+    return 0;
+}
+
+static int rest(struct call *call, struct held *held, int *file) {
+    int pair[2];
+    if (atomic_load(&held->rests))
+        return rest_on(*file);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+        return fail_plainly(errno);
+    atomic_store(&held->rests, true);
+    if (!listen_on(call, held, file, pair[0]) && !start_looking(pair[1]))
+        return 0;
+    atomic_store(&held->rests, false);
+    close_quietly(pair[1]);
+    return -1;
 }
 
 /* 1: nothing is there yet. */
 static int take_one(struct call *call, struct held *held, int file) {
+    if (atomic_load(&held->rests))
+        return fail(EIO, "nobody serves this listener for now");
     struct exchange *exchange = exchange_of(file);
     if (!exchange)
         return -1;
@@ -209,7 +267,9 @@ static int accept_or_wait(struct call *call, struct held *held, int *file) {
             next_look = now() + NEXT_LOOK;
         }
         if (!waits)
-            return done < 0 ? fail(ENOBUFS, "nobody serves this listener for now") : fail_plainly(EAGAIN);
+            return done < 0 && (!held->tls.transparent || rest(call, held, file))
+                       ? fail(ENOBUFS, "nobody serves this listener for now")
+                       : fail_plainly(EAGAIN);
         if (done < 0) {
             static const struct timespec rest = {0, SLICE * 1000000};
             nanosleep(&rest, NULL);

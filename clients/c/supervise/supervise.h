@@ -94,6 +94,7 @@ struct held {
     struct connection tls; /* its phase, settings and words; `beside` as in `internal.h` */
     int ssad;              /* while CONNECTING: where the reply comes; -1 */
     bool shared;           /* it was dup(2)ed before it was connected */
+    atomic_bool rests;     /* a listener that no ssad serves: its number has one end of a pair, see serving.c */
     bool paired;           /* what the program has is one end of a pair that is, or was, relayed */
     bool datagram;         /* UDP, whose answers of the DNS are read along */
     struct sockaddr_storage local, peer;

@@ -29,6 +29,11 @@ final class Connection
     {
     }
 
+    /** Two objects would close one descriptor twice. */
+    private function __clone()
+    {
+    }
+
     /**
      * Connect to a TLS server, which is verified to be `$host`, or the option `peer_name`.
      *

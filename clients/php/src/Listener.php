@@ -17,6 +17,11 @@ final class Listener
     {
     }
 
+    /** Two objects would close one descriptor twice. */
+    private function __clone()
+    {
+    }
+
     /**
      * Listen at an address. Without `local_cert` the administrator's certificates serve.
      *

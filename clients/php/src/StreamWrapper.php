@@ -119,7 +119,10 @@ final class StreamWrapper
     /** A stream of PHP's own on the same socket, which stream_select() takes. PHP opens one on the command line only. */
     public function stream_cast(int $as)
     {
-        if ($as !== STREAM_CAST_FOR_SELECT || PHP_SAPI !== 'cli') {
+        if ($as !== STREAM_CAST_FOR_SELECT) {
+            return false; // PHP says that it is no file
+        }
+        if (PHP_SAPI !== 'cli') {
             trigger_error('ssa: stream_select() works in command-line PHP; elsewhere Ssa\Connection::isReadable() does', E_USER_WARNING);
             return false;
         }
