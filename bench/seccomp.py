@@ -1,4 +1,4 @@
-"""What the supervisor of `ssa run --seccomp` costs: a call that is trapped, and one that is not (`make native` first)."""
+"""What `ssa run --seccomp` costs: a call that is trapped, and one that is not (`make native` first)."""
 
 from __future__ import annotations
 

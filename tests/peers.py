@@ -245,11 +245,26 @@ class Daemon:
             self.process.wait()
             raise
 
+    def kill(self) -> None:
+        """Kill all its processes at once."""
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+        self._kill_left()
+
+    def _kill_left(self) -> None:
+        """Kill the workers that an ssad has left to the next one."""
+        for door in (self.run_dir / "workers").glob("*.*.*"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(door.name.split(".")[1]), signal.SIGKILL)
+
     def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+        self._kill_left()
         if os.path.ismount(self.mount) or not os.access(self.mount, os.F_OK):  # it was killed, and could not unmount
             subprocess.run(["fusermount3", "-u", "-z", self.mount], check=False, capture_output=True)
 

@@ -49,6 +49,19 @@ class Finding:
     advice: str = ""
 
 
+# --- the sandbox of workers ---------------------------------------------------------------------------------------
+
+
+def _sandbox() -> Iterator[Finding]:
+    from ssa.worker import sandbox
+
+    advice = "it works without, and a worker that a stranger has taken over could do more (docs/processes.md)"
+    for lack in (missing := sandbox.missing()):
+        yield Finding("sandbox", NOTE, lack, advice)
+    if not missing:
+        yield Finding("sandbox", OK, "workers have ids of their own, Landlock, and a filter of system calls")
+
+
 # --- software -----------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +345,7 @@ CHECKS: tuple[Callable[[], Iterable[Finding]], ...] = (
     _versions,
     _kernel,
     _fuse,
+    _sandbox,
     _config,
     _daemon,
     _mount,

@@ -230,14 +230,15 @@ VERB = Verb(
     summary="run an unmodified program with TLS made by ssa",
     description="""\
 Runs a program that links OpenSSL or GnuTLS, with the connections that it makes or accepts made by ssad: verified under
-the administrator's policy, and encrypted by the kernel. Or, with --tls and --tls-to, a program that knows no TLS: its TCP
-connections become TLS; and with --tls-listen a server that knows none, which serves with the administrator's
+the administrator's policy, and encrypted by the kernel. Or, with --tls and --tls-to, a program that knows no TLS: its
+TCP connections become TLS; and with --tls-listen a server that knows none, which serves with the administrator's
 certificate. With --seccomp it can be any binary. The program takes the place of this command: its exit status,
 signals, terminal and arguments are its own. Where a connection is refused, a line on standard error says why.
 docs/programs.md has what works with each program.
 """,
     examples="""\
 ssa run curl https://example.com/
+ssa run wget https://example.com/
 ssa run irssi
 ssa run redis-server --tls-port 6380 --port 0 ...
 ssa run --tls nc irc.example.net 6697

@@ -21,6 +21,7 @@ from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
 from ssa.daemon import log, sd_notify, server, signals, worker_uids, zygote
+from ssa.daemon.doors import Doors
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
 from ssa.daemon.state import State
@@ -30,12 +31,18 @@ from ssa.logfmt import fields
 from ssa.policy import files
 from ssa.policy.schema import BadValue
 from ssa.protocol import paths
+from ssa.worker import sandbox
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
 _log = logging.getLogger("ssa.daemon")
+
+# The capabilities that the daemon needs (capabilities(7)): CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER for the
+# administrator's files, CAP_KILL for workers, CAP_NET_ADMIN for sock_diag(7), CAP_SYS_PTRACE for /proc/PID/exe,
+# CAP_SYS_ADMIN for mount(2) and setns(2), CAP_SYS_RESOURCE for descriptors that are under way.
+_KEPT = (1, 2, 3, 5, 12, 19, 21, 24)
 
 _EPILOG = """\
 files:
@@ -159,8 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
     logging.getLogger().setLevel(options.log_level.upper())
-    log.open_standard_streams()
+    log.open_standard_streams()  # before their numbers become others'
     forker = zygote.fork()  # first, as there are no threads and no secrets yet
+    if os.geteuid() == 0:
+        sandbox.keep(*_KEPT)
     signals.prepare()  # before there are threads, as they have the mask of who makes them
     lines = log.start(options.log_level)
     signals.end_at_once()
@@ -211,7 +220,7 @@ def _serve_until_the_end(options: _Options, forker: socket.socket, end: contextl
     state = State(policy, kernel, CredentialStore(options.config.parent / "credentials", avoid), avoid)
     _log.info("policy in force %s", shown(source, options.config))
     _at_the_end(end, state.close)
-    workers = Workers(state, forker, options.worker_uids)
+    workers = Workers(state, forker, Doors(options.run_dir), options.worker_uids)
     _at_the_end(end, workers.close)
     signals.keep_back()
     requests = run_dir.listen(mode=0o600 if options.user else 0o666)
@@ -239,12 +248,14 @@ async def _serve(
 ) -> None:
     reloader = Reloader(state, options.config, required=options.named)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_heed_signals, nursery.cancel_scope, reloader)  # first: a signal must always be heard
+        await nursery.start(
+            _heed_signals, nursery.cancel_scope, reloader, workers
+        )  # first: a signal must always be heard
         mounted = await mount.init(state, options.mount, allow_other=not options.user)
         _at_the_end(end, mounted.unmount)  # if it has not been done by then
         _at_the_end(end, sd_notify.stopping)
         await nursery.start(_show, mounted)
-        nursery.start_soon(workers.run)
+        await nursery.start(workers.run)
         nursery.start_soon(server.serve, state, workers, requests)
         nursery.start_soon(state.sockets.tidy)
         nursery.start_soon(reloader.run)
@@ -267,14 +278,18 @@ async def _show(mounted: mount.Mount, *, task_status: trio.TaskStatus[None]) -> 
     )
 
 
-async def _heed_signals(scope: trio.CancelScope, reloader: Reloader, *, task_status: trio.TaskStatus[None]) -> None:
+async def _heed_signals(
+    scope: trio.CancelScope, reloader: Reloader, workers: Workers, *, task_status: trio.TaskStatus[None]
+) -> None:
     with signals.heard() as received:
         task_status.started()
         async for number in received:
             if number == signals.RELOADING:
                 reloader.ask()
             else:
-                _log.info("%s: ending", signal.Signals(number).name)
+                workers.leave = number == signals.LEAVING
+                words = "ending, and leaving the workers to the next ssad" if workers.leave else "ending"
+                _log.info("%s: %s", signal.Signals(number).name, words)
                 scope.cancel()
 
 

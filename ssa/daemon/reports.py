@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ssa.worker.records import Application
 
 _LOGGERS = {"ssa.daemon", "ssa.relay"}
+_MOST_NUMBER = 1 << 31  # that a socket has
 _MOST_AT_ONCE = 1 << 20  # of what is counted
 
 
@@ -53,6 +54,20 @@ class Reports:
 
     # --- sockets ---
 
+    def hello(self, handle: Handle, message: messages.Hello) -> None:
+        """Hear how far the numbers go that an earlier daemon has given to it, and give it new ones."""
+        if handle.granted or not 0 <= message.last < _MOST_NUMBER:
+            raise BadFrame("it is no worker of an earlier daemon, or tells of numbers that no daemon gives")
+        self._state.sockets.pass_over(message.last)
+        handle.granted = [range(1, message.last + 1)]
+        handle.is_taken_up = True
+        self._grant(handle)
+
+    @staticmethod
+    def has_told_all(handle: Handle, _message: messages.AllTold) -> None:
+        """Hear that a worker that is taken up has told all that it has."""
+        handle.all_told.set()
+
     def watches_no_more(self, handle: Handle, message: messages.WatchesNoMore) -> None:
         """Let go of an epoll set."""
         handle.liveness.drop(message.number)
@@ -68,7 +83,7 @@ class Reports:
         if not is_namespace(descriptor):
             self._drop(handle, descriptor)
             raise BadFrame("no network namespace")
-        handle.diag = self._state.sockets.diags.enter_untrusted(message.cookie, descriptor)
+        handle.diag = handle.diags.enter_untrusted(message.cookie, descriptor)
 
     def add(self, handle: Handle, message: messages.Add) -> None:
         """Register a TLS socket."""
@@ -90,7 +105,10 @@ class Reports:
 
     def listens(self, handle: Handle, message: messages.Listens) -> None:
         """Register a listener."""
-        self._check(handle, message.record.id, message.record.application)
+        application = message.record.application
+        self._check(handle, message.record.id, application)
+        if handle.is_taken_up and who.has_groups(application):
+            handle.groups.add(application.all_groups)
         self._state.listeners.add(message.record, handle)
 
     def listens_no_more(self, handle: Handle, message: messages.ListensNoMore) -> None:
@@ -147,7 +165,7 @@ class Reports:
         """Look at the administrator's files in the background, and tell what is there; then that it was done."""
         if message.source and not self._state.trust_stores.is_known(message.source):
             raise BadFrame("a trust store that no policy has named")
-        if message.groups is not None and message.groups not in handle.groups:
+        if message.groups is not None and message.groups not in handle.groups and not handle.is_taken_up:
             raise BadFrame("groups that none of its applications has")
         self._soon(self._fresh, handle, message)
 
@@ -159,7 +177,9 @@ class Reports:
             handle.store_is(message.source, state.trust_stores.found(message.source))
         if message.groups is not None:
             await state.credential_files.refresh()
-            handle.usable_are(message.groups, *state.credentials.usable(handle.uid, message.groups))
+            known = message.groups in handle.groups  # else it says so of an application that we have not seen
+            usable = state.credentials.usable(handle.uid, message.groups) if known else ((), ())
+            handle.usable_are(message.groups, *usable)
         if message.call:
             handle.tell(messages.Done(message.call))
 
@@ -194,6 +214,8 @@ _WITH_A_DESCRIPTOR: dict[type, Callable[[Reports, Handle, Any, int], None]] = {
     messages.Namespace: Reports.namespace,
 }
 _HANDLERS: dict[type, Callable[[Reports, Handle, Any], None]] = {
+    messages.Hello: Reports.hello,
+    messages.AllTold: lambda _, handle, message: Reports.has_told_all(handle, message),
     messages.WatchesNoMore: Reports.watches_no_more,
     messages.Add: Reports.add,
     messages.Forget: Reports.forget,

@@ -21,7 +21,8 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ENDING = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGABRT, Signals.SIGXCPU)
+LEAVING = Signals.SIGUSR2
+ENDING = (Signals.SIGTERM, Signals.SIGINT, Signals.SIGQUIT, Signals.SIGABRT, Signals.SIGXCPU, LEAVING)
 RELOADING = Signals.SIGHUP
 _HEARD = (*ENDING, RELOADING)
 # Those that have no deadly default (signal(7)), cannot be caught, or are Python's (an error of write(2) instead).
@@ -33,12 +34,14 @@ IGNORED = tuple(sorted(signal.valid_signals() - {*_HEARD, *_LEFT}))
 
 HELP = """\
 signals:
-  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end ssad in order, and unmount. Sockets whose keys are in the kernel
-                                               stay open, but no later ssad lists them, and their peer's next KeyUpdate
-                                               ends them. Relayed sockets, and those of DTLS, end with ssad
+  SIGTERM, SIGINT, SIGQUIT, SIGABRT, SIGXCPU   end ssad and its workers in order, and unmount. Sockets whose keys are in
+                                               the kernel stay open, but no later ssad lists them, and their peer's next
+                                               KeyUpdate ends them. Relayed sockets, and those of DTLS, end with ssad
+  SIGUSR2                                      ends ssad in order, and leaves its workers to the next one: all sockets
+                                               go on, and the next ssad lists them. After SIGKILL too
   SIGHUP                                       reads the policy's file and the credentials again, and logs the changes.
                                                If any of them is bad, the log says why, and nothing changes
-  SIGUSR1, SIGUSR2, SIGALRM and all others     are ignored. After SIGKILL the next start takes over what is left
+  SIGUSR1, SIGALRM and all others              are ignored. After SIGKILL the next start takes over what is left
 """
 
 

@@ -13,10 +13,12 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import signal
 import socket
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 from ssa.worker.ipc import UCRED
 from ssa.worker.records import Application
@@ -56,6 +58,21 @@ def confirmed(application: Application) -> Application:
 def settled(application: Application) -> Application:
     """The application of a listener: its program is the one that began to listen."""
     return replace(confirmed(application), settled=True)
+
+
+def has_groups(application: Application) -> bool:
+    """True where the process has these ids and groups now (proc(5), status): an earlier daemon's word is not enough."""
+    try:
+        text = Path(f"/proc/{application.pid}/status").read_text()
+    except OSError:
+        return False
+    rows = {name: tuple(map(int, words.split())) for name, words in _STATUS.findall(text)}
+    return (rows["Uid"][1], rows["Gid"][1]) == (application.uid, application.gid) and sorted(rows["Groups"]) == sorted(
+        application.groups
+    )
+
+
+_STATUS = re.compile(r"^(Uid|Gid|Groups):[ \t]*([0-9 \t]*)$", re.MULTILINE)
 
 
 def _program_of(connection: socket.socket, pid: int) -> str:

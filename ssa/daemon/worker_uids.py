@@ -1,4 +1,4 @@
-"""The uids that workers run as: a range that no user of this machine has, and of which each has one worker at a time."""
+"""The uids that workers run as: a range that no user of this machine has. No two workers have the same one."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import Any
 
+    from ssa.daemon.doors import Doors
     from ssa.daemon.state import State
     from ssa.daemon.zygote import Ended, Started
 
@@ -44,9 +45,10 @@ _log = logging.getLogger("ssa.daemon")
 class Workers:
     """The workers by user: each is started when the user's first request comes."""
 
-    def __init__(self, state: State, channel: socket.socket, uids: range) -> None:
+    def __init__(self, state: State, channel: socket.socket, doors: Doors, uids: range) -> None:
         """`channel` is the one to the zygote. Workers run as these uids; as our own user where there are none."""
         self._uids = uids
+        self._doors = doors
         self._state = state
         self._zygote = channel
         self._handles: dict[int, Handle] = {}
@@ -57,11 +59,14 @@ class Workers:
         size, own = resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/proc/self/fd")) + _OWN
         self.table = Table(size, own, lambda: self.closers.open(None))
         self._nursery: trio.Nursery | None = None
+        self.leave = False  # the workers to the next daemon
         self.closers = Closers()
         self._reports = Reports(state, self.closers, self.soon, self.grant)
         self.nobody = self.closers.of(NOBODY)  # closes what is no user's
         self.log = charged(_log, NOBODY)
+        state.take_reports = self.hear
         state.announce = self.put_in_force
+        state.tell_trust = self.tell_trust
 
     def all(self) -> list[Handle]:
         """The workers that run."""
@@ -109,13 +114,12 @@ class Workers:
             )
             ours, theirs = outbox.pair()
             try:
-                trusted = uid in {_TRUSTED, os.geteuid()}
-                zygote.ask(self._zygote, start.call, uid, start.own, theirs, trusted=trusted)
+                with theirs, self._doors.make(start.door) as door:
+                    trusted = uid in {_TRUSTED, os.geteuid()}
+                    zygote.ask(self._zygote, start.call, uid, start.own, theirs, door, trusted=trusted)
             except OSError:
                 ours.close()
                 raise
-            finally:
-                theirs.close()
         except OSError as exc:
             start.fail(exc.strerror or str(exc))
             return start
@@ -125,13 +129,16 @@ class Workers:
 
     # --- what becomes of them ---
 
-    async def run(self) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the workers until cancelled."""
         self.closers.end_lingering()
         async with trio.open_nursery() as self._nursery:
+            await self.take_up()
+            task_status.started()
             while True:
                 await trio.lowlevel.wait_readable(self._zygote)
                 if (told := zygote.told(self._zygote)) is None:
+                    self.leave = True
                     raise OSError(0, "the process that starts workers has ended")
                 if isinstance(told, zygote.Started):
                     self._has_started(told)
@@ -147,14 +154,39 @@ class Workers:
             start.channel.close()
             start.fail(os.strerror(-told.pid))
             return
-        handle = self._handles[start.uid] = Handle(start.uid, start.channel)
-        handle.pid = told.pid
-        self._users[told.pid] = handle.uid
+        handle = self._adopt(start.uid, told.pid, start.channel)
+        try:
+            handle.door = self._doors.label(start.door, start.uid, told.pid)
+        except OSError as exc:  # it has ended
+            handle.log.debug("a worker went away: %s", exc.strerror)
         self.greet(handle)
         start.succeed(handle)
-        if self._nursery is not None:
-            self._nursery.start_soon(self._follow, handle)
         _log.debug("a worker has started %s", fields(worker=handle.pid, uid=handle.uid))
+
+    def _adopt(self, uid: int, pid: int, channel: socket.socket) -> Handle:
+        handle = self._handles[uid] = Handle(uid, pid, channel)
+        self._users[pid] = uid
+        self.soon(self._follow, handle)
+        return handle
+
+    async def take_up(self) -> None:
+        """Go on with the workers that an earlier daemon has left, and wait for a moment until they have told all."""
+        left = [(behind, channel) for behind, channel in self._doors.left() if behind.uid not in self._handles]
+        handles = []
+        for behind, channel in left:
+            handle = self._adopt(behind.uid, behind.pid, channel)
+            handle.door = ".".join(map(str, behind))
+            handle.policy_is(self._state.policy)
+            handle.kernel_is(self._state.capabilities(urgent=False))
+            handles.append(handle)
+        with trio.move_on_after(_PATIENCE):
+            for handle in handles:
+                await handle.all_told.wait()
+        for handle in handles:
+            if handle.all_told.is_set():
+                _log.info("a worker of an earlier ssad is taken up %s", fields(worker=handle.pid, uid=handle.uid))
+            elif handle.alive:
+                handle.kill("it does not answer to this ssad")
 
     def greet(self, handle: Handle) -> None:
         """Tell a worker what it has to know before its first application."""
@@ -179,6 +211,18 @@ class Workers:
                 for handle in handles:
                     await handle.has_in_force(epoch)
 
+    def hear(self) -> None:
+        """Take what the workers have told by now."""
+        for handle in self.all():
+            if handle.is_heard:
+                handle.hear()
+
+    def tell_trust(self, source: str) -> None:
+        """Tell all workers a trust store, where it has changed."""
+        store = self._state.trust_stores.found(source)
+        for handle in self.all():
+            handle.store_is(source, store)
+
     def grant(self, handle: Handle) -> None:
         """Give a worker numbers for sockets and listeners."""
         granted = self._state.sockets.grant()
@@ -192,12 +236,12 @@ class Workers:
         except Exception:
             handle.log.exception("a fault of ssad's own, hearing a worker")
             handle.kill("the daemon could not hear it")
-        finally:
-            if self._handles.get(handle.uid) is handle:
-                del self._handles[handle.uid]
-            handle.close()
-            self._state.sockets.has_ended(handle)
-            self._state.listeners.has_ended(handle)
+        self._doors.remove(handle.door)
+        if self._handles.get(handle.uid) is handle:
+            del self._handles[handle.uid]
+        handle.close()
+        self._state.sockets.has_ended(handle)
+        self._state.listeners.has_ended(handle)
 
     def _has_ended(self, told: Ended) -> None:
         status = os.waitstatus_to_exitcode(told.status)
@@ -213,16 +257,19 @@ class Workers:
             self._nursery.start_soon(work, *args)
 
     def close(self) -> None:
-        """End the workers. Sockets that applications hold live on."""
-        channels = [handle.channel for handle in self._handles.values()]
-        for channel in channels:
-            channel.shutdown(socket.SHUT_WR)
-        deadline = time.monotonic() + _PATIENCE
-        for channel in channels:
-            _wait_for_end(channel, deadline)
+        """End the workers, or leave them to the next daemon. Sockets that applications hold live on in any case."""
+        if not self.leave:
+            deadline = time.monotonic() + _PATIENCE
+            for handle in self.all():
+                handle.stop()
+            for handle in self.all():
+                if not _has_ended(handle.channel, deadline):
+                    handle.kill("it does not end with ssad")
+                self._doors.remove(handle.door)
         for handle in self.all():
             handle.close()
         self._zygote.close()
+        self._doors.close()
 
 
 class _Start:
@@ -232,6 +279,7 @@ class _Start:
         self.call = call
         self.uid = NOBODY
         self.own = 0  # the uid that it runs as
+        self.door = f"{os.getpid()}-{call}"
         self.channel: socket.socket | None = None
         self.done = trio.Event()
         self.handle: Handle | None = None
@@ -248,14 +296,15 @@ class _Start:
         self.done.set()
 
 
-def _wait_for_end(channel: socket.socket, deadline: float) -> None:
-    """Read what a worker says until it has ended, or until the deadline."""
+def _has_ended(channel: socket.socket, deadline: float) -> bool:
+    """Read what a worker says until it has ended. False where it has not by the deadline."""
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     while (left := deadline - time.monotonic()) > 0 and poll.poll(left * 1000):
         try:
             data, _, flags, _ = channel.recvmsg(1, 0, socket.MSG_DONTWAIT)
         except OSError:
-            return
+            return True
         if not data and not flags & socket.MSG_CTRUNC:
-            return
+            return True
+    return False

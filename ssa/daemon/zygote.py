@@ -55,9 +55,12 @@ def fork() -> socket.socket:
     return ours
 
 
-def ask(zygote: socket.socket, call: int, uid: int, own: int, channel: socket.socket, *, trusted: bool) -> None:  # noqa: PLR0913, PLR0917 - the request
-    """Have a worker forked, which gets a channel, and a uid of its own where that is not 0. Raises OSError."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel.fileno()]))]
+def ask(zygote: socket.socket, call: int, uid: int, own: int, *ends: socket.socket, trusted: bool) -> None:
+    """Have a worker forked, and a uid of its own given to it where that is not 0. Raises OSError.
+
+    `ends` are a channel, and a socket that listens for the next daemon.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [end.fileno() for end in ends]))]
     zygote.sendmsg([_REQUEST.pack(call, uid, own, trusted)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
@@ -115,11 +118,11 @@ def _bury(channel: socket.socket) -> None:
 
 def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
     """Fork a worker, which closes the zygote's own descriptors. False where the daemon has gone."""
-    data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 1, _FLAGS)
-    if not data or not fds:
+    data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2, _FLAGS)
+    if not data or len(fds) != 2:
         return False
     call, uid, own_uid, trusted = _REQUEST.unpack(data)
-    end = socket.socket(fileno=fds[0])
+    end, door = (socket.socket(fileno=fd) for fd in fds)
     try:
         pid = os.fork()
     except OSError as exc:
@@ -129,8 +132,9 @@ def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
         channel.close()
         for fd in own:
             os.close(fd)
-        _end_with(lambda: process.run(end, uid, Ids(own_uid, uid) if own_uid else None, trusted=trusted))
+        _end_with(lambda: process.run(end, door, uid, Ids(own_uid, uid) if own_uid else None, trusted=trusted))
     end.close()
+    door.close()
     with contextlib.suppress(OSError):
         channel.send(_STARTED.pack(call, pid), socket.MSG_NOSIGNAL)
     return True

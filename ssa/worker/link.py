@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _PROBE_AGAIN = 1.0  # seconds between two questions whether the kernel has TLS by now
 _FEW = 500  # numbers that are left when more are asked for
+_KEPT_FOR_THE_NEXT = (messages.Count, messages.Refused, messages.WasCut, messages.Relays, messages.Line)
 _KEPT = 64  # trust stores, and groups of users
 
 
@@ -43,9 +44,10 @@ class Link:
     worker: Worker
 
     def __init__(self, channel: socket.socket) -> None:
-        self._channel = channel
+        self.channel = channel
         self.outbox = Outbox(channel)
         self._inbox = Inbox(channel)
+        self._last = 0
         self._calls = itertools.count(1)
         self._asked: dict[int, _Question] = {}
         self._policy = Policy.default()
@@ -122,12 +124,13 @@ class Link:
         """Tell the daemon that a set is empty and closed."""
         self.outbox.put(messages.WatchesNoMore(number))
 
-    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
-        """Register a TLS socket."""
+    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> bytes | None:
+        """Register a TLS socket, and return the number of its network namespace."""
         cookie, namespace = (None, None) if sock is None else namespace_of(sock)
         if cookie is not None and namespace is not None:
             self.outbox.put(messages.Namespace(cookie), namespace, partial(os.close, namespace))
         self.outbox.put(messages.Add(record, inode, cookie))
+        return cookie
 
     async def elsewhere(
         self, application: Application, request: Message, sock: socket.socket
@@ -179,7 +182,7 @@ class Link:
 
     async def _ask(self, message: Any) -> Any:
         """Ask the daemon, and wait for the answer."""
-        question = self._asked[message.call] = _Question()
+        question = self._asked[message.call] = _Question(message)
         try:
             self.outbox.put(message)
             await self.outbox.sent()
@@ -188,20 +191,35 @@ class Link:
         finally:
             del self._asked[message.call]
 
-    async def run(self, serve: Callable[[messages.Serve | messages.Visit, socket.socket], None]) -> None:
-        """Take the daemon's messages until it has gone, or says stop. `serve` is called for each connection."""
+    def attach(self, channel: socket.socket) -> None:
+        """Go on with another daemon, which gets to know all that the worker has, and is asked what the last one was."""
+        trio.lowlevel.notify_closing(self.channel)
+        self.channel.close()
+        self.channel, self._inbox = channel, Inbox(channel)
+        self._stores, self._credentials = Recent(_KEPT), Recent(_KEPT)
+        told = [(messages.Hello(self._last), None), *self.worker.all_told(), (messages.AllTold(), None)]
+        asked = [(question.message, None) for question in self._asked.values()]
+        self._numbers.clear()
+        self.outbox.attach(channel, [*told, *asked], _KEPT_FOR_THE_NEXT)
+
+    async def run(self, serve: Callable[[messages.Serve | messages.Visit, socket.socket], None]) -> bool:
+        """Take the daemon's messages until it has gone; True where it says stop. `serve` is called for a connection."""
         while True:
             try:
                 packet = self._inbox.read()
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._channel)
+                await trio.lowlevel.wait_readable(self.channel)
                 continue
             if packet is None:
-                return
+                return False
             data, descriptor = packet
-            for message in frames.parse_untrusted(data, messages.TO_WORKER):
+            try:
+                told = frames.parse_untrusted(data, messages.TO_WORKER)
+            except frames.OtherVersion:  # the next ssad's: it leaves us alone
+                return False
+            for message in told:
                 if isinstance(message, messages.Stop):
-                    return
+                    return True
                 if not isinstance(message, (messages.Serve, messages.Visit)):
                     _HANDLERS[type(message)](self, message, descriptor)
                 elif descriptor is not None:
@@ -234,6 +252,7 @@ class Link:
 
     def numbers_are(self, message: messages.NumbersAre, _: int | None) -> None:
         """Take numbers for sockets."""
+        self._last = message.first + message.count - 1
         self._numbers.extend(range(message.first, message.first + message.count))
 
     def gone(self, message: messages.Gone, _: int | None) -> None:
@@ -275,7 +294,8 @@ class Link:
 class _Question:
     """A question to the daemon."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: Any) -> None:
+        self.message = message
         self.answered = trio.Event()
         self.answer: Any = None
 

@@ -51,11 +51,13 @@ class LiveSocket:
 
     Attributes:
         was_cut: the peer's stream has ended without close_notify, and that was counted.
+        namespace: the number of its network namespace, where the kernel does its TLS.
     """
 
     record: SocketRecord
     path: DataPath
     was_cut: bool = False
+    namespace: bytes | None = None
 
 
 def description(live: LiveSocket, *, whole: bool = False) -> Reply:
@@ -122,8 +124,8 @@ class LiveSockets:
             session_age=made.session_age,
             cut_is_error=judge.cut_is_error,
         )
-        monitor.add(record, inode, tcp)
-        live = LiveSocket(record, path)
+        namespace = monitor.add(record, inode, tcp)
+        live = LiveSocket(record, path, namespace=namespace)
         self._sockets[record.id] = live, inode
         self._by_inode[inode] = record.id
         self.relayed += path.name != "ktls"
@@ -131,6 +133,10 @@ class LiveSockets:
         monitor.count("handshakes")
         monitor.count("resumed", int(record.resumed))
         return live
+
+    def all(self) -> list[tuple[LiveSocket, int]]:
+        """All of them, each with the inode of what the application holds."""
+        return list(self._sockets.values())
 
     def get(self, number: int) -> LiveSocket:
         """The socket of a number. Raises `ssa.SSAError` UNKNOWN_SOCKET."""

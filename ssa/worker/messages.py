@@ -172,6 +172,18 @@ CONTENTS: dict[str, type] = {kind.__name__: kind for kind in (StoreContent, Cred
 
 
 @dataclass(frozen=True, slots=True)
+class Hello:
+    """A worker of an earlier daemon's: all that it has follows. `last` is the highest number that it was ever given."""
+
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllTold:
+    """That was all that the worker has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Watches:
     """A set of sockets is watched: the epoll set comes with this message."""
 
@@ -358,6 +370,8 @@ TO_DAEMON: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         *(
+            Hello,
+            AllTold,
             Watches,
             WatchesNoMore,
             Add,

@@ -66,8 +66,10 @@ class Monitor(Protocol):
     def watches_no_more(self, number: int) -> None:
         """Tell the daemon that a set is empty."""
 
-    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> None:
-        """Register a TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
+    def add(self, record: SocketRecord, inode: int, sock: socket.socket | None) -> bytes | None:
+        """Register a TLS socket, and return the number of its network namespace.
+
+        Its record lasts as long as the watched socket, unless it is forgotten first.
 
         `sock` is the TCP socket where the kernel does its TLS: the kernel is asked about it later.
         """

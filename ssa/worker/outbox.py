@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import itertools
 import socket
 from collections import deque
@@ -13,7 +14,7 @@ import trio
 from ssa.worker import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _TOGETHER = 32  # messages of a packet
 _ROOM = 212_992  # bytes for packets that the other end has not read (net.core.wmem_max, as a rule)
@@ -36,10 +37,14 @@ class _Waiting(NamedTuple):
 
 
 class Outbox:
-    """The messages that wait to be sent on a channel. `run` has to run. For one thread."""
+    """The messages that wait to be sent on a channel. `run` has to run. For one thread.
+
+    Where nobody reads the channel any more they wait, until there is another channel.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
+        self._is_broken = False
         self._waiting: deque[_Waiting] = deque()
         self._stirred = trio.Event()
         self._moved = trio.Event()
@@ -53,22 +58,25 @@ class Outbox:
         self._stirred.set()
 
     async def sent(self) -> None:
-        """Send all that was put, and wait for room as long as that takes. Raises OSError where nobody reads."""
+        """Send all that was put, and wait for room as long as that takes."""
         while not self.flush():
             await self._moved.wait()
 
     def flush(self) -> bool:
-        """Send what there is room for. True where nothing is left. Raises OSError where nobody reads any more."""
-        while self._waiting:
+        """Send what there is room for. True where nothing is left."""
+        while self._waiting and not self._is_broken:
             batch = self._batch()
             try:
                 self._send(batch)
             except BlockingIOError:
                 return False
+            except OSError:
+                self._is_broken = True
+                return False
             for _ in batch:
                 if (then := self._waiting.popleft().then) is not None:
                     then()
-        return True
+        return not self._waiting
 
     def _batch(self) -> list[_Waiting]:
         """The next packet's messages. A descriptor goes with one message alone."""
@@ -88,14 +96,30 @@ class Outbox:
         self._channel.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
     async def run(self) -> None:
-        """Send what nobody waits for, until cancelled. Raises OSError where nobody reads any more."""
+        """Send what nobody waits for, until cancelled."""
         while True:
             await self._stirred.wait()
             self._stirred = trio.Event()
-            while not self.flush():
-                await trio.lowlevel.wait_writable(self._channel)
-                self._moved.set()
-                self._moved = trio.Event()
+            while not self.flush() and not self._is_broken:
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await trio.lowlevel.wait_writable(self._channel)
+            self._move()
+
+    def _move(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
+
+    def attach(self, channel: socket.socket, first: Iterable[tuple[Any, int | None]], keep: tuple[type, ...]) -> None:
+        """Go on with another channel: first send these messages, then of what waits those of the kinds to keep."""
+        kept = [waiting for waiting in self._waiting if isinstance(waiting.message, keep)]
+        for waiting in self._waiting:
+            if waiting.then is not None and not isinstance(waiting.message, keep):
+                waiting.then()
+        self._waiting = deque(_Waiting(message, descriptor, None) for message, descriptor in first)
+        self._waiting.extend(kept)
+        self._channel, self._is_broken = channel, False
+        self._stirred.set()
+        self._move()
 
     def close(self) -> None:
         """Drop what waits."""

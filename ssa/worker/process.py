@@ -13,22 +13,26 @@ import socket
 import threading
 import time
 import traceback
+from typing import TYPE_CHECKING
 
 import trio
 
-from ssa import errors
+from ssa import errors, names
 from ssa.handshake.contexts import ContextCache
 from ssa.ktls.netns import own_cookie
 from ssa.ktls.probe import Capabilities
 from ssa.policy.schema import Policy
-from ssa.worker import dispatch, frames, messages, sandbox
+from ssa.worker import dispatch, frames, ipc, messages, sandbox
 from ssa.worker.link import Link
-from ssa.worker.sandbox import Ids
 from ssa.worker.service import Worker
 from ssa.worker.user import Process
 
+if TYPE_CHECKING:
+    from ssa.worker.sandbox import Ids
+
 _OWN = 16  # descriptors that the process itself opens after its start, at most
 _PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
+_FOR_KEYS, _FOR_NOTHING = 600, 5  # seconds to wait for the next daemon: sockets need the worker for new keys; nobody
 _MOST_LINES = 1000  # that wait for room
 _LONGEST = 16_384  # characters of a line or a traceback
 
@@ -38,12 +42,17 @@ def prepare() -> None:
     for encoding in ("idna", "punycode", "latin-1", "ascii", "utf-8", "unicode_escape", "backslashreplace"):
         with contextlib.suppress(LookupError):
             codecs.lookup(encoding)
+    names.normalise("bücher.example")  # loads the tables of IDNA
     with contextlib.suppress(errors.SSAError):
         ContextCache(lambda *_: None).client(Policy.default(), Capabilities(frozenset(), rekey=False, reason=""))
 
 
-def run(channel: socket.socket, uid: int, ids: Ids | None, *, trusted: bool) -> None:
-    """Serve a user until the daemon has gone. `trusted`: the user may have more descriptors than others."""
+def run(channel: socket.socket, door: socket.socket, uid: int, ids: Ids | None, *, trusted: bool) -> None:
+    """Serve a user until the daemon says stop, and longer than the daemon lives.
+
+    `door` listens: there the next daemon takes the worker up. `trusted`: the user may have more descriptors than
+    others.
+    """
     _shun_signals()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -54,7 +63,7 @@ def run(channel: socket.socket, uid: int, ids: Ids | None, *, trusted: bool) -> 
     process = Process(most, own)
     process.closers.end_lingering()
     free = process.table.free
-    trio.run(_serve, channel, uid, free * 3 // 4 if trusted else free // 4, process)
+    trio.run(_serve, channel, door, uid, free * 3 // 4 if trusted else free // 4, process)
 
 
 def _shun_signals() -> None:
@@ -64,27 +73,52 @@ def _shun_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-async def _serve(channel: socket.socket, uid: int, limit: int, process: Process) -> None:
+async def _serve(channel: socket.socket, door: socket.socket, uid: int, limit: int, process: Process) -> None:
     link = Link(channel)
     worker = link.worker = Worker(uid, limit, link, process)
-    logging.getLogger().addHandler(_ToDaemon(link, channel))
+    logging.getLogger().addHandler(_ToDaemon(link))
     gc.collect()
     gc.freeze()
-    try:
-        async with trio.open_nursery() as nursery:
+    owner = _peer(channel)
+    async with trio.open_nursery() as nursery:
 
-            def serve(message: messages.Serve | messages.Visit, connection: socket.socket) -> None:
-                nursery.start_soon(_serve_one, worker, message, connection)
+        def serve(message: messages.Serve | messages.Visit, connection: socket.socket) -> None:
+            nursery.start_soon(_serve_one, worker, message, connection)
 
-            nursery.start_soon(process.run)
-            nursery.start_soon(link.outbox.run)
-            await link.run(serve)
-            nursery.cancel_scope.cancel()
-    except* (BrokenPipeError, ConnectionResetError):
-        pass  # the daemon has gone
+        nursery.start_soon(process.run)
+        nursery.start_soon(link.outbox.run)
+        while not await link.run(serve):
+            if (following := await _next_daemon(door, owner, worker)) is None:
+                break
+            link.attach(following)
+        nursery.cancel_scope.cancel()
     worker.stop()
     worker.close(time.monotonic() + _PATIENCE)
     process.close()
+
+
+def _peer(channel: socket.socket) -> int:
+    """The uid of the process that has made the other end of a channel."""
+    return int(ipc.UCRED.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ipc.UCRED.size))[1])
+
+
+async def _next_daemon(door: socket.socket, owner: int, worker: Worker) -> socket.socket | None:
+    """The channel to the next daemon, which is of the same user as the last one; None where it is not waited for.
+
+    Streams that this process carries, and listeners, wait for it as long as they last. Sockets of the kernel's TLS need
+    this process for their next keys: they wait for some minutes.
+    """
+    began = trio.current_time()
+    while True:
+        with trio.move_on_after(1):
+            await trio.lowlevel.wait_readable(door)
+            channel, _ = door.accept()
+            if _peer(channel) == owner:
+                return channel
+            channel.close()
+        waited = trio.current_time() - began
+        if not worker.is_needed() and waited > (_FOR_KEYS if worker.has_keys() else _FOR_NOTHING):
+            return None
 
 
 async def _serve_one(worker: Worker, message: messages.Serve | messages.Visit, connection: socket.socket) -> None:
@@ -106,10 +140,9 @@ async def _serve_one(worker: Worker, message: messages.Serve | messages.Visit, c
 class _ToDaemon(logging.Handler):
     """Sends the lines of the log to the daemon: in order with what else is sent, where the event loop logs."""
 
-    def __init__(self, link: Link, channel: socket.socket) -> None:
+    def __init__(self, link: Link) -> None:
         super().__init__()
         self._link = link
-        self._channel = channel
         self._loop = threading.get_ident()
         self._dropped = 0
 
@@ -122,7 +155,7 @@ class _ToDaemon(logging.Handler):
 
     def _emit(self, line: messages.Line) -> None:
         if threading.get_ident() != self._loop:
-            self._channel.send(frames.pack([line]), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            self._link.channel.send(frames.pack([line]), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
         elif len(self._link.outbox) < _MOST_LINES:
             self._link.outbox.put(line)
         else:

@@ -28,6 +28,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 # include/uapi/linux/prctl.h, capability.h, landlock.h, seccomp.h
 _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_GET_SECCOMP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 8, 21, 22, 38
 _CAPABILITIES = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
+_SETS = struct.Struct("=6I")  # effective, permitted, inheritable; and those of the capabilities from 32 on
 _SETGID, _SETUID = 6, 7  # CAP_*
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _LANDLOCK_VERSION = 1
@@ -64,7 +65,18 @@ def name(text: str) -> None:
 
 def keep_only_ids() -> None:
     """Of the capabilities keep those with which processes of other ids can be made. Raises OSError."""
-    _set_capabilities(1 << _SETUID | 1 << _SETGID)
+    keep(_SETUID, _SETGID)
+
+
+def keep(*capabilities: int) -> None:
+    """Of the process's capabilities keep these, by their numbers (capabilities(7)). Raises OSError."""
+    header, data = struct.pack("=Ii", _CAPABILITIES, 0), ctypes.create_string_buffer(_SETS.size)
+    _check(_libc.capget(header, data), "capget")
+    _, low, _, _, high, _ = _SETS.unpack(data.raw)
+    wanted = (low | high << 32) & sum(1 << number for number in capabilities)
+    halves = wanted & 0xFFFFFFFF, wanted >> 32
+    sets = (halves[0], halves[0], 0, halves[1], halves[1], 0)
+    _check(_libc.capset(header, _SETS.pack(*sets)), "capset")
 
 
 def missing() -> list[str]:
@@ -86,12 +98,6 @@ def _change(ids: Ids) -> None:
     os.setresgid(ids.own, ids.own, ids.own)
     os.setresuid(ids.own, ids.own, ids.own)
     keep_only_ids()
-
-
-def _set_capabilities(wanted: int) -> None:
-    header = struct.pack("=Ii", _CAPABILITIES, 0)
-    data = struct.pack("=6I", wanted, wanted, 0, 0, 0, 0)  # effective, permitted, inheritable; and those from 32 on
-    _check(_libc.capset(header, data), "capset")
 
 
 def _prctl(option: int, value: int) -> None:
@@ -117,9 +123,9 @@ def _leave_files() -> None:
     version = _landlock_version()
     files = (1 << max(number for since, number in _FILES.items() if since <= version)) - 1
     rules = struct.pack("=Q", files)
-    if version >= 4:  # noqa: PLR2004 - as above
+    if version >= 4:
         rules += struct.pack("=Q", _CONNECTIONS)
-    if version >= 6:  # noqa: PLR2004 - as above
+    if version >= 6:
         rules += struct.pack("=Q", _SCOPES)
     ruleset = _check(
         _libc.syscall(_LANDLOCK_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0), "landlock_create_ruleset"

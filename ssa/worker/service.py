@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ssa import errors
+from ssa.worker import messages
 from ssa.worker.compliance import unmet
 from ssa.worker.livesocket import LiveSockets
 from ssa.worker.messages import SocketState
@@ -15,7 +16,6 @@ from ssa.worker.user import User
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from typing import Any
 
     from ssa.policy.schema import Policy
     from ssa.worker.monitor import Monitor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ssa.worker.user import Process
 
 
+_IDLE_THREAD = 2  # descriptors of the thread that relays, for some seconds after the last stream
 _GUEST = 16  # the part of a user's descriptors that the requests of another one may take
 
 
@@ -36,7 +37,7 @@ class Worker(User):
     def __init__(self, uid: int, limit: int, monitor: Monitor, process: Process) -> None:
         super().__init__(uid, limit, monitor, process)
         self.sockets = LiveSockets(monitor, self.watching)
-        self._listeners: dict[int, Callable[[], Serving]] = {}
+        self._listeners: dict[int, tuple[ListenerRecord, Callable[[], Serving]]] = {}
         self._guests: dict[int, User] = {}
 
     def check_room(self) -> None:
@@ -64,7 +65,7 @@ class Worker(User):
             protocol=protocol,
             opened=time.time(),
         )
-        self._listeners[record.id] = serving
+        self._listeners[record.id] = record, serving
         self.monitor.listens(record)
         try:
             yield
@@ -82,6 +83,12 @@ class Worker(User):
             return None
         return SocketState(number, live.path.state(), tuple(self.unmet(live.record, self.monitor.policy)))
 
+    def all_told(self) -> Iterator[tuple[Any, int | None]]:
+        """All that a daemon has to know that comes after the one that has started this worker."""
+        yield from self.watching.all_told()
+        yield from ((messages.Add(live.record, inode, live.namespace), None) for live, inode in self.sockets.all())
+        yield from ((messages.Listens(record), None) for record, _ in self._listeners.values())
+
     def end(self, number: int) -> None:
         """End a connection whose records this process protects, whoever holds it. Raises OSError where it is gone."""
         self.sockets.get(number).path.end()
@@ -92,9 +99,17 @@ class Worker(User):
 
     def offers(self, number: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The names of the credentials that a listener serves with now, and its application protocols."""
-        serving = self._listeners.get(number)
-        names, alpn = ((), ()) if serving is None else serving().offers()
+        found = self._listeners.get(number)
+        names, alpn = ((), ()) if found is None else found[1]().offers()
         return tuple(names), alpn
+
+    def is_needed(self) -> bool:
+        """True while it carries a stream, or serves a request or a listener."""
+        return bool(self.quota.used() > _IDLE_THREAD)
+
+    def has_keys(self) -> bool:
+        """True where the kernel has TLS sockets whose next keys are made here."""
+        return len(self.sockets) > self.sockets.relayed
 
     def gone(self, number: int) -> None:
         """Remove a socket that no process holds any more, or that the daemon was told to forget."""

@@ -21,8 +21,11 @@ import os
 import select
 from typing import TYPE_CHECKING
 
+from ssa.worker import messages
+
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from ssa.worker.monitor import Monitor
 
@@ -93,9 +96,9 @@ class Watching:
         found = self._by_inode.get(inode)
         return found is not None and any(data == _low(inode) for data, _ in found.epoll.poll(0, 2 * MOST))
 
-    def sets(self) -> list[select.epoll]:
-        """All sets."""
-        return [found.epoll for found in self._sets]
+    def all_told(self) -> Iterator[tuple[messages.Watches, int]]:
+        """The sets, for a daemon that does not have them."""
+        return ((messages.Watches(found.number), found.epoll.fileno()) for found in self._sets)
 
     def _control(self, found: _Set, what: int, sock: socket.socket, inode: int) -> int:
         """epoll_ctl(2) under the one number. No event is asked for; EPOLLERR and EPOLLHUP can't be declined."""

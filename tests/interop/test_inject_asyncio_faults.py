@@ -363,8 +363,7 @@ def test_a_daemon_that_goes_and_another_that_comes(program, own, tmp_path):
 
     def replace():
         settled(told.exists, 30)
-        own.process.kill()
-        own.process.wait()
+        own.kill()
         os.system(f"fusermount3 -u -z {own.mount}")
         own.start()
         told.unlink()

@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -72,7 +74,7 @@ def as_user(uid, action):
             os.setresuid(uid, uid, uid)
             action()
             failed = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - shown, in the child
             traceback.print_exc()
         finally:
             os._exit(failed)
@@ -201,15 +203,21 @@ def test_a_worker_that_is_killed_ends_its_users_streams_and_nothing_else(daemon,
         victim = worker_of(daemon, 0)
         os.kill(victim, signal.SIGKILL)
         assert settled(lambda: len(daemon.sockets()) == 1)
-        with pytest.raises(OSError, match="."):
-            for _ in range(5):
-                talk(mine)
+        assert settled(lambda: fails(mine))
         with connected(port) as again:
             talk(again)
         os.write(go, b"!")
         others.join(20)
         assert outcome == [0]
         assert f"a worker was killed worker={victim} uid=0 signal=9" in daemon.log
+
+
+def fails(sock):
+    try:
+        talk(sock)
+    except OSError:
+        return True
+    return False
 
 
 def worker_of(daemon, uid):
@@ -262,17 +270,171 @@ def test_a_request_that_its_worker_does_not_survive_is_told_at_once(daemon):
         failed = []
 
         def ask():
-            with pytest.raises(OSError, match=".") as caught:
+            with pytest.raises(OSError, match=r".+") as caught:
                 connected(port)
             failed.append(caught.value)
 
         asking = threading.Thread(target=ask)
         asking.start()
-        assert settled(lambda: daemon.workers())
+        assert settled(daemon.workers)
         time.sleep(0.5)
         os.kill(worker_of(daemon, 0), signal.SIGKILL)
         asking.join(5)
         assert failed
+
+
+# --- workers that outlive the daemon ------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[signal.SIGKILL, signal.SIGUSR2], ids=lambda number: number.name)
+def left(daemon, request):
+    """End the daemon so that it leaves its workers."""
+
+    def leave():
+        daemon.process.send_signal(request.param)
+        daemon.process.wait(10)
+
+    return leave
+
+
+def test_streams_go_on_without_the_daemon_and_with_the_next_one(daemon, left, pki):
+    with echoing(pki) as port, connected(port) as mine:
+        talk(mine)
+        (worker,) = daemon.workers()
+        (number,) = daemon.sockets()
+        left()
+        for _ in range(3):
+            talk(mine)
+        with pytest.raises(OSError, match=r".+"):
+            connected(port)
+        daemon.start()
+        assert daemon.sockets() == [number]
+        assert daemon.get(f"sockets/{number}/state") == "open\n"
+        assert daemon.get(f"sockets/{number}/compliant") == "yes\n"
+        talk(mine)
+        with connected(port) as another:
+            talk(another)
+            assert len(daemon.sockets()) == 2
+            assert len(set(daemon.sockets())) == 2
+        assert Path(f"/proc/{worker}").exists()
+        assert daemon.workers() == []  # the one that was taken up serves
+        assert f"is taken up worker={worker} uid=0" in daemon.log
+    assert settled(lambda: daemon.sockets() == [])
+    assert daemon.stop() == 0
+    assert settled(lambda: not Path(f"/proc/{worker}").exists())
+
+
+def test_a_listener_goes_on_with_the_next_daemon(daemon, left, pki):
+    with ssa.create_server(("127.0.0.1", 0), certificate=pki.cert, private_key=pki.key) as listener:
+        address = listener.getsockname()[:2]
+
+        def client():
+            with ssa.create_connection(("localhost", address[1]), timeout=20) as sock:
+                talk(sock)
+
+        def served():
+            asking = threading.Thread(target=client)
+            asking.start()
+            sock, _ = listener.accept()
+            with sock:
+                sock.sendall(sock.recv(4))
+                asking.join(20)
+
+        served()
+        left()
+        daemon.start()
+        assert [name for name in os.listdir(daemon.mount / "listeners") if name.isdigit()]
+        served()
+
+
+def test_a_request_that_is_under_way_is_answered_under_the_next_daemon(daemon, left):
+    """Its peer takes its time: meanwhile there is no daemon."""
+    go = threading.Event()
+
+    def serve(connection):
+        go.wait(20)
+        connection.sendall(b"HTTP/1.0 400 no TLS here\r\n\r\n")
+
+    with peers.script(serve) as port:
+        failed = []
+
+        def ask():
+            with pytest.raises(ssa.SSAError) as caught:
+                ssa.create_connection(("localhost", port), timeout=20)
+            failed.append(caught.value.reason)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert settled(daemon.workers)
+        time.sleep(0.5)
+        left()
+        go.set()
+        time.sleep(0.5)
+        assert failed == []
+        daemon.start()
+        asking.join(10)
+        assert failed == ["NOT_TLS"]
+        assert daemon.get("stats/handshakes_failed") == "1\n"
+
+
+def test_a_worker_with_nothing_to_do_ends_without_a_daemon(daemon, left, pki):
+    with echoing(pki) as port, connected(port) as mine:
+        talk(mine)
+        (worker,) = daemon.workers()
+        left()
+        talk(mine)
+    assert settled(lambda: not Path(f"/proc/{worker}").exists(), 30)
+
+
+def test_a_worker_of_another_version_goes_on_by_itself(daemon, left, pki):
+    with echoing(pki) as port, connected(port) as mine:
+        talk(mine)
+        (worker,) = daemon.workers()
+        left()
+        code = "from ssa.worker import frames; frames.VERSION = 99; from ssa.daemon import main; main.main()"
+        ready, told = os.pipe()
+        with daemon.log_file.open("ab") as log:
+            daemon.process = subprocess.Popen(
+                [sys.executable, "-c", code, "--ready-fd", str(told)],
+                env=os.environ | daemon.environment,
+                pass_fds=[told],
+                stderr=log,
+            )
+        os.close(told)
+        assert os.read(ready, 16) == b"ready\n"
+        talk(mine)
+        assert f"goes on by itself worker={worker}" in daemon.log
+        with connected(port) as another:
+            talk(another)
+            assert len(daemon.sockets()) == 1
+        talk(mine)
+    assert settled(lambda: not Path(f"/proc/{worker}").exists(), 30)
+
+
+def test_a_door_whose_process_is_another_one_by_now_is_none(daemon, left, pki):
+    with echoing(pki) as port, connected(port) as mine:
+        talk(mine)
+        (worker,) = daemon.workers()
+        left()
+        (door,) = (daemon.run_dir / "workers").iterdir()
+        uid, pid, started = door.name.split(".")
+        assert pid == str(worker)
+        door.rename(door.with_name(f"{uid}.{os.getpid()}.{started}"))
+        daemon.start()
+        assert daemon.sockets() == []
+        assert list((daemon.run_dir / "workers").iterdir()) == []
+        talk(mine)
+        with connected(port) as another:
+            talk(another)
+
+
+def test_the_doors_are_the_daemons_alone(daemon, port):
+    with connected(port) as sock:
+        talk(sock)
+    directory = daemon.run_dir / "workers"
+    assert directory.stat().st_mode & 0o777 == 0o700
+    assert daemon.stop() == 0
+    assert list(directory.iterdir()) == []
 
 
 # --- one that lies ------------------------------------------------------------------------------------------------

@@ -654,8 +654,8 @@ def test_a_descriptor_that_is_closed_without_a_word_truncates(ssad, pki):
         assert peer.saw() == (b"and then", "cut")
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
-def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
+@pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop], ids=lambda end: end.__name__)
+def test_the_daemon_ends_in_mid_transfer(mortal, pki, end):
     def pour(tls, _):
         with contextlib.suppress(OSError):
             while True:
@@ -675,8 +675,7 @@ def test_the_daemon_ends_in_mid_transfer(mortal, pki, signal_):
 
         thread = threading.Thread(target=read)
         thread.start()
-        mortal.process.send_signal(signal_)
-        mortal.process.wait(20)
+        end(mortal)
         thread.join(10)
         assert [type(exc) for exc in failed] == [ConnectionAbortedError]
         failure = first_failure(lambda: sock.sendall(bytes(65536)))
@@ -701,7 +700,7 @@ def test_the_daemon_ends_while_a_writer_waits(mortal, pki):
         thread = threading.Thread(target=write)
         thread.start()
         time.sleep(0.5)
-        mortal.process.kill()
+        mortal.kill()
         thread.join(10)
         assert [type(exc) for exc in failed] == [ConnectionAbortedError]
         finish.set()

@@ -422,8 +422,7 @@ def test_ssad_is_killed_and_another_one_comes(serve, tmp_path, pki):
         with client(pki, service.port) as tls:
             tls.sendall(b"x")
             assert tls.recv(1) == b"x"
-            daemon.process.kill()
-            daemon.process.wait()
+            daemon.kill()
             assert service.says("nothing can be accepted for now")
             daemon.start()
         with client(pki, service.port) as tls:

@@ -41,6 +41,7 @@ EDGES = {
     "ssa.credentials.folder": "the administrator's credentials",
     "ssa.credentials.users": "accounts, by NSS",
     "ssa.daemon.admin_files": "waits for trust stores and credentials",
+    "ssa.daemon.doors": "sockets in the run directory, /proc",
     "ssa.daemon.errands": "threads that may wait for ever",
     "ssa.daemon.handle": "the channel to a worker",
     "ssa.daemon.liveness": "epoll sets, /proc/self/fdinfo",
