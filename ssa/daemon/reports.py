@@ -83,7 +83,7 @@ class Reports:
         if not is_namespace(descriptor):
             self._drop(handle, descriptor)
             raise BadFrame("no network namespace")
-        handle.diag = self._state.sockets.diags.enter_untrusted(message.cookie, descriptor)
+        handle.diag = handle.diags.enter_untrusted(message.cookie, descriptor)
 
     def add(self, handle: Handle, message: messages.Add) -> None:
         """Register a TLS socket."""

@@ -211,6 +211,16 @@ static void half(void) {
     close(fd);
 }
 
+static void to_the_end(void) {
+    char data[64];
+    int fd = connected(tls_socket(0));
+    if (write(fd, line, sizeof line - 1) < 0)
+        fails("write");
+    for (ssize_t got; (got = read(fd, data, sizeof data)) > 0;)
+        printf("%.*s", (int)got, data);
+    close(fd);
+}
+
 static void many(void) {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -458,6 +468,7 @@ static const struct {
     {"options", options},
     {"upgrade", upgrade},
     {"half", half},
+    {"to_the_end", to_the_end},
     {"many", many},
     {"no_number_left", no_number_left},
     {"changing", changing},

@@ -333,11 +333,13 @@ const text = `const ssa = require({str(run.__globals__["NODE"])!r}); const port 
 const workers = Array.from({{ length: 4 }}, () => new Worker(text, {{ eval: true }}));
 const told = await Promise.all(workers.map((worker) => new Promise((resolve) => {{ worker.on('message', resolve); }})));
 say(told.join(), await get());
-const stopped = new Worker(text, {{ eval: true }});
-await sleep(60); // in the middle
-await stopped.terminate();
 await Promise.all(workers.map((worker) => worker.terminate()));
-await sleep(100);
+for (const wait of [40, 60, 80, 100]) {{ // in the middle
+  const stopped = new Worker(text, {{ eval: true }});
+  await sleep(wait);
+  await stopped.terminate();
+}}
+await sleep(200);
 say(await get(), descriptors() - before < 8);
 """,
         cleaned.environment,

@@ -143,7 +143,6 @@ int shake_early(struct call *call, struct held *held, int file, int tcp, int kin
 /* Wait for that. 0; -1: errno; 1: the call was answered. */
 int wait_for_handshake(struct call *call, struct held *held, int patience);
 int replace_on_numbers(struct call *call, struct held *held, int before, int file);
-void say_end(int file);    /* ssad is told that the stream ends in order */
 int ask_for_tcp(int file); /* the TCP socket of a relayed stream; -1 */
 bool is_tcp(int file);
 
