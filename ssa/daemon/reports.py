@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from ssa.daemon import who
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from ssa.daemon.handle import Handle
     from ssa.daemon.state import State
+    from ssa.ktls.diag import Diag
     from ssa.worker.closing import Closers
     from ssa.worker.records import Application
 
@@ -83,13 +85,15 @@ class Reports:
         if not is_namespace(descriptor):
             self._drop(handle, descriptor)
             raise BadFrame("no network namespace")
-        handle.diag = self._state.sockets.diags.enter_untrusted(message.cookie, descriptor)
+        handle.diag = handle.diags.enter_untrusted(message.cookie, descriptor)
 
     def add(self, handle: Handle, message: messages.Add) -> None:
         """Register a TLS socket."""
         record = message.record
         self._check(handle, record.id, record.application)
         handle.liveness.stir()
+        if message.namespace and handle.diags.of(message.namespace) is None:
+            handle.diag = _diag_by_process(handle, record.pid, message.namespace)
         self._state.sockets.add(record, message.inode, message.namespace, handle)
         handle.diag = None
 
@@ -207,6 +211,15 @@ class Reports:
     def answer(self, handle: Handle, message: messages.Looked | messages.Ended) -> None:
         """Take an answer."""
         handle.answer(message)
+
+
+def _diag_by_process(handle: Handle, pid: int, cookie: bytes) -> Diag | None:
+    """The `Diag` for the namespace of a number, if it is a process's: a worker in its sandbox may not tell of others."""
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    return handle.diags.enter_untrusted(cookie, namespace)
 
 
 _WITH_A_DESCRIPTOR: dict[type, Callable[[Reports, Handle, Any, int], None]] = {

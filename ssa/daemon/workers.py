@@ -64,6 +64,7 @@ class Workers:
         self._reports = Reports(state, self.closers, self.soon, self.grant)
         self.nobody = self.closers.of(NOBODY)  # closes what is no user's
         self.log = charged(_log, NOBODY)
+        state.take_reports = self.hear
         state.announce = self.put_in_force
         state.tell_trust = self.tell_trust
 
@@ -137,6 +138,7 @@ class Workers:
             while True:
                 await trio.lowlevel.wait_readable(self._zygote)
                 if (told := zygote.told(self._zygote)) is None:
+                    self.leave = True
                     raise OSError(0, "the process that starts workers has ended")
                 if isinstance(told, zygote.Started):
                     self._has_started(told)
@@ -208,6 +210,12 @@ class Workers:
             with trio.move_on_after(_FOLLOW):
                 for handle in handles:
                     await handle.has_in_force(epoch)
+
+    def hear(self) -> None:
+        """Take what the workers have told by now."""
+        for handle in self.all():
+            if handle.is_heard:
+                handle.hear()
 
     def tell_trust(self, source: str) -> None:
         """Tell all workers a trust store, where it has changed."""
