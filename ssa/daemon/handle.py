@@ -56,6 +56,7 @@ class Handle:
         self.is_taken_up = False
         self.all_told = trio.Event()  # of a worker that is taken up
         self.alive = True
+        self.passed_at = trio.current_time()  # when it was given an application last
         self.liveness = Liveness()
         self.diags = Diags()
         self.kernel = Kernel()
@@ -248,6 +249,7 @@ class Handle:
     def pass_on(self, application: Application, connection: socket.socket, then: Callable[[], object]) -> None:
         """Give it an application's connection; `then` is called when it has it."""
         self.groups.add(application.all_groups)
+        self.passed_at = trio.current_time()
         self.tell(messages.Serve(application), connection.fileno(), then)
 
 
