@@ -97,11 +97,24 @@ def effort(which):
     return getattr(effort, which)()
 
 
+def by_ways(which):
+    """The tables of docs/programs.md that the runs of `make test-programs` have come to."""
+    from tests.ways import page  # it needs `ROOT` of this module
+
+    heads, *rows = getattr(page, which)()
+    return markdown(heads, rows)
+
+
 TABLES = {
     "library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons},
     "architecture.md": {"layers": layers, "edges": edges},
     "examples.md": {"effort": lambda: effort("effort"), "paper": lambda: effort("paper")},
-    "programs.md": {"ways": ways, "programs": programs},
+    "programs.md": {
+        "matrix": lambda: by_ways("matrix"),
+        "refusals": lambda: by_ways("refusals"),
+        "ways": ways,
+        "programs": programs,
+    },
 }
 
 

@@ -58,7 +58,7 @@ async def init(view: View, mountpoint: str | os.PathLike[str], *, allow_other: b
     others = os.geteuid() == 0 if allow_other is None else allow_other
     options = set(_OPTIONS | ({"allow_other"} if others else set()))
     try:
-        pyfuse3.init(Operations(Tree(build(view), view)), str(path), options)
+        pyfuse3.init(Operations(Tree(build(view), view, view.hear)), str(path), options)
     except RuntimeError as failure:
         # libfuse has written the reason to stderr, and gives us none.
         raise MountError(

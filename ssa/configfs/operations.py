@@ -48,6 +48,7 @@ def _answered(
     @functools.wraps(handler)
     async def answer(self: Operations, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
+            self._tree.hear()
             return await handler(self, *args, **kwargs)
         except FUSEError:
             raise

@@ -16,7 +16,7 @@ from ssa.configfs.members import MEMBER_BITS
 from ssa.configfs.nodes import Collection, Directory, File
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from ssa.configfs.nodes import Node
 
@@ -43,11 +43,17 @@ def _number(node: Node, path: str, table: list[_Numbered]) -> int:
     return place
 
 
+def _nothing() -> None:
+    return
+
+
 class Tree:
     """Finds nodes, subjects, owners and children by inode."""
 
-    def __init__(self, root: Directory, subject: object) -> None:
+    def __init__(self, root: Directory, subject: object, hear: Callable[[], None] = _nothing) -> None:
+        """`hear` is called before something is looked at."""
         self._subject = subject
+        self.hear = hear
         self._fixed: list[_Numbered] = []
         _number(root, "", self._fixed)
         self._templates: dict[int, list[_Numbered]] = {}

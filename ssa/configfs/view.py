@@ -298,6 +298,9 @@ class View(Protocol):
     async def fresh_trust(self) -> None:
         """Read the trust store's files again where they have changed."""
 
+    def hear(self) -> None:
+        """Take what has been told by now, before something is shown. It takes no time."""
+
     async def look(self) -> None:
         """Ask whoever knows how all sockets stand, and what all listeners serve with."""
 

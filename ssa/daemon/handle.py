@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
 from ssa import errors
 from ssa.daemon.liveness import Liveness
+from ssa.ktls.netns import Diags
 from ssa.logfmt import charged, fields
 from ssa.worker import contents, frames, messages
 from ssa.worker.outbox import Inbox, Outbox
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from ssa.trust import TrustStore
     from ssa.worker.records import Application
 
+T = TypeVar("T")
+
 _PATIENCE = 2.0  # seconds for a worker to answer a question of the file system's
 _MOST_WAITING = 1000  # messages: a worker that leaves so many unread is stuck
 _MOST_PASSED = 64  # messages that wait where another application's connection is put behind them
+_HEARD = 64  # packets that are taken at most before something is shown
 _TOGETHER = 8  # packets that are read in one go, before others get their turn
 
 
@@ -53,7 +57,10 @@ class Handle:
         self.is_taken_up = False
         self.all_told = trio.Event()  # of a worker that is taken up
         self.alive = True
+        self.passed_at = trio.current_time()  # when it was given an application last
         self.liveness = Liveness()
+        self.diags = Diags()
+        self.kernel = Kernel()
         self.log = charged(logging.getLogger("ssa.daemon"), uid)
         self.log_of_ends = charged(logging.getLogger("ssa.daemon"), uid, "truncated")
         self.granted: list[range] = []  # numbers for sockets
@@ -63,6 +70,7 @@ class Handle:
         self._outbox = Outbox(channel)
         self._inbox = Inbox(channel)
         self._calls = itertools.count(1)
+        self._report: Callable[[Handle, Any, int | None], None] = _nothing
         self._asked: dict[int, _Question] = {}
         self._told_epoch = self._epoch = -1  # of the policy that it was told, and that it has in force
         self._has_followed = trio.Event()
@@ -157,10 +165,11 @@ class Handle:
 
     async def run(self, report: Callable[[Handle, Any, int | None], None]) -> None:
         """Take what it tells until it has ended. `report` is called with each message; it raises BadFrame."""
+        self._report = report
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._outbox.run)
             try:
-                await self._read(report)
+                await self._read()
             except frames.OtherVersion as exc:
                 self.log.warning("a worker goes on by itself %s", fields(worker=self.pid, reason=str(exc)))
             except frames.BadFrame as exc:
@@ -169,23 +178,48 @@ class Handle:
                 self.log.debug("a worker went away: %s", exc.strerror)
             nursery.cancel_scope.cancel()
 
-    async def _read(self, report: Callable[[Handle, Any, int | None], None]) -> None:
+    async def _read(self) -> None:
         for number in itertools.count(1):
             try:
-                packet = self._inbox.read()
+                if not self._read_one():
+                    return
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self.channel)
                 continue
-            if packet is None:
-                return
-            data, descriptor = packet
-            for message in frames.parse_untrusted(data, messages.TO_DAEMON):
-                report(self, message, descriptor)
-                descriptor = None
-            if descriptor is not None:
-                raise frames.BadFrame("a descriptor that nothing asks for")
             if number % _TOGETHER == 0:
                 await trio.lowlevel.checkpoint()
+
+    def _read_one(self) -> bool:
+        """Take a packet; False where the worker has gone. Raises BlockingIOError where there is none, BadFrame."""
+        packet = self._inbox.read()
+        if packet is None:
+            return False
+        data, descriptor = packet
+        for message in frames.parse_untrusted(data, messages.TO_DAEMON):
+            self._report(self, message, descriptor)
+            descriptor = None
+        if descriptor is not None:
+            raise frames.BadFrame("a descriptor that nothing asks for")
+        return True
+
+    @property
+    def is_heard(self) -> bool:
+        """True while `run` runs."""
+        return self.alive and self._report is not _nothing
+
+    def hear(self) -> None:
+        """Take what it has told by now: what an application knows by its reply has to be shown."""
+        try:
+            for _ in range(_HEARD):
+                if not self._read_one():
+                    return
+        except BlockingIOError:
+            return
+        except frames.BadFrame as exc:
+            self.kill(f"it sends what it may not: {exc}")
+        except Exception:
+            self.log.exception("a fault of ssad's own, hearing a worker")
+            self.kill("the daemon could not hear it")
 
     def kill(self, why: str) -> None:
         """End it at once."""
@@ -218,7 +252,27 @@ class Handle:
     ) -> None:
         """Give it an application's connection; `then` is called when it has it. `fresh` is a store just looked at."""
         self.groups.add(application.all_groups)
+        self.passed_at = trio.current_time()
         self.tell(messages.Serve(application, fresh, time.monotonic()), connection.fileno(), then)
+
+
+def _nothing(_handle: Handle, _message: Any, _descriptor: int | None) -> None:
+    raise frames.BadFrame("it tells something too early")
+
+
+class Kernel:
+    """Asks the kernel about a user's sockets, in a thread: the user can make the kernel wait for one of them."""
+
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
+        self._thread = trio.CapacityLimiter(1)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """The answer. Raises OSError: what the question raises, and ETIMEDOUT."""
+        with trio.move_on_after(_PATIENCE):
+            async with self._turn:
+                return await trio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=self._thread)
+        raise OSError(errno.ETIMEDOUT, "the kernel does not answer about this user's sockets")
 
 
 class _Question:

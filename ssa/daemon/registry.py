@@ -7,13 +7,13 @@ import errno
 import logging
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ssa.daemon.who import confirmed
 from ssa.ktls.diag import MOST_AT_ONCE, KernelState
-from ssa.ktls.netns import Diags
 from ssa.logfmt import fields
 from ssa.suites import SUITES
 from ssa.worker import messages
@@ -46,10 +46,6 @@ class Told:
     unmet: Sequence[str] | OSError = field(default_factory=_silence)
     offers: tuple[Sequence[str], Sequence[str]] = ((), ())
 
-    def was_silent(self, failure: OSError) -> None:
-        """The worker has not answered."""
-        self.state = self.unmet = failure
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSocket(SocketRecord):
@@ -57,23 +53,20 @@ class LiveSocket(SocketRecord):
 
     Attributes:
         worker: the worker that made it.
+        inode: of what the application holds.
         told: what the worker has told of it, when it was asked last.
         diag: the netlink socket to ask the kernel about it; None where the kernel does not have its keys, or where
             ssad may not enter its network namespace.
     """
 
     worker: Handle = field(repr=False)
+    inode: int
     told: Told = field(repr=False, default_factory=Told, compare=False)
     diag: Diag | None = field(repr=False)
 
     def kernel(self) -> KernelState:
-        """The connection's state: from the kernel now, or as the worker has told it. Raises OSError.
-
-        The kernel tells an unprivileged ssad the byte counts only. The rest is then what the handshake has agreed on.
-        """
-        if self.is_relayed:
-            return _or_raise(self.told.state)
-        return self.completed(self._ask().state(self.key))
+        """The connection's state, as the kernel or the worker has told it: whichever has the keys. Raises OSError."""
+        return _or_raise(self.told.state)
 
     @property
     def is_relayed(self) -> bool:
@@ -81,7 +74,7 @@ class LiveSocket(SocketRecord):
         return self.data_path == "relay"
 
     def completed(self, state: KernelState) -> KernelState:
-        """The kernel's answer, completed by what the kernel tells privileged processes only."""
+        """The kernel's answer, completed by what it tells privileged processes only: as the handshake has agreed."""
         if state.version:
             return state
         cipher = SUITES[self.suite].aead.name
@@ -95,17 +88,17 @@ class LiveSocket(SocketRecord):
         return _or_raise(self.told.unmet)
 
     async def look(self) -> None:
-        """Ask the worker how the socket stands."""
+        """Ask the worker and the kernel how the socket stands."""
         await look([self])
 
     async def end(self) -> None:
         """End the connection, whoever holds it. Raises OSError."""
         if not self.is_relayed:
-            self._ask().destroy(self.key)
+            await self.worker.kernel.ask(partial(self._diag().destroy, self.key, self.inode))
         elif failed := (await self.worker.ask(lambda call: messages.End(call, self.id))).errno:
             raise OSError(failed, os.strerror(failed))
 
-    def _ask(self) -> Diag:
+    def _diag(self) -> Diag:
         if self.diag is None:
             raise OSError(errno.EPERM, "the socket is of a network namespace that this ssad may not enter")
         return self.diag
@@ -129,24 +122,24 @@ def _fields(live: LiveSocket) -> str:
     return fields(**{name: live.protocol if name == "version" else getattr(live, name) for name in _LOGGED})
 
 
-def _asked(group: Sequence[LiveSocket]) -> dict[int, KernelState | OSError]:
-    """The state of each socket of a group that shares one `Diag`, or has none."""
-    diag = group[0].diag
-    if diag is None:
-        return {live.id: _own_word(live) for live in group}
-    try:
-        states = diag.states([live.key for live in group])
-    except OSError as failure:
-        return {live.id: failure for live in group}
-    told = zip(group, states, strict=True)
-    return {live.id: state if isinstance(state, OSError) else live.completed(state) for live, state in told}
+async def _ask_kernel(worker: Handle, sockets: Sequence[LiveSocket]) -> None:
+    """Ask the kernel about sockets of one worker's. It waits for whoever has one of them locked: not here."""
+    by_diag: dict[int, list[LiveSocket]] = {}
+    for live in sockets:
+        by_diag.setdefault(id(live.diag), []).append(live)
+    for group in by_diag.values():
+        for start in range(0, len(group), MOST_AT_ONCE):
+            await _ask_about(worker, group[start : start + MOST_AT_ONCE])
 
 
-def _own_word(live: LiveSocket) -> KernelState | OSError:
+async def _ask_about(worker: Handle, group: Sequence[LiveSocket]) -> None:
     try:
-        return live.kernel()
+        ask = partial(group[0]._diag().states, [live.key for live in group], [live.inode for live in group])  # noqa: SLF001 - of this module
+        for live, state in zip(group, await worker.kernel.ask(ask), strict=True):
+            live.told.state = state if isinstance(state, OSError) else live.completed(state)
     except OSError as failure:
-        return failure
+        for live in group:
+            live.told.state = failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +175,7 @@ async def look(sockets: Sequence[LiveSocket], listeners: Sequence[LiveListener] 
     async with trio.open_nursery() as nursery:
         for worker, (its, listening) in by_worker.items():
             nursery.start_soon(_look_there, worker, its, listening)
+            nursery.start_soon(_ask_kernel, worker, [live for live in its if not live.is_relayed])
 
 
 async def _look_there(worker: Handle, sockets: list[LiveSocket], listeners: list[LiveListener]) -> None:
@@ -193,14 +187,18 @@ async def _look_there(worker: Handle, sockets: list[LiveSocket], listeners: list
             _take(looked, sockets, listeners)
     except OSError as failure:
         for live in sockets:
-            live.told.was_silent(failure)
+            live.told.unmet = failure
+            if live.is_relayed:
+                live.told.state = failure
 
 
 def _take(looked: messages.Looked, sockets: list[LiveSocket], listeners: list[LiveListener]) -> None:
     by_number = {live.id: live.told for live in sockets}
     for found in looked.sockets:
         if (told := by_number.get(found.number)) is not None:
-            told.state, told.unmet = found.state or _silence(), found.unmet
+            told.unmet = found.unmet
+            if found.state is not None:
+                told.state = found.state
     offers = {offer.number: offer for offer in looked.listeners}
     for listener in listeners:
         if (offer := offers.get(listener.id)) is not None:
@@ -248,7 +246,6 @@ class Registry:
     """Live sockets by id, in order of their making. An id is never used twice in a daemon's life."""
 
     def __init__(self) -> None:
-        self.diags = Diags()
         self._sockets: dict[int, LiveSocket] = {}
         self._inodes: dict[int, int] = {}
         self._by_inode: dict[int, int] = {}
@@ -272,8 +269,8 @@ class Registry:
         """
         known = {name: getattr(record, name) for name in _RECORD}
         known["application"] = shared(confirmed(record.application))
-        diag = None if namespace is None else self.diags.of(namespace)
-        live = LiveSocket(**known, worker=worker, diag=diag)
+        diag = None if namespace is None else worker.diags.of(namespace)
+        live = LiveSocket(**known, worker=worker, inode=inode, diag=diag)
         if self._is_anothers(inode, worker):
             worker.tell(messages.Gone((live.id,)))
             return
@@ -304,15 +301,8 @@ class Registry:
         return list(self._sweep().values())
 
     def ask(self, sockets: Sequence[LiveSocket]) -> list[KernelState | OSError]:
-        """The kernel's answers about several sockets; with one message for those of one network namespace."""
-        answers: dict[int, KernelState | OSError] = {}
-        by_diag: dict[int, list[LiveSocket]] = {}
-        for live in sockets:
-            by_diag.setdefault(id(live.diag), []).append(live)
-        for group in by_diag.values():
-            for start in range(0, len(group), MOST_AT_ONCE):
-                answers |= _asked(group[start : start + MOST_AT_ONCE])
-        return [answers[live.id] for live in sockets]
+        """What `look` has found of several sockets."""
+        return [live.told.state for live in sockets]
 
     def get(self, socket_id: int) -> LiveSocket | None:
         """The socket of that id, if it is open now."""
@@ -365,4 +355,3 @@ class Registry:
         self._sockets.clear()
         self._inodes.clear()
         self._by_inode.clear()
-        self.diags.close()

@@ -38,6 +38,10 @@ COUNTERS = (
 )
 
 
+def _nothing() -> None:
+    return
+
+
 class State:
     """The state that all users share. It is the `View` that the file system shows."""
 
@@ -60,6 +64,7 @@ class State:
         self.started = time.time()
         self._relay_reasons: set[str] = set()
         self.lines_dropped = 0  # by workers
+        self.take_reports: Callable[[], None] = _nothing  # takes what the workers have told by now
         self.tell_trust: Callable[[str], None] | None = None  # tells the workers a trust store
         self.announce: Callable[[], Awaitable[None]] | None = None  # tells the workers the policy in force
 
@@ -116,6 +121,10 @@ class State:
         await self.trust_stores.refresh(source)
         if self.tell_trust is not None:
             self.tell_trust(source)
+
+    def hear(self) -> None:
+        """Take what the workers have told by now."""
+        self.take_reports()
 
     async def look(self) -> None:
         """Ask all workers how their sockets stand, and what their listeners serve with."""

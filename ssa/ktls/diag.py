@@ -37,6 +37,7 @@ _REQUEST = struct.Struct("=BBBxI")  # the start of struct inet_diag_req_v2: fami
 _ID = struct.Struct(">HH16s16s")  # struct inet_diag_sockid: ports and addresses ...
 _ID_TAIL = struct.Struct("=IQ")  # ... then interface and cookie, in host order
 _MESSAGE = 72  # sizeof(struct inet_diag_msg)
+_INODE = 68  # where idiag_inode is in it
 _ATTRIBUTE = struct.Struct("=HH")
 
 _VERSIONS = {version.value: version.label for version in TLSVersion}
@@ -116,12 +117,10 @@ class Diag:
         """Give the netlink socket back."""
         self._socket.close()
 
-    def state(self, key: SocketKey) -> KernelState:
-        """Ask the kernel about a socket. Raises OSError: ENOENT when it is gone, or is in another namespace."""
-        return _state(self._ask(_SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, key, _WITH_INFO))
+    def states(self, keys: Sequence[SocketKey], inodes: Sequence[int]) -> list[KernelState | OSError]:
+        """Ask the kernel about at most `MOST_AT_ONCE` sockets, with one message. It waits for whoever has one locked.
 
-    def states(self, keys: Sequence[SocketKey]) -> list[KernelState | OSError]:
-        """Ask the kernel about at most `MOST_AT_ONCE` sockets, with one message.
+        A key counts for the socket of its inode only: whoever tells both has to have that socket.
 
         Returns for each its state, or the error. Raises OSError where the kernel does not answer.
         """
@@ -136,14 +135,18 @@ class Diag:
         while len(answers) < len(keys):
             number, answer = self._answer()
             if number >= first:
-                answers[number] = _state_or_failure(answer)
+                answers[number] = _state_or_failure(answer, inodes[number - first])
         return [answers[number] for number in range(first, first + len(keys))]
 
-    def destroy(self, key: SocketKey) -> None:
+    def destroy(self, key: SocketKey, inode: int) -> None:
         """End the connection as `ss --kill` does: its holders get ECONNABORTED.
 
-        Raises OSError: EPERM without CAP_NET_ADMIN, EOPNOTSUPP on a kernel without INET_DIAG_DESTROY.
+        Raises OSError: ENOENT where it is not the one of that inode, EPERM without CAP_NET_ADMIN, EOPNOTSUPP on a
+        kernel without INET_DIAG_DESTROY.
         """
+        (state,) = self.states([key], [inode])
+        if isinstance(state, OSError):
+            raise state
         self._ask(_SOCK_DESTROY, _NLM_F_REQUEST | _NLM_F_ACK, key, 0)
 
     def _ask(self, kind: int, flags: int, key: SocketKey, extensions: int) -> bytes:
@@ -176,9 +179,11 @@ def _question(kind: int, flags: int, number: int, key: SocketKey, extensions: in
     return _HEADER.pack(_HEADER.size + len(body), kind, flags, number, 0) + body
 
 
-def _state_or_failure(answer: bytes | OSError) -> KernelState | OSError:
+def _state_or_failure(answer: bytes | OSError, inode: int) -> KernelState | OSError:
     if isinstance(answer, OSError):
         return answer
+    if int.from_bytes(answer[_INODE : _INODE + 4], _ORDER) not in {0, inode & 0xFFFFFFFF}:  # 0: nobody holds it
+        return OSError(errno.ENOENT, "the socket of that key is another one")
     try:
         return _state(answer)
     except OSError as failure:

@@ -53,6 +53,7 @@ class Link:
         self.outbox = Outbox(channel)
         self._inbox = Inbox(channel)
         self._last = 0
+        self.retires = trio.Event()
         self._calls = itertools.count(1)
         self._asked: dict[int, _Question] = {}
         self._policy = Policy.default()
@@ -275,6 +276,10 @@ class Link:
         for number in message.numbers:
             self.worker.gone(number)
 
+    def retire(self, _message: messages.Retire, _: int | None) -> None:
+        """End when nothing is left to do."""
+        self.retires.set()
+
     def done(self, message: messages.Done, descriptor: int | None) -> None:
         """A question was answered."""
         self._answer(message.call, None if descriptor is None else socket.socket(fileno=descriptor))
@@ -322,6 +327,7 @@ _HANDLERS: dict[type, Callable[[Link, Any, int | None], None]] = {
     messages.CredentialsAre: Link.credentials_are,
     messages.NumbersAre: Link.numbers_are,
     messages.Gone: Link.gone,
+    messages.Retire: Link.retire,
     messages.Done: Link.done,
     messages.IsSettled: Link.is_settled,
     messages.Look: Link.look,

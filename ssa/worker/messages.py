@@ -155,10 +155,8 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLevel:
-    """The least level of lines that the log takes."""
-
-    level: int
+class Retire:
+    """End when nothing is left to do: no application is passed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,7 @@ TO_WORKER: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Serve, PolicyIs, KernelIs, StoreIs, CredentialsAre, NumbersAre, Gone, Done, IsSettled),
-        *(Visit, Look, End, LogLevel, Stop),
+        *(Visit, Look, End, Retire, Stop),
     )
 }
 CONTENTS: dict[str, type] = {kind.__name__: kind for kind in (StoreContent, CredentialContent)}
@@ -296,6 +294,11 @@ class InForce:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """The worker has nothing to do, and has not had for a while: it could `Retire`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """The worker wants more numbers for sockets."""
 
@@ -393,6 +396,6 @@ TO_DAEMON: dict[str, type] = {
             Line,
             Dropped,
         ),
-        *(InForce, Numbers, Fresh, Settle, Elsewhere, Looked, Ended),
+        *(InForce, Idle, Numbers, Fresh, Settle, Elsewhere, Looked, Ended),
     )
 }

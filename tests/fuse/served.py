@@ -161,6 +161,9 @@ class FixedView:
     async def fresh_trust(self) -> None:
         """There is no trust store."""
 
+    def hear(self) -> None:
+        """Nobody tells anything."""
+
     async def in_force(self) -> None:
         """Nobody else has the policy."""
 

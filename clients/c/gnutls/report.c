@@ -155,6 +155,24 @@ EXPORT gnutls_certificate_type_t gnutls_certificate_type_get2(gnutls_session_t s
     return is_left(session) ? REAL(gnutls_certificate_type_get2)(session, target) : GNUTLS_CRT_X509;
 }
 
+/* The name that a server's client has asked for. */
+EXPORT int gnutls_server_name_get(gnutls_session_t session, void *data, size_t *size, unsigned *type, unsigned index) {
+    char name[256];
+    if (!done_with(session) || coerced_of(session)->role == CLIENT)
+        return REAL(gnutls_server_name_get)(session, data, size, type, index);
+    told_text(&coerced_of(session)->told, ATTRIBUTE_SERVER_NAME, name, sizeof name);
+    size_t length = strlen(name);
+    if (!length || index)
+        return GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE;
+    bool fits = *size > length;
+    *size = length + !fits;
+    if (!fits)
+        return GNUTLS_E_SHORT_MEMORY_BUFFER;
+    memcpy(data, name, length + 1);
+    *type = GNUTLS_NAME_DNS;
+    return GNUTLS_E_SUCCESS;
+}
+
 EXPORT int gnutls_session_is_resumed(gnutls_session_t session) {
     if (is_left(session))
         return REAL(gnutls_session_is_resumed)(session);
