@@ -11,7 +11,7 @@ ON_HOST := $(wildcard tests/unit tests/loopback tests/fuse tests/native)
 RELAYED := $(wildcard tests/interop/test_inject_a*.py tests/interop/test_inject_cut.py tests/interop/test_inject_programs.py)
 ON_KERNEL := $(wildcard tests/fuse tests/kernel tests/interop tests/native)
 
-.PHONY: help setup demo go native native-sanitized test test-host test-kernel test-7.2 test-long test-ports test-compat lint bench clean
+.PHONY: help setup demo go native native-sanitized test test-host test-kernel test-7.2 test-long test-ports test-compat test-programs lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -98,7 +98,12 @@ test-ports: setup ## build Caddy with ssa's modules from Debian's source package
 	tools/caddy-build
 	$(BIN)/pytest tests/ports
 
-C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch]))
+test-programs: setup native build/examples-go/ready ## run unmodified programs by each way to ssa, over the relay and with kernel TLS, and write the tables of docs/programs.md
+	$(BIN)/python -m tests.ways.run relay
+	KERNEL=6.1 tools/kernel-run $(BIN)/python -m tests.ways.run ktls
+	$(BIN)/python -m tests.tables
+
+C_FILES = $(filter-out clients/c/ssa.h clients/c/tables.h %/left_alone.h,$(wildcard clients/c/*.[ch] clients/c/*/*.[ch] clients/node/*.[ch] tests/native/*.c tests/native/*/*.c bench/*.[ch] examples/*/*.c))
 
 lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/ruff check .

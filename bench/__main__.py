@@ -18,7 +18,21 @@ from cryptography.hazmat.backends.openssl import backend
 from rich.console import Console
 from rich.table import Table
 
-from bench import bulk, crowds, curls, handshakes, loops, native, page, processes, relay, seccomp, servers, sockets
+from bench import (
+    beside,
+    bulk,
+    crowds,
+    curls,
+    handshakes,
+    loops,
+    native,
+    page,
+    processes,
+    relay,
+    seccomp,
+    servers,
+    sockets,
+)
 from bench.world import Part, World, world
 from ssa.ktls.probe import probe
 
@@ -72,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     taken: dict[str, list[Row]] = {}
     with world(part) as everything:
-        for name in options.only or _of(part):
+        if options.beside:
+            print(f"bench: {part}: beside {options.beside} ...", file=sys.stderr)
+            taken["beside"] = beside.beside(everything, options.beside)
+        for name in options.only or ([] if options.beside else _of(part)):
             print(f"bench: {part}: {name} ...", file=sys.stderr)
             taken[name] = _taken(MEASUREMENTS[name], everything)
     rows = [row for some in taken.values() for row in some]
@@ -81,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         json.dump({"about": about, "rows": [row.describe() for row in rows]}, sys.stdout, indent=2)
         print()
     else:
-        _show(part, about, rows)
+        _show(part, about, rows, options.beside or "ssl")
     if options.write and part is Part.HOST:
         page.write(taken, about)
     return int(options.strict and any(row.met is False for row in rows))
@@ -111,6 +128,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=list(Part),
         default=default,
         help=f"the part to measure (default on this kernel: {default})",
+    )
+    parser.add_argument(
+        "--beside",
+        metavar="REV",
+        help="measure this revision's daemon beside that one's (of git), with the load of both in turn; then only the "
+        "measurements that are named. As root: also with several users",
     )
     parser.add_argument("--json", action="store_true", help="print JSON with quartiles, for programs")
     parser.add_argument(
@@ -159,10 +182,10 @@ def _cpuinfo() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _show(part: Part, about: dict[str, str], rows: list[Row]) -> None:
-    table = Table(title=f"ssa beside ssl, medians: {part}", title_justify="left")
-    for heading in ("", "ssa", "ssl", "unit", "ratio", "aim", ""):
-        table.add_column(heading, justify="right" if heading in ("ssa", "ssl", "ratio") else "left")
+def _show(part: Part, about: dict[str, str], rows: list[Row], other: str) -> None:
+    table = Table(title=f"ssa beside {other}, medians: {part}", title_justify="left")
+    for heading in ("", "ssa", other, "unit", "ratio", "aim", ""):
+        table.add_column(heading, justify="right" if heading in ("ssa", other, "ratio") else "left")
     for row in rows:
         name = f"{row.name}\n[dim]{row.note}[/]" if row.note else row.name
         ours, theirs = (page.number(side.median) if side else "" for side in (row.ours, row.theirs))

@@ -151,12 +151,19 @@ func (l *Listener) accept() (*Conn, error) {
 			return nil, os.ErrDeadlineExceeded
 		case isErrno(err, syscall.EMFILE): // that one connection is lost
 			return nil, err
+		case isTold(err): // ssad is there, and has a reason
+			return nil, unavailable(err)
 		default:
 			if err := l.renew(link); err != nil {
 				return nil, err
 			}
 		}
 	}
+}
+
+func isTold(err error) bool {
+	told, is := err.(*Error)
+	return is && told.Reason != "" && told.Reason != "VERSION_MISMATCH"
 }
 
 // renew goes on with the next ssad, unless another goroutine has done so. Clients that came meanwhile wait in TCP's

@@ -25,10 +25,11 @@
 enum { MOST_ARGUMENTS = 3, MOST_SENT = 64, MOST_RECEIVED = 2, LONGEST_REPLY = 1 << 17 };
 
 struct watcher { /* of one environment */
-    bool runs;
     int epoll, end, watched;
     pthread_t thread;
     napi_threadsafe_function tell;
+    int *held; /* descriptors that JavaScript has from here: a worker thread that is terminated closes none */
+    size_t count, room;
 };
 
 /* --- values --- */
@@ -62,6 +63,40 @@ static struct watcher *watcher_of(napi_env env) {
 
 /* --- descriptors --- */
 
+/* A descriptor goes to JavaScript. */
+static int hold(napi_env env, int fd) {
+    struct watcher *watcher = watcher_of(env);
+    if (fd >= 0 && watcher->count == watcher->room) {
+        int *more = realloc(watcher->held, (watcher->room + 64) * sizeof *more);
+        if (!more) /* it is not closed where the thread is terminated */
+            return fd;
+        watcher->held = more;
+        watcher->room += 64;
+    }
+    if (fd >= 0)
+        watcher->held[watcher->count++] = fd;
+    return fd;
+}
+
+static int close_held(napi_env env, int fd) {
+    struct watcher *watcher = watcher_of(env);
+    for (size_t at = watcher->count; at-- > 0;)
+        if (watcher->held[at] == fd) {
+            watcher->held[at] = watcher->held[--watcher->count];
+            break;
+        }
+    return close(fd);
+}
+
+/* The environment ends: nobody else closes them. */
+static void close_all(void *argument) {
+    struct watcher *watcher = argument;
+    while (watcher->count)
+        close(watcher->held[--watcher->count]);
+    free(watcher->held);
+    free(watcher);
+}
+
 /* open(path): a connection to ssad. -EAGAIN: its queue is full. */
 static napi_value open_ssad(napi_env env, napi_callback_info info) {
     napi_value arguments[MOST_ARGUMENTS];
@@ -74,7 +109,7 @@ static napi_value open_ssad(napi_env env, napi_callback_info info) {
     memcpy(address.sun_path, path, length);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || !connect(fd, (struct sockaddr *)&address, sizeof address))
-        return done(env, fd);
+        return done(env, hold(env, fd));
     int failure = errno;
     close(fd);
     return number(env, -failure);
@@ -97,20 +132,20 @@ static napi_value put(napi_env env, napi_callback_info info) {
     int from = int_of(env, arguments[0]), flags = fcntl(from, F_GETFL);
     if (flags < 0 || fcntl(from, F_SETFL, flags | O_NONBLOCK) || dup3(from, int_of(env, arguments[1]), O_CLOEXEC) < 0)
         return done(env, -1);
-    close(from);
+    close_held(env, from);
     return number(env, 0);
 }
 
 static napi_value duplicate(napi_env env, napi_callback_info info) {
     napi_value arguments[MOST_ARGUMENTS];
     arguments_of(env, info, arguments);
-    return done(env, fcntl(int_of(env, arguments[0]), F_DUPFD_CLOEXEC, 0));
+    return done(env, hold(env, fcntl(int_of(env, arguments[0]), F_DUPFD_CLOEXEC, 0)));
 }
 
 static napi_value close_fd(napi_env env, napi_callback_info info) {
     napi_value arguments[MOST_ARGUMENTS];
     arguments_of(env, info, arguments);
-    return done(env, close(int_of(env, arguments[0])));
+    return done(env, close_held(env, int_of(env, arguments[0])));
 }
 
 static napi_value end_writing(napi_env env, napi_callback_info info) {
@@ -129,7 +164,7 @@ static napi_value memory(napi_env env, napi_callback_info info) {
         return number(env, -EINVAL);
     int fd = memfd_create("ssa", MFD_CLOEXEC);
     if (fd < 0 || write(fd, data, size) == (ssize_t)size)
-        return done(env, fd);
+        return done(env, hold(env, fd));
     int failure = errno ? errno : EIO;
     close(fd);
     return number(env, -failure);
@@ -182,7 +217,7 @@ static napi_value descriptors_of(napi_env env, struct msghdr *message) {
             for (size_t at = 0; CMSG_LEN((at + 1) * sizeof(int)) <= part->cmsg_len; at++) {
                 int fd;
                 memcpy(&fd, CMSG_DATA(part) + at * sizeof fd, sizeof fd);
-                napi_set_element(env, array, count++, number(env, fd));
+                napi_set_element(env, array, count++, number(env, hold(env, fd)));
             }
     return array;
 }
@@ -214,8 +249,7 @@ static napi_value receive(napi_env env, napi_callback_info info) {
 
 /* --- waiting --- */
 
-/* The thread. It tells the environment which number has something to read; 64 bits of `data` would be cut by nobody, as
- * the number is JavaScript's own small one. */
+/* The thread. It tells the environment which descriptors can be read, by the numbers that `watch` was given. */
 static void *wait_for_replies(void *argument) {
     struct watcher *watcher = argument;
     struct epoll_event events[64];
@@ -247,7 +281,6 @@ static void end_watcher(void *argument) {
         pthread_join(watcher->thread, NULL);
     close(watcher->epoll);
     close(watcher->end);
-    free(watcher);
 }
 
 static int start_thread(struct watcher *watcher) {
@@ -268,25 +301,18 @@ static int start_thread(struct watcher *watcher) {
 /* start(callback): have `callback(number)` called for each number that was watched and can be read. */
 static napi_value start(napi_env env, napi_callback_info info) {
     napi_value arguments[MOST_ARGUMENTS], name;
-    struct watcher *watcher = calloc(1, sizeof *watcher);
+    struct watcher *watcher = watcher_of(env);
     arguments_of(env, info, arguments);
-    if (!watcher)
-        return number(env, -ENOMEM);
-    watcher->epoll = watcher->end = -1;
     napi_create_string_utf8(env, "ssa", 3, &name);
-    if (napi_create_threadsafe_function(env, arguments[0], NULL, name, 0, 1, NULL, NULL, NULL, tell, &watcher->tell)) {
-        free(watcher);
+    if (napi_create_threadsafe_function(env, arguments[0], NULL, name, 0, 1, NULL, NULL, NULL, tell, &watcher->tell))
         return number(env, -ENOMEM);
-    }
     napi_unref_threadsafe_function(env, watcher->tell);
     if (start_thread(watcher)) { /* the function stays: it is small, and the environment's end takes it */
         int failure = errno;
         close(watcher->epoll);
         close(watcher->end);
-        free(watcher);
         return number(env, -failure);
     }
-    napi_set_instance_data(env, watcher, NULL, NULL);
     napi_add_env_cleanup_hook(env, end_watcher, watcher); /* it runs before the function's own end */
     return number(env, 0);
 }
@@ -334,6 +360,12 @@ int32_t node_api_module_get_api_version_v1(void) {
 }
 
 napi_value napi_register_module_v1(napi_env env, napi_value exports) {
+    struct watcher *watcher = calloc(1, sizeof *watcher);
+    if (!watcher)
+        return NULL;
+    watcher->epoll = watcher->end = -1;
+    napi_set_instance_data(env, watcher, NULL, NULL);
+    napi_add_env_cleanup_hook(env, close_all, watcher); /* the last of all */
     for (size_t at = 0; at < sizeof functions / sizeof *functions; at++) {
         napi_value function = NULL;
         napi_create_function(env, functions[at].name, (size_t)NAPI_AUTO_LENGTH, functions[at].call, NULL, &function);

@@ -92,6 +92,7 @@ def _show_programs(found: coerced.Status) -> None:
         _say(f"  {what}: {_names(found.programs[kind]) or 'none'}")
     _say("not reached: programs that are linked statically or have OpenSSL built in, 32-bit and setuid programs,")
     _say("  programs in containers and chroots")
+    _say("does not start: a program built with gcc -fsanitize=address, but with ASAN_OPTIONS=verify_asan_link_order=0")
 
 
 # --- the verbs -----------------------------------------------------------------------------------------------------

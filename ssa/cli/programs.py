@@ -41,7 +41,7 @@ WAYS = {
     way.name: way
     for way in (
         Way("openssl", "libssa-tls.so", "programs that link OpenSSL 3 (libssl.so.3), also in a module"),
-        Way("gnutls", "libssa-tls.so", "clients that link GnuTLS 3.6 or later (libgnutls.so.30), also in a module"),
+        Way("gnutls", "libssa-tls.so", "programs that link GnuTLS 3.6 or later (libgnutls.so.30), also in a module"),
         Way("sockets", "libssa.so", "programs that know no TLS: `--tls`, `--tls-to`, `--tls-listen`"),
         Way(
             "seccomp",
@@ -150,6 +150,13 @@ PROGRAMS = (
     Program("PostgreSQL", "server", "openssl", "`ssl = on`"),
     Program("mosquitto", "server", "openssl", "`certfile`"),
     Program("mariadbd", "server", "openssl", "`--ssl-cert`"),
+    Program(
+        "gnutls-serv",
+        "server",
+        "gnutls",
+        "`--x509certfile`, for several kinds of keys, `--require-client-cert`",
+        "no DTLS (`--udp`), no `--sni-hostname`",
+    ),
     Program("nc (netcat-openbsd)", "client", "sockets", "`-N`, `-v`, `-w`"),
     Program("nc (netcat-traditional)", "client", "sockets", "`-q`, `-v`"),
     Program("telnet", "client", "sockets", "what needs no urgent data", "urgent data (Synch) is refused: TLS has none"),

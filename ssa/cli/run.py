@@ -238,6 +238,7 @@ docs/programs.md has what works with each program.
 """,
     examples="""\
 ssa run curl https://example.com/
+ssa run wget https://example.com/
 ssa run irssi
 ssa run redis-server --tls-port 6380 --port 0 ...
 ssa run --tls nc irc.example.net 6697

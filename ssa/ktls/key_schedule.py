@@ -5,19 +5,15 @@ TLS 1.3: RFC 8446 section 7. TLS 1.2: RFC 5246 sections 5 and 6.3.
 
 from __future__ import annotations
 
+import functools
 import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from ssa.tls import NONCE
 
 if TYPE_CHECKING:
     from ssa.suites import AEAD, Suite
-
-_HASHES: dict[str, type[hashes.HashAlgorithm]] = {"sha256": hashes.SHA256, "sha384": hashes.SHA384}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +29,21 @@ class TrafficKey:
 
 
 def expand_label(hash_name: str, secret: bytes, label: str, context: bytes, length: int) -> bytes:
-    """HKDF-Expand-Label (RFC 8446 section 7.1): `length` bytes."""
+    """HKDF-Expand-Label (RFC 8446 section 7.1): `length` bytes.
+
+    HKDF-Expand is one HMAC where it gives no more than a hash (RFC 5869 section 2.3). Raises ValueError for more.
+    """
+    block = hmac.digest(secret, _info(label, context, length), hash_name)
+    if length > len(block):
+        raise ValueError(f"{length} bytes of {hash_name}, which gives {len(block)}")
+    return block[:length]
+
+
+@functools.lru_cache(maxsize=64)
+def _info(label: str, context: bytes, length: int) -> bytes:
+    """The structure HkdfLabel (RFC 8446 section 7.1), and the number of HKDF's first block."""
     full = b"tls13 " + label.encode()
-    info = length.to_bytes(2, "big") + bytes([len(full)]) + full + bytes([len(context)]) + context
-    return HKDFExpand(_HASHES[hash_name](), length, info).derive(secret)
+    return length.to_bytes(2, "big") + bytes([len(full)]) + full + bytes([len(context)]) + context + b"\1"
 
 
 def traffic_key(suite: Suite, secret: bytes) -> TrafficKey:

@@ -23,9 +23,16 @@ Texts = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Serve an application, whose connection comes with this message."""
+    """Serve an application, whose connection comes with this message.
+
+    Attributes:
+        fresh: a trust store whose files the daemon has just looked at; empty for none.
+        looked: when that was, by CLOCK_MONOTONIC.
+    """
 
     application: Application
+    fresh: str = ""
+    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,8 @@ async def _serve_one(worker: Worker, message: messages.Serve | messages.Visit, c
     """Serve one application's connection, or a neighbour's. Whatever happens here, the others are served on."""
     has_ended, guest = False, worker if isinstance(message, messages.Serve) else worker.guest(message.application.uid)
     try:
-        if guest is worker:
+        if isinstance(message, messages.Serve):
+            Link.has_looked(message)
             has_ended = await dispatch.serve(worker, message.application, connection)
         else:
             await dispatch.receive_visit(worker, guest, message.application, connection)

@@ -211,6 +211,28 @@ static void half(void) {
     close(fd);
 }
 
+/* Nobody listened at first: the socket can try again. */
+static void again(void) {
+    struct sockaddr_in nobody = server();
+    int fd = count ? socket(AF_INET, SOCK_STREAM, 0) : tls_socket(0);
+    nobody.sin_port = htons(1);
+    int done = connect(fd, (struct sockaddr *)&nobody, sizeof nobody);
+    printf("%d %s\n", done, strerror(errno));
+    fflush(stdout);
+    echo(connected(fd));
+    close(fd);
+}
+
+static void to_the_end(void) {
+    char data[64];
+    int fd = connected(tls_socket(0));
+    if (write(fd, line, sizeof line - 1) < 0)
+        fails("write");
+    for (ssize_t got; (got = read(fd, data, sizeof data)) > 0;)
+        printf("%.*s", (int)got, data);
+    close(fd);
+}
+
 static void many(void) {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -458,6 +480,8 @@ static const struct {
     {"options", options},
     {"upgrade", upgrade},
     {"half", half},
+    {"again", again},
+    {"to_the_end", to_the_end},
     {"many", many},
     {"no_number_left", no_number_left},
     {"changing", changing},

@@ -62,4 +62,5 @@ def _starts(program: Path) -> bool:
 if __name__ == "__main__":
     for directory in PROGRAMS.iterdir():
         if directory.is_dir():
-            built(directory.name)
+            _compiled(directory.name, race=True)
+            static(directory.name)

@@ -20,10 +20,10 @@ from ssa.tls import ALERT, HANDSHAKE
 from tests import peers
 from tests.native import golang
 from tests.native.test_c_vectors import VERSIONS, meaning, message
-from tests.native.test_go_bad_luck import chaos, run, serving, started
+from tests.native.test_go_bad_luck import administrators, chaos, run, started
 from tests.native.test_stress import asking_echo
 
-__all__ = ["chaos"]
+__all__ = ["administrators", "chaos"]
 
 ROOT = Path(__file__).resolve().parents[2]
 once = pytest.mark.skipif(os.environ.get("SSA_EXPECT_KTLS") == "1", reason="tested on this machine's own kernel")
@@ -77,14 +77,6 @@ def test_another_authority_is_refused_in_words(ssad, tmp_path, chaos):
 
 
 # --- as a server ---
-
-
-@pytest.fixture
-def administrators(running, pki):
-    """The administrator's certificate for localhost."""
-    serving(running, pki)
-    yield
-    (running.mount / "credentials" / "www").rmdir()
 
 
 @pytest.mark.usefixtures("administrators")

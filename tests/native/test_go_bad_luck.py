@@ -91,6 +91,14 @@ def serving(daemon, pki):
     (directory / "key").write_text(pki.key.read_text())
 
 
+@pytest.fixture
+def administrators(running, pki):
+    """The administrator's certificate for localhost, of the ssad that the tests share."""
+    serving(running, pki)
+    yield
+    (running.mount / "credentials" / "www").rmdir()
+
+
 # --- no ssad, and one that is not itself ---
 
 
@@ -242,7 +250,7 @@ CANCELLED = ["true true", "clean", "true true", "clean"]
 
 @once
 @pytest.mark.parametrize("step", ["before", "resolver", "tcp", "handshake"])
-def test_a_context_that_ends(step, mortal, chaos):
+def test_a_context_that_ends(step, ssad, chaos):
     ended = []
 
     def stalls(connection):
@@ -253,7 +261,7 @@ def test_a_context_that_ends(step, mortal, chaos):
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(full_listener() if step == "tcp" else peers.script(stalls))
         host = "nobody.example" if step == "resolver" else "127.0.0.1"
-        lines = run(chaos, "cancel", mortal.environment, STEP=step, PORT=port, HOST=host)
+        lines = run(chaos, "cancel", ssad.environment, STEP=step, PORT=port, HOST=host)
         assert lines == CANCELLED
         assert step != "handshake" or peers.settled(lambda: ended == ["end", "end"])  # ssad has given it up too
 
@@ -278,23 +286,23 @@ def test_a_context_that_ends_while_ssad_is_stopped(mortal, chaos):
 
 
 @once
-def test_a_thousand_goroutines(mortal, pki, chaos):
+def test_a_thousand_goroutines(ssad, pki, chaos):
     with peers.python_server(pki, echo) as port:
-        lines = run(chaos, "many", mortal.environment, limits=("prlimit", "--nofile=8192"), PORT=port)
+        lines = run(chaos, "many", ssad.environment, limits=("prlimit", "--nofile=8192"), PORT=port)
     assert lines == ["1000 0", "clean"]
 
 
 @once
-def test_no_descriptors_left(mortal, pki, chaos):
+def test_no_descriptors_left(ssad, pki, chaos):
     with peers.python_server(pki, echo) as port:
-        assert run(chaos, "limit", mortal.environment, PORT=port) == ["true true", "clean", "none"]
+        assert run(chaos, "limit", ssad.environment, PORT=port) == ["true true", "clean", "none"]
 
 
 @once
-def test_a_server_without_descriptors(mortal, pki, chaos):
-    serving(mortal, pki)
+@pytest.mark.usefixtures("administrators")
+def test_a_server_without_descriptors(ssad, pki, chaos):
     context = ssl.create_default_context(cafile=pki.ca)
-    with started(chaos, "limited-server", mortal.environment) as process:
+    with started(chaos, "limited-server", ssad.environment) as process:
         port = int(process.stdout.readline())
         reached(process)
         clients = []
@@ -336,10 +344,10 @@ def test_a_crowd_on_one_connection(pki, chaos, running):
 
 
 @once
-def test_a_client_that_has_gone(mortal, pki, chaos):
-    serving(mortal, pki)
+@pytest.mark.usefixtures("administrators")
+def test_a_client_that_has_gone(ssad, pki, chaos):
     context = ssl.create_default_context(cafile=pki.ca)
-    with started(chaos, "gone", mortal.environment) as process:
+    with started(chaos, "gone", ssad.environment) as process:
         port = int(process.stdout.readline())
         reached(process)
         tcp = socket.create_connection(("127.0.0.1", port))
@@ -357,15 +365,15 @@ def test_a_client_that_has_gone(mortal, pki, chaos):
 
 
 @once
+@pytest.mark.usefixtures("administrators")
 @pytest.mark.parametrize("ahead", ["", "1"])
-def test_an_upgrade_of_both_ends(ahead, mortal, pki, chaos):
-    serving(mortal, pki)
-    assert run(chaos, "starttls", mortal.environment, AHEAD=ahead) == ['"hello back" none none']
+def test_an_upgrade_of_both_ends(ahead, ssad, pki, chaos):
+    assert run(chaos, "starttls", ssad.environment, AHEAD=ahead) == ['"hello back" none none']
 
 
 @once
-def test_plain_text_behind_the_agreement_is_refused(mortal, pki, chaos):
-    serving(mortal, pki)
-    (line,) = run(chaos, "starttls", mortal.environment, EAGER="1")
+@pytest.mark.usefixtures("administrators")
+def test_plain_text_behind_the_agreement_is_refused(ssad, pki, chaos):
+    (line,) = run(chaos, "starttls", ssad.environment, EAGER="1")
     assert "peer sent plain text after TLS was agreed on" in line
     assert line.endswith("closed")

@@ -582,6 +582,7 @@ def test_a_server_outlives_ssad(kind, pki, tmp_path, libssa):
         (tmp_path / "errors").open("w") as errors,
         serving(daemon, "--tls-listen", *command, port=port, stderr=errors) as process,
     ):
+        assert peers.settled(lambda: any((daemon.mount / "listeners").iterdir()))
         daemon.stop()
         before = seconds_of(process)
         time.sleep(1)

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -47,6 +49,7 @@ http://localhost:{port} {{
 }}
 """
 BOTH = "alpn h2 http/1.1"
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -92,6 +95,7 @@ class Caddy:
             options = {"env": self.environment, "stdout": log, "stderr": log}
             with peers.program(*self.command("run"), port=self.port, **options):
                 yield self
+        assert peers.settled(lambda: not peers.listens(self.port))  # ssad has seen that it was killed
 
     def curl(self, path, *options):
         """Status and version of HTTP, and what came."""
@@ -252,3 +256,31 @@ def test_the_page_has_a_configuration_that_is_valid(caddy, pki, daemon):
     caddy.file.write_text(text)
     done = caddy.run("validate")
     assert (done.returncode, "Valid configuration" in done.stdout + done.stderr) == (0, True), done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_keys_that_caddy_may_not_read(pki):
+    """Caddy is nobody, to whom root has granted the certificate, and not the key."""
+    with tempfile.TemporaryDirectory(prefix="ssa-caddy-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "ssad").mkdir()
+        binary = shutil.copy(CADDY, directory / "caddy")
+        with Daemon(directory / "ssad", policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon:
+            serving(daemon, pki)
+            caddy = Caddy(directory, daemon)
+            caddy.ca = pki.ca
+            (directory / "home").mkdir()
+            shutil.chown(directory / "home", NOBODY, NOBODY)
+            caddy.write()
+            as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+            command = [*as_nobody, binary, "run", "--config", caddy.file, "--adapter", "caddyfile"]
+            refused = subprocess.run(
+                command, env=caddy.environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert refused.returncode != 0
+            assert "this user may not serve with the administrator's certificate" in refused.stderr
+            (daemon.mount / "credentials" / "www" / "users").write_text(f"{NOBODY}\n")
+            with peers.program(*command, port=caddy.port, env=caddy.environment, stderr=subprocess.DEVNULL) as process:
+                assert f"\nUid:\t{NOBODY}\t" in Path(f"/proc/{process.pid}/status").read_text()
+                assert caddy.curl("/hello") == ("200 2", "hello, world")

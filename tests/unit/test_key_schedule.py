@@ -127,3 +127,9 @@ def test_secrets_are_not_in_a_repr():
     assert secrets["CLIENT_TRAFFIC_SECRET_0"] == b"\x5e\xc2\xe7"
     assert "5ec2e7" not in repr(secrets)
     assert "xc2" not in repr(TrafficKey(b"\x5e\xc2\xe7", b"\x5e\xc2\xe7"))
+
+
+def test_expand_label_refuses_more_than_a_hash():
+    assert len(expand_label("sha384", bytes(48), "key", b"", 48)) == 48
+    with pytest.raises(ValueError, match="33 bytes of sha256"):
+        expand_label("sha256", bytes(32), "key", b"", 33)

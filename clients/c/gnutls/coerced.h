@@ -41,8 +41,9 @@ struct coerced { /* of a session */
     gnutls_session_t session;
     _Atomic int stage;
     int role, fd;
-    const char *cannot; /* why it cannot be mapped; NULL: as far as known it can */
-    int error;          /* what a REFUSED one says */
+    gnutls_certificate_request_t asks; /* a server's clients, for a certificate */
+    const char *cannot;                /* why it cannot be mapped; NULL: as far as known it can */
+    int error;                         /* what a REFUSED one says */
     char name[256], verified_name[256], purpose[128];
     bool verifies; /* the program has said so before the handshake */
     gnutls_certificate_verify_function *verify;
@@ -104,7 +105,13 @@ enum verifies verifies_peer(const struct coerced *coerced);
 
 int shake(struct coerced *coerced);
 void read_priorities(struct priorities *priorities, gnutls_priority_t cache);
-int add_own_certificate(struct coerced *coerced, struct request *request, struct own_files *files);
+int add_own_certificates(struct coerced *coerced, struct request *request, struct own_files *files);
+
+/* --- key.c --- */
+
+bool append_key(struct buffer *pem, gnutls_x509_privkey_t key); /* false: it cannot be written down */
+bool append_datum(struct buffer *buffer, int done,
+                  gnutls_datum_t *datum); /* of GnuTLS's, which ends, where it is done */
 
 /* --- system.c: which anchors are the system's --- */
 

@@ -31,8 +31,6 @@ int say(int error, const char *first, const char *text) {
     own = saying;
     atomic_store(&last, saying);
     guard_leave(&guard);
-    if (secure_getenv("SSA_EXPLAIN"))
-        fprintf(stderr, "ssa: %s\n", saying->text);
     return error;
 }
 
@@ -101,7 +99,7 @@ enum verifies verifies_peer(const struct coerced *coerced) {
     gnutls_x509_trust_list_t list = NULL;
     gnutls_x509_trust_list_iter_t at = NULL;
     gnutls_x509_crt_t one;
-    if (coerced->verifies)
+    if (coerced->verifies || coerced->role == SERVER)
         return VERIFIES;
     if (credentials)
         REAL(gnutls_certificate_get_trust_list)(credentials, &list);
@@ -122,9 +120,17 @@ static const struct {
     [PERHAPS] = {"", " (verification cannot be turned off)"},
 };
 
-int refuse_with(struct coerced *coerced, int error) {
+/* The connection is refused. */
+static int end_with(struct coerced *coerced, int error, const char *first, const char *text) {
+    coerced->error = say(error, first, text);
     atomic_store(&coerced->stage, REFUSED);
-    return coerced->error = say(error, "", words());
+    if (secure_getenv("SSA_EXPLAIN"))
+        fprintf(stderr, "ssa: %s%s\n", first, text);
+    return error;
+}
+
+int refuse_with(struct coerced *coerced, int error) {
+    return end_with(coerced, error, "", words());
 }
 
 int refuse(struct coerced *coerced, int number) {
@@ -134,9 +140,8 @@ int refuse(struct coerced *coerced, int number) {
         return refuse_with(coerced, error_of(words()));
     enum verifies verifies = verifies_peer(coerced);
     snprintf(text, sizeof text, "%s%s", words(), besides[verifies].behind);
-    atomic_store(&coerced->stage, REFUSED);
     coerced->verify_status = status;
-    return coerced->error = say(GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR, besides[verifies].first, text);
+    return end_with(coerced, GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR, besides[verifies].first, text);
 }
 
 /* What ssa cannot do for this session. */

@@ -1,4 +1,4 @@
-/* handshake.c: gnutls_handshake(3), for clients. */
+/* handshake.c: gnutls_handshake(3), for clients and servers. */
 
 #include "coerced.h"
 
@@ -44,17 +44,28 @@ static bool has_suite(unsigned number, const void *argument) {
     return false;
 }
 
-static void write_request(struct coerced *coerced, struct request *request) {
+static void write_connect(struct coerced *coerced, struct request *request) {
     char name[sizeof coerced->name];
-    const struct priorities *priorities = &coerced->priorities;
-    static const int lenient[] = {[VERIFIES] = 0, [VERIFIES_NOT] = 1, [PERHAPS] = 2};
+    static const uint32_t lenient[] = {[VERIFIES] = 0, [VERIFIES_NOT] = 1, [PERHAPS] = 2};
+    uint32_t known = lenient[verifies_peer(coerced)];
     find_name(coerced, name, sizeof name);
     request_begin(request, KIND_CONNECT);
     request_text(request, ATTRIBUTE_HOSTNAME, name);
+    if (known)
+        request_number(request, ATTRIBUTE_LENIENT, known);
+}
+
+static void write_accept(struct coerced *coerced, struct request *request) {
+    request_begin(request, KIND_ACCEPT);
+    if (coerced->asks != GNUTLS_CERT_IGNORE)
+        request_number(request, ATTRIBUTE_PEER_AUTH, coerced->asks == GNUTLS_CERT_REQUIRE ? 1 : 2);
+}
+
+static void write_request(struct coerced *coerced, struct request *request) {
+    const struct priorities *priorities = &coerced->priorities;
+    (coerced->role == SERVER ? write_accept : write_connect)(coerced, request);
     if (coerced->alpn.size)
         request_bytes(request, ATTRIBUTE_ALPN, coerced->alpn.data, coerced->alpn.size);
-    if (lenient[verifies_peer(coerced)])
-        request_number(request, ATTRIBUTE_LENIENT, (uint32_t)lenient[verifies_peer(coerced)]);
     request_number(request, ATTRIBUTE_WITH_CHAIN, 1); /* most programs look at it */
     request_number(request, ATTRIBUTE_CONTROL, 1);
     if (priorities->known)
@@ -63,7 +74,8 @@ static void write_request(struct coerced *coerced, struct request *request) {
 
 static int add_anchors(struct coerced *coerced, struct request *request, struct own_files *files) {
     struct buffer pem = {0};
-    int found = own_anchors(coerced->session, &pem);
+    bool asks = coerced->role == CLIENT || coerced->asks != GNUTLS_CERT_IGNORE;
+    int found = asks ? own_anchors(coerced->session, &pem) : 0;
     if (found > 0) {
         request_number(request, ATTRIBUTE_TRUSTED, 1);
         found = add_file(files, pem.data, pem.size);
@@ -128,12 +140,17 @@ static int ask(struct coerced *coerced) {
         return refuse(coerced, errno);
     write_request(coerced, &exchange->request);
     if (add_anchors(coerced, &exchange->request, &files) >= 0 &&
-        !add_own_certificate(coerced, &exchange->request, &files))
+        !add_own_certificates(coerced, &exchange->request, &files))
         return judge(coerced, shake_by(exchange, coerced->fd, &files, &coerced->told));
     int number = errno;
     exchange_close(exchange);
     drop_files(&files);
     return refuse(coerced, number);
+}
+
+static bool chooses_by_function(struct coerced *coerced) {
+    const struct credentials *given = credentials_of(certificate_credentials(coerced->session));
+    return given->retrieve1 || given->retrieve2 || given->retrieve3;
 }
 
 /* Why the session cannot be mapped, or NULL. */
@@ -144,10 +161,12 @@ static const char *obstacle(struct coerced *coerced) {
         return "a handshake without certificates (anonymous, PSK, SRP)";
     if (coerced->priorities.known && !coerced->priorities.low)
         return "a priority string without any version of TLS";
+    if (coerced->role == SERVER && chooses_by_function(coerced))
+        return "a server whose certificate a function of GnuTLS's chooses";
     coerced->fd = socket_below(coerced);
     if (coerced->fd == NO_SOCKET)
-        return "a client's TLS that is not on a TCP socket";
-    return has_tls(coerced->fd) ? "a client's TLS within another TLS connection" : NULL;
+        return "GnuTLS that is not on a TCP socket";
+    return has_tls(coerced->fd) ? "GnuTLS within another TLS connection" : NULL;
 }
 
 static int begin(struct coerced *coerced) {

@@ -1,4 +1,4 @@
-/* own.c: the program's own certificate and key, which ride along with the request. */
+/* own.c: the program's own certificates and keys, which ride along with the request. */
 
 #include "coerced.h"
 
@@ -14,25 +14,10 @@ static void drop_own(struct own *own) {
     drop_buffer(&own->key);
 }
 
-static bool append_datum(struct buffer *buffer, int done, gnutls_datum_t *datum) {
-    if (done < 0)
-        return false;
-    append(buffer, datum->data, datum->size);
-    explicit_bzero(datum->data, datum->size); /* it can be a private key */
-    gnutls_release(datum);
-    return true;
-}
-
 static bool append_certificate(struct buffer *chain, gnutls_x509_crt_t one) {
     gnutls_datum_t text;
     int done = REAL(gnutls_x509_crt_export2)(one, GNUTLS_X509_FMT_PEM, &text);
     return append_datum(chain, done, &text);
-}
-
-static bool append_key(struct buffer *key, gnutls_x509_privkey_t one) {
-    gnutls_datum_t text;
-    int done = REAL(gnutls_x509_privkey_export2_pkcs8)(one, GNUTLS_X509_FMT_PEM, NULL, GNUTLS_PKCS_PLAIN, &text);
-    return append_datum(key, done, &text);
 }
 
 static int cannot_export(void) {
@@ -43,11 +28,11 @@ static int cannot_export(void) {
 /* --- that were set --- */
 
 /* 1: it is there; 0: none was set; -1: errno and the words. */
-static int read_set(gnutls_certificate_credentials_t credentials, struct own *own) {
+static int read_set(gnutls_certificate_credentials_t credentials, unsigned index, struct own *own) {
     gnutls_x509_crt_t *list = NULL;
     gnutls_x509_privkey_t key;
     unsigned count = 0;
-    int found = REAL(gnutls_certificate_get_x509_crt)(credentials, 0, &list, &count);
+    int found = REAL(gnutls_certificate_get_x509_crt)(credentials, index, &list, &count);
     if (found == GNUTLS_E_REQUESTED_DATA_NOT_AVAILABLE)
         return 0;
     if (found < 0)
@@ -58,7 +43,7 @@ static int read_set(gnutls_certificate_credentials_t credentials, struct own *ow
     }
     gnutls_datum_t memory = {.data = (unsigned char *)list};
     gnutls_release(&memory);
-    if (REAL(gnutls_certificate_get_x509_key)(credentials, 0, &key) < 0)
+    if (REAL(gnutls_certificate_get_x509_key)(credentials, index, &key) < 0)
         return cannot_export();
     bool done = append_key(&own->key, key);
     REAL(gnutls_x509_privkey_deinit)(key);
@@ -121,10 +106,11 @@ static int ask_first(struct coerced *coerced, gnutls_certificate_retrieve_functi
     return done;
 }
 
-static int find_own(struct coerced *coerced, struct own *own) {
+/* A client's: the first one that was set, or what a function gives. */
+static int find_clients(struct coerced *coerced, struct own *own) {
     gnutls_certificate_credentials_t credentials = certificate_credentials(coerced->session);
     struct credentials *given = credentials_of(credentials);
-    int found = read_set(credentials, own);
+    int found = read_set(credentials, 0, own);
     if (!found && given->retrieve2)
         return ask_second(coerced, given->retrieve2, own);
     if (!found && given->retrieve1)
@@ -135,15 +121,33 @@ static int find_own(struct coerced *coerced, struct own *own) {
     return found;
 }
 
-int add_own_certificate(struct coerced *coerced, struct request *request, struct own_files *files) {
-    struct own own = {0};
-    int found = find_own(coerced, &own), done = found < 0 ? -1 : 0;
-    if (found > 0) {
-        done = add_file(files, own.chain.data, own.chain.size) || add_file(files, own.key.data, own.key.size) ? -1 : 0;
-        add_credential_counts(request, 1);
-    }
-    int number = errno;
-    drop_own(&own);
+/* A server can have one for each kind of key. */
+static int find_servers(struct coerced *coerced, struct own *own) {
+    gnutls_certificate_credentials_t credentials = certificate_credentials(coerced->session);
+    int count = 0, found = 1;
+    while (count < OWN_CREDENTIALS && (found = read_set(credentials, (unsigned)count, &own[count])) > 0)
+        count++;
+    return found < 0 ? -1 : count;
+}
+
+/* The certificates first, and then the keys. */
+static int add_pems(struct own *own, int count, struct own_files *files) {
+    int done = 0;
+    for (int at = 0; !done && at < count; at++)
+        done = add_file(files, own[at].chain.data, own[at].chain.size);
+    for (int at = 0; !done && at < count; at++)
+        done = add_file(files, own[at].key.data, own[at].key.size);
+    return done;
+}
+
+int add_own_certificates(struct coerced *coerced, struct request *request, struct own_files *files) {
+    struct own own[OWN_CREDENTIALS] = {0};
+    int count = (coerced->role == SERVER ? find_servers : find_clients)(coerced, own);
+    int done = count < 0 ? -1 : add_pems(own, count, files), number = errno;
+    if (count > 0)
+        add_credential_counts(request, count);
+    for (int at = 0; at < OWN_CREDENTIALS; at++)
+        drop_own(&own[at]);
     errno = number;
     return done;
 }

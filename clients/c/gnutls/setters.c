@@ -108,6 +108,20 @@ EXPORT void gnutls_certificate_set_verify_function(gnutls_certificate_credential
     REAL(gnutls_certificate_set_verify_function)(credentials, verify);
 }
 
+/* --- what a server asks of its clients --- */
+
+EXPORT void gnutls_certificate_server_set_request(gnutls_session_t session, gnutls_certificate_request_t asks) {
+    coerced_of(session)->asks = asks;
+    REAL(gnutls_certificate_server_set_request)(session, asks);
+}
+
+EXPORT void gnutls_handshake_set_post_client_hello_function(gnutls_session_t session,
+                                                            gnutls_handshake_simple_hook_func called) {
+    if (called)
+        coerced_of(session)->cannot = "a server that decides by the ClientHello, with GnuTLS";
+    REAL(gnutls_handshake_set_post_client_hello_function)(session, called);
+}
+
 /* --- certificates that a function gives --- */
 
 EXPORT void gnutls_certificate_set_retrieve_function(gnutls_certificate_credentials_t credentials,

@@ -145,14 +145,6 @@ void drop_buffer(struct buffer *buffer) {
 
 /* --- the begin and the end of an object --- */
 
-static const struct {
-    unsigned flag;
-    const char *cannot;
-} kinds[] = {
-    {GNUTLS_SERVER, "a server's TLS by GnuTLS"},
-    {GNUTLS_DATAGRAM, "DTLS by GnuTLS"},
-};
-
 EXPORT int gnutls_init(gnutls_session_t *session, unsigned flags) {
     int done = REAL(gnutls_init)(session, flags);
     if (done < 0)
@@ -160,9 +152,8 @@ EXPORT int gnutls_init(gnutls_session_t *session, unsigned flags) {
     forget_object(*session);
     struct coerced *coerced = coerced_of(*session);
     coerced->role = flags & GNUTLS_SERVER ? SERVER : CLIENT;
-    for (size_t at = 0; at < sizeof kinds / sizeof *kinds; at++)
-        if (flags & kinds[at].flag)
-            coerced->cannot = kinds[at].cannot;
+    if (flags & GNUTLS_DATAGRAM)
+        coerced->cannot = "DTLS by GnuTLS";
     return done;
 }
 

@@ -85,7 +85,7 @@ static unsigned status_of_parts(struct coerced *coerced, const gnutls_typed_vdat
 }
 
 int verify_peer(struct coerced *coerced, gnutls_typed_vdata_st *data, unsigned elements, unsigned *status) {
-    if (atomic_load(&coerced->stage) != DONE)
+    if (atomic_load(&coerced->stage) != DONE || !coerced->peer_count)
         return GNUTLS_E_NO_CERTIFICATE_FOUND;
     *status = status_of_chain(coerced) | status_of_parts(coerced, data, elements);
     if (*status)
@@ -110,6 +110,8 @@ bool agrees(struct coerced *coerced) {
     gnutls_certificate_credentials_t credentials = certificate_credentials(coerced->session);
     gnutls_certificate_verify_function *verify =
         coerced->verify ? coerced->verify : credentials_of(credentials)->verify;
+    if (coerced->role == SERVER && coerced->asks == GNUTLS_CERT_IGNORE)
+        return true;
     bool refused = (coerced->verifies && !is_as_told(coerced)) || (verify && verify(coerced->session));
     if (refused)
         fail(EKEYREJECTED, "certificate is not acceptable: the program's own verification refuses it");

@@ -94,19 +94,35 @@ void on_socket(struct call *call) {
 
 /* --- close(2), shutdown(2) --- */
 
+/* A stream that was cut looks to plain reads as one that has ended: so it is said at last. */
+static void look_at_end(struct call *call, struct held *held, struct exchange *exchange, int file) {
+    static const char cut[] = "truncated";
+    size_t size = 0;
+    request_begin(&exchange->request, KIND_DESCRIBE);
+    if (exchange_ask(exchange, file, NULL, 0))
+        return;
+    const char *ended = attribute(exchange->reply.data, exchange->reply.size, ATTRIBUTE_ENDED, &size);
+    exchange_drop_descriptors(exchange);
+    if (!ended || size != sizeof cut - 1 || memcmp(ended, cut, size))
+        return;
+    fail(ECONNABORTED, "the connection was cut: its end came without TLS's close_notify");
+    say(call, held->tls.settings && *held->tls.settings->hostname ? held->tls.settings->hostname : "a connection");
+}
+
 /* ssad ends a relayed stream in order when its last holder closes it, once somebody has said that it is no crash. */
-void say_end(int file) {
+static void say_end(struct call *call, struct held *held, int file, bool last) {
     struct exchange *exchange = exchange_open(LOCAL);
     if (!exchange)
         return;
     request_begin(&exchange->request, KIND_CLOSE);
-    exchange_ask(exchange, file, NULL, 0);
+    if (!exchange_ask(exchange, file, NULL, 0) && last)
+        look_at_end(call, held, exchange, file);
     exchange_close(exchange);
 }
 
 static bool is_to_be_ended(struct held *held) {
     finish_handshake(held);
-    return held->paired && atomic_load(&held->tls.phase) == LIVE && !atomic_load(&held->tls.write_ended);
+    return held->paired && atomic_load(&held->tls.phase) == LIVE;
 }
 
 static void close_live(struct call *call) {
@@ -115,7 +131,7 @@ static void close_live(struct call *call) {
     if (!held)
         return;
     if (is_to_be_ended(held))
-        say_end(file);
+        say_end(call, held, file, true);
     let_go(held, file);
     let_go_on(call);
 }
@@ -136,12 +152,12 @@ void on_close(struct call *call) {
         let_go_on(call);
 }
 
-static int shut_down(struct held *held, int file, int how) {
+static int shut_down(struct call *call, struct held *held, int file, int how) {
     int beside = atomic_load(&held->tls.beside);
     if (how != SHUT_RD && !atomic_exchange(&held->tls.write_ended, true)) {
         shutdown(file, SHUT_WR);
         if (atomic_load(&held->tls.phase) == LIVE)
-            say_end(file);
+            say_end(call, held, file, false);
     }
     if (how != SHUT_WR)
         shutdown(file, SHUT_RD);
@@ -156,7 +172,7 @@ static void shut_down_live(struct call *call) {
     if (!held)
         return;
     int done = how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR ? fail_plainly(EINVAL)
-               : finish_handshake(held)                             ? shut_down(held, file, how)
+               : finish_handshake(held)                             ? shut_down(call, held, file, how)
                                                                     : fail_plainly(ENOTCONN);
     int number = errno;
     let_go(held, file);

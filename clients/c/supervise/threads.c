@@ -60,14 +60,21 @@ static int start_one(void) {
     return done;
 }
 
-/* Jobs that wait are at most as many as threads that are idle, or begin just now. */
-static int waiting;
-
 static int count_jobs(void) {
     int count = 0;
     for (struct job *job = first; job; job = job->next)
         count++;
     return count;
+}
+
+/* A thread for each job that waits: one that begins just now may be counted once more. False: there is none for it. */
+static bool add_job(struct job *job) {
+    if (count_jobs() >= idle && start_one())
+        return false;
+    *last = job;
+    last = &job->next;
+    pthread_cond_signal(&more);
+    return true;
 }
 
 void in_a_thread(struct call *call, void (*serve)(struct call *call)) {
@@ -77,14 +84,14 @@ void in_a_thread(struct call *call, void (*serve)(struct call *call)) {
         return;
     }
     *job = (struct job){.call = *call, .serve = serve};
-    call->answered = true; /* the job does it */
-    call->process = NULL;
     pthread_mutex_lock(&lock);
-    *last = job;
-    last = &job->next;
-    waiting = count_jobs();
-    bool enough = waiting <= idle || !start_one();
-    if (enough)
-        pthread_cond_signal(&more);
+    bool taken = add_job(job);
     pthread_mutex_unlock(&lock);
+    if (taken) {
+        call->answered = true; /* the job does it */
+        call->process = NULL;
+    } else {
+        free(job);
+        answer(call, 0, EAGAIN);
+    }
 }

@@ -6,7 +6,7 @@ const { addAbortSignal } = require('stream');
 const addon = require('./addon');
 const { Channel, GRACE, PATIENCE } = require('./channel');
 const { TLSSocket } = require('./socket');
-const { forClient, forServer, openFiles } = require('./options');
+const { forClient, forServer, openFiles, closeFiles } = require('./options');
 const { SSAError, failure } = require('./errors');
 
 const HANDSHAKE = 300000; // milliseconds: the policy's handshake_timeout is shorter
@@ -44,7 +44,7 @@ function taken(tcp) {
 /** One handshake: it sends the request for the TCP socket, and makes the TLS socket live. */
 async function shake(socket, channel, tcp, kind, attributes, files) {
   tcp.on('error', ignore);
-  channel.send(kind, attributes, [descriptorOf(tcp), ...files]);
+  channel.send(kind, attributes, [descriptorOf(tcp), ...files.map((file) => file.fd)]);
   const wait = attributes.timeout_ms === undefined ? HANDSHAKE : attributes.timeout_ms + GRACE;
   const { reply, descriptors } = await channel.hear(wait);
   if (socket.destroyed) {
@@ -78,7 +78,7 @@ async function attempt(socket, options, steps) {
   } catch (error) {
     if (!socket.destroyed) socket.destroy(error);
   } finally {
-    files.forEach(addon.close);
+    closeFiles(files);
     channel?.close();
   }
 }

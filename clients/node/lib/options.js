@@ -41,14 +41,17 @@ function opened(value, what) {
   if (isText(value)) {
     const fd = addon.memory(Buffer.from(value));
     if (fd < 0) throw systemFailure(-fd, `no file in memory can be made for ${what}`);
-    return fd;
+    return { fd, close: () => addon.close(fd) };
   }
-  return fs.openSync(value, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+  const fd = fs.openSync(value, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+  return { fd, close: () => fs.closeSync(fd) }; // a worker thread counts what fs has opened
 }
 
 const listed = (value) => (value === undefined || value === null ? [] : [].concat(value));
 
-/** Descriptors of trust anchors, certificates and keys, in the order of a request. The caller closes them. */
+const closeFiles = (files) => files.forEach((file) => file.close());
+
+/** Open files of trust anchors, certificates and keys, in the order of a request. The caller closes them. */
 function openFiles(options) {
   const files = [];
   try {
@@ -57,7 +60,7 @@ function openFiles(options) {
     }
     return files;
   } catch (error) {
-    files.forEach(addon.close);
+    closeFiles(files);
     throw error;
   }
 }
@@ -101,4 +104,4 @@ function forServer(options) {
   return { TLS_HOSTNAME: options.servername, ...shared(options), TLS_REQUEST_PEER_AUTH: peerAuth(options) };
 }
 
-module.exports = { forClient, forServer, openFiles };
+module.exports = { forClient, forServer, openFiles, closeFiles };

@@ -3,10 +3,9 @@
 
 const net = require('net');
 const { once } = require('events');
-const addon = require('./addon');
 const { ask } = require('./channel');
 const { accept } = require('./connect');
-const { forServer, openFiles } = require('./options');
+const { forServer, openFiles, closeFiles } = require('./options');
 
 /** Emits `secureConnection` with a TLSSocket, and `tlsClientError` for a client whose handshake failed. */
 class Server extends net.Server {
@@ -49,10 +48,10 @@ class Server extends net.Server {
     const nowhere = net.createServer().listen({ host: '127.0.0.1', port: 0, exclusive: true });
     try {
       await once(nowhere, 'listening');
-      await ask('listen', forServer(this.#options), [nowhere._handle.fd, ...files]);
+      await ask('listen', forServer(this.#options), [nowhere._handle.fd, ...files.map((file) => file.fd)]);
     } finally {
       nowhere.close();
-      files.forEach(addon.close);
+      closeFiles(files);
     }
   }
 }

@@ -433,6 +433,16 @@ def test_a_32_bit_program_starts_without_a_word(shared, tmp_path):
         assert NOISE in shared.run(made).stderr
 
 
+def test_a_program_with_a_sanitizer_needs_an_option(shared, tmp_path):
+    """ASan wants to be the first library, and any library in /etc/ld.so.preload comes before it (docs/coerce.md)."""
+    made = tmp_path / "sanitized"
+    source = "int main(void) { return 0; }"
+    subprocess.run(["gcc", "-fsanitize=address", "-x", "c", "-o", made, "-"], input=source, text=True, check=True)
+    assert "ASan runtime does not come first" in shared.run(made).stderr
+    done = shared.run(made, ASAN_OPTIONS="verify_asan_link_order=0")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # --- its cost ---
 
 _SPAWNS = 400

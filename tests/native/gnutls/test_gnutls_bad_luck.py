@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.native.conftest import ROOT
-from tests.native.gnutls.test_gnutls_calls import CALLS, calls, echo
+from tests.native.gnutls.test_gnutls_calls import calls, echo, program_of
 from tests.native.openssl.conftest import counted, run
 from tests.peers import Daemon, script
 
@@ -42,7 +42,7 @@ def test_a_daemon_that_dies_in_the_middle(preload, serving, pki, everybodys):
         command.append(f"https://localhost:{serving('web')}/big")
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as wget:
             time.sleep(1)
-            ssad.process.kill()
+            ssad.kill()
             _, said = wget.communicate(timeout=20)
         assert wget.returncode, said
         refused = subprocess.run(command, env=environment, capture_output=True, timeout=20, check=False)
@@ -78,7 +78,7 @@ def test_the_sanitizers_see_nothing(ssad, echo, sanitizer, what):
     environment = {"LD_PRELOAD": f"{runtime} {library}", "ASAN_OPTIONS": "detect_leaks=0:exitcode=99"}
     quiet = "exitcode=99:ignore_noninstrumented_modules=1"
     made = counted(ssad)[0]
-    done = run(ssad, [CALLS, "localhost", echo, what], TSAN_OPTIONS=quiet, **environment)
+    done = run(ssad, [program_of(what), "localhost", echo, what], TSAN_OPTIONS=quiet, **environment)
     assert counted(ssad)[0] > made
     assert done.returncode == 0, done.stderr.decode()
     assert b"Sanitizer" not in done.stderr

@@ -1,4 +1,4 @@
-"""GnuTLS's functions one by one: what they say of a session of ssad's, and what they refuse. (calls.c)"""
+"""GnuTLS's functions one by one: what they say of a session of ssad's, and what they refuse. (calls.c, records.c)"""
 
 import datetime as dt
 import ssl
@@ -11,7 +11,15 @@ from tests.native.conftest import ROOT
 from tests.native.gnutls.conftest import counted, run
 from tests.peers import openssl, python_server
 
-CALLS = ROOT / "build" / "native" / "tests" / "gnutls" / "calls"
+PROGRAMS = ROOT / "build" / "native" / "tests" / "gnutls"
+RECORDS = {
+    *("corked", "nonblocking", "threads", "many", "handshake-timeout", "record-timeout", "signal", "fork"),
+    *("few-descriptors", "until-the-end"),
+}
+
+
+def program_of(what):
+    return PROGRAMS / ("records" if what in RECORDS else "calls")
 
 
 def _echo(tls, _tcp):
@@ -35,7 +43,7 @@ def echo_of_old(pki):
 
 
 def calls(ssad, port, what, *argument, host="localhost", **environment):
-    done = run(ssad, [CALLS, host, port, what, *argument], **environment)
+    done = run(ssad, [program_of(what), host, port, what, *argument], **environment)
     return done.stdout.decode().splitlines()
 
 
@@ -50,7 +58,7 @@ def test_what_is_told_of_a_handshake(ssad, echo):
         "version TLS1.3",
         "cipher AES-256-GCM 32",
         "times 1",
-        "data: TLS sessions are resumed by ssad, so the program has none to store",
+        "data: done",
         "keying material: ssa exports no keying material (RFC 8446 section 7.5)",
         "binding: ssa has no channel bindings (RFC 5929)",
         "rehandshake: ssa does not renegotiate",
@@ -134,10 +142,10 @@ def test_a_revoked_certificate(ssad, echo, pki, tmp_path):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("pipe", "a client's TLS that is not on a TCP socket"),
+        ("pipe", "GnuTLS that is not on a TCP socket"),
         ("datagrams", "DTLS by GnuTLS"),
         ("anonymous", "a handshake without certificates (anonymous, PSK, SRP)"),
-        ("server", "a server's TLS by GnuTLS"),
+        ("server", "a server that decides by the ClientHello, with GnuTLS"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused_or_left_to_gnutls(ssad, echo, what, words):

@@ -9,10 +9,11 @@ import sys
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.native.gnutls.conftest import HELLO, counted, run
 from tests.native.openssl import servers
-from tests.peers import free_port, gnutls, nginx, openssl, program
+from tests.peers import gnutls, nginx, openssl
 
 
 def wget(ssad, port, *options, what="hello", host="localhost"):
@@ -77,6 +78,26 @@ def test_a_clients_certificate(ssad, of_clients, pki):
     own = (f"--certificate={cert}", f"--private-key={key}")
     assert wget(ssad, of_clients, *own, what="who").stdout == b"SUCCESS"
     assert wget(ssad, of_clients, what="who").stdout != b"SUCCESS"
+
+
+CURVES = [*[ec.SECP256R1()] * 6, *[ec.SECP384R1()] * 3, *[ec.SECP521R1()] * 3]  # half of the keys have a high bit
+
+
+def test_clients_keys_of_each_curve(ssad, of_clients, pki, tmp_path):
+    authority = x509.load_pem_x509_certificate(pki.ca.read_bytes())
+    signing = serialization.load_pem_private_key(pki.authority.private_key_pem.bytes(), None)
+    now = dt.datetime.now(dt.UTC)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    for number, curve in enumerate(CURVES):
+        key = ec.generate_private_key(curve)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "me")])
+        made = x509.CertificateBuilder(authority.subject, name, key.public_key(), number + 1)
+        made = made.not_valid_before(now - dt.timedelta(1)).not_valid_after(now + dt.timedelta(1))
+        (tmp_path / "cert").write_bytes(made.sign(signing, hashes.SHA256()).public_bytes(form[0]))
+        (tmp_path / "key").write_bytes(key.private_bytes(*form))
+        own = (f"--certificate={tmp_path}/cert", f"--private-key={tmp_path}/key")
+        done = wget(ssad, of_clients, *own, what="who")
+        assert done.stdout == b"SUCCESS", (curve.name, done.stderr)
 
 
 def test_a_clients_certificate_that_a_function_gives(ssad, of_clients, pki):
@@ -153,20 +174,6 @@ def test_not_verifying_is_said_in_the_log(ssad, serving):
         done = run(ssad, ["msmtp", "--host=127.0.0.2", f"--port={port}", *options, "-S"])
     assert b"verification cannot be turned off: certificate is for another name" in done.stderr
     assert 'unverified="asked for by the program, and not done"' in ssad.log
-
-
-def test_a_server_of_gnutls_is_refused_in_words(ssad, pki):
-    """It has no way yet: under `strict` no client gets a byte of TLS from it, under `fallback` it is GnuTLS's."""
-    for coercion, answers in ("strict", False), ("fallback", True):
-        ssad.set("coercion", coercion)
-        port = free_port()
-        command = ("gnutls-serv", "--echo", "--quiet", "-p", port, "--x509certfile", pki.cert, "--x509keyfile", pki.key)
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with program(*command, port=port, env=os.environ | ssad.environment, **quiet):
-            client = ["openssl", "s_client", "-connect", f"localhost:{port}", "-CAfile", pki.ca, "-verify_return_error"]
-            done = subprocess.run(client, input=b"", capture_output=True, timeout=20, check=False)
-        assert (b"BEGIN CERTIFICATE" in done.stdout) is answers
-    assert 'what="a server\'s TLS by GnuTLS"' in ssad.log
 
 
 def test_both_libraries_in_one_program(ssad, serving, everybodys):

@@ -75,7 +75,7 @@ func (p *player) play(call, name string, arguments []any) any {
 }
 
 var names = map[syscall.Errno]string{
-	syscall.EKEYREJECTED: "EKEYREJECTED", syscall.EPROTO: "EPROTO", syscall.EBADMSG: "EBADMSG", syscall.ECONNABORTED: "ECONNABORTED",
+	syscall.EKEYREJECTED: "EKEYREJECTED", syscall.EPROTO: "EPROTO", syscall.ECONNABORTED: "ECONNABORTED",
 	syscall.ECONNREFUSED: "ECONNREFUSED", syscall.EPIPE: "EPIPE", syscall.ENOKEY: "ENOKEY", syscall.EINVAL: "EINVAL",
 	syscall.EPROTONOSUPPORT: "EPROTONOSUPPORT", syscall.EACCES: "EACCES", syscall.ECONNRESET: "ECONNRESET",
 	syscall.ENOENT: "ENOENT", syscall.EBADMSG: "EBADMSG", syscall.EMSGSIZE: "EMSGSIZE", syscall.EKEYEXPIRED: "EKEYEXPIRED",
