@@ -214,6 +214,8 @@ class Workers:
             for handle in handles:
                 if handle.is_behind(epoch):
                     handle.kill("it does not follow the policy")
+                    if self._handles.get(handle.uid) is handle:  # the kernel may keep it waiting: its user gets another
+                        del self._handles[handle.uid]
             with trio.move_on_after(_FOLLOW):
                 for handle in handles:
                     await handle.has_in_force(epoch)
