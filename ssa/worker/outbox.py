@@ -70,7 +70,7 @@ class Outbox:
                 self._send(batch)
             except BlockingIOError:
                 return False
-            except OSError:
+            except ConnectionError:
                 self._is_broken = True
                 return False
             for _ in batch:
