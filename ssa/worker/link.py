@@ -37,6 +37,8 @@ _PROBE_AGAIN = 1.0  # seconds between two questions whether the kernel has TLS b
 _FEW = 500  # numbers that are left when more are asked for
 _KEPT_FOR_THE_NEXT = (messages.Count, messages.Refused, messages.WasCut, messages.Relays, messages.Line)
 _MOMENT = 0.05  # seconds
+_ROOMY = 256  # descriptors
+_MOMENTS, _MOMENT = 20, 0.001  # how often, and how many seconds, to wait for threads that close
 _KEPT = 64  # trust stores, and groups of users
 
 # Of a task that serves a connection: the trust store that the daemon has looked at for it, and when.
@@ -240,6 +242,17 @@ class Link:
                     _HANDLERS[type(message)](self, message, descriptor)
                 elif descriptor is not None:
                     serve(message, socket.socket(fileno=descriptor))
+                    await self._have_room()
+
+    async def _have_room(self) -> None:
+        """Wait for a moment where few descriptors are left: what is refused is closed meanwhile, and is counted."""
+        if self.worker.quota.unused() > _ROOMY:
+            return
+        await trio.lowlevel.checkpoint()
+        for _ in range(_MOMENTS):
+            if self.worker.quota.left() > 0:
+                return
+            await trio.sleep(_MOMENT)
 
     def policy_is(self, message: messages.PolicyIs, _: int | None) -> None:
         """Put another policy in force."""
