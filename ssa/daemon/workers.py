@@ -156,7 +156,12 @@ class Workers:
             start.channel.close()
             start.fail(os.strerror(-told.pid))
             return
-        handle = self._adopt(start.uid, told.pid, start.channel)
+        try:
+            handle = self._adopt(start.uid, told.pid, start.channel)
+        except OSError as exc:  # no descriptor is left: the worker finds that nobody wants it
+            start.channel.close()
+            start.fail(exc.strerror or str(exc))
+            return
         try:
             handle.door = self._doors.label(start.door, start.uid, told.pid)
         except OSError as exc:  # it has ended
