@@ -91,7 +91,9 @@ def closest(word: str, words: Iterable[str]) -> str:
 
 # --- parsers of text from outside --------------------------------------------------------------------------------
 
-_SEPARATORS = re.compile(r"[\n ,:]+")
+SEPARATORS = re.compile(r"[\n ,:]+")
+OF_HOSTS = re.compile(r"[\n ,]+")  # an address of IPv6 has colons
+OF_LINES = re.compile(r"\n+")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _CONTROL = re.compile(r"[^\n\x20-\x7e]")
 
@@ -107,18 +109,18 @@ def clean_untrusted(text: str) -> str:
     return stripped
 
 
-def tokens_untrusted(text: str) -> tuple[str, ...]:
-    """The words of a list. Newlines, spaces, commas or colons separate them; no word may be there twice."""
-    tokens = tuple(filter(None, _SEPARATORS.split(clean_untrusted(text))))
+def tokens_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tuple[str, ...]:
+    """The words of a list. Newlines, spaces, commas or colons separate most lists; no word may be there twice."""
+    tokens = tuple(filter(None, map(str.strip, separators.split(clean_untrusted(text)))))
     _refuse_duplicates(tokens, tokens)
     return tokens
 
 
-def split_untrusted(text: str) -> tuple[str, str]:
+def split_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tuple[str, str]:
     """The parts of an unfinished list: the words with a separator behind them, and the last word, maybe unfinished."""
-    last = _SEPARATORS.split(text)[-1]
+    last = separators.split(text)[-1]
     whole = text.removesuffix(last) if last else text
-    return whole if any(_SEPARATORS.split(whole)) else "", last
+    return whole if any(separators.split(whole)) else "", last
 
 
 def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:

@@ -107,6 +107,10 @@ class Worker(User):
         """True while it carries a stream, or serves a request or a listener."""
         return bool(self.quota.used() > _IDLE_THREAD)
 
+    def is_idle(self) -> bool:
+        """True while it has nothing to do, and no socket."""
+        return not self.is_needed() and not len(self.sockets)
+
     def has_keys(self) -> bool:
         """True where the kernel has TLS sockets whose next keys are made here."""
         return len(self.sockets) > self.sockets.relayed
