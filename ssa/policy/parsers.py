@@ -112,7 +112,7 @@ def clean_untrusted(text: str) -> str:
 def tokens_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tuple[str, ...]:
     """The words of a list. Newlines, spaces, commas or colons separate most lists; no word may be there twice."""
     tokens = tuple(filter(None, map(str.strip, separators.split(clean_untrusted(text)))))
-    _refuse_duplicates(tokens, tokens)
+    refuse_duplicates(tokens, tokens)
     return tokens
 
 
@@ -123,7 +123,7 @@ def split_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tupl
     return whole if any(separators.split(whole)) else "", last
 
 
-def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
+def refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
     """Refuse a list in which two words mean the same thing."""
     first: dict[Any, str] = {}
     for value, token in zip(values, tokens, strict=True):
@@ -156,7 +156,7 @@ def _list_untrusted(text: str, resolve: Callable[[str], T]) -> tuple[T, ...]:
     if not tokens:
         raise BadValue("the list is empty, expected at least one name")
     values = tuple(resolve(token) for token in tokens)
-    _refuse_duplicates(values, tokens)
+    refuse_duplicates(values, tokens)
     return values
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ssa.policy import compliance
+from ssa.policy.hosts import narrow_allowed, narrow_denied, parse_hosts_untrusted, show_hosts
 from ssa.policy.narrowing import (
     narrow_alpn,
     narrow_bits,
@@ -29,6 +30,7 @@ from ssa.policy.parsers import (
     DEFAULT_GROUPS,
     GROUP_NAMES,
     MAX_DEPTH,
+    OF_HOSTS,
     SIGNATURE_ALGORITHMS,
     SYSTEM_STORE,
     TRUNCATIONS,
@@ -179,6 +181,32 @@ ROWS: tuple[Setting[Any], ...] = (
         "Trust anchors: system, or the absolute path of a PEM file or of a directory of PEM files.",
         enforced="`ssa.trust`: only a path to one of these anchors counts",
         unmet=compliance.unmet_trust,
+    ),
+    Setting(
+        "allowed_hosts",
+        "",
+        parse_hosts_untrusted,
+        show_hosts,
+        narrow_allowed,
+        "fewer",
+        "Hosts that programs may connect to: names, *.names, addresses, networks. Empty: all.",
+        many=True,
+        unmet=compliance.unmet_allowed,
+        enforced="the worker, by the name asked for and the peer's address, before it sends the ClientHello",
+        separators=OF_HOSTS,
+    ),
+    Setting(
+        "denied_hosts",
+        "",
+        parse_hosts_untrusted,
+        show_hosts,
+        narrow_denied,
+        "more",
+        "Hosts that programs may not connect to, even if allowed_hosts has them. Empty: none.",
+        many=True,
+        unmet=compliance.unmet_denied,
+        enforced="the worker, by the name asked for and the peer's address, before it sends the ClientHello",
+        separators=OF_HOSTS,
     ),
     Setting(
         "alpn",
