@@ -123,12 +123,17 @@ def unmet_trust(made: Made, policy: Values) -> str:
     return "" if refusal is None or refusal.reason in _OTHERS else str(refusal.strerror)
 
 
-_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG"})  # reported by other settings
+_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG", "KEY_NOT_PINNED"})  # reported by other settings
 
 
 def _refused(made: Made, policy: Values, reasons: set[str]) -> str:
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason not in reasons else str(refusal.detail)
+
+
+def unmet_pins(made: Made, policy: Values) -> str:
+    """Report a host that has none of the keys that are pinned for it."""
+    return _refused(made, policy, {"KEY_NOT_PINNED"})
 
 
 def unmet_allowed(made: Made, policy: Values) -> str:

@@ -31,6 +31,7 @@ from ssa.policy.parsers import (
     GROUP_NAMES,
     MAX_DEPTH,
     OF_HOSTS,
+    OF_LINES,
     SIGNATURE_ALGORITHMS,
     SYSTEM_STORE,
     TRUNCATIONS,
@@ -49,6 +50,7 @@ from ssa.policy.parsers import (
     parse_ttl_untrusted,
     parse_version_untrusted,
 )
+from ssa.policy.pins import narrow_pins, parse_pins_untrusted, show_pins
 from ssa.policy.setting import Setting
 from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
 
@@ -181,6 +183,19 @@ ROWS: tuple[Setting[Any], ...] = (
         "Trust anchors: system, or the absolute path of a PEM file or of a directory of PEM files.",
         enforced="`ssa.trust`: only a path to one of these anchors counts",
         unmet=compliance.unmet_trust,
+    ),
+    Setting(
+        "pinned_keys",
+        "",
+        parse_pins_untrusted,
+        show_pins,
+        narrow_pins,
+        "more hosts, fewer keys of each",
+        "Public keys that hosts have to prove, a line HOST sha256/BASE64 each: any one of a HOST's. Empty: any key.",
+        many=True,
+        unmet=compliance.unmet_pins,
+        enforced="the worker, on the path that `ssa.trust` has verified, also where a session is resumed",
+        separators=OF_LINES,
     ),
     Setting(
         "allowed_hosts",

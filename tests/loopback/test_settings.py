@@ -1,13 +1,17 @@
 """Settings in force in a real ssad, each with a handshake that passes and one that fails."""
 
+import base64
+import hashlib
 import socket
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 import ssa
-from tests.peers import Daemon, openssl
+from tests.peers import PKI, Daemon, openssl
 
-CHANGED = ("allowed_hosts", "denied_hosts")
+CHANGED = ("allowed_hosts", "denied_hosts", "pinned_keys")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,24 @@ def connected(server, hostname="localhost"):
 def test_hosts(ssad, server, setting, hosts, words):
     ssad.set(setting, hosts)
     assert connected(server) == (words if words == "done" else f"POLICY_DENIED {setting}: {words}")
+
+
+def pin(cert):
+    """The hash of a certificate's key, as `pinned_keys` has it."""
+    key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256/{base64.b64encode(hashlib.sha256(spki).digest()).decode()}"
+
+
+def test_pinned_keys(ssad, server, pki, tmp_path):
+    other, _ = PKI(tmp_path / "other").issue("other", "localhost")
+    ssad.set("pinned_keys", f"localhost {pin(other)}\nlocalhost {pin(pki.ca)}\n")
+    assert connected(server) == "done"
+    ssad.set("pinned_keys", f"localhost {pin(other)}\n")
+    has = f"localhost has {pin(pki.cert)}, {pin(pki.ca)}"
+    assert connected(server) == f"KEY_NOT_PINNED localhost in pinned_keys, {has}"  # a session is not resumed either
+    ssad.set("pinned_keys", f"localhost {pin(pki.cert)}\n")
+    assert connected(server) == "done"
 
 
 def test_a_host_that_is_denied_gets_no_byte(ssad):
