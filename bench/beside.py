@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.measure import Row, Samples, cpu_seconds, interleaved, memory
+from bench.measure import Row, Samples, cpu_of, interleaved, memory_of
 from bench.world import DATA_PATHS, HOST, connect_ssl
 from tests.peers import Daemon
 
@@ -29,6 +29,12 @@ _USERS = (65501, 65502, 65503, 65504)
 _EACH = 60  # handshakes of each of them, in a sample
 _LIVE = 1500
 _REST = 0.01  # seconds for what a daemon does behind its last reply
+
+
+def is_known(revision: str) -> bool:
+    """True for a revision that git knows here."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    return subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 @contextlib.contextmanager
@@ -54,17 +60,17 @@ class Side:
     def cpu(self, action: Callable[[], object]) -> float:
         """The CPU time that all processes of the daemon take for an action. Raises RuntimeError if they change."""
         pids = self.daemon.processes()
-        before = sum(map(cpu_seconds, pids))
+        before = cpu_of(pids)
         action()
         time.sleep(_REST)
-        spent = sum(map(cpu_seconds, pids)) - before
+        spent = cpu_of(pids) - before
         if self.daemon.processes() != pids:
             raise RuntimeError(f"the processes of {self.name} have changed meanwhile")
         return spent
 
     def pss(self) -> float:
         """The memory of all its processes, in bytes."""
-        return float(sum(map(memory, self.daemon.processes())))
+        return float(memory_of(self.daemon.processes()))
 
     @contextlib.contextmanager
     def load(self, port: int, uid: int | None = None) -> Iterator[Load]:

@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -56,6 +57,7 @@ class Handle:
         self.is_taken_up = False
         self.all_told = trio.Event()  # of a worker that is taken up
         self.alive = True
+        self.passed_at = trio.current_time()  # when it was given an application last
         self.liveness = Liveness()
         self.diags = Diags()
         self.kernel = Kernel()
@@ -245,10 +247,13 @@ class Handle:
         """True where another application's connection may be put into its channel."""
         return len(self._outbox) < _MOST_PASSED
 
-    def pass_on(self, application: Application, connection: socket.socket, then: Callable[[], object]) -> None:
-        """Give it an application's connection; `then` is called when it has it."""
+    def pass_on(
+        self, application: Application, connection: socket.socket, fresh: str, then: Callable[[], object]
+    ) -> None:
+        """Give it an application's connection; `then` is called when it has it. `fresh` is a store just looked at."""
         self.groups.add(application.all_groups)
-        self.tell(messages.Serve(application), connection.fileno(), then)
+        self.passed_at = trio.current_time()
+        self.tell(messages.Serve(application, fresh, time.monotonic()), connection.fileno(), then)
 
 
 def _nothing(_handle: Handle, _message: Any, _descriptor: int | None) -> None:

@@ -179,6 +179,72 @@ def test_no_more_users_at_once_than_there_are_uids(tmp_path_factory, pki, monkey
             talk(sock)
 
 
+# --- many, and none -----------------------------------------------------------------------------------------------
+
+QUICKLY_IDLE = """
+import sys
+from ssa.worker import process
+process._IDLE = 6.0
+from ssa.daemon import main
+sys.exit(main.main())
+"""
+USERS = range(20_000, 20_200)
+
+
+def start_as(daemon, code):
+    """Start a daemon by other code than its own."""
+    ready, told = os.pipe()
+    with daemon.log_file.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-c", code, "--ready-fd", str(told)],
+            env=os.environ | daemon.environment,
+            pass_fds=[told],
+            stderr=log,
+        )
+    os.close(told)
+    assert os.read(ready, 16) == b"ready\n"
+    os.close(ready)
+
+
+def asks_as(daemon, uid):
+    """A connection of a user's with a request on it."""
+    application = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    application.settimeout(60)
+    os.seteuid(uid)
+    try:
+        application.connect(str(daemon.run_dir / "ssad.sock"))
+    finally:
+        os.seteuid(0)
+    application.send(wire.pack(wire.Check()))
+    return application
+
+
+def test_two_hundred_users_at_once_and_then_none(daemon):
+    assert daemon.stop() == 0
+    start_as(daemon, QUICKLY_IDLE)
+    with contextlib.ExitStack() as held:
+        applications = [held.enter_context(asks_as(daemon, uid)) for uid in USERS]
+        for application in applications:
+            assert wire.parse_untrusted(application.recv(65536), wire.Reply).reason is None
+        workers = daemon.workers()
+        assert len(workers) == len(USERS)
+        assert len({status(pid)["Uid"] for pid in workers}) == len(USERS)
+    assert settled(lambda: daemon.workers() == [], 60)
+    assert list((daemon.run_dir / "workers").iterdir()) == []
+    with asks_as(daemon, USERS[0]) as again:
+        assert wire.parse_untrusted(again.recv(65536), wire.Reply).reason is None
+    assert "Traceback" not in daemon.log
+
+
+def test_idle_it_takes_little_memory(daemon):
+    """With three users, all processes together; what they share counts once."""
+    with contextlib.ExitStack() as held:
+        for uid in USERS[:3]:
+            application = held.enter_context(asks_as(daemon, uid))
+            assert wire.parse_untrusted(application.recv(65536), wire.Reply).reason is None
+    assert daemon.shared_memory() <= 72 << 20
+
+
 # --- one that ends ------------------------------------------------------------------------------------------------
 
 
@@ -391,17 +457,7 @@ def test_a_worker_of_another_version_goes_on_by_itself(daemon, left, pki):
         talk(mine)
         (worker,) = daemon.workers()
         left()
-        code = "from ssa.worker import frames; frames.VERSION = 99; from ssa.daemon import main; main.main()"
-        ready, told = os.pipe()
-        with daemon.log_file.open("ab") as log:
-            daemon.process = subprocess.Popen(
-                [sys.executable, "-c", code, "--ready-fd", str(told)],
-                env=os.environ | daemon.environment,
-                pass_fds=[told],
-                stderr=log,
-            )
-        os.close(told)
-        assert os.read(ready, 16) == b"ready\n"
+        start_as(daemon, "from ssa.worker import frames; frames.VERSION = 99; from ssa.daemon import main; main.main()")
         talk(mine)
         assert f"goes on by itself worker={worker}" in daemon.log
         with connected(port) as another:

@@ -211,6 +211,18 @@ static void half(void) {
     close(fd);
 }
 
+/* Nobody listened at first: the socket can try again. */
+static void again(void) {
+    struct sockaddr_in nobody = server();
+    int fd = count ? socket(AF_INET, SOCK_STREAM, 0) : tls_socket(0);
+    nobody.sin_port = htons(1);
+    int done = connect(fd, (struct sockaddr *)&nobody, sizeof nobody);
+    printf("%d %s\n", done, strerror(errno));
+    fflush(stdout);
+    echo(connected(fd));
+    close(fd);
+}
+
 static void to_the_end(void) {
     char data[64];
     int fd = connected(tls_socket(0));
@@ -468,6 +480,7 @@ static const struct {
     {"options", options},
     {"upgrade", upgrade},
     {"half", half},
+    {"again", again},
     {"to_the_end", to_the_end},
     {"many", many},
     {"no_number_left", no_number_left},

@@ -1,9 +1,13 @@
 """What the tests of the libraries for PHP and Node share: how their programs are run, and what is left over."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
+
+from tests.peers import settled
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -41,3 +45,17 @@ def node():
     found = shutil.which("node")
     assert found, "`make setup` installs Node"
     return found
+
+
+@contextlib.contextmanager
+def killed(daemon, tell):
+    """Kill an ssad and its workers when a program writes the file `tell`."""
+
+    def wait():
+        assert settled(tell.exists, 30)
+        daemon.kill()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    yield tell
+    thread.join(10)

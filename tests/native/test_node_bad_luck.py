@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests import peers
-from tests.native.languages import HOST, run
+from tests.native.languages import HOST, killed, run
 from tests.native.test_c_bad_luck import LIES, Liar
 from tests.peers import Daemon
 
@@ -124,6 +124,7 @@ def test_an_ssad_that_dies(node, pki, tmp_path):
         Daemon(tmp_path, policy=f'[policy]\ntrust_store = "{pki.ca}"\n') as daemon,
         peers.script(serve) as port,
         peers.script(stalls) as stalling,
+        killed(daemon, tmp_path / "kill") as tell,
     ):
         said = node(
             """
@@ -133,13 +134,13 @@ await new Promise((resolve) => { streaming.once('data', resolve); });
 const shaking = ssa.connect({ host: 'localhost', port: process.env.STALLING });
 const failed = ended(shaking);
 await sleep(200);
-process.kill(+process.env.SSAD, 'SIGKILL');
+fs.writeFileSync(process.env.TELL, 'kill it');
 for (const error of [await failed, await cut]) say(error.name, error.code);
 """,
             daemon.environment,
             PORT=port,
             STALLING=stalling,
-            SSAD=daemon.process.pid,
+            TELL=tell,
         )
     assert said[0] in ("SSAError EIO", "SSAError ECONNRESET")
     assert said[1] == "SSAError ECONNABORTED"

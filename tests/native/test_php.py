@@ -13,7 +13,7 @@ import pytest
 
 from tests import peers
 from tests.mailservers import dovecot
-from tests.native.languages import DOCS, HOST, PHP, run
+from tests.native.languages import DOCS, HOST, PHP, killed, run
 from tests.native.test_c_bad_luck import LIES, Liar
 from tests.peers import Daemon
 
@@ -354,18 +354,22 @@ def test_an_ssad_that_dies(php, pki, tmp_path):
             tls.recv(100)
 
     policy = f'[policy]\ntrust_store = "{pki.ca}"\n'
-    with Daemon(tmp_path, policy=policy) as daemon, peers.script(serve) as port:
+    with (
+        Daemon(tmp_path, policy=policy) as daemon,
+        peers.script(serve) as port,
+        killed(daemon, tmp_path / "kill") as tell,
+    ):
         said = php(
             """
 $connection = Connection::connect('localhost', $port);
 say($connection->read());
-posix_kill((int) getenv('SSAD'), SIGKILL);
+file_put_contents(getenv('TELL'), 'kill it');
 say(told(fn () => $connection->read()));
 say(told(fn () => Connection::connect('localhost', $port)));
 """,
             environment=daemon.environment,
             PORT=port,
-            SSAD=daemon.process.pid,
+            TELL=tell,
         )
     assert said == ["hello", "103  system", "111  system"]
 

@@ -92,6 +92,7 @@ SAYS = {
     "epoll": rb"hello\n",
     "hostname": rb"hello\n",
     "half": rb"hello\n",
+    "again": rb"-1 Connection refused\nhello\n",
     "options": rb"TLSv1.3 localhost 1 1 1 2 6\n",
     "own_filter": rb"-1 Operation not permitted\nhello\n513 0\n",
     "children": rb"(hello\n512 0\n){3}",
@@ -244,6 +245,15 @@ def test_an_address_has_no_name(ssad, server, tmp_path):
     assert done.stderr == (
         b"ssa: plain: 127.0.0.3: no name was looked up that led to 127.0.0.3: `ssa run --name NAME` says whose it is\n"
     )
+
+
+def test_a_second_attempt_is_for_the_same_name(ssad, server):
+    """The certificate is for the address, too: that is not what was asked for."""
+    done = run(ssad, "--tls", "--name", "wrong.test", LIBCS["musl"], "again", "", server, 1)
+    assert (done.returncode, done.stdout) == (1, b"-1 Connection refused\n")
+    assert b"wrong.test: certificate is for another name" in done.stderr
+    done = run(ssad, "--tls", "--name", "example.test", LIBCS["musl"], "again", "", server, 1)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"-1 Connection refused\nhello\n", b"")
 
 
 def test_the_name_of_the_settings(ssad, server):

@@ -50,6 +50,7 @@ EDGES = {
     "ssa.daemon.quota": "its own user's number",
     "ssa.daemon.registry": "waits for workers",
     "ssa.daemon.reloading": "waits for files and for SIGHUP",
+    "ssa.daemon.reports": "network namespaces of processes",
     "ssa.daemon.rundir": "the run directory, its lock and its socket",
     "ssa.daemon.sd_notify": "the service manager",
     "ssa.daemon.server": "accepts applications",

@@ -66,7 +66,9 @@ static int ask(SSL *ssl, struct coerced *coerced) {
  */
 int begin_client(SSL *ssl, struct coerced *coerced) {
     bool own_kind, first = coerced->stage == BEFORE;
-    coerced->fd = REAL(SSL_is_dtls)(ssl) ? NO_SOCKET : socket_below(ssl, &own_kind);
+    if (REAL(SSL_is_dtls)(ssl))
+        return leave(ssl, "DTLS by OpenSSL") ? REAL(SSL_do_handshake)(ssl) : -1;
+    coerced->fd = socket_below(ssl, &own_kind);
     if (coerced->fd == NO_SOCKET)
         return leave(ssl, "a client's TLS that is not on a TCP socket (BIO)") ? REAL(SSL_do_handshake)(ssl) : -1;
     if (has_tls(coerced->fd))

@@ -138,8 +138,16 @@ bool is_interrupted(struct call *call);                   /* the caller has a si
 int answer_address(struct call *call, uint64_t at, uint64_t size_at, const struct sockaddr_storage *address,
                    socklen_t size);
 bool finish_handshake(struct held *held); /* take note of one that is done by now. True: it is */
-/* Have ssad make the handshake on a TCP socket, and put what it relays in the place of `file`. 0 or -1. */
-int shake_early(struct call *call, struct held *held, int file, int tcp, int kind, const char *hostname, bool upgrade);
+/* Have ssad make the handshake on a TCP socket, and put what it relays in the place of `file`. The exchange ends. 0 or
+ * -1.
+ */
+struct wish {
+    int kind;
+    const char *hostname;
+    bool upgrade;
+};
+int shake_early(struct call *call, struct held *held, int file, int tcp, struct exchange *exchange,
+                const struct wish *wish);
 /* Wait for that. 0; -1: errno; 1: the call was answered. */
 int wait_for_handshake(struct call *call, struct held *held, int patience);
 int replace_on_numbers(struct call *call, struct held *held, int before, int file);

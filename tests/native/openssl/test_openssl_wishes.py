@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from tests import datagrams
 from tests.native.openssl import programs, servers
 from tests.native.openssl.conftest import counted, run
 from tests.peers import free_port, nginx, openssl, program, python_server
@@ -245,6 +246,14 @@ def test_tls_within_tls_is_refused_or_left_to_openssl(ssad, serving, pki):
         ssad.set("coercion", "fallback")
         assert curl(ssad, serving("web"), *options).stdout == b"hello from the web\n"
         assert counted(ssad)[0] == made + 2  # with the proxy
+
+
+def test_openssls_dtls_is_refused(ssad, pki):
+    with datagrams.gnutls_server(pki) as (port, _):
+        command = ["socat", "-T", "2", "-", f"OPENSSL-DTLS-CLIENT:localhost:{port},verify=0"]
+        refused = run(ssad, (command, b"hello\n"))
+        assert refused.returncode
+        assert b"cannot do this for the program: DTLS by OpenSSL" in refused.stderr
 
 
 def test_openssls_own_bio_is_refused_or_left_to_openssl(ssad, pki, monkeypatch):
