@@ -32,6 +32,7 @@ class Narrowing:
     min_rsa_bits: int | None = None
     verify_depth: int | None = None
     trust_store: str | None = None
+    client_auth: str | None = None
     pinned_keys: tuple[Pin, ...] | None = None
     allowed_hosts: tuple[Pattern, ...] | None = None
     denied_hosts: tuple[Pattern, ...] | None = None

@@ -14,6 +14,7 @@ from ssa.policy.hosts import narrow_allowed, narrow_denied, parse_hosts_untruste
 from ssa.policy.narrowing import (
     narrow_alpn,
     narrow_bits,
+    narrow_client_auth,
     narrow_data_path,
     narrow_depth,
     narrow_list,
@@ -25,6 +26,7 @@ from ssa.policy.narrowing import (
     narrow_ttl,
 )
 from ssa.policy.parsers import (
+    CLIENT_AUTHS,
     COERCIONS,
     DATA_PATHS,
     DEFAULT_GROUPS,
@@ -39,6 +41,7 @@ from ssa.policy.parsers import (
     parse_bits_untrusted,
     parse_ciphers_untrusted,
     parse_ciphersuites_untrusted,
+    parse_client_auth_untrusted,
     parse_coercion_untrusted,
     parse_data_path_untrusted,
     parse_depth_untrusted,
@@ -183,6 +186,18 @@ ROWS: tuple[Setting[Any], ...] = (
         "Trust anchors: system, or the absolute path of a PEM file or of a directory of PEM files.",
         enforced="`ssa.trust`: only a path to one of these anchors counts",
         unmet=compliance.unmet_trust,
+    ),
+    Setting(
+        "client_auth",
+        CLIENT_AUTHS[0],
+        parse_client_auth_untrusted,
+        str,
+        narrow_client_auth,
+        "required, then optional",
+        "Certificates of servers' clients: as-program, optional (asked for; a bad one is refused), or required.",
+        unmet=compliance.unmet_client_auth,
+        words=CLIENT_AUTHS,
+        enforced="OpenSSL, which asks for one; `ssa.trust`, which judges it by the trust_store",
     ),
     Setting(
         "pinned_keys",

@@ -26,6 +26,7 @@ class Values:
     min_rsa_bits: int
     verify_depth: int
     trust_store: str
+    client_auth: str
     pinned_keys: tuple[Pin, ...]
     allowed_hosts: tuple[Pattern, ...]
     denied_hosts: tuple[Pattern, ...]

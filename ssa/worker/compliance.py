@@ -54,6 +54,11 @@ class Made:
         self.cut_is_error = record.cut_is_error
 
     @property
+    def is_anonymous(self) -> bool:
+        """True for the connection of a server whose client has shown no certificate."""
+        return self._record.role == "server" and not self._record.chain
+
+    @property
     def connected_to(self) -> Peer | None:
         """The host that a client has connected to."""
         record = self._record
