@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ssa.cli.programs import PROGRAMS, WAYS
 from ssa.errors import REASONS
+from ssa.policy.schema import SETTINGS
 from ssa.protocol.attributes import ATTRIBUTES
 from ssa.protocol.messages import FIELDS, KINDS, Reply, Request
 from tests.unit.layers import EDGES, LAYERS
@@ -73,6 +74,19 @@ def edges():
     return markdown(["module", "input and output"], [(f"`{name}`", words) for name, words in sorted(EDGES.items())])
 
 
+def settings():
+    """The settings of the policy."""
+    rows = [(f"`{row.name}`", row.form, _shown(row), row.stricter, row.doc, row.enforced) for row in SETTINGS.values()]
+    return markdown(["setting", "type", "default", "stricter", "meaning", "enforced by"], rows)
+
+
+def _shown(row):
+    """A setting's default, if it is short."""
+    if not row.default:
+        return "empty"
+    return "see below" if "\n" in row.default else f"`{row.default}`"
+
+
 def ways():
     """The ways by which `ssa run` coerces programs."""
     return markdown(["way", "preloads", "for"], [(way.name, f"`{way.library}`", way.takes) for way in WAYS.values()])
@@ -108,6 +122,7 @@ def by_ways(which):
 TABLES = {
     "library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons},
     "architecture.md": {"layers": layers, "edges": edges},
+    "policy.md": {"settings": settings},
     "examples.md": {"effort": lambda: effort("effort"), "paper": lambda: effort("paper")},
     "programs.md": {
         "matrix": lambda: by_ways("matrix"),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ssa.policy.hosts import denial, refusal
 from ssa.policy.parsers import DATA_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ssa.errors import SSAError
+    from ssa.policy.hosts import Peer
     from ssa.policy.values import Values
     from ssa.suites import Suite, TLSVersion
 
@@ -40,6 +42,10 @@ class Made(Protocol):
     @property
     def alpn(self) -> str:
         """The application protocol agreed on; empty for none."""
+
+    @property
+    def connected_to(self) -> Peer | None:
+        """The host that a client has connected to; None for a server."""
 
     @property
     def data_path(self) -> str:
@@ -123,6 +129,16 @@ _OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG"})  # reporte
 def _refused(made: Made, policy: Values, reasons: set[str]) -> str:
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason not in reasons else str(refusal.detail)
+
+
+def unmet_allowed(made: Made, policy: Values) -> str:
+    """Report a host that is not among those that are allowed."""
+    return "" if made.connected_to is None else refusal(policy.allowed_hosts, made.connected_to)
+
+
+def unmet_denied(made: Made, policy: Values) -> str:
+    """Report a host that is among those that are denied."""
+    return "" if made.connected_to is None else denial(policy.denied_hosts, made.connected_to)
 
 
 def unmet_alpn(made: Made, policy: Values) -> str:

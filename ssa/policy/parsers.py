@@ -91,7 +91,9 @@ def closest(word: str, words: Iterable[str]) -> str:
 
 # --- parsers of text from outside --------------------------------------------------------------------------------
 
-_SEPARATORS = re.compile(r"[\n ,:]+")
+SEPARATORS = re.compile(r"[\n ,:]+")
+OF_HOSTS = re.compile(r"[\n ,]+")  # an address of IPv6 has colons
+OF_LINES = re.compile(r"\n+")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _CONTROL = re.compile(r"[^\n\x20-\x7e]")
 
@@ -107,21 +109,21 @@ def clean_untrusted(text: str) -> str:
     return stripped
 
 
-def tokens_untrusted(text: str) -> tuple[str, ...]:
-    """The words of a list. Newlines, spaces, commas or colons separate them; no word may be there twice."""
-    tokens = tuple(filter(None, _SEPARATORS.split(clean_untrusted(text))))
-    _refuse_duplicates(tokens, tokens)
+def tokens_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tuple[str, ...]:
+    """The words of a list. Newlines, spaces, commas or colons separate most lists; no word may be there twice."""
+    tokens = tuple(filter(None, map(str.strip, separators.split(clean_untrusted(text)))))
+    refuse_duplicates(tokens, tokens)
     return tokens
 
 
-def split_untrusted(text: str) -> tuple[str, str]:
+def split_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tuple[str, str]:
     """The parts of an unfinished list: the words with a separator behind them, and the last word, maybe unfinished."""
-    last = _SEPARATORS.split(text)[-1]
+    last = separators.split(text)[-1]
     whole = text.removesuffix(last) if last else text
-    return whole if any(_SEPARATORS.split(whole)) else "", last
+    return whole if any(separators.split(whole)) else "", last
 
 
-def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
+def refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
     """Refuse a list in which two words mean the same thing."""
     first: dict[Any, str] = {}
     for value, token in zip(values, tokens, strict=True):
@@ -154,7 +156,7 @@ def _list_untrusted(text: str, resolve: Callable[[str], T]) -> tuple[T, ...]:
     if not tokens:
         raise BadValue("the list is empty, expected at least one name")
     values = tuple(resolve(token) for token in tokens)
-    _refuse_duplicates(values, tokens)
+    refuse_duplicates(values, tokens)
     return values
 
 

@@ -10,6 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
 from ssa import errors
+from ssa.policy.hosts import peer
 from ssa.policy.schema import SIGNATURE_ALGORITHMS
 from ssa.suites import SUITES, TLSVersion
 from ssa.trust import TrustStore
@@ -19,6 +20,7 @@ from ssa.worker.judge import judge
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ssa.policy.hosts import Peer
     from ssa.policy.schema import Policy
     from ssa.policy.values import Values
     from ssa.suites import Suite
@@ -50,6 +52,12 @@ class Made:
         self.resumed = record.resumed
         self.session_age = record.session_age
         self.cut_is_error = record.cut_is_error
+
+    @property
+    def connected_to(self) -> Peer | None:
+        """The host that a client has connected to."""
+        record = self._record
+        return peer(record.hostname, record.key.remote[0]) if record.role == "client" else None
 
     @property
     def signatures(self) -> tuple[str, ...]:

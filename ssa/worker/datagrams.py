@@ -55,6 +55,7 @@ async def connect(
     terms = await _agree(worker, application, request, files)
     policy = terms.policy
     address = _peer(sock)
+    steps.refuse_host(policy, hostname, address[0])
     context = worker.contexts.datagrams("client", policy, terms.credentials)
     judge = Judge(worker.monitor, terms, hostname, steps.since(trio.current_time()))
     port = _port(worker, sock)

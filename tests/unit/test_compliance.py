@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ssa.errors import error
+from ssa.policy.hosts import peer
 from ssa.policy.schema import SETTINGS, Policy
 from ssa.suites import SUITES, TLSVersion
 from ssa.worker.compliance import _signatures
@@ -16,7 +17,7 @@ V2, V3 = SUITES["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"], SUITES["TLS_AES_128_GC
 def made(suite=V3, refusal=None, **other):
     """A connection that meets the default policy."""
     known = {"group": "x25519", "signatures": ("ecdsa_secp256r1_sha256",), "alpn": "", "data_path": "ktls",
-             "cut_is_error": False, "took": 0.1,
+             "cut_is_error": False, "connected_to": peer("www.example.com", "192.0.2.7"), "took": 0.1,
              "resumed": False, "session_age": 0.0}  # fmt: skip
     return SimpleNamespace(suite=suite, version=suite.version, refusal=lambda _: refusal, **known | other)
 
@@ -60,6 +61,8 @@ def test_what_was_made_under_a_policy_meets_it(suite):
             made(refusal=error("UNKNOWN_CA", "CN=y")),
             str(error("UNKNOWN_CA", "CN=y").strerror),
         ),
+        ("allowed_hosts", "example.com", made(), "www.example.com (192.0.2.7) is not among example.com"),
+        ("denied_hosts", "192.0.2.0/24", made(), "www.example.com (192.0.2.7) is denied by 192.0.2.0/24"),
         ("alpn", "h2", made(alpn="smtp"), "smtp is not among h2"),
         ("handshake_timeout", "0.05", made(), "it took 0.1 s, more than 0.05 s"),
         ("session_ttl", "60", made(resumed=True, session_age=61), "a session of 61 s was resumed, the limit is 60 s"),
