@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from ssa.policy.hosts import denial, refusal
 from ssa.policy.parsers import DATA_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ssa.errors import SSAError
+    from ssa.policy.hosts import Peer
     from ssa.policy.values import Values
     from ssa.suites import Suite, TLSVersion
 
@@ -40,6 +42,14 @@ class Made(Protocol):
     @property
     def alpn(self) -> str:
         """The application protocol agreed on; empty for none."""
+
+    @property
+    def is_anonymous(self) -> bool:
+        """True if the peer is a client that has shown no certificate."""
+
+    @property
+    def connected_to(self) -> Peer | None:
+        """The host that a client has connected to; None for a server."""
 
     @property
     def data_path(self) -> str:
@@ -117,12 +127,32 @@ def unmet_trust(made: Made, policy: Values) -> str:
     return "" if refusal is None or refusal.reason in _OTHERS else str(refusal.strerror)
 
 
-_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG"})  # reported by other settings
+_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG", "KEY_NOT_PINNED"})  # reported by other settings
 
 
 def _refused(made: Made, policy: Values, reasons: set[str]) -> str:
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason not in reasons else str(refusal.detail)
+
+
+def unmet_client_auth(made: Made, policy: Values) -> str:
+    """Report a server's client that has proved nothing. If certificates are optional, it may have had none."""
+    return "the client has shown no certificate" if made.is_anonymous and policy.client_auth == "required" else ""
+
+
+def unmet_pins(made: Made, policy: Values) -> str:
+    """Report a host that has none of the keys that are pinned for it."""
+    return _refused(made, policy, {"KEY_NOT_PINNED"})
+
+
+def unmet_allowed(made: Made, policy: Values) -> str:
+    """Report a host that is not among those that are allowed."""
+    return "" if made.connected_to is None else refusal(policy.allowed_hosts, made.connected_to)
+
+
+def unmet_denied(made: Made, policy: Values) -> str:
+    """Report a host that is among those that are denied."""
+    return "" if made.connected_to is None else denial(policy.denied_hosts, made.connected_to)
 
 
 def unmet_alpn(made: Made, policy: Values) -> str:

@@ -31,6 +31,7 @@ SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
 TRUNCATIONS: tuple[str, ...] = ("as-program", "error")  # what a stream that was cut is to programs under inject
+CLIENT_AUTHS: tuple[str, ...] = ("as-program", "optional", "required")
 COERCIONS: tuple[str, ...] = ("strict", "fallback")
 
 # The canonical name of each group (RFC 8446's, which OpenSSL takes), and its other names.
@@ -112,7 +113,7 @@ def clean_untrusted(text: str) -> str:
 def tokens_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tuple[str, ...]:
     """The words of a list. Newlines, spaces, commas or colons separate most lists; no word may be there twice."""
     tokens = tuple(filter(None, map(str.strip, separators.split(clean_untrusted(text)))))
-    _refuse_duplicates(tokens, tokens)
+    refuse_duplicates(tokens, tokens)
     return tokens
 
 
@@ -123,7 +124,7 @@ def split_untrusted(text: str, separators: re.Pattern[str] = SEPARATORS) -> tupl
     return whole if any(separators.split(whole)) else "", last
 
 
-def _refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
+def refuse_duplicates(values: tuple[Any, ...], tokens: tuple[str, ...]) -> None:
     """Refuse a list in which two words mean the same thing."""
     first: dict[Any, str] = {}
     for value, token in zip(values, tokens, strict=True):
@@ -156,7 +157,7 @@ def _list_untrusted(text: str, resolve: Callable[[str], T]) -> tuple[T, ...]:
     if not tokens:
         raise BadValue("the list is empty, expected at least one name")
     values = tuple(resolve(token) for token in tokens)
-    _refuse_duplicates(values, tokens)
+    refuse_duplicates(values, tokens)
     return values
 
 
@@ -266,6 +267,11 @@ def parse_store_untrusted(text: str) -> str:
 def parse_coercion_untrusted(text: str) -> str:
     """One of `COERCIONS`."""
     return _one_of_untrusted(text, COERCIONS, "is not a way of coercion")
+
+
+def parse_client_auth_untrusted(text: str) -> str:
+    """One of `CLIENT_AUTHS`."""
+    return _one_of_untrusted(text, CLIENT_AUTHS, "says nothing of clients' certificates")
 
 
 def parse_data_path_untrusted(text: str) -> str:

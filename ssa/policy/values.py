@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ssa.policy.hosts import Pattern
+    from ssa.policy.pins import Pin
     from ssa.suites import Suite, TLSVersion
 
 
@@ -24,6 +26,10 @@ class Values:
     min_rsa_bits: int
     verify_depth: int
     trust_store: str
+    client_auth: str
+    pinned_keys: tuple[Pin, ...]
+    allowed_hosts: tuple[Pattern, ...]
+    denied_hosts: tuple[Pattern, ...]
     alpn: tuple[str, ...]
     handshake_timeout: float
     session_ttl: int

@@ -55,6 +55,7 @@ async def connect(
     terms = await _agree(worker, application, request, files)
     policy = terms.policy
     address = _peer(sock)
+    steps.refuse_host(policy, hostname, address[0])
     context = worker.contexts.datagrams("client", policy, terms.credentials)
     judge = Judge(worker.monitor, terms, hostname, steps.since(trio.current_time()))
     port = _port(worker, sock)
@@ -226,7 +227,8 @@ class _Door(ABC):
         terms, serving = self._serving.terms(), self._serving
         if self._spare is None or self._spare[0] is not terms:
             context = serving.context(None)
-            engine = DatagramServer(context, serving.context, terms.policy.alpn, terms.ask_certificate, 0)
+            asks, alpn = terms.ask_certificate, terms.policy.alpn
+            engine = DatagramServer(context, serving.context, alpn, asks, 0, optional=terms.optional)
             self._spare = terms, engine
         return self._spare
 

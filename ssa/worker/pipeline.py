@@ -55,6 +55,7 @@ async def connect(  # noqa: PLR0913 - a handshake is made of its request, what c
     await worker.monitor.fresh_trust(policy.trust_store)
     began = trio.current_time()
     connection = await steps.connected(sock, policy.handshake_timeout, began)
+    steps.refuse_host(policy, hostname, connection.key.remote[0])
     kernel = await worker.fresh_kernel(policy)
     relayed = "" if connection.deferred else steps.attached(sock, terms, kernel)
     steps.refuse_plaintext(sock, request)

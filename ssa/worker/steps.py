@@ -21,6 +21,7 @@ from ssa.ktls.install import attach
 from ssa.ktls.rekey import TrafficSecrets
 from ssa.ktls.tcp import shows
 from ssa.names import normalise
+from ssa.policy.hosts import denial, peer, refusal
 from ssa.protocol.wire import Accept, Connect
 from ssa.relay import reason_for
 from ssa.suites import TLSVersion
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ssa.handshake.secrets import TrafficKeys
     from ssa.handshake.session_cache import Resumption
     from ssa.ktls.probe import Capabilities
+    from ssa.policy.schema import Policy
     from ssa.worker.server_context import Serving
     from ssa.worker.terms import Terms
     from ssa.worker.user import User
@@ -119,6 +121,17 @@ def _refuse_unopened(sock: socket.socket, state: int, *, half_closed: bool) -> N
         raise errors.error("PEER_CLOSED")
     if state != TCP_ESTABLISHED or half_closed:
         raise errors.error("NOT_CONNECTED", "a TLS handshake wants a connection that is open in both directions")
+
+
+def refuse_host(policy: Policy, hostname: str, address: str) -> None:
+    """Refuse a host that programs may not connect to. Raises `ssa.PolicyError`; nothing was sent to it by then."""
+    host = peer(hostname, address)
+    for setting, reason in (
+        ("denied_hosts", denial(policy.denied_hosts, host)),
+        ("allowed_hosts", refusal(policy.allowed_hosts, host)),
+    ):
+        if reason:
+            raise errors.error("POLICY_DENIED", f"{setting}: {reason}")
 
 
 def refuse_plaintext(sock: socket.socket, request: Connect | Accept, ahead: bytes = b"") -> None:
