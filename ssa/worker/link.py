@@ -54,6 +54,7 @@ class Link:
         self.channel = channel
         self.outbox = Outbox(channel)
         self._inbox = Inbox(channel)
+        self._look = 0  # the question of `look_soon` that is not answered yet
         self._last = 0
         self.retires = trio.Event()
         self._calls = itertools.count(1)
@@ -111,7 +112,9 @@ class Link:
 
     def look_soon(self, application: Application) -> None:
         """Have `fresh_credentials` begin in the background."""
-        self.outbox.put(messages.Fresh(0, groups=application.all_groups))
+        if not self._look:  # one at a time, however many strangers make us look
+            self._look = next(self._calls)
+            self.outbox.put(messages.Fresh(self._look, groups=application.all_groups))
 
     def usable(self, application: Application) -> Usable:
         """The administrator's credentials that this user may serve with; the names of the others."""
@@ -218,6 +221,7 @@ class Link:
         told = [(messages.Hello(self._last), None), *self.worker.all_told(), (messages.AllTold(), None)]
         asked = [(question.message, None) for question in self._asked.values()]
         self._numbers.clear()
+        self._look = 0
         self.outbox.attach(channel, [*told, *asked], _KEPT_FOR_THE_NEXT)
 
     async def run(self, serve: Callable[[messages.Serve | messages.Visit, socket.socket], None]) -> bool:
@@ -302,7 +306,9 @@ class Link:
         self._answer(message.call, message.application)
 
     def _answer(self, call: int, answer: Any) -> None:
-        if (question := self._asked.get(call)) is not None:
+        if call == self._look:
+            self._look = 0
+        elif (question := self._asked.get(call)) is not None:
             question.answer = answer
             question.answered.set()
         elif isinstance(answer, socket.socket):  # nobody waits for it any more
