@@ -1,16 +1,18 @@
 """What a worker may tell the daemon. Each claim that is false ends the worker, and changes nothing."""
 
+import array
 import os
 import socket
 from types import SimpleNamespace
 
 import pytest
+import trio
 
 from ssa.daemon.handle import Handle
 from ssa.daemon.registry import Listeners, Registry
 from ssa.daemon.reports import Reports
 from ssa.ktls.diag import SocketKey
-from ssa.worker import messages
+from ssa.worker import frames, messages
 from ssa.worker.closing import Closers
 from ssa.worker.frames import BadFrame
 from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
@@ -113,6 +115,30 @@ def test_a_descriptor_that_is_another_thing_is_refused_and_closed(reports, handl
         with pytest.raises(BadFrame):
             reports.take_untrusted(handle, message, writing)
         assert told.read() == b""  # the other end is closed
+
+
+async def made(channel):
+    return Handle(UID, 0, channel, Closers().of(UID))
+
+
+@pytest.mark.parametrize("number", [2, 253])
+@pytest.mark.parametrize(
+    "data",
+    [frames.pack([messages.Watches(1)]), frames.pack([messages.Idle()]), frames.pack([]), b"no packet", b""],
+    ids=["one is asked for", "none is asked for", "no message", "no packet", "nothing"],
+)
+def test_descriptors_that_nothing_asks_for_are_closed(reports, data, number):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading, writing = os.pipe()
+    handle = trio.run(made, ours)
+    handle._report = reports.take_untrusted
+    with theirs, open(reading, "rb") as told:
+        theirs.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing] * number))])
+        os.close(writing)
+        with pytest.raises(BadFrame):
+            handle._read_one()
+        assert told.read() == b""  # all copies of the other end are closed
+        handle.close()
 
 
 def test_a_number_of_anothers_is_not_forgotten(reports, state, handle):
