@@ -108,6 +108,9 @@ class Reports:
             raise BadFrame(f"it claims to serve uid {application.uid}")
         if not any(number in granted for granted in handle.granted):
             raise BadFrame(f"the number {number} was not given to it")
+        known = self._state.sockets.record(number, handle) or self._state.listeners.get(number)
+        if known is not None and known.worker is handle:
+            raise BadFrame(f"it has told of the number {number} already")
 
     def forget(self, handle: Handle, message: messages.Forget) -> None:
         """Remove a TLS socket that has ended."""

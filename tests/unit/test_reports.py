@@ -147,3 +147,11 @@ def test_a_number_of_anothers_is_not_forgotten(reports, state, handle):
     reports.take_untrusted(handle, messages.ListensNoMore(2000), None)
     reports.take_untrusted(handle, messages.Forget(2000), None)
     assert [listener.id for listener in state.listeners.all()] == [2000]
+
+
+def test_a_number_is_told_once(reports, state, handle):
+    state.sockets.add(socket_record(), 1, None, handle)
+    state.listeners.add(listener_record(number=8), handle)
+    for again in (messages.Add(socket_record(), 2, None), messages.Listens(listener_record(number=8))):
+        with pytest.raises(BadFrame, match="already"):
+            reports.take_untrusted(handle, again, None)
