@@ -16,7 +16,6 @@ from ssa.worker import frames
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_TOGETHER = 32  # messages of a packet
 _ROOM = 212_992  # bytes for packets that the other end has not read (net.core.wmem_max, as a rule)
 _LEVEL, _RIGHTS = socket.SOL_SOCKET, socket.SCM_RIGHTS
 _ANCILLARY = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD: what has no room the kernel closes here and now, which may block
@@ -83,7 +82,7 @@ class Outbox:
         first = self._waiting[0]
         if len(self._waiting) == 1 or first.descriptor is not None:
             return [first]
-        together = itertools.islice(self._waiting, _TOGETHER)
+        together = itertools.islice(self._waiting, frames.TOGETHER)
         return list(itertools.takewhile(lambda waiting: waiting.descriptor is None, together))
 
     def _send(self, batch: list[_Waiting]) -> None:

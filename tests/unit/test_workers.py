@@ -1,5 +1,6 @@
 """Workers: nothing that one user can make last is another's; and what a worker says is held against what it may say."""
 
+import json
 import os
 import socket
 import struct
@@ -113,12 +114,16 @@ def packet(text, *blobs, version=frames.VERSION, length=None):
         packet("[" * 100_000),
         packet(f'[["Forget", [{"9" * 5000}]]]'),
         packet('[["Forget", [NaN]]]'),
+        packet('[["Serve", [[1, 2, 3, "", [], false], "", NaN]]]'),
+        packet('[["Serve", [[1, 2, 3, "", [], false], "", -Infinity]]]'),
+        packet(f'[["Serve", [[1, 2, 3, "", [], false], "", {"9" * 400}]]]'),
+        packet(json.dumps([["Idle", []]] * 33)),
         b"\1\0\xff\xff" + bytes(100),
     ],
 )
 def test_what_is_no_packet_is_refused_and_nothing_else(data):
     with pytest.raises(frames.BadFrame):
-        frames.parse_untrusted(data, messages.TO_DAEMON)
+        frames.parse_untrusted(data, messages.TO_DAEMON | {"Serve": messages.Serve})
 
 
 def test_another_version_is_told():
