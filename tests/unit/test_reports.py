@@ -1,6 +1,7 @@
 """What a worker may tell the daemon. Each claim that is false ends the worker, and changes nothing."""
 
 import array
+import dataclasses
 import os
 import socket
 from types import SimpleNamespace
@@ -75,10 +76,24 @@ def listener_record(application=OWN, number=7):
     return ListenerRecord(id=number, application=application, local="", hostname="", protocol="TLS", opened=0)
 
 
+def socket_with(**others):
+    return messages.Add(dataclasses.replace(socket_record(), **others), 1, None)
+
+
+def key(*address, family=socket.AF_INET):
+    return SocketKey(family, address, ("127.0.0.1", 2), 0, 0)
+
+
 REFUSAL = Refusal((), 1, "", "NOT_TLS", "peer", "", "", "no_such_counter")
 LIES = {
     "a socket of another user's": messages.Add(socket_record(ANOTHERS), 1, None),
     "a number that it was not given": messages.Add(socket_record(number=1001), 1, None),
+    "a socket of a family that there is not": socket_with(key=key("::1", 1, family=1 << 40)),
+    "a socket with an address that is none": socket_with(key=key("127.0.0.1\0", 1)),
+    "a socket with a port that is none": socket_with(key=key("127.0.0.1", 1 << 16)),
+    "a socket with a suite that there is not": socket_with(suite="TLS_NULL"),
+    "a socket of no time": socket_with(opened=1e300),
+    "a listener of no time": messages.Listens(dataclasses.replace(listener_record(), opened=-1.0)),
     "a listener of another user's": messages.Listens(listener_record(ANOTHERS)),
     "a listener with a number that it was not given": messages.Listens(listener_record(number=0)),
     "a counter that there is not": messages.Count("sockets", 1),
