@@ -216,10 +216,10 @@ class Reports:
             raise BadFrame(f"it claims to serve uid {application.uid}")
 
     def elsewhere(self, handle: Handle, message: messages.Elsewhere) -> None:
-        """Connect it to the worker that has a socket."""
+        """Connect it to the worker that has a socket, unless that one has much to read already."""
         self._check_user(handle, message.application)
         owner = self._state.sockets.owner(message.inode)
-        if owner is None or owner is handle:
+        if owner is None or owner is handle or not owner.has_room:
             handle.tell(messages.Done(message.call))
             return
         ours, theirs = outbox.pair()

@@ -42,7 +42,13 @@ def handle():
         made = Handle.__new__(Handle)
         made.uid, made.granted, made.groups, made.is_taken_up = UID, [range(1, 1001)], {(UID,)}, False
         made.told = []
-        made.tell = lambda message, *_: made.told.append(message)
+
+        def tell(message, _descriptor=None, then=None):
+            made.told.append(message)
+            if then is not None:
+                then()
+
+        made.tell = tell
         yield made
 
 
@@ -170,3 +176,15 @@ def test_a_number_is_told_once(reports, state, handle):
     for again in (messages.Add(socket_record(), 2, None), messages.Listens(listener_record(number=8))):
         with pytest.raises(BadFrame, match="already"):
             reports.take_untrusted(handle, again, None)
+
+
+def test_a_flood_of_visits_does_not_end_who_is_visited(reports, state, handle):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    owner = trio.run(made, ours)
+    owner.kill = pytest.fail
+    state.sockets.owner = lambda _: owner
+    with theirs:
+        for call in range(2000):
+            reports.take_untrusted(handle, messages.Elsewhere(call, OWN, 1), None)
+        assert len(handle.told) == 2000
+        owner.close()
