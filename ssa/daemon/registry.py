@@ -274,8 +274,6 @@ class Registry:
         if live.id in self._sockets or self._is_anothers(inode, worker):
             worker.tell(messages.Gone((live.id,)))
             return
-        if (former := self._by_inode.get(inode)) is not None:  # the kernel gives an inode's number out again
-            self._forget(former)
         self._sockets[live.id], self._inodes[live.id] = live, inode
         self._by_inode[inode] = live.id
         if _log.isEnabledFor(logging.DEBUG):
