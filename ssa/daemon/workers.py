@@ -171,7 +171,7 @@ class Workers:
         _log.debug("a worker has started %s", fields(worker=handle.pid, uid=handle.uid))
 
     def _adopt(self, uid: int, pid: int, channel: socket.socket) -> Handle:
-        handle = self._handles[uid] = Handle(uid, pid, channel)
+        handle = self._handles[uid] = Handle(uid, pid, channel, self.closers.of(uid))
         handle.room = max(1, min(_MOST_PASSED, self.table.free // 8))
         self._users[pid] = uid
         self.soon(self._follow, handle)

@@ -234,7 +234,8 @@ class Link:
                 continue
             if packet is None:
                 return False
-            data, descriptor = packet
+            data, descriptors = packet
+            descriptor = descriptors[0] if descriptors else None
             try:
                 told = frames.parse_untrusted(data, messages.TO_WORKER)
             except frames.OtherVersion:  # the next ssad's: it leaves us alone
