@@ -173,6 +173,11 @@ def unmet_ttl(made: Made, policy: Values) -> str:
     return f"a session of {made.session_age:.0f} s was resumed, the limit is {policy.session_ttl} s"
 
 
+def unmet_tickets(made: Made, policy: Values) -> str:
+    """Report a session that was resumed."""
+    return "a session was resumed" if made.resumed and policy.session_tickets == "off" else ""
+
+
 def unmet_data_path(made: Made, policy: Values) -> str:
     """Report a data path other than the only one allowed."""
     if policy.data_path in {made.data_path, DATA_PATHS[0]}:
