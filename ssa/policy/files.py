@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from ssa.files import Trail, read_regular
+from ssa.policy.levels import Level
 from ssa.policy.schema import SETTINGS, BadValue, Policy
 
 _TABLE = "policy"
+_SOURCE = "source"  # of a level
 _MAX_FILE = 1 << 20  # bytes
 _NOT_THERE = "there is no such file; --config or SSA_CONFIG names it, and an empty file would be the default policy"
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
@@ -57,6 +59,23 @@ def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Polic
             raise FileNotFoundError(errno.ENOENT, _NOT_THERE, name) from None
         return Policy.default(), ""
     return _policy_untrusted(_texts_untrusted(data, name), name), name
+
+
+def load_level(path: str | os.PathLike[str]) -> Level:
+    """A level of the administrator's own: a file with a table ``[policy]``, and a text `source` that may be left out.
+
+    Raises:
+        BadValue: the file is refused. The message names the file, the key and the reason.
+        OSError: the file could not be read.
+    """
+    name = os.fspath(path)
+    document = _document_untrusted(_read(name), name)
+    source = document.pop(_SOURCE, name)
+    if not isinstance(source, str):
+        raise BadValue(f"{name}: {_SOURCE}: expected a string")
+    texts = _table_untrusted(document, name)
+    _policy_untrusted(texts, name)
+    return Level(Path(name).stem, source, texts)
 
 
 def save(path: str | os.PathLike[str], policy: Policy) -> None:
@@ -126,11 +145,18 @@ def _policy_untrusted(texts: dict[str, str], path: str) -> Policy:
 
 def _texts_untrusted(data: bytes, path: str) -> dict[str, str]:
     """The text of each setting in the file."""
+    return _table_untrusted(_document_untrusted(data, path), path)
+
+
+def _document_untrusted(data: bytes, path: str) -> dict[str, Any]:
     try:
         # A decimal number stays as it is written.
-        document = tomllib.loads(data.decode(), parse_float=str)
+        return tomllib.loads(data.decode(), parse_float=str)
     except (ValueError, RecursionError) as bad:
         raise BadValue(f"{path}: not TOML: {bad}") from None
+
+
+def _table_untrusted(document: dict[str, Any], path: str) -> dict[str, str]:
     strangers = document.keys() - {_TABLE}
     if strangers:
         raise BadValue(f"{path}: {min(strangers)!a} does not belong here, expected a table [{_TABLE}]")

@@ -12,9 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 import ssa
+from ssa.cli.main import main
+from ssa.policy.levels import NAMES
 from tests.peers import PKI, Daemon, openssl
 
-CHANGED = ("allowed_hosts", "client_auth", "denied_hosts", "pinned_keys", "session_tickets")
+CHANGED = (*reversed(NAMES), "allowed_hosts", "client_auth", "denied_hosts", "pinned_keys", "session_tickets")
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,17 @@ def test_session_tickets(ssad, server):
     ssad.set("session_tickets", "on")
     is_resumed(server)
     assert is_resumed(server)
+
+
+def test_levels(ssad, server, capsys):
+    """Debian's OpenSSL 3.0 has no ML-KEM."""
+    assert main(["policy", "use", "pq", "--dry-run"]) == 0
+    assert connected(server) == "done"
+    assert main(["policy", "use", "pq"]) == 0
+    assert "without x25519 secp256r1" in capsys.readouterr().out
+    assert connected(server).startswith("PEER_ALERT ")
+    assert main(["policy", "use", "intermediate"]) == 0
+    assert connected(server) == "done"
 
 
 def test_a_connection_that_is_denied_by_now_is_named(ssad, server):
