@@ -115,10 +115,12 @@ lint: setup ## check the code with ruff, mypy and clang-format
 	$(BIN)/python tools/make-go-tables --check
 	test -z "$$(gofmt -l clients/go tests/native/go tests/interop/go | tee /dev/stderr)"
 
-bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1; writes docs/performance.md
+bench: setup native ## measure the relay on this machine, then kernel TLS on KERNEL=7.2 (built the first time) or 6.1; writes docs/performance.md; BESIDE=REV: also beside that revision
 	$(BIN)/python -m bench --part host --write
+	$(if $(BESIDE),$(BIN)/python -m bench --part host --beside $(BESIDE))
 	test $(BENCH_KERNEL) = 6.1 || tools/kernel-build $(BENCH_KERNEL)
 	KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel
+	$(if $(BESIDE),KERNEL=$(BENCH_KERNEL) tools/kernel-run $(BIN)/python -m bench --part kernel --beside $(BESIDE))
 
 clean: ## remove what make has made here (the kernels in ~/.cache/ssa stay)
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -143,6 +143,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if unknown := set(options.only) - set(_of(Part(options.part))):
         parser.error(f"no such measurement in the part {options.part}: {', '.join(sorted(unknown))}")
+    if options.beside and not beside.is_known(options.beside):
+        parser.error(f"git knows no revision {options.beside!r} here")
     return options
 
 

@@ -5,7 +5,6 @@ curl, and a C client: each by ssa, by OpenSSL with the system's trust anchors, a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from functools import partial
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING
 from bench.measure import Row, Samples, drawings, interleaved
 from bench.native import NATIVE
 from bench.plot import drawing
-from bench.world import HOST, MEGABYTE
+from bench.world import HOST, MEGABYTE, x25519
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.world import World
 
@@ -40,17 +39,6 @@ def crowd(many: int, command: Sequence[str | Path], environment: Mapping[str, st
 def preload(world: World) -> dict[str, str]:
     """The environment that coerces a program, as of `ssa run`."""
     return world.daemon.environment | {"LD_PRELOAD": str(NATIVE / "libssa-openssl.so")}
-
-
-@contextlib.contextmanager
-def x25519(world: World) -> Iterator[None]:
-    """Have ssad offer x25519 alone, as OpenSSL 3.0 does."""
-    default = world.daemon.get("policy/groups")
-    world.daemon.set("groups", "x25519")
-    try:
-        yield
-    finally:
-        world.daemon.set("groups", default)
 
 
 def crowds(world: World) -> list[Row]:

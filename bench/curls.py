@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.crowds import CURL, crowd, preload, x25519
+from bench.crowds import CURL, crowd, preload
 from bench.measure import Row, interleaved
-from bench.world import HOST, beside
+from bench.world import HOST, beside, x25519
 
 if TYPE_CHECKING:
     from bench.world import World

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,16 @@ def cpu_seconds(pid: int) -> float:
     """The CPU time of a process so far, user and system, to the nanosecond: /proc counts in hundredths of a second."""
     clock = (~pid << 3) | 2  # the clock that clock_getcpuclockid(3) gives for a process
     return time.clock_gettime(clock)
+
+
+def cpu_of(pids: Iterable[int]) -> float:
+    """The CPU time of these processes so far, in seconds."""
+    return sum(map(cpu_seconds, pids))
+
+
+def memory_of(pids: Iterable[int]) -> int:
+    """The memory of these processes in bytes. What they share is counted once."""
+    return sum(map(memory, pids))
 
 
 def memory(pid: int) -> int:

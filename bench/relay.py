@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import ssa
 from bench import bulk
-from bench.measure import Row, Samples, cpu_seconds, interleaved, memory
+from bench.measure import Row, Samples, cpu_of, interleaved, memory_of
 from bench.sockets import echoing, round_trips, ssl_server
 from bench.world import DATA_PATHS, HOST, World, beside, connect_ssl
 from tests.peers import free_port, program
@@ -100,20 +100,20 @@ def _stunnel(port: int) -> Iterator[int]:
 
 def _idle(world: World) -> list[Row]:
     """Measure the CPU time for relayed sockets that carry no data."""
-    pid = world.daemon.process.pid
     with contextlib.ExitStack() as held:
 
         def hold() -> int:
             for _ in range(_IDLE):
                 held.enter_context(ssa.create_connection((HOST, world.tls13)))
             time.sleep(1)  # until their tickets have come
-            return memory(pid)
+            return memory_of(world.daemon.processes())
 
         before = hold()
         each = (hold() - before) / _IDLE / 1024
-        spent = cpu_seconds(pid)
+        pids = world.daemon.processes()
+        spent = cpu_of(pids)
         time.sleep(_QUIET)
-        busy = (cpu_seconds(pid) - spent) / _QUIET * 100
+        busy = (cpu_of(pids) - spent) / _QUIET * 100
     return [
         Row(
             name="relay: memory of the daemon for an idle socket",

@@ -88,6 +88,17 @@ def connect_ssl(context: ssl.SSLContext, port: int) -> ssl.SSLSocket:
 
 
 @contextlib.contextmanager
+def x25519(world: World) -> Iterator[None]:
+    """Have ssad offer x25519 alone, as OpenSSL 3.0 does."""
+    default = world.daemon.get("policy/groups")
+    world.daemon.set("groups", "x25519")
+    try:
+        yield
+    finally:
+        world.daemon.set("groups", default)
+
+
+@contextlib.contextmanager
 def beside(module: str, *arguments: object) -> Iterator[int]:
     """Run a module of this package as a process of its own. Gives the port that it prints."""
     command = [sys.executable, "-m", f"bench.{module}", *map(str, arguments)]

@@ -331,6 +331,15 @@ class Daemon:
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def shared_memory(self) -> int:
+        """Bytes of memory that its processes have. What they share counts once (proc(5), Pss)."""
+        kilobytes = 0
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                kilobytes += sum(int(row.split()[1]) for row in rows if row.startswith("Pss:"))
+        return kilobytes * 1024
+
     def cpu(self) -> float:
         """Seconds of processor time that its processes have taken."""
         ticks = 0

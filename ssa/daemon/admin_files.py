@@ -67,10 +67,14 @@ class TrustStores:
         """True for a source that was read before: a policy has named it."""
         return self._stores.get(source) is not None
 
+    def unchanged(self, source: str) -> trust.TrustStore | None:
+        """The trust store of a source, if its files are now as they were read. It does not wait. None: `refresh`."""
+        known = self._stores.get(source)
+        return known if isinstance(known, trust.TrustStore) and not known.is_stale() else None
+
     async def refresh(self, source: str) -> None:
         """Read a trust store again if its files have changed. `get` raises what is wrong with it."""
-        known = self._stores.get(source)
-        if isinstance(known, trust.TrustStore) and not known.is_stale():
+        if self.unchanged(source) is not None:
             return
         with contextlib.suppress(errors.SSAError):
             await self._loaded(source)

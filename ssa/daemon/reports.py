@@ -31,9 +31,15 @@ class Reports:
     """Takes the messages of workers."""
 
     def __init__(
-        self, state: State, closers: Closers, soon: Callable[..., None], grant: Callable[[Handle], None]
+        self,
+        state: State,
+        closers: Closers,
+        soon: Callable[..., None],
+        grant: Callable[[Handle], None],
+        retire: Callable[[Handle], None],
     ) -> None:
-        """`soon` does something in the background, and `grant` gives a worker more numbers for sockets."""
+        """`soon` does something in the background, `grant` gives more numbers, `retire` lets an idle worker end."""
+        self._retire = retire
         self._state = state
         self._closers = closers
         self._soon = soon
@@ -118,6 +124,10 @@ class Reports:
     def listens_no_more(self, handle: Handle, message: messages.ListensNoMore) -> None:
         """Remove a listener."""
         self._state.listeners.remove(message.number, handle)
+
+    def idle(self, handle: Handle, _message: messages.Idle) -> None:
+        """Let it end, where it has been given nothing to do meanwhile."""
+        self._retire(handle)
 
     def numbers(self, handle: Handle, _message: messages.Numbers) -> None:
         """Give it more numbers."""
@@ -214,7 +224,7 @@ class Reports:
 
 
 def _diag_by_process(handle: Handle, pid: int, cookie: bytes) -> Diag | None:
-    """The `Diag` for the namespace of a number, if it is a process's: a worker in its sandbox may not tell of others."""
+    """The `Diag` for the namespace of a number, where it is a process's: a worker in its sandbox tells of none."""
     try:
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -235,6 +245,7 @@ _HANDLERS: dict[type, Callable[[Reports, Handle, Any], None]] = {
     messages.Listens: Reports.listens,
     messages.ListensNoMore: Reports.listens_no_more,
     messages.InForce: Reports.in_force,
+    messages.Idle: Reports.idle,
     messages.Numbers: Reports.numbers,
     messages.Count: Reports.count,
     messages.Refused: Reports.refused,

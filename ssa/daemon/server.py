@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from ssa.daemon.handle import Handle
     from ssa.daemon.state import State
     from ssa.daemon.workers import Workers
     from ssa.worker.closing import Closer
@@ -94,8 +95,7 @@ def _pass_on(state: State, workers: Workers, connection: socket.socket, nursery:
         workers.nobody.end_requests(connection, has_ended=False)
         return
     if (handle := workers.running(application.uid)) is not None and handle.has_room:
-        closer = workers.closers.of(application.uid)
-        handle.pass_on(application, connection, lambda: closer.drop_soon(connection))
+        _give(state, handle, application, connection, workers.closers.of(application.uid))
     else:
         nursery.start_soon(_wait_for_a_worker, state, workers, application, connection)
 
@@ -113,4 +113,13 @@ async def _wait_for_a_worker(
             ipc.send_now(connection, wire.Reply(reason=exc.reason, detail=exc.detail, alert=exc.alert, errno=exc.errno))
         closer.end_requests(connection, has_ended=False)
     else:
-        handle.pass_on(application, connection, lambda: closer.drop_soon(connection))
+        _give(state, handle, application, connection, closer)
+
+
+def _give(state: State, handle: Handle, application: Application, connection: socket.socket, closer: Closer) -> None:
+    """Give a worker an application's connection. It is told in passing that it has the trust store as it is now."""
+    source = state.policy.current.trust_store
+    if (store := state.trust_stores.unchanged(source)) is not None:
+        handle.store_is(source, store)
+    fresh = "" if store is None else source
+    handle.pass_on(application, connection, fresh, lambda: closer.drop_soon(connection))

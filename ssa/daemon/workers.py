@@ -35,9 +35,11 @@ _TRUSTED = 0  # root
 _OWN = 16  # descriptors that the daemon itself opens after its start, at most
 _PATIENCE = 2.0  # seconds for the workers to end with the daemon
 _ROOM = 10.0  # seconds for a worker to take what is in its channel
+_MOST_PASSED = 64  # messages that wait for room, with the connections of applications
 _MOMENT = 0.005  # seconds between two looks
 _FOLLOW = 2.0  # seconds for a worker to put a policy in force; then it is ended, and the next request starts another
-_FORK = 10.0  # seconds for the zygote to fork one
+_RESTED = 0.5  # seconds since a worker was given an application last: its word that it is idle is newer than that
+_FORK = 30.0  # seconds for the zygote to fork one
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -61,7 +63,7 @@ class Workers:
         self._nursery: trio.Nursery | None = None
         self.leave = False  # the workers to the next daemon
         self.closers = Closers()
-        self._reports = Reports(state, self.closers, self.soon, self.grant)
+        self._reports = Reports(state, self.closers, self.soon, self.grant, self.retire)
         self.nobody = self.closers.of(NOBODY)  # closes what is no user's
         self.log = charged(_log, NOBODY)
         state.take_reports = self.hear
@@ -165,6 +167,7 @@ class Workers:
 
     def _adopt(self, uid: int, pid: int, channel: socket.socket) -> Handle:
         handle = self._handles[uid] = Handle(uid, pid, channel)
+        handle.room = max(1, min(_MOST_PASSED, self.table.free // 8))
         self._users[pid] = uid
         self.soon(self._follow, handle)
         return handle
@@ -194,6 +197,12 @@ class Workers:
         handle.kernel_is(self._state.capabilities(urgent=False))
         self.grant(handle)
 
+    def retire(self, handle: Handle) -> None:
+        """Let a worker end that has nothing to do, unless it was given something since it said so."""
+        if self._handles.get(handle.uid) is handle and trio.current_time() - handle.passed_at > _RESTED:
+            del self._handles[handle.uid]
+            handle.tell(messages.Retire())
+
     async def put_in_force(self) -> None:
         """Tell all workers the policy in force, and wait until each has it. One that does not follow is ended."""
         policy, handles = self._state.policy, self.all()
@@ -207,6 +216,8 @@ class Workers:
             for handle in handles:
                 if handle.is_behind(epoch):
                     handle.kill("it does not follow the policy")
+                    if self._handles.get(handle.uid) is handle:  # the kernel may keep it waiting: its user gets another
+                        del self._handles[handle.uid]
             with trio.move_on_after(_FOLLOW):
                 for handle in handles:
                     await handle.has_in_force(epoch)

@@ -47,6 +47,9 @@ class Ended(NamedTuple):
 
 def fork() -> socket.socket:
     """Start the zygote, and give the daemon's end of the channel to it. The process must have one thread only."""
+    process.prepare()
+    gc.collect()
+    gc.freeze()  # what all processes have stays theirs in common: the collector writes to what it looks at
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
@@ -88,15 +91,12 @@ def _end_with(serve: Callable[[], object]) -> None:
 def _serve(channel: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    process.prepare()
     sandbox.name("ssad:zygote")
     if os.geteuid() == 0:
         sandbox.keep_only_ids()
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writing)
-    gc.collect()
-    gc.freeze()  # forked processes share what the collector does not look at
     waiting = select.poll()
     waiting.register(channel, select.POLLIN)
     waiting.register(reading, select.POLLIN)

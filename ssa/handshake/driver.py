@@ -49,6 +49,7 @@ class RecordReader:
         self._whole = bool(ahead)  # there may be a whole record in it
         self._records = self._bytes = 0  # consumed so far
         self._looks = 0  # since this task waited
+        self._turn_is_the_peers = False
 
     async def peek(self) -> list[bytes]:
         """Wait for records. Returns 1 to `BATCH` whole ones, which stay in the socket until `consume`.
@@ -77,6 +78,10 @@ class RecordReader:
         self._records += len(found)
         self._bytes += count
 
+    def await_answer(self) -> None:
+        """Wait before the next look: the peer can have sent nothing since, as it was our turn."""
+        self._turn_is_the_peers = True
+
     def check_nothing_is_left(self) -> None:
         """Raise `ssa.HandshakeError` where something of `ahead` is behind the handshake: the kernel could not read it.
 
@@ -97,18 +102,23 @@ class RecordReader:
         self._looks += 1
 
     async def _peek_bytes(self) -> bytes:
+        if self._turn_is_the_peers:  # a look would find nothing, as a rule
+            await self._wait()
         while True:
             try:
                 data = self._socket.recv(PEEK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             except BlockingIOError:
-                await wait_readable(self._socket)
-                self._looks = 0
+                await self._wait()
                 continue
             except OSError as exc:
                 raise network_error(exc) from exc
             if not data:
                 raise errors.error("CONNECTION_CLOSED")
             return data
+
+    async def _wait(self) -> None:
+        await wait_readable(self._socket)
+        self._looks, self._turn_is_the_peers = 0, False
 
     def _discard(self, count: int) -> None:
         while count > 0:
@@ -172,6 +182,7 @@ class Handshake:
     async def start(self) -> None:
         """Send our first flight, before the peer has said anything. Raises `ssa.HandshakeError`."""
         await send(self._socket, self._engine.start())
+        self._reader.await_answer()
 
     async def peer_chain(self) -> tuple[bytes, ...]:
         """Handshake up to the flight that is held: the peer's certificates, DER, which are not judged yet.
@@ -190,6 +201,7 @@ class Handshake:
     async def finish(self, verified: Verified) -> None:
         """Send the held flight, and handshake to the end. Raises `ssa.HandshakeError`, after the peer has been told."""
         await send(self._socket, self._engine.admit(verified))
+        self._reader.await_answer()
         await self._read_on()
         self._reader.check_nothing_is_left()
 
@@ -207,7 +219,9 @@ class Handshake:
             except errors.SSAError:
                 send_farewell(sock, engine.farewell())
                 raise
-            await send(sock, answer)
+            if answer:
+                await send(sock, answer)
+                self._reader.await_answer()
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ Records are fed one at a time, and none after the handshake: what follows belong
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +19,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import SSL, crypto
 
 from ssa import errors
-from ssa.handshake import records
+from ssa.handshake import quick, records
 from ssa.handshake.reasons import alert_of, error_of, step_of, text_of
 from ssa.handshake.secrets import tls12_keys, tls13_keys
 from ssa.handshake.states import HELD, STREAM, Event, Leaves, State, Table, follow
@@ -38,7 +37,6 @@ _lib = _openssl.lib
 
 _PLAIN_ALERT = RECORD_HEADER + 2  # bytes
 _ALERTS = frozenset({ALERT, APPLICATION_DATA})  # the types of a record that an alert can be in, in TLS 1.3 under a key
-_PART = 16 * 1024  # bytes: a usual flight; for a larger buffer malloc(3) would ask the kernel for memory each time
 
 
 class Engine(ABC):
@@ -230,9 +228,7 @@ class Engine(ABC):
         """Let OpenSSL go on. Returns what came of it: MORE, READY or FINISHED. Raises `ssa.SSAError`."""
         self._step = self._openssl_state()
         try:
-            self._connection.do_handshake()
-        except SSL.WantReadError:
-            finished = False
+            finished = quick.is_finished(self._connection)
         except SSL.ZeroReturnError as exc:
             raise self._failed(errors.error("CONNECTION_CLOSED", "it sent close_notify")) from exc
         except errors.SSAError:  # from a callback of ours
@@ -240,8 +236,6 @@ class Engine(ABC):
             raise
         except SSL.Error as exc:
             raise self._failed(self._explain(exc)) from exc
-        else:
-            finished = True
         finally:
             self._collect()
         if (refusal := self._negotiation.refusal) is not None:
@@ -261,12 +255,7 @@ class Engine(ABC):
         return failure
 
     def _collect(self) -> None:
-        with contextlib.suppress(SSL.WantReadError):  # its word for an empty BIO
-            while True:
-                part = self._connection.bio_read(_PART)
-                self._pending += part
-                if len(part) < _PART:
-                    break
+        self._pending += quick.take_out(self._connection)
 
     def _take(self) -> bytes:
         flight, self._pending = self._pending, b""

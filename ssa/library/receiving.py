@@ -4,7 +4,8 @@ A read is the system call. Three things can make it more:
 
 * It meets a record that is no data (EIO). `_read_on` has it served, and reads again.
 * It gives nothing. That is the end of the stream, or the stream was cut, or an empty record came: `_is_over`.
-* It had room to spare. A KeyUpdate may wait behind the data, and hide from poll(2): `_came_short`.
+* It had room to spare. A KeyUpdate may wait behind the data, and hide from poll(2): `_came_short`. Where no key can
+  change (`_rekeyable` is false), none does.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import select
 import socket
 import time
+from functools import partial
 
 from ssa.ktls.post_handshake import Broken
 from ssa.library import control_records, deadlines
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 _socket = socket.socket
+_recv, _recv_into = _socket.recv, _socket.recv_into  # `partial` makes the second read: a lambda would slow the first
 
 
 class Receiving(Sending):
@@ -51,14 +54,16 @@ class Receiving(Sending):
             buffer = bytearray(bufsize)
             return bytes(memoryview(buffer)[: self._fill([buffer], flags)])
         try:
-            data = _socket.recv(self, bufsize, flags)
+            data = _recv(self, bufsize, flags)
         except OSError as exc:
-            return self._read_on(exc, lambda: _socket.recv(self, bufsize, flags), b"")
+            return self._read_on(exc, partial(_recv, self, bufsize, flags), b"")
+        if data and not self._rekeyable:
+            return data
         if len(data) < bufsize and self._rekeyable:
             self._came_short(len(data), flags)
         if data or self._is_over(bufsize):
             return data
-        return self._read_on(_NO_DATA, lambda: _socket.recv(self, bufsize, flags), b"")
+        return self._read_on(_NO_DATA, partial(_recv, self, bufsize, flags), b"")
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         """Read into a buffer. Returns the number of bytes, 0 at the peer's close_notify. Raises as `recv`."""
@@ -68,15 +73,17 @@ class Receiving(Sending):
             view = memoryview(buffer).cast("B")
             return self._fill([view[: nbytes or len(view)]], flags)
         try:
-            size = _socket.recv_into(self, buffer, nbytes, flags)
+            size = _recv_into(self, buffer, nbytes, flags)
         except OSError as exc:
-            return self._read_on(exc, lambda: _socket.recv_into(self, buffer, nbytes, flags), 0)
+            return self._read_on(exc, partial(_recv_into, self, buffer, nbytes, flags), 0)
+        if size and not self._rekeyable:
+            return size
         wanted = nbytes or memoryview(buffer).nbytes
         if size < wanted and self._rekeyable:
             self._came_short(size, flags)
         if size or self._is_over(wanted):
             return size
-        return self._read_on(_NO_DATA, lambda: _socket.recv_into(self, buffer, nbytes, flags), 0)
+        return self._read_on(_NO_DATA, partial(_recv_into, self, buffer, nbytes, flags), 0)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         """Read as `recv` does. The address is None, as of every stream."""

@@ -54,8 +54,12 @@ class Case:
         self.store = store
         self.unreadable: list[str] = []  # certificates that were passed over, for the message of a refusal
         self.strength = strength
-        self.signatures = strength.signatures
         self.question: Question = (tuple(chain), self.host, self.role, strength)
+
+    @cached_property
+    def signatures(self) -> frozenset[tuple[str, str]]:
+        """The allowed pairs of key type and hash."""
+        return self.strength.signatures
 
     @cached_property
     def leaf(self) -> Certificate:

@@ -60,6 +60,14 @@ def _names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind) if field.init)
 
 
+def prepare(*kinds: Mapping[str, type]) -> None:
+    """Look at the types of the messages' fields now, which takes some milliseconds."""
+    for table in kinds:
+        for kind in table.values():
+            _names(cast("Hashable", kind))
+            _checker(kind)
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 

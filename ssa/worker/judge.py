@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from ssa import errors, trust
@@ -24,8 +25,11 @@ def judge(
     """
     peer: trust.PeerRole = "client" if hostname is None else "server"
     evidence = trust.Evidence(chain=chain, hostname=hostname, role=peer)
-    strength = trust.Strength(policy.min_rsa_bits, policy.signature_algorithms, policy.verify_depth, strict)
+    strength = _strength(policy.min_rsa_bits, policy.signature_algorithms, policy.verify_depth, strict)
     return trust.judge(evidence, store, strength)
+
+
+_strength = functools.lru_cache(maxsize=64)(trust.Strength)
 
 
 def refuse_unpinned(policy: Values, hostname: str | None, verified: trust.Verified) -> None:

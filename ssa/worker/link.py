@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections import deque
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
 _PROBE_AGAIN = 1.0  # seconds between two questions whether the kernel has TLS by now
 _FEW = 500  # numbers that are left when more are asked for
 _KEPT_FOR_THE_NEXT = (messages.Count, messages.Refused, messages.WasCut, messages.Relays, messages.Line)
+_MOMENT = 0.05  # seconds
 _KEPT = 64  # trust stores, and groups of users
+
+# Of a task that serves a connection: the trust store that the daemon has looked at for it, and when.
+_looked: ContextVar[tuple[str, float]] = ContextVar("looked", default=("", 0.0))
 
 
 class Link:
@@ -48,6 +53,7 @@ class Link:
         self.outbox = Outbox(channel)
         self._inbox = Inbox(channel)
         self._last = 0
+        self.retires = trio.Event()
         self._calls = itertools.count(1)
         self._asked: dict[int, _Question] = {}
         self._policy = Policy.default()
@@ -75,8 +81,18 @@ class Link:
             await self._ask(messages.Fresh(next(self._calls), urgent=urgent))
 
     async def fresh_trust(self, source: str) -> None:
-        """Have a trust store read again where its files may have changed."""
-        await self._ask(messages.Fresh(next(self._calls), source))
+        """Have a trust store read again where its files may have changed.
+
+        The daemon has looked before it has passed the connection, which is as a rule a moment ago.
+        """
+        fresh, looked = _looked.get()
+        if source != fresh or time.monotonic() - looked > _MOMENT:
+            await self._ask(messages.Fresh(next(self._calls), source))
+
+    @staticmethod
+    def has_looked(message: messages.Serve) -> None:
+        """Remember, for this task, the trust store that the daemon has looked at."""
+        _looked.set((message.fresh, message.looked))
 
     def trust_store(self, source: str) -> TrustStore:
         """The trust store as it was read last. Raises `ssa.SSAError` TRUST_STORE."""
@@ -260,6 +276,10 @@ class Link:
         for number in message.numbers:
             self.worker.gone(number)
 
+    def retire(self, _message: messages.Retire, _: int | None) -> None:
+        """End when nothing is left to do."""
+        self.retires.set()
+
     def done(self, message: messages.Done, descriptor: int | None) -> None:
         """A question was answered."""
         self._answer(message.call, None if descriptor is None else socket.socket(fileno=descriptor))
@@ -307,6 +327,7 @@ _HANDLERS: dict[type, Callable[[Link, Any, int | None], None]] = {
     messages.CredentialsAre: Link.credentials_are,
     messages.NumbersAre: Link.numbers_are,
     messages.Gone: Link.gone,
+    messages.Retire: Link.retire,
     messages.Done: Link.done,
     messages.IsSettled: Link.is_settled,
     messages.Look: Link.look,

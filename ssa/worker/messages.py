@@ -23,9 +23,16 @@ Texts = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """Serve an application, whose connection comes with this message."""
+    """Serve an application, whose connection comes with this message.
+
+    Attributes:
+        fresh: a trust store whose files the daemon has just looked at; empty for none.
+        looked: when that was, by CLOCK_MONOTONIC.
+    """
 
     application: Application
+    fresh: str = ""
+    looked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +155,8 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLevel:
-    """The least level of lines that the log takes."""
-
-    level: int
+class Retire:
+    """End when nothing is left to do: no application is passed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ TO_WORKER: dict[str, type] = {
     kind.__name__: kind
     for kind in (
         *(Serve, PolicyIs, KernelIs, StoreIs, CredentialsAre, NumbersAre, Gone, Done, IsSettled),
-        *(Visit, Look, End, LogLevel, Stop),
+        *(Visit, Look, End, Retire, Stop),
     )
 }
 CONTENTS: dict[str, type] = {kind.__name__: kind for kind in (StoreContent, CredentialContent)}
@@ -289,6 +294,11 @@ class InForce:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """The worker has nothing to do, and has not had for a while: it could `Retire`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
     """The worker wants more numbers for sockets."""
 
@@ -386,6 +396,6 @@ TO_DAEMON: dict[str, type] = {
             Line,
             Dropped,
         ),
-        *(InForce, Numbers, Fresh, Settle, Elsewhere, Looked, Ended),
+        *(InForce, Idle, Numbers, Fresh, Settle, Elsewhere, Looked, Ended),
     )
 }

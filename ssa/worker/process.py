@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import gc
 import logging
 import os
 import resource
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 _OWN = 16  # descriptors that the process itself opens after its start, at most
 _PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
 _FOR_KEYS, _FOR_NOTHING = 600, 5  # seconds to wait for the next daemon: sockets need the worker for new keys; nobody
+_IDLE, _SESSIONS = 60.0, 1800.0  # seconds without anything to do, after which a worker ends; one that has sessions
+_GARBAGE = 10_000  # objects between two looks of the collector, which a handshake rarely leaves anything for
 _MOST_LINES = 1000  # that wait for room
 _LONGEST = 16_384  # characters of a line or a traceback
 
@@ -43,6 +44,8 @@ def prepare() -> None:
         with contextlib.suppress(LookupError):
             codecs.lookup(encoding)
     names.normalise("bücher.example")  # loads the tables of IDNA
+    frames.prepare(messages.TO_WORKER, messages.TO_DAEMON, messages.CONTENTS)
+    Policy.default().replace_many(dict(Policy.default().texts))
     with contextlib.suppress(errors.SSAError):
         ContextCache(lambda *_: None).client(Policy.default(), Capabilities(frozenset(), rekey=False, reason=""))
 
@@ -77,8 +80,6 @@ async def _serve(channel: socket.socket, door: socket.socket, uid: int, limit: i
     link = Link(channel)
     worker = link.worker = Worker(uid, limit, link, process)
     logging.getLogger().addHandler(_ToDaemon(link))
-    gc.collect()
-    gc.freeze()
     owner = _peer(channel)
     async with trio.open_nursery() as nursery:
 
@@ -87,6 +88,7 @@ async def _serve(channel: socket.socket, door: socket.socket, uid: int, limit: i
 
         nursery.start_soon(process.run)
         nursery.start_soon(link.outbox.run)
+        nursery.start_soon(_end_when_idle, worker, link, nursery.cancel_scope)
         while not await link.run(serve):
             if (following := await _next_daemon(door, owner, worker)) is None:
                 break
@@ -95,6 +97,21 @@ async def _serve(channel: socket.socket, door: socket.socket, uid: int, limit: i
     worker.stop()
     worker.close(time.monotonic() + _PATIENCE)
     process.close()
+
+
+async def _end_when_idle(worker: Worker, link: Link, scope: trio.CancelScope) -> None:
+    """Tell the daemon when there has been nothing to do for a while, and end when it says so."""
+    while not link.retires.is_set():
+        idle_since = trio.current_time()
+        while worker.is_idle() and not link.retires.is_set():
+            await trio.sleep(_IDLE / 10)
+            if trio.current_time() - idle_since > (_SESSIONS if len(worker.sessions) else _IDLE):
+                link.outbox.put(messages.Idle())
+                idle_since = trio.current_time()
+        await trio.sleep(_IDLE / 10)
+    while worker.is_needed():  # noqa: ASYNC110 - nobody tells, and it is for moments
+        await trio.sleep(_IDLE / 100)
+    scope.cancel()
 
 
 def _peer(channel: socket.socket) -> int:
@@ -125,7 +142,8 @@ async def _serve_one(worker: Worker, message: messages.Serve | messages.Visit, c
     """Serve one application's connection, or a neighbour's. Whatever happens here, the others are served on."""
     has_ended, guest = False, worker if isinstance(message, messages.Serve) else worker.guest(message.application.uid)
     try:
-        if guest is worker:
+        if isinstance(message, messages.Serve):
+            Link.has_looked(message)
             has_ended = await dispatch.serve(worker, message.application, connection)
         else:
             await dispatch.receive_visit(worker, guest, message.application, connection)

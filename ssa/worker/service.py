@@ -105,7 +105,12 @@ class Worker(User):
 
     def is_needed(self) -> bool:
         """True while it carries a stream, or serves a request or a listener."""
-        return bool(self.quota.used() > _IDLE_THREAD)
+        threads = _IDLE_THREAD if self.relays.descriptors() else 0
+        return bool(self.quota.used() > threads)
+
+    def is_idle(self) -> bool:
+        """True while it has nothing to do, and no socket."""
+        return not self.is_needed() and not len(self.sockets)
 
     def has_keys(self) -> bool:
         """True where the kernel has TLS sockets whose next keys are made here."""

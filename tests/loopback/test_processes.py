@@ -18,6 +18,7 @@ import ssa
 from ssa.protocol import wire
 from ssa.worker import sandbox
 from tests import peers
+from tests.loopback.test_hostile_applications import unreadable
 from tests.peers import Daemon, settled
 
 OTHER = 65534
@@ -179,6 +180,72 @@ def test_no_more_users_at_once_than_there_are_uids(tmp_path_factory, pki, monkey
             talk(sock)
 
 
+# --- many, and none -----------------------------------------------------------------------------------------------
+
+QUICKLY_IDLE = """
+import sys
+from ssa.worker import process
+process._IDLE = 6.0
+from ssa.daemon import main
+sys.exit(main.main())
+"""
+USERS = range(20_000, 20_200)
+
+
+def start_as(daemon, code):
+    """Start a daemon by other code than its own."""
+    ready, told = os.pipe()
+    with daemon.log_file.open("ab") as log:
+        daemon.process = subprocess.Popen(
+            [sys.executable, "-c", code, "--ready-fd", str(told)],
+            env=os.environ | daemon.environment,
+            pass_fds=[told],
+            stderr=log,
+        )
+    os.close(told)
+    assert os.read(ready, 16) == b"ready\n"
+    os.close(ready)
+
+
+def asks_as(daemon, uid):
+    """A connection of a user's with a request on it."""
+    application = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    application.settimeout(60)
+    os.seteuid(uid)
+    try:
+        application.connect(str(daemon.run_dir / "ssad.sock"))
+    finally:
+        os.seteuid(0)
+    application.send(wire.pack(wire.Check()))
+    return application
+
+
+def test_two_hundred_users_at_once_and_then_none(daemon):
+    assert daemon.stop() == 0
+    start_as(daemon, QUICKLY_IDLE)
+    with contextlib.ExitStack() as held:
+        applications = [held.enter_context(asks_as(daemon, uid)) for uid in USERS]
+        for application in applications:
+            assert wire.parse_untrusted(application.recv(65536), wire.Reply).reason is None
+        workers = daemon.workers()
+        assert len(workers) == len(USERS)
+        assert len({status(pid)["Uid"] for pid in workers}) == len(USERS)
+    assert settled(lambda: daemon.workers() == [], 60)
+    assert settled(lambda: list((daemon.run_dir / "workers").iterdir()) == [])
+    with asks_as(daemon, USERS[0]) as again:
+        assert wire.parse_untrusted(again.recv(65536), wire.Reply).reason is None
+    assert "Traceback" not in daemon.log
+
+
+def test_idle_it_takes_little_memory(daemon):
+    """With three users, all processes together; what they share counts once."""
+    with contextlib.ExitStack() as held:
+        for uid in USERS[:3]:
+            application = held.enter_context(asks_as(daemon, uid))
+            assert wire.parse_untrusted(application.recv(65536), wire.Reply).reason is None
+    assert daemon.shared_memory() <= 72 << 20
+
+
 # --- one that ends ------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +322,43 @@ def test_a_stopped_worker_keeps_nobody_else_waiting(daemon, pki):
         finally:
             os.kill(victim, signal.SIGCONT)
         talk(mine)
+
+
+def test_a_socket_that_its_user_keeps_locked_stops_that_users_worker_only(daemon, pki, tmp_path):
+    """The kernel locks a socket while a send waits for memory, which is of the sender's own file system."""
+    with (
+        echoing(pki) as port,
+        peers.script(lambda connection: connection.recv(1) and time.sleep(60)) as silent,
+        unreadable(tmp_path / "unreadable") as (memory, somebody_touched_it),
+        socket.create_connection(("127.0.0.1", silent)) as sock,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as application,
+    ):
+
+        def send():
+            with contextlib.suppress(OSError):
+                sock.send(memory)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        assert somebody_touched_it() == b"asked\n"
+        application.connect(str(daemon.run_dir / "ssad.sock"))
+        socket.send_fds(application, [wire.pack(wire.Connect(hostname="localhost"))], [sock.fileno()])
+        time.sleep(1)
+        assert sending.is_alive()
+        for _ in range(3):
+            began = time.monotonic()
+            assert as_user(OTHER, lambda: talk(connected(port))) == 0
+            assert time.monotonic() - began < 3
+        began = time.monotonic()
+        assert daemon.get("sockets.jsonl") == ""
+        daemon.set("session_ttl", "77")
+        assert time.monotonic() - began < 10
+        with connected(port) as mine:  # by another worker
+            talk(mine)
+        assert "it does not follow the policy" in daemon.log
+        assert sending.is_alive()
+    sending.join(20)
+    assert not sending.is_alive()
 
 
 def test_when_the_zygote_ends_the_daemon_says_so_and_ends(daemon):
@@ -391,17 +495,7 @@ def test_a_worker_of_another_version_goes_on_by_itself(daemon, left, pki):
         talk(mine)
         (worker,) = daemon.workers()
         left()
-        code = "from ssa.worker import frames; frames.VERSION = 99; from ssa.daemon import main; main.main()"
-        ready, told = os.pipe()
-        with daemon.log_file.open("ab") as log:
-            daemon.process = subprocess.Popen(
-                [sys.executable, "-c", code, "--ready-fd", str(told)],
-                env=os.environ | daemon.environment,
-                pass_fds=[told],
-                stderr=log,
-            )
-        os.close(told)
-        assert os.read(ready, 16) == b"ready\n"
+        start_as(daemon, "from ssa.worker import frames; frames.VERSION = 99; from ssa.daemon import main; main.main()")
         talk(mine)
         assert f"goes on by itself worker={worker}" in daemon.log
         with connected(port) as another:

@@ -90,7 +90,8 @@ def a_machine(run_dir):
             yield Machine(holder, top)
         finally:
             holder.kill()  # its mounts end with it
-    os.rmdir(top)
+            holder.wait()
+            os.rmdir(top)
 
 
 @pytest.fixture(scope="session")

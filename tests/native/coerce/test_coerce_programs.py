@@ -434,7 +434,7 @@ def test_a_32_bit_program_starts_without_a_word(shared, tmp_path):
 
 
 def test_a_program_with_a_sanitizer_needs_an_option(shared, tmp_path):
-    """As with any library in that file: docs/coerce.md says so."""
+    """ASan wants to be the first library, and any library in /etc/ld.so.preload comes before it (docs/coerce.md)."""
     made = tmp_path / "sanitized"
     source = "int main(void) { return 0; }"
     subprocess.run(["gcc", "-fsanitize=address", "-x", "c", "-o", made, "-"], input=source, text=True, check=True)

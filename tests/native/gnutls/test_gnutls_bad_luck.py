@@ -42,7 +42,7 @@ def test_a_daemon_that_dies_in_the_middle(preload, serving, pki, everybodys):
         command.append(f"https://localhost:{serving('web')}/big")
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as wget:
             time.sleep(1)
-            ssad.process.kill()
+            ssad.kill()
             _, said = wget.communicate(timeout=20)
         assert wget.returncode, said
         refused = subprocess.run(command, env=environment, capture_output=True, timeout=20, check=False)

@@ -43,7 +43,7 @@ def test_a_daemon_that_dies_in_the_middle(preload, serving, pki, everybodys):
         command = ["curl", "-sS", "--limit-rate", "4M", "-o", "/dev/null", f"https://localhost:{serving('web')}/big"]
         with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as curl:
             time.sleep(1)
-            ssad.process.kill()
+            ssad.kill()
             _, said = curl.communicate(timeout=20)
         assert curl.returncode, said
         refused = subprocess.run(command, env=environment, capture_output=True, timeout=20, check=False)

@@ -96,7 +96,7 @@ def test_a_program_of_musls_is_refused(ssad, ssa_run, tmp_path):
     refused = ssa_run(hello)
     assert (refused.returncode, refused.stdout) == (126, b"")
     assert b"its dynamic linker is /lib/ld-musl" in refused.stderr
-    assert b"libssa-openssl.so needs glibc's" in refused.stderr
+    assert b"libssa-tls.so needs glibc's" in refused.stderr
     # Without `ssa run`: it is not started, as musl's linker says.
     preloaded = subprocess.run([hello], env=os.environ | ssad.environment, capture_output=True, timeout=60, check=False)
     assert (preloaded.returncode, preloaded.stdout) == (127, b"")

@@ -1,0 +1,123 @@
+"""What a worker may tell the daemon. Each claim that is false ends the worker, and changes nothing."""
+
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from ssa.daemon.handle import Handle
+from ssa.daemon.registry import Listeners, Registry
+from ssa.daemon.reports import Reports
+from ssa.ktls.diag import SocketKey
+from ssa.worker import messages
+from ssa.worker.closing import Closers
+from ssa.worker.frames import BadFrame
+from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
+
+UID, OTHER = 4242, 4243
+OWN = Application(os.getpid(), UID, UID, "")
+ANOTHERS = Application(os.getpid(), OTHER, OTHER, "")
+
+
+@pytest.fixture
+def state():
+    counted = []
+    return SimpleNamespace(
+        sockets=Registry(),
+        listeners=Listeners(),
+        trust_stores=SimpleNamespace(is_known=lambda source: source == "system"),
+        counted=counted,
+        count=lambda *args: counted.append(args),
+    )
+
+
+@pytest.fixture
+def handle():
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        made = Handle.__new__(Handle)
+        made.uid, made.granted, made.groups, made.is_taken_up = UID, [range(1, 1001)], {(UID,)}, False
+        made.told = []
+        made.tell = lambda message, *_: made.told.append(message)
+        yield made
+
+
+@pytest.fixture
+def reports(state):
+    return Reports(state, Closers(), lambda *_: None, lambda _: None, lambda _: None)
+
+
+def socket_record(application=OWN, number=7):
+    return SocketRecord(
+        id=number,
+        key=SocketKey(socket.AF_INET, ("127.0.0.1", 1), ("127.0.0.1", 2), 0, 0),
+        application=application,
+        role="client",
+        hostname="",
+        identity="",
+        chain=(),
+        verdicts=(),
+        protocol="TLSv1.3",
+        suite="TLS_AES_256_GCM_SHA384",
+        group="",
+        alpn="",
+        resumed=False,
+        data_path="relay",
+        profile="",
+        opened=0,
+    )
+
+
+def listener_record(application=OWN, number=7):
+    return ListenerRecord(id=number, application=application, local="", hostname="", protocol="TLS", opened=0)
+
+
+REFUSAL = Refusal((), 1, "", "NOT_TLS", "peer", "", "", "no_such_counter")
+LIES = {
+    "a socket of another user's": messages.Add(socket_record(ANOTHERS), 1, None),
+    "a number that it was not given": messages.Add(socket_record(number=1001), 1, None),
+    "a listener of another user's": messages.Listens(listener_record(ANOTHERS)),
+    "a listener with a number that it was not given": messages.Listens(listener_record(number=0)),
+    "a counter that there is not": messages.Count("sockets", 1),
+    "less than nothing": messages.Count("handshakes", -1),
+    "more than can be": messages.Count("handshakes", 1 << 40),
+    "a refusal of no kind": messages.Refused(REFUSAL),
+    "a trust store that no policy has named": messages.Fresh(1, "/etc/shadow"),
+    "groups that no application has": messages.Fresh(1, groups=(UID, 0)),
+    "another user's application, to be looked at": messages.Settle(1, ANOTHERS),
+    "another user's application, that asks elsewhere": messages.Elsewhere(1, ANOTHERS, 1),
+    "that it is an earlier daemon's": messages.Hello(5),
+    "an epoll set that does not come": messages.Watches(1),
+    "a namespace that does not come": messages.Namespace(b"12345678"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_what_is_false_is_refused_and_changes_nothing(reports, state, handle, lie):
+    with pytest.raises(BadFrame):
+        reports.take_untrusted(handle, LIES[lie], None)
+    assert state.listeners.all() == []
+    assert state.counted == []
+    assert state.sockets._sockets == {}
+    assert handle.told == []
+
+
+@pytest.mark.parametrize("message", [messages.Watches(1), messages.Namespace(b"12345678"), messages.Forget(1)], ids=str)
+def test_a_descriptor_that_is_another_thing_is_refused_and_closed(reports, handle, message):
+    from ssa.daemon.liveness import Liveness
+
+    handle.liveness = Liveness()
+    reading, writing = os.pipe()
+    with open(reading, "rb") as told:
+        with pytest.raises(BadFrame):
+            reports.take_untrusted(handle, message, writing)
+        assert told.read() == b""  # the other end is closed
+
+
+def test_a_number_of_anothers_is_not_forgotten(reports, state, handle):
+    other = Handle.__new__(Handle)
+    state.listeners.add(listener_record(ANOTHERS, 2000), other)
+    reports.take_untrusted(handle, messages.ListensNoMore(2000), None)
+    reports.take_untrusted(handle, messages.Forget(2000), None)
+    assert [listener.id for listener in state.listeners.all()] == [2000]
