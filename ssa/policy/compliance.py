@@ -147,12 +147,14 @@ def unmet_pins(made: Made, policy: Values) -> str:
 
 def unmet_allowed(made: Made, policy: Values) -> str:
     """Report a host that is not among those that are allowed."""
-    return "" if made.connected_to is None else refusal(policy.allowed_hosts, made.connected_to)
+    host = made.connected_to if policy.allowed_hosts else None
+    return "" if host is None else refusal(policy.allowed_hosts, host)
 
 
 def unmet_denied(made: Made, policy: Values) -> str:
     """Report a host that is among those that are denied."""
-    return "" if made.connected_to is None else denial(policy.denied_hosts, made.connected_to)
+    host = made.connected_to if policy.denied_hosts else None
+    return "" if host is None else denial(policy.denied_hosts, host)
 
 
 def unmet_alpn(made: Made, policy: Values) -> str:

@@ -96,3 +96,15 @@ def test_a_save_leaves_to_drop_ins_what_they_have(path: Path) -> None:
     with pytest.raises(BadValue, match=f"{file} has another value of groups, which would count at the next start"):
         files.save(path, policy.replace("groups", "x25519"))
     assert files.load(path) == policy
+
+
+def test_lists_with_words_of_their_own_are_saved(path: Path) -> None:
+    """Addresses of IPv6 have colons, pins have spaces."""
+    texts = {
+        "allowed_hosts": "2001:db8::/32 *.example",
+        "pinned_keys": "a.example sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=\n::1 sha256/" + "A" * 43 + "=",
+    }
+    policy = Policy.default().replace_many(texts)
+    files.save(path, policy)
+    assert files.load(path).texts == policy.texts
+    assert 'allowed_hosts = ["2001:db8::/32", "*.example"]' in path.read_text()
