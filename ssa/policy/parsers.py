@@ -30,6 +30,7 @@ class BadValue(ValueError):
 SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
+SESSION_TICKETS: tuple[str, ...] = ("on", "off")
 TRUNCATIONS: tuple[str, ...] = ("as-program", "error")  # what a stream that was cut is to programs under inject
 CLIENT_AUTHS: tuple[str, ...] = ("as-program", "optional", "required")
 COERCIONS: tuple[str, ...] = ("strict", "fallback")
@@ -277,6 +278,11 @@ def parse_client_auth_untrusted(text: str) -> str:
 def parse_data_path_untrusted(text: str) -> str:
     """One of `DATA_PATHS`."""
     return _one_of_untrusted(text, DATA_PATHS, "is not a data path")
+
+
+def parse_tickets_untrusted(text: str) -> str:
+    """One of `SESSION_TICKETS`."""
+    return _one_of_untrusted(text, SESSION_TICKETS, "says nothing of tickets")
 
 
 def parse_truncation_untrusted(text: str) -> str:
