@@ -139,17 +139,27 @@ def _side(world: World, name: str, tree: Path, directory: Path) -> Iterator[Side
 
 def beside(world: World, revision: str) -> list[Row]:
     """Measure this revision beside that one. The aims are about the ratio of the two, or of this one's two values."""
-    with (
-        checkout(revision) as tree,
-        tempfile.TemporaryDirectory(prefix="ssa-bench.") as name,
-        _side(world, "this", _ROOT, Path(name) / "this") as this,
-        _side(world, revision, tree, Path(name) / "that") as that,
-    ):
+    with checkout(revision) as tree:
+        rows = []
+        if os.geteuid() == 0:  # else there is one user
+            with _both(world, revision, tree) as (this, that):
+                rows.append(_idle(world, this, that))
+            with _both(world, revision, tree) as (this, that):
+                rows.append(_users(world, this, that))
+        with _both(world, revision, tree) as (this, that):
+            return [_client(world, this, that), _accepted(world, this, that), *rows, _live(world, this)]
+
+
+@contextlib.contextmanager
+def _both(world: World, revision: str, tree: Path) -> Iterator[tuple[Side, Side]]:
+    """New daemons of both revisions."""
+    with tempfile.TemporaryDirectory(prefix="ssa-bench.") as name:
         Path(name).chmod(0o755)
-        rows = [_client(world, this, that), _accepted(world, this, that)]
-        if os.geteuid() == 0:
-            rows += [_users(world, this, that), _idle(world, this, that)]
-        return [*rows, _live(world, this)]
+        with (
+            _side(world, "this", _ROOT, Path(name) / "this") as this,
+            _side(world, revision, tree, Path(name) / "that") as that,
+        ):
+            yield this, that
 
 
 def _client(world: World, this: Side, that: Side) -> Row:
@@ -202,7 +212,7 @@ def _idle(world: World, this: Side, that: Side) -> Row:
                 stack.enter_context(side.load(world.tls13, uid)).do("connect", 1)
         time.sleep(1)
         a, b = (Samples((side.pss() / (1 << 20),)) for side in (this, that))
-    processes = len(this.daemon.processes())
+        processes = len(this.daemon.processes())
     return Row(
         name="memory, idle, with three users (PSS)",
         unit="MiB",
@@ -211,7 +221,7 @@ def _idle(world: World, this: Side, that: Side) -> Row:
         ratio=a.median / b.median,
         aim="at most 60 MiB",
         met=a.median <= 60,
-        note=f"{processes} processes, with those of users who were served before",
+        note=f"{processes} processes",
     )
 
 

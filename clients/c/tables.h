@@ -171,6 +171,7 @@ enum {
     X("CHAIN_TOO_LONG", 129, "chain is longer than the policy allows") \
     X("WEAK_KEY", 129, "key is weaker than the policy demands") \
     X("WEAK_SIGNATURE", 129, "signature is weaker than the policy demands") \
+    X("KEY_NOT_PINNED", 129, "host has none of the keys that the policy pins for it") \
     X("BAD_SIGNATURE", 129, "certificate's signature is wrong") \
     X("BAD_CERTIFICATE", 129, "certificate is not acceptable") \
     X("NO_CERTIFICATE", 126, "peer sent no certificate") \

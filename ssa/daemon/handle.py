@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 _PATIENCE = 2.0  # seconds for a worker to answer a question of the file system's
 _MOST_WAITING = 1000  # messages: a worker that leaves so many unread is stuck
-_MOST_PASSED = 64  # messages that wait where another application's connection is put behind them
 _HEARD = 64  # packets that are taken at most before something is shown
 _TOGETHER = 8  # packets that are read in one go, before others get their turn
 
@@ -53,6 +52,7 @@ class Handle:
     def __init__(self, uid: int, pid: int, channel: socket.socket) -> None:
         self.uid = uid
         self.pid = pid
+        self.room = 1  # messages that may wait where another application's connection is put behind them
         self.door = ""  # the name of its door (`ssa.daemon.doors`)
         self.is_taken_up = False
         self.all_told = trio.Event()  # of a worker that is taken up
@@ -245,7 +245,7 @@ class Handle:
     @property
     def has_room(self) -> bool:
         """True where another application's connection may be put into its channel."""
-        return len(self._outbox) < _MOST_PASSED
+        return len(self._outbox) < self.room
 
     def pass_on(
         self, application: Application, connection: socket.socket, fresh: str, then: Callable[[], object]

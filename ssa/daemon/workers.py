@@ -35,6 +35,7 @@ _TRUSTED = 0  # root
 _OWN = 16  # descriptors that the daemon itself opens after its start, at most
 _PATIENCE = 2.0  # seconds for the workers to end with the daemon
 _ROOM = 10.0  # seconds for a worker to take what is in its channel
+_MOST_PASSED = 64  # messages that wait for room, with the connections of applications
 _MOMENT = 0.005  # seconds between two looks
 _FOLLOW = 2.0  # seconds for a worker to put a policy in force; then it is ended, and the next request starts another
 _RESTED = 0.5  # seconds since a worker was given an application last: its word that it is idle is newer than that
@@ -166,6 +167,7 @@ class Workers:
 
     def _adopt(self, uid: int, pid: int, channel: socket.socket) -> Handle:
         handle = self._handles[uid] = Handle(uid, pid, channel)
+        handle.room = max(1, min(_MOST_PASSED, self.table.free // 8))
         self._users[pid] = uid
         self.soon(self._follow, handle)
         return handle
@@ -214,6 +216,8 @@ class Workers:
             for handle in handles:
                 if handle.is_behind(epoch):
                     handle.kill("it does not follow the policy")
+                    if self._handles.get(handle.uid) is handle:  # the kernel may keep it waiting: its user gets another
+                        del self._handles[handle.uid]
             with trio.move_on_after(_FOLLOW):
                 for handle in handles:
                     await handle.has_in_force(epoch)

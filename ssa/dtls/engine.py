@@ -191,16 +191,18 @@ class DatagramServer(DatagramEngine, ServerEngine):
     first: ClassVar[State] = State.START
     table: ClassVar[Table] = SERVER
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the terms of a handshake, and what `fit` takes
         self,
         context: SSL.Context,
         choose: Callable[[str | None], SSL.Context],
         alpn: tuple[str, ...],
         ask_certificate: bool,  # noqa: FBT001 - the terms of a handshake, in the order of `ServerEngine`
         size: int,
+        *,
+        optional: bool = False,
     ) -> None:
         """`size` is what `fit` takes, the others are those of `ServerEngine`."""
-        super().__init__(context, choose, alpn, ask_certificate)
+        super().__init__(context, choose, alpn, ask_certificate, optional=optional)
         self.fit(size)
 
     def listen_untrusted(self, datagram: bytes, cookies: tuple[bytes, ...]) -> tuple[bool, bytes]:

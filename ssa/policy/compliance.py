@@ -44,6 +44,10 @@ class Made(Protocol):
         """The application protocol agreed on; empty for none."""
 
     @property
+    def is_anonymous(self) -> bool:
+        """True if the peer is a client that has shown no certificate."""
+
+    @property
     def connected_to(self) -> Peer | None:
         """The host that a client has connected to; None for a server."""
 
@@ -123,12 +127,22 @@ def unmet_trust(made: Made, policy: Values) -> str:
     return "" if refusal is None or refusal.reason in _OTHERS else str(refusal.strerror)
 
 
-_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG"})  # reported by other settings
+_OTHERS = frozenset({"WEAK_KEY", "WEAK_SIGNATURE", "CHAIN_TOO_LONG", "KEY_NOT_PINNED"})  # reported by other settings
 
 
 def _refused(made: Made, policy: Values, reasons: set[str]) -> str:
     refusal = made.refusal(policy)
     return "" if refusal is None or refusal.reason not in reasons else str(refusal.detail)
+
+
+def unmet_client_auth(made: Made, policy: Values) -> str:
+    """Report a server's client that has proved nothing. If certificates are optional, it may have had none."""
+    return "the client has shown no certificate" if made.is_anonymous and policy.client_auth == "required" else ""
+
+
+def unmet_pins(made: Made, policy: Values) -> str:
+    """Report a host that has none of the keys that are pinned for it."""
+    return _refused(made, policy, {"KEY_NOT_PINNED"})
 
 
 def unmet_allowed(made: Made, policy: Values) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ssa.policy.parsers import DATA_PATHS, TRUNCATIONS, quoted
+from ssa.policy.parsers import CLIENT_AUTHS, DATA_PATHS, TRUNCATIONS, quoted
 
 if TYPE_CHECKING:
     from ssa.suites import TLSVersion
@@ -82,6 +82,11 @@ def narrow_data_path(policy: str, asked: str) -> str:
     if policy not in (asked, DATA_PATHS[0]):
         raise Loosening(f"{asked} asked for, the policy allows {policy}")
     return asked
+
+
+def narrow_client_auth(policy: str, asked: str) -> str:
+    """The later of `CLIENT_AUTHS`. A request for the earlier one loosens nothing: the policy's counts."""
+    return max(policy, asked, key=CLIENT_AUTHS.index)
 
 
 def narrow_truncation(policy: str, asked: str) -> str:

@@ -31,6 +31,7 @@ SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
 TRUNCATIONS: tuple[str, ...] = ("as-program", "error")  # what a stream that was cut is to programs under inject
+CLIENT_AUTHS: tuple[str, ...] = ("as-program", "optional", "required")
 COERCIONS: tuple[str, ...] = ("strict", "fallback")
 
 # The canonical name of each group (RFC 8446's, which OpenSSL takes), and its other names.
@@ -266,6 +267,11 @@ def parse_store_untrusted(text: str) -> str:
 def parse_coercion_untrusted(text: str) -> str:
     """One of `COERCIONS`."""
     return _one_of_untrusted(text, COERCIONS, "is not a way of coercion")
+
+
+def parse_client_auth_untrusted(text: str) -> str:
+    """One of `CLIENT_AUTHS`."""
+    return _one_of_untrusted(text, CLIENT_AUTHS, "says nothing of clients' certificates")
 
 
 def parse_data_path_untrusted(text: str) -> str:

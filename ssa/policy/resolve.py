@@ -14,6 +14,7 @@ from ssa.suites import BY_OPENSSL_NAME, SUITES
 
 if TYPE_CHECKING:
     from ssa.policy.hosts import Pattern
+    from ssa.policy.pins import Pin
     from ssa.policy.schema import Policy
     from ssa.suites import Suite, TLSVersion
 
@@ -31,6 +32,8 @@ class Narrowing:
     min_rsa_bits: int | None = None
     verify_depth: int | None = None
     trust_store: str | None = None
+    client_auth: str | None = None
+    pinned_keys: tuple[Pin, ...] | None = None
     allowed_hosts: tuple[Pattern, ...] | None = None
     denied_hosts: tuple[Pattern, ...] | None = None
     alpn: tuple[str, ...] | None = None

@@ -14,6 +14,7 @@ from ssa.policy.hosts import narrow_allowed, narrow_denied, parse_hosts_untruste
 from ssa.policy.narrowing import (
     narrow_alpn,
     narrow_bits,
+    narrow_client_auth,
     narrow_data_path,
     narrow_depth,
     narrow_list,
@@ -25,12 +26,14 @@ from ssa.policy.narrowing import (
     narrow_ttl,
 )
 from ssa.policy.parsers import (
+    CLIENT_AUTHS,
     COERCIONS,
     DATA_PATHS,
     DEFAULT_GROUPS,
     GROUP_NAMES,
     MAX_DEPTH,
     OF_HOSTS,
+    OF_LINES,
     SIGNATURE_ALGORITHMS,
     SYSTEM_STORE,
     TRUNCATIONS,
@@ -38,6 +41,7 @@ from ssa.policy.parsers import (
     parse_bits_untrusted,
     parse_ciphers_untrusted,
     parse_ciphersuites_untrusted,
+    parse_client_auth_untrusted,
     parse_coercion_untrusted,
     parse_data_path_untrusted,
     parse_depth_untrusted,
@@ -49,6 +53,7 @@ from ssa.policy.parsers import (
     parse_ttl_untrusted,
     parse_version_untrusted,
 )
+from ssa.policy.pins import narrow_pins, parse_pins_untrusted, show_pins
 from ssa.policy.setting import Setting
 from ssa.suites import BY_OPENSSL_NAME, SUITES, VERSIONS, Suite, TLSVersion
 
@@ -181,6 +186,31 @@ ROWS: tuple[Setting[Any], ...] = (
         "Trust anchors: system, or the absolute path of a PEM file or of a directory of PEM files.",
         enforced="`ssa.trust`: only a path to one of these anchors counts",
         unmet=compliance.unmet_trust,
+    ),
+    Setting(
+        "client_auth",
+        CLIENT_AUTHS[0],
+        parse_client_auth_untrusted,
+        str,
+        narrow_client_auth,
+        "required, then optional",
+        "Certificates of servers' clients: as-program, optional (asked for; a bad one is refused), or required.",
+        unmet=compliance.unmet_client_auth,
+        words=CLIENT_AUTHS,
+        enforced="OpenSSL, which asks for one; `ssa.trust`, which judges it by the trust_store",
+    ),
+    Setting(
+        "pinned_keys",
+        "",
+        parse_pins_untrusted,
+        show_pins,
+        narrow_pins,
+        "more hosts, fewer keys of each",
+        "Public keys that hosts have to prove, a line HOST sha256/BASE64 each: any one of a HOST's. Empty: any key.",
+        many=True,
+        unmet=compliance.unmet_pins,
+        enforced="the worker, on the path that `ssa.trust` has verified, also where a session is resumed",
+        separators=OF_LINES,
     ),
     Setting(
         "allowed_hosts",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ssa.policy.hosts import Pattern
+    from ssa.policy.pins import Pin
     from ssa.suites import Suite, TLSVersion
 
 
@@ -25,6 +26,8 @@ class Values:
     min_rsa_bits: int
     verify_depth: int
     trust_store: str
+    client_auth: str
+    pinned_keys: tuple[Pin, ...]
     allowed_hosts: tuple[Pattern, ...]
     denied_hosts: tuple[Pattern, ...]
     alpn: tuple[str, ...]

@@ -15,8 +15,9 @@ Nothing installs keys without a `Verified`, and only `judge` makes one. The modu
 """
 
 from ssa.names import normalise
+from ssa.trust.certificate import key_digest
 from ssa.trust.evidence import Evidence, PeerRole, Strength, Verified
 from ssa.trust.quorum import judge, unasked
 from ssa.trust.store import TrustStore
 
-__all__ = ["Evidence", "PeerRole", "Strength", "TrustStore", "Verified", "judge", "normalise", "unasked"]
+__all__ = ["Evidence", "PeerRole", "Strength", "TrustStore", "Verified", "judge", "key_digest", "normalise", "unasked"]

@@ -6,7 +6,8 @@ is first asked for: so an oddity in a part that no check needs does no harm. Nam
 
 from __future__ import annotations
 
-from functools import cached_property
+import hashlib
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -158,6 +159,12 @@ class Certificate:
     def issuer_name(self) -> str:
         """The issuer (RFC 4514) for messages."""
         return printable(self.issuer_text) or "(empty)"
+
+
+@lru_cache(maxsize=1024)
+def key_digest(data: bytes) -> bytes:
+    """The SHA-256 of a verified certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4)."""
+    return hashlib.sha256(Certificate(data).spki).digest()
 
 
 def _parts_untrusted(data: bytes, number: int) -> list[der.Element]:

@@ -15,7 +15,7 @@ from ssa.policy.schema import SIGNATURE_ALGORITHMS
 from ssa.suites import SUITES, TLSVersion
 from ssa.trust import TrustStore
 from ssa.trust.certificate import load_untrusted
-from ssa.worker.judge import judge
+from ssa.worker.judge import judge, refuse_unpinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,11 @@ class Made:
         self.cut_is_error = record.cut_is_error
 
     @property
+    def is_anonymous(self) -> bool:
+        """True for the connection of a server whose client has shown no certificate."""
+        return self._record.role == "server" and not self._record.chain
+
+    @property
     def connected_to(self) -> Peer | None:
         """The host that a client has connected to."""
         record = self._record
@@ -78,7 +83,7 @@ class Made:
             return None  # its client was asked for no certificate
         try:
             hostname = record.hostname if record.role == "client" else None
-            judge(self._stores(policy.trust_store), policy, hostname, record.chain)
+            refuse_unpinned(policy, hostname, judge(self._stores(policy.trust_store), policy, hostname, record.chain))
         except errors.SSAError as refusal:
             return refusal
         return None

@@ -227,7 +227,8 @@ class _Door(ABC):
         terms, serving = self._serving.terms(), self._serving
         if self._spare is None or self._spare[0] is not terms:
             context = serving.context(None)
-            engine = DatagramServer(context, serving.context, terms.policy.alpn, terms.ask_certificate, 0)
+            asks, alpn = terms.ask_certificate, terms.policy.alpn
+            engine = DatagramServer(context, serving.context, alpn, asks, 0, optional=terms.optional)
             self._spare = terms, engine
         return self._spare
 

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from ssa import errors, trust
+from ssa.policy.pins import show_digest, unpinned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,16 @@ def judge(
 
 
 _strength = functools.lru_cache(maxsize=64)(trust.Strength)
+
+
+def refuse_unpinned(policy: Values, hostname: str | None, verified: trust.Verified) -> None:
+    """Refuse a server that has none of the keys that the policy pins for it. Raises `ssa.CertificateError`."""
+    if hostname is None or not policy.pinned_keys:
+        return
+    digests = [trust.key_digest(certificate) for certificate in verified.path]
+    if host := unpinned(policy.pinned_keys, hostname, digests):
+        shown = ", ".join(map(show_digest, digests))
+        raise errors.error("KEY_NOT_PINNED", f"{host} in pinned_keys, {hostname} has {shown}")
 
 
 class Judge:
@@ -69,6 +80,7 @@ class Judge:
             return trust.unasked()
         store = self._monitor.trust_store(terms.policy.trust_store)
         verified = judge(store, terms.policy, self.hostname, chain, strict=terms.strict)
+        refuse_unpinned(terms.policy, self.hostname, verified)
         if terms.anchors is not None:
             judge(terms.anchors, terms.policy, self.hostname, chain, strict=terms.strict)
         return verified

@@ -33,6 +33,7 @@ _OWN = 16  # descriptors that the process itself opens after its start, at most
 _PATIENCE = 1  # seconds for the threads to end: one that an application keeps waiting ends with the process
 _FOR_KEYS, _FOR_NOTHING = 600, 5  # seconds to wait for the next daemon: sockets need the worker for new keys; nobody
 _IDLE, _SESSIONS = 60.0, 1800.0  # seconds without anything to do, after which a worker ends; one that has sessions
+_GARBAGE = 10_000  # objects between two looks of the collector, which a handshake rarely leaves anything for
 _MOST_LINES = 1000  # that wait for room
 _LONGEST = 16_384  # characters of a line or a traceback
 

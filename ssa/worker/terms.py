@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ssa.worker.user import User
 
 _MAX_FILE = 256 * 1024  # bytes of a certificate's file, or a key's
-_OPTIONAL = 2  # `peer_auth`: a client is asked for a certificate, and may have none
+_CLIENT_AUTH = {None: None, 0: None, 2: "optional"}  # what `peer_auth` asks for: with another number "required"
 _PATIENCE = 5  # seconds: a file can be of the application's own file system, and never give a byte
 
 
@@ -46,10 +46,18 @@ class Terms:
     policy: Policy
     anchors: trust.TrustStore | None
     credentials: tuple[Credential, ...]  # that the application brought
-    ask_certificate: bool  # a client is asked for one, and has to present it
-    optional: bool = False  # but may lack it
     strict: bool = False  # certificates have to keep to RFC 5280 strictly
     with_chain: bool = False  # the reply has the peer's certificates
+
+    @property
+    def ask_certificate(self) -> bool:
+        """True if a client is asked for a certificate."""
+        return self.policy.client_auth != "as-program"
+
+    @property
+    def optional(self) -> bool:
+        """True if a client that is asked for a certificate may have none."""
+        return self.policy.client_auth == "optional"
 
     @property
     def asks_for_relay(self) -> bool:
@@ -77,8 +85,6 @@ async def agree(user: User, request: Request, descriptors: list[int], *, complet
         policy,
         brought.anchors,
         brought.credentials,
-        ask_certificate=bool(request.peer_auth),
-        optional=request.peer_auth == _OPTIONAL,
         strict=bool(request.strict),
         with_chain=bool(request.with_chain),
     )
@@ -109,6 +115,7 @@ def _narrowing_untrusted(request: Request) -> Narrowing:
         min_version=_version_untrusted(request.version_min),
         max_version=_version_untrusted(request.version_max),
         disabled=request.disabled or (),
+        client_auth=_CLIENT_AUTH.get(request.peer_auth, "required"),
         data_path="relay" if request.relay else None,
     )
 

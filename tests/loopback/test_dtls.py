@@ -48,6 +48,7 @@ def ssad(running, pki, monkeypatch):
         "max_version": "TLSv1.3",
         "data_path": "ktls-or-relay",
         "handshake_timeout": "20",
+        "client_auth": "as-program",
     }.items():
         if running.get(f"policy/{name}").strip() != value:
             running.set(name, value)
@@ -622,14 +623,20 @@ def test_an_unknown_authority_is_refused_before_anything_else_leaves(ssad, tmp_p
         assert [datagram[0] for datagram in up] == [HANDSHAKE, HANDSHAKE, 21]  # two hellos, an alert
 
 
-def test_a_client_has_to_show_a_certificate(ssad, pki, tmp_path):
+@pytest.mark.parametrize("asks", ["the program", "the policy"])
+def test_a_client_has_to_show_a_certificate(ssad, pki, tmp_path, asks):
+    ssad.set("client_auth", "required" if asks == "the policy" else "as-program")
     mine = {
         "certificates": pki.issue("someone", "someone.test", common_name="someone")[0],
         "keys": pki.directory / "someone.key",
     }
     strange = PKI(tmp_path / "strange").issue("someone", "someone.test")
     with ssa.create_server(
-        ("127.0.0.1", 0), type=DGRAM, certificate=pki.cert, private_key=pki.key, request_peer_auth=True
+        ("127.0.0.1", 0),
+        type=DGRAM,
+        certificate=pki.cert,
+        private_key=pki.key,
+        request_peer_auth=asks == "the program",
     ) as listener:
         listener.settimeout(10)
         port = listener.getsockname()[1]

@@ -18,6 +18,7 @@ import ssa
 from ssa.protocol import wire
 from ssa.worker import sandbox
 from tests import peers
+from tests.loopback.test_hostile_applications import unreadable
 from tests.peers import Daemon, settled
 
 OTHER = 65534
@@ -230,7 +231,7 @@ def test_two_hundred_users_at_once_and_then_none(daemon):
         assert len(workers) == len(USERS)
         assert len({status(pid)["Uid"] for pid in workers}) == len(USERS)
     assert settled(lambda: daemon.workers() == [], 60)
-    assert list((daemon.run_dir / "workers").iterdir()) == []
+    assert settled(lambda: list((daemon.run_dir / "workers").iterdir()) == [])
     with asks_as(daemon, USERS[0]) as again:
         assert wire.parse_untrusted(again.recv(65536), wire.Reply).reason is None
     assert "Traceback" not in daemon.log
@@ -321,6 +322,43 @@ def test_a_stopped_worker_keeps_nobody_else_waiting(daemon, pki):
         finally:
             os.kill(victim, signal.SIGCONT)
         talk(mine)
+
+
+def test_a_socket_that_its_user_keeps_locked_stops_that_users_worker_only(daemon, pki, tmp_path):
+    """The kernel locks a socket while a send waits for memory, which is of the sender's own file system."""
+    with (
+        echoing(pki) as port,
+        peers.script(lambda connection: connection.recv(1) and time.sleep(60)) as silent,
+        unreadable(tmp_path / "unreadable") as (memory, somebody_touched_it),
+        socket.create_connection(("127.0.0.1", silent)) as sock,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as application,
+    ):
+
+        def send():
+            with contextlib.suppress(OSError):
+                sock.send(memory)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        assert somebody_touched_it() == b"asked\n"
+        application.connect(str(daemon.run_dir / "ssad.sock"))
+        socket.send_fds(application, [wire.pack(wire.Connect(hostname="localhost"))], [sock.fileno()])
+        time.sleep(1)
+        assert sending.is_alive()
+        for _ in range(3):
+            began = time.monotonic()
+            assert as_user(OTHER, lambda: talk(connected(port))) == 0
+            assert time.monotonic() - began < 3
+        began = time.monotonic()
+        assert daemon.get("sockets.jsonl") == ""
+        daemon.set("session_ttl", "77")
+        assert time.monotonic() - began < 10
+        with connected(port) as mine:  # by another worker
+            talk(mine)
+        assert "it does not follow the policy" in daemon.log
+        assert sending.is_alive()
+    sending.join(20)
+    assert not sending.is_alive()
 
 
 def test_when_the_zygote_ends_the_daemon_says_so_and_ends(daemon):

@@ -1,13 +1,19 @@
 """Settings in force in a real ssad, each with a handshake that passes and one that fails."""
 
+import base64
+import hashlib
 import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 import ssa
-from tests.peers import Daemon, openssl
+from tests.peers import PKI, Daemon, openssl
 
-CHANGED = ("allowed_hosts", "denied_hosts")
+CHANGED = ("allowed_hosts", "client_auth", "denied_hosts", "pinned_keys")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,81 @@ def connected(server, hostname="localhost"):
 def test_hosts(ssad, server, setting, hosts, words):
     ssad.set(setting, hosts)
     assert connected(server) == (words if words == "done" else f"POLICY_DENIED {setting}: {words}")
+
+
+def pin(cert):
+    """The hash of a certificate's key, as `pinned_keys` has it."""
+    key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256/{base64.b64encode(hashlib.sha256(spki).digest()).decode()}"
+
+
+def test_pinned_keys(ssad, server, pki, tmp_path):
+    other, _ = PKI(tmp_path / "other").issue("other", "localhost")
+    ssad.set("pinned_keys", f"localhost {pin(other)}\nlocalhost {pin(pki.ca)}\n")
+    assert connected(server) == "done"
+    ssad.set("pinned_keys", f"localhost {pin(other)}\n")
+    has = f"localhost has {pin(pki.cert)}, {pin(pki.ca)}"
+    assert connected(server) == f"KEY_NOT_PINNED localhost in pinned_keys, {has}"  # a session is not resumed either
+    ssad.set("pinned_keys", f"localhost {pin(pki.cert)}\n")
+    assert connected(server) == "done"
+
+
+def served(pki, own, *, asks):
+    """What a client comes to at a server: the identity that it has proved, or the reason for which it was refused."""
+    context = ssl.create_default_context(cafile=pki.ca)
+    if own:
+        context.load_cert_chain(*own)
+    options = {"certificate": pki.cert, "private_key": pki.key, "request_peer_auth": asks}
+    with ssa.create_server(("127.0.0.1", 0), **options) as listener, ThreadPoolExecutor() as threads:
+        listener.settimeout(3)
+        accepted = threads.submit(identity, listener)
+        try:
+            with (
+                socket.create_connection(listener.getsockname(), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as client,
+            ):
+                assert client.recv(1) == b"x"
+        except ssl.SSLError as refused:
+            assert isinstance(accepted.exception(), TimeoutError)
+            return refused.reason
+        return accepted.result().decode()
+
+
+def identity(listener):
+    with listener.accept()[0] as sock:
+        sock.sendall(b"x")
+        return sock.getsockopt(ssa.IPPROTO_TLS, ssa.TLS_PEER_IDENTITY)
+
+
+@pytest.fixture(scope="module")
+def certificates(pki, tmp_path_factory):
+    return {
+        "pki": pki,
+        "none": (),
+        "good": pki.issue("someone", "someone.test", common_name="someone"),
+        "strange": PKI(tmp_path_factory.mktemp("strange")).issue("someone", "someone.test"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "expected"),  # who asks: the policy, and the program
+    [
+        (("as-program", False), "none", ""),
+        (("as-program", True), "none", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        (("required", False), "none", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        (("required", False), "strange", "TLSV1_ALERT_UNKNOWN_CA"),
+        (("required", False), "good", "CN=someone"),
+        (("optional", False), "none", ""),
+        (("optional", False), "strange", "TLSV1_ALERT_UNKNOWN_CA"),
+        (("optional", False), "good", "CN=someone"),
+        (("optional", True), "none", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+    ],
+)
+def test_client_auth(ssad, certificates, asked, own, expected):
+    policy, asks = asked
+    ssad.set("client_auth", policy)
+    assert served(certificates["pki"], certificates[own], asks=asks).partition(",")[0] == expected
 
 
 def test_a_host_that_is_denied_gets_no_byte(ssad):

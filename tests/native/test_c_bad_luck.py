@@ -217,8 +217,7 @@ s.close()
 """
     with peers.python_server(pki, serve) as port, talking(code, mortal.environment, PORT=port) as process:
         assert process.stdout.readline() == "connected\n"
-        mortal.process.kill()
-        mortal.process.wait()
+        mortal.kill()
         process.stdin.write("\n")
         assert process.stdout.readline() == "ECONNABORTED ECONNABORTED ECONNABORTED\n"
 

@@ -159,8 +159,7 @@ def test_the_stream_of_an_ssad_that_dies_is_cut(mortal, pki, chaos):
         started(chaos, "talk", mortal.environment, PORT=port) as process,
     ):
         reached(process)
-        mortal.process.kill()
-        mortal.process.wait()
+        mortal.kill()
         go_on(process)
         cut = f'"" {errno.ECONNABORTED} true\n'
         assert [process.stdout.readline() for _ in range(4)] == [cut, cut, f"{errno.ECONNABORTED}\n", "none\n"]
@@ -179,8 +178,7 @@ def test_a_stream_of_the_kernels_goes_on_without_an_ssad(tmp_path, pki, chaos):
         started(chaos, "talk", daemon.environment, PORT=port) as process,
     ):
         reached(process)
-        daemon.process.kill()
-        daemon.process.wait()
+        daemon.kill()
         go_on(process)
         assert [process.stdout.readline() for _ in range(2)] == ['"hello" none false\n', '"" EOF false\n']
 
@@ -208,8 +206,7 @@ def test_a_server_goes_on_with_the_next_ssad(tmp_path, pki, chaos):
         process = stack.enter_context(started(chaos, "serve", daemon.environment, FILES=tmp_path))
         port = int(process.stdout.readline())
         assert fetched(port, pki) == "200 1.1"
-        daemon.process.kill()
-        daemon.process.wait()
+        daemon.kill()
         time.sleep(0.5)
         subprocess.run(["umount", "-l", daemon.mount], check=False, capture_output=True)
         after = stack.enter_context(Daemon(tmp_path, policy=policy))

@@ -243,8 +243,7 @@ def test_options_that_there_are_not(caddy, options, words):
 
 
 def test_without_ssad_it_says_so(caddy, daemon):
-    daemon.process.kill()
-    daemon.process.wait()
+    daemon.kill()
     caddy.write()
     refused = caddy.run("run")
     assert refused.returncode != 0

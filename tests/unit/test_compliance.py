@@ -13,12 +13,14 @@ from tests.unit import trust_factory
 
 V2, V3 = SUITES["TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"], SUITES["TLS_AES_128_GCM_SHA256"]
 
+PIN = "*.example sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="
+
 
 def made(suite=V3, refusal=None, **other):
     """A connection that meets the default policy."""
     known = {"group": "x25519", "signatures": ("ecdsa_secp256r1_sha256",), "alpn": "", "data_path": "ktls",
-             "cut_is_error": False, "connected_to": peer("www.example.com", "192.0.2.7"), "took": 0.1,
-             "resumed": False, "session_age": 0.0}  # fmt: skip
+             "cut_is_error": False, "is_anonymous": False, "connected_to": peer("www.example.com", "192.0.2.7"),
+             "took": 0.1, "resumed": False, "session_age": 0.0}  # fmt: skip
     return SimpleNamespace(suite=suite, version=suite.version, refusal=lambda _: refusal, **known | other)
 
 
@@ -61,6 +63,8 @@ def test_what_was_made_under_a_policy_meets_it(suite):
             made(refusal=error("UNKNOWN_CA", "CN=y")),
             str(error("UNKNOWN_CA", "CN=y").strerror),
         ),
+        ("client_auth", "required", made(is_anonymous=True), "the client has shown no certificate"),
+        ("pinned_keys", PIN, made(refusal=error("KEY_NOT_PINNED", "b.example has others")), "b.example has others"),
         ("allowed_hosts", "example.com", made(), "www.example.com (192.0.2.7) is not among example.com"),
         ("denied_hosts", "192.0.2.0/24", made(), "www.example.com (192.0.2.7) is denied by 192.0.2.0/24"),
         ("alpn", "h2", made(alpn="smtp"), "smtp is not among h2"),

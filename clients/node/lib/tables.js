@@ -87,6 +87,7 @@ module.exports = {
     "CHAIN_TOO_LONG": {"code": "EKEYREJECTED", "fault": "peer", "text": "chain is longer than the policy allows", "advice": "`ssa policy` shows what is allowed"},
     "WEAK_KEY": {"code": "EKEYREJECTED", "fault": "peer", "text": "key is weaker than the policy demands", "advice": "`ssa policy` shows what is allowed"},
     "WEAK_SIGNATURE": {"code": "EKEYREJECTED", "fault": "peer", "text": "signature is weaker than the policy demands", "advice": "`ssa policy` shows what is allowed"},
+    "KEY_NOT_PINNED": {"code": "EKEYREJECTED", "fault": "peer", "text": "host has none of the keys that the policy pins for it", "advice": "If the host has got a new key, the policy's pinned_keys have to be changed"},
     "BAD_SIGNATURE": {"code": "EKEYREJECTED", "fault": "peer", "text": "certificate's signature is wrong", "advice": ""},
     "BAD_CERTIFICATE": {"code": "EKEYREJECTED", "fault": "peer", "text": "certificate is not acceptable", "advice": ""},
     "NO_CERTIFICATE": {"code": "ENOKEY", "fault": "peer", "text": "peer sent no certificate", "advice": ""},

@@ -47,6 +47,7 @@ final class Tables
         'CHAIN_TOO_LONG' => ['errno' => 129, 'fault' => 'peer', 'text' => 'chain is longer than the policy allows', 'advice' => '`ssa policy` shows what is allowed'],
         'WEAK_KEY' => ['errno' => 129, 'fault' => 'peer', 'text' => 'key is weaker than the policy demands', 'advice' => '`ssa policy` shows what is allowed'],
         'WEAK_SIGNATURE' => ['errno' => 129, 'fault' => 'peer', 'text' => 'signature is weaker than the policy demands', 'advice' => '`ssa policy` shows what is allowed'],
+        'KEY_NOT_PINNED' => ['errno' => 129, 'fault' => 'peer', 'text' => 'host has none of the keys that the policy pins for it', 'advice' => 'If the host has got a new key, the policy\'s pinned_keys have to be changed'],
         'BAD_SIGNATURE' => ['errno' => 129, 'fault' => 'peer', 'text' => 'certificate\'s signature is wrong', 'advice' => ''],
         'BAD_CERTIFICATE' => ['errno' => 129, 'fault' => 'peer', 'text' => 'certificate is not acceptable', 'advice' => ''],
         'NO_CERTIFICATE' => ['errno' => 126, 'fault' => 'peer', 'text' => 'peer sent no certificate', 'advice' => ''],
