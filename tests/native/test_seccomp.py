@@ -553,7 +553,7 @@ def test_an_ssad_that_dies_during_the_handshake(tmp_path, pki):
             process.stdin.flush()
             with silent.accept()[0]:
                 time.sleep(0.3)
-                daemon.process.kill()
+                daemon.kill()
                 assert process.stdout.readline() == b"Input/output error\n"
 
 
