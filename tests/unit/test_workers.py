@@ -1,6 +1,7 @@
 """Workers: nothing that one user can make last is another's; and what a worker says is held against what it may say."""
 
 import json
+import logging
 import os
 import select
 import socket
@@ -14,7 +15,7 @@ import trio.testing
 from ssa.errors import SSAError
 from ssa.ktls.diag import SocketKey
 from ssa.protocol import wire
-from ssa.worker import dispatch, frames, messages, outbox
+from ssa.worker import dispatch, frames, messages, outbox, process
 from ssa.worker.records import Application, SocketRecord
 from ssa.worker.service import Worker
 from ssa.worker.user import Process
@@ -71,6 +72,17 @@ def test_a_guest_comes_no_more_often_than_it_may_have_descriptors(made):
     for pair in pairs:
         for end in pair:
             end.close()
+
+
+def test_the_fault_that_ends_a_worker_is_told(monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    (ours, theirs), (door, _) = outbox.pair(), outbox.pair()
+    ours.send(frames.pack([messages.CredentialsAre((1,))]))  # without their content
+    with pytest.raises(ExceptionGroup):
+        trio.run(process._serve, theirs, door, OTHER, 240, Process(1024, 64))
+    (line,) = frames.parse_untrusted(ours.recv(frames.MOST), messages.TO_DAEMON)
+    assert "ends this worker" in line.text
+    assert "credentials came without their content" in line.trace
 
 
 # --- packets ------------------------------------------------------------------------------------------------------
