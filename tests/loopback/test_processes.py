@@ -66,13 +66,22 @@ def status(pid):
 
 def as_user(uid, action):
     """The exit status of an action that a process of that user does."""
+
+    def change():
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        action()
+
+    return as_root(change)
+
+
+def as_root(action):
+    """The exit status of an action that another process does."""
     child = os.fork()
     if child == 0:
         failed = 1
         try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
             action()
             failed = 0
         except BaseException:  # noqa: BLE001 - shown, in the child
@@ -195,6 +204,20 @@ def test_it_accepts_in_its_own_users_name_only(uid, becomes):
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_process_in_very_many_groups_is_served(daemon, port):
+    def connect():
+        os.setgroups(range(100_000, 165_536))  # as a rootless container's owner can be
+        os.setresgid(OTHER, OTHER, OTHER)
+        os.setresuid(OTHER, OTHER, OTHER)
+        with connected(port) as sock:
+            talk(sock)
+
+    assert as_root(connect) == 0
+    with connected(port) as sock:
+        talk(sock)
+    assert "fault" not in daemon.log
 
 
 def test_no_more_users_at_once_than_there_are_uids(tmp_path_factory, pki, monkeypatch, port):
