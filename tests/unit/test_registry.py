@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import select
 import socket
@@ -183,6 +184,18 @@ def test_a_set_is_small_and_goes_when_it_is_empty(worker):
     assert len(worker.sets) == 1
     worker.liveness.stir()
     assert worker.liveness.alive() == set()
+
+
+def test_nothing_is_left_of_a_worker_that_has_ended():
+    gc.collect()
+    before = set(os.listdir("/proc/self/fd"))
+    worker = Worker()
+    with pair_of(worker):
+        pass
+    worker.watching.close()
+    del worker
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_no_epoll_set_is_not_taken():
