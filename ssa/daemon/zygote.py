@@ -131,7 +131,10 @@ def _bury(channel: socket.socket) -> None:
 
 def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
     """Fork a worker, which closes the zygote's own descriptors. False where the daemon has gone."""
-    data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2, _FLAGS)
+    try:
+        data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2, _FLAGS)
+    except ConnectionError:  # with what we have told it and it has not read
+        return False
     if not data or len(fds) != 2:
         return False
     call, uid, own_uid, trusted = _REQUEST.unpack(data)
