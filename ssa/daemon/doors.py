@@ -18,6 +18,7 @@ from ssa.directories import make_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_ENDED = {"Z", "X"}  # states of a process that nobody has waited for
 _STARTED = 22 - 3  # starttime's place in /proc/PID/stat behind the process's name (proc(5))
 
 
@@ -75,6 +76,15 @@ class Doors:
             else:
                 yield behind, channel
 
+    @staticmethod
+    def runs(name: str) -> bool:
+        """True where the process that a door is labelled with runs."""
+        try:
+            behind = Behind(*map(int, name.split(".")))
+            return _started(behind.pid) == behind.started and _stat(behind.pid)[0] not in _ENDED
+        except (OSError, TypeError, ValueError):
+            return False
+
     def remove(self, name: str) -> None:
         """Remove the door of a worker that has ended."""
         self._remove(name)
@@ -94,4 +104,9 @@ class Doors:
 
 def _started(pid: int) -> int:
     """When a process was started, in the kernel's ticks. Raises OSError where there is none."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_STARTED])
+    return int(_stat(pid)[_STARTED])
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the process's name. Raises OSError."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -47,6 +47,7 @@ class Handle:
         pid: of its process.
         alive: it has not ended.
         is_taken_up: an earlier daemon has started it.
+        goes_on: it is of another version, and is left alone.
         liveness: the sockets that it watches.
     """
 
@@ -56,7 +57,7 @@ class Handle:
         self.pid = pid
         self.room = 1  # messages that may wait where another application's connection is put behind them
         self.door = ""  # the name of its door (`ssa.daemon.doors`)
-        self.is_taken_up = False
+        self.is_taken_up = self.goes_on = False
         self.all_told = trio.Event()  # of a worker that is taken up
         self.alive = True
         self.passed_at = trio.current_time()  # when it was given an application last
@@ -174,6 +175,7 @@ class Handle:
             try:
                 await self._read()
             except frames.OtherVersion as exc:
+                self.goes_on = True
                 self.log.warning("a worker goes on by itself %s", fields(worker=self.pid, reason=str(exc)))
             except frames.BadFrame as exc:
                 self.kill(f"it sends what it may not: {exc}")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ssa.daemon")
 
 _PROBE_AGAIN = 1  # seconds
+_REASONS = 16  # there are two or three; a worker is not trusted to tell no other ones
 
 COUNTERS = (
     "handshakes",  # completed
@@ -101,8 +102,8 @@ class State:
         return self._capabilities
 
     def note_relayed(self, reason: str) -> None:
-        """Log, once for each reason, that connections go by the relay."""
-        if reason not in self._relay_reasons:
+        """Log, once for each of so many reasons, that connections go by the relay."""
+        if reason not in self._relay_reasons and len(self._relay_reasons) < _REASONS:
             self._relay_reasons.add(reason)
             _log.info("data path: relay, as %s", reason)
 

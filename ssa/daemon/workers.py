@@ -258,6 +258,14 @@ class Workers:
         handle.close()
         self._state.sockets.has_ended(handle)
         self._state.listeners.has_ended(handle)
+        if not handle.goes_on:
+            self.soon(self._see_it_end, handle)
+
+    async def _see_it_end(self, handle: Handle) -> None:
+        """End a worker that has hung up and runs on: it would keep its uid, and nobody hears it."""
+        await trio.sleep(_PATIENCE)
+        if self._doors.runs(handle.door):
+            handle.kill("it has hung up, and runs on")
 
     def _has_ended(self, told: Ended) -> None:
         status = os.waitstatus_to_exitcode(told.status)

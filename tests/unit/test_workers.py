@@ -6,12 +6,17 @@ import os
 import select
 import socket
 import struct
+import subprocess
+import time
 from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 
+from ssa.daemon.doors import Doors
+from ssa.daemon.state import State
+from ssa.daemon.workers import Workers
 from ssa.errors import SSAError
 from ssa.ktls.diag import SocketKey
 from ssa.protocol import wire
@@ -83,6 +88,34 @@ def test_the_fault_that_ends_a_worker_is_told(monkeypatch):
     (line,) = frames.parse_untrusted(ours.recv(frames.MOST), messages.TO_DAEMON)
     assert "ends this worker" in line.text
     assert "credentials came without their content" in line.trace
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_worker_that_has_hung_up_ends(ends, tmp_path):
+    process = subprocess.Popen(["sleep", "0.1" if ends else "100"])
+    workers = Workers.__new__(Workers)
+    workers._doors = Doors(tmp_path)
+    workers._doors.make("new").close()
+    killed = []
+    handle = SimpleNamespace(door=workers._doors.label("new", OTHER, process.pid), kill=killed.append)
+    if ends:
+        time.sleep(0.3)  # it is a zombie then
+    trio.run(workers._see_it_end, handle, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(killed) == (not ends)
+    process.kill()
+    process.wait()
+    trio.run(workers._see_it_end, handle, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert len(killed) == (not ends)
+    workers._doors.close()
+
+
+def test_a_worker_can_name_few_reasons_to_relay(caplog):
+    state = State.__new__(State)
+    state._relay_reasons = set()
+    with caplog.at_level("INFO"):
+        for number in range(100):
+            state.note_relayed(f"reason {number}")
+    assert 3 < len(caplog.records) < 20
 
 
 # --- packets ------------------------------------------------------------------------------------------------------
