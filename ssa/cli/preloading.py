@@ -5,6 +5,7 @@ Others would go on without the library, and the dynamic linker would not say so:
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from ssa.cli.failure import Failure
 _SHORT = 256  # bytes: the longest first line of a script that the kernel reads (linux/binfmts.h, BINPRM_BUF_SIZE)
 _INTERPRETERS = 4  # a script's interpreter may be a script: so often (exec_binprm() of fs/exec.c)
 _PT_INTERP = 3
+_OWN_TLS = b"s hs traffic"  # a label of TLS 1.3's key schedule (RFC 8446, section 7.1): who makes TLS 1.3 has it
 _HEADER, _SEGMENT = struct.Struct("<32xQ14xHH"), struct.Struct("<I4xQ")  # elf(5), 64 bits
 
 
@@ -27,6 +29,19 @@ def why_not(program: str, library: str) -> str:
     except (Failure, OSError) as failure:
         return str(failure)
     return ""
+
+
+def has_own_tls(program: str) -> bool:
+    """True if the executable itself makes TLS: OpenSSL linked statically, Go's crypto/tls, rustls and the like.
+
+    No library can take its place. False too if the file cannot be read, or knows no TLS 1.3.
+    """
+    try:
+        path, _ = program_of(program)
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(_OWN_TLS) >= 0
+    except (Failure, OSError, ValueError):  # ValueError: the file is empty
+        return False
 
 
 def program_of(program: str) -> tuple[str, bytes]:

@@ -124,9 +124,25 @@ def _run(options: argparse.Namespace) -> int:
         return _say(f"{words[0]}: there is no such program", _NOT_FOUND)
     if options.seccomp:
         return _supervise(path, words, environment)
-    if why := preloading.why_not(path, environment["LD_PRELOAD"].split()[0]):
+    if why := _why_not(path, environment):
         return _say(f"{words[0]} would go on without ssa: {why}", _NOT_RUN)
     return _execute(path, words, environment)
+
+
+_OWN_TLS = "it has a TLS library of its own in it, whose connections go past ssa"
+_NOTHING_REPLACES_IT = f"{_OWN_TLS}. docs/node.md and docs/go.md have what its author can use"
+
+
+def _is_for_programs_without_tls(environment: dict[str, str]) -> bool:
+    return bool(environment.get("SSA_TLS") or environment.get("SSA_TLS_LISTEN"))
+
+
+def _why_not(path: str, environment: dict[str, str]) -> str:
+    """Why nothing would come of a preload: empty if it will."""
+    why = preloading.why_not(path, environment["LD_PRELOAD"].split()[0])
+    if why or _is_for_programs_without_tls(environment) or not preloading.has_own_tls(path):
+        return why
+    return _NOTHING_REPLACES_IT
 
 
 def _supervise(path: str, words: list[str], environment: dict[str, str]) -> int:
@@ -136,6 +152,8 @@ def _supervise(path: str, words: list[str], environment: dict[str, str]) -> int:
         return _say(f"{words[0]} would go on without ssa: {why}", _NOT_RUN)
     if lost := supervising.what_is_lost(path):
         sys.stderr.write(f"ssa: {words[0]}: {lost}\n")
+    if not _is_for_programs_without_tls(environment) and preloading.has_own_tls(path):
+        sys.stderr.write(f"ssa: {words[0]}: {_OWN_TLS}: --seccomp leaves them alone\n")
     return _execute(supervisor, [supervisor, *words], environment)
 
 

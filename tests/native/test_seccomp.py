@@ -238,6 +238,37 @@ def test_go(ssad, server, ends):
     assert settled(lambda: ends == ["in order"] * 40)
 
 
+AS_SOON_AS_POLL_SAYS = """
+import errno, select, socket, sys
+for _ in range(20):
+    sock = socket.socket()
+    address = (socket.gethostbyname("localhost"), int(sys.argv[1]))
+    sock.setblocking(False)
+    sock.connect_ex(address)
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    poll.poll()
+    if sys.argv[2] == "connect":
+        assert sock.connect_ex(address) in (0, errno.EISCONN)
+    elif sys.argv[2] == "getpeername":
+        assert sock.getpeername() == address
+    sock.send(b"hello\\n")
+    sock.shutdown(socket.SHUT_WR)
+    sock.setblocking(True)
+    assert sock.recv(64) == b"hello\\n"
+print("done")
+"""
+
+
+@pytest.mark.parametrize("call", ["connect", "getpeername", "shutdown"])
+def test_a_call_at_once_after_poll(call, ssad, server, ends):
+    """connect(2) again, as Ruby asks whether it is connected: poll(2) tells before ssad's reply does."""
+    ends.clear()
+    done = run(ssad, "--tls", "python3", "-c", AS_SOON_AS_POLL_SAYS, server, call)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+    assert settled(lambda: ends == ["in order"] * 20), ends
+
+
 def test_an_address_has_no_name(ssad, server, tmp_path):
     done = run(ssad, "--tls", GO, "echo", f"127.0.0.3:{server}", 1)
     assert done.returncode == 1
@@ -522,7 +553,7 @@ def test_an_ssad_that_dies_during_the_handshake(tmp_path, pki):
             process.stdin.flush()
             with silent.accept()[0]:
                 time.sleep(0.3)
-                daemon.process.kill()
+                daemon.kill()
                 assert process.stdout.readline() == b"Input/output error\n"
 
 

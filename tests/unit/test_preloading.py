@@ -92,6 +92,14 @@ def test_scripts(made, tmp_path):
     assert "is a script, and so on" in reason(made(b"#!" + os.fsencode(tmp_path / "program") + b"\n"))
 
 
+def test_tls_of_its_own(made, tmp_path):
+    content = TRUE.read_bytes()
+    assert not preloading.has_own_tls(str(TRUE))
+    assert preloading.has_own_tls(str(made(content + b"tls13 c hs traffics hs traffic")))
+    assert not preloading.has_own_tls(str(made(b"")))
+    assert not preloading.has_own_tls(str(tmp_path / "nothing"))
+
+
 def test_setuid(made):
     program = made(TRUE.read_bytes())
     if os.geteuid():

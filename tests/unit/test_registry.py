@@ -52,6 +52,14 @@ class Worker:
         self.liveness.stir()  # its look is good for ten milliseconds
 
 
+@contextlib.contextmanager
+def pair_of(worker):
+    """The inode of a socket that a worker watches, and that is held while the block runs."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield worker.watch(ours)
+
+
 @pytest.fixture
 def worker():
     return Worker()
@@ -110,6 +118,22 @@ def test_a_worker_that_names_another_ones_socket_takes_nothing_from_it(registry,
         assert registry.owner(inode) is worker
         assert registry.ids() == [1]
         assert liar.told == [2]
+
+
+def test_a_number_that_another_worker_has_stays_that_ones(registry, worker):
+    liar = Worker()
+    with pair_of(worker) as its, pair_of(liar) as lies:
+        registry.add(record(1, 1000, "relay"), its, None, worker)
+        registry.add(record(1, 1001, "relay"), lies, None, liar)
+        assert liar.told == [1]
+        assert registry.get(1).worker is worker
+
+
+def test_sessions_over_one_socket_are_all_listed(registry, worker):
+    with pair_of(worker) as inode:
+        for number in range(1, 4):
+            registry.add(record(number, 1000, "relay"), inode, None, worker)
+        assert registry.ids() == [1, 2, 3]
 
 
 def test_the_relayed_sockets_of_a_worker_end_with_it(registry, worker):

@@ -79,7 +79,7 @@ class Program(NamedTuple):
 EXCEPTIONS = {
     ("python3: asyncio", "run"): "refused",  # memory BIOs
     ("openssl s_server", "run"): "refused",  # BIO_f_ssl
-    ("node: https", "run"): "past",  # it has OpenSSL built in
+    ("node: https", "run"): "refused",  # it has OpenSSL built in
     (
         "nc (netcat-traditional)",
         "seccomp-tls",

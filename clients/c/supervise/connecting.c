@@ -181,7 +181,7 @@ static bool is_under_way(struct held *held) {
 }
 
 static int connect_again(struct call *call, struct held *held, int file) {
-    if (!finish_handshake(held) && !does_wait(file))
+    if (!settle_handshake(held, file) && !does_wait(file))
         return fail(EALREADY, "the connection and its handshake are under way");
     return wait_for_handshake(call, held, timeout_of(file, SO_SNDTIMEO));
 }

@@ -103,6 +103,14 @@ bool finish_handshake(struct held *held) {
     return done;
 }
 
+/* The descriptor says that a handshake is over a moment before ssad's reply does: that moment is waited for. */
+bool settle_handshake(struct held *held, int file) {
+    for (int64_t end = now() + LOCAL; !finish_handshake(held) && wait_for(file, POLLOUT | POLLIN, 0) && now() < end;)
+        if (held->ssad >= 0)
+            wait_for(held->ssad, POLLIN, 1);
+    return finish_handshake(held);
+}
+
 /* --- waiting --- */
 
 bool is_interrupted(struct call *call) {

@@ -199,16 +199,13 @@ static bool is_elsewhere(struct held *held, int level, int name) {
 
 /* --- SO_ERROR, and what a pair would say wrongly --- */
 
-/* How a connect(2) that was under way went. The descriptor says that it is over a moment before ssad's reply does. */
+/* How a connect(2) that was under way went. */
 static void tell_error(struct call *call) {
     int file;
     struct held *held = entry_of_call(call, &file);
     if (!held)
         return;
-    for (int64_t end = now() + LOCAL; !finish_handshake(held) && wait_for(file, POLLOUT | POLLIN, 0) && now() < end;)
-        if (held->ssad >= 0)
-            wait_for(held->ssad, POLLIN, 1);
-    int error = finish_handshake(held) ? atomic_exchange(&held->tls.failure, 0) : EINPROGRESS;
+    int error = settle_handshake(held, file) ? atomic_exchange(&held->tls.failure, 0) : EINPROGRESS;
     if (error && error != EINPROGRESS) {
         set_words(held->tls.words);
         errno = error;

@@ -120,8 +120,7 @@ static void say_end(struct call *call, struct held *held, int file, bool last) {
     exchange_close(exchange);
 }
 
-static bool is_to_be_ended(struct held *held) {
-    finish_handshake(held);
+static bool is_live(struct held *held) {
     return held->paired && atomic_load(&held->tls.phase) == LIVE;
 }
 
@@ -130,7 +129,8 @@ static void close_live(struct call *call) {
     struct held *held = entry_of_call(call, &file);
     if (!held)
         return;
-    if (is_to_be_ended(held))
+    settle_handshake(held, file);
+    if (is_live(held))
         say_end(call, held, file, true);
     let_go(held, file);
     let_go_on(call);
@@ -142,7 +142,7 @@ void on_close(struct call *call) {
     struct held *held = entry_of_call(call, &file);
     if (!held)
         return;
-    bool ends = is_to_be_ended(held);
+    bool ends = !finish_handshake(held) || is_live(held);
     let_go(held, file);
     if (number < call->process->hint)
         call->process->hint = number;
@@ -172,7 +172,7 @@ static void shut_down_live(struct call *call) {
     if (!held)
         return;
     int done = how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR ? fail_plainly(EINVAL)
-               : finish_handshake(held)                             ? shut_down(call, held, file, how)
+               : settle_handshake(held, file)                       ? shut_down(call, held, file, how)
                                                                     : fail_plainly(ENOTCONN);
     int number = errno;
     let_go(held, file);
@@ -219,12 +219,7 @@ int answer_address(struct call *call, uint64_t at, uint64_t size_at, const struc
                : 0;
 }
 
-void on_name(struct call *call) {
-    int file;
-    struct held *held = entry_of_call(call, &file);
-    if (!held)
-        return;
-    finish_handshake(held);
+static void answer_name(struct call *call, struct held *held) {
     int phase = atomic_load(&held->tls.phase);
     bool peer = call->number == SYS_getpeername;
     if (!held->paired && phase != LISTENING)
@@ -234,5 +229,26 @@ void on_name(struct call *call) {
     else
         answer_last(call, answer_address(call, call->arguments[1], call->arguments[2],
                                          peer ? &held->peer : &held->local, peer ? held->peer_size : held->local_size));
+}
+
+static void answer_name_in_a_thread(struct call *call) {
+    int file;
+    struct held *held = entry_of_call(call, &file);
+    if (!held)
+        return;
+    settle_handshake(held, file);
+    answer_name(call, held);
+    let_go(held, file);
+}
+
+void on_name(struct call *call) {
+    int file;
+    struct held *held = entry_of_call(call, &file);
+    if (!held)
+        return;
+    if (finish_handshake(held))
+        answer_name(call, held);
+    else
+        in_a_thread(call, answer_name_in_a_thread);
     let_go(held, file);
 }

@@ -89,6 +89,17 @@ def test_a_static_program_is_refused(ssa_run, tmp_path):
     assert b"linked statically" in done.stderr
 
 
+def test_a_program_with_its_own_tls_is_refused(ssa_run):
+    refused = ssa_run("node", "-e", "console.log('hello')")
+    assert (refused.returncode, refused.stdout) == (126, b"")
+    assert b"ssa: node would go on without ssa: it has a TLS library of its own in it" in refused.stderr
+    warned = ssa_run("--seccomp", "node", "-e", "console.log('hello')")
+    assert (warned.returncode, warned.stdout) == (0, b"hello\n")
+    assert b"--seccomp leaves them alone" in warned.stderr
+    plain = ssa_run("--tls", "node", "-e", "console.log('hello')")
+    assert (plain.returncode, plain.stdout, plain.stderr) == (0, b"hello\n", b"")
+
+
 def test_a_program_of_musls_is_refused(ssad, ssa_run, tmp_path):
     (tmp_path / "hello.c").write_text('#include <stdio.h>\nint main(void) { return puts("hello") < 0; }\n')
     hello = tmp_path / "hello"
