@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import traceback
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssa.worker import process, sandbox
@@ -26,6 +27,7 @@ _REQUEST = struct.Struct("=III?")  # number of the request, uid, the worker's ow
 _STARTED = struct.Struct("=Ii")  # number of the request, pid or minus an errno
 _ENDED = struct.Struct("=ii?")  # pid, status as waitpid(2) gives it
 _FLAGS = socket.MSG_CMSG_CLOEXEC
+_STANDARD = range(3)  # descriptors of the standard streams
 
 
 class Started(NamedTuple):
@@ -84,6 +86,8 @@ def _end_with(serve: Callable[[], object]) -> None:
     try:
         serve()
         status = 0
+    except Exception:  # noqa: BLE001 - nobody else tells of it
+        traceback.print_exc()
     finally:
         os._exit(status)
 
@@ -91,6 +95,7 @@ def _end_with(serve: Callable[[], object]) -> None:
 def _serve(channel: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    _close_others(channel.fileno())
     sandbox.name("ssad:zygote")
     if os.geteuid() == 0:
         sandbox.keep_only_ids()
@@ -109,6 +114,14 @@ def _serve(channel: socket.socket) -> None:
             return
 
 
+def _close_others(kept: int) -> None:
+    """Close what the daemon was started with, such as the descriptor on which it tells that it is ready."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor not in {*_STANDARD, kept}:
+            with contextlib.suppress(OSError):  # the directory's own
+                os.close(descriptor)
+
+
 def _bury(channel: socket.socket) -> None:
     """Tell of the workers that have ended."""
     with contextlib.suppress(ChildProcessError, OSError):
@@ -118,7 +131,10 @@ def _bury(channel: socket.socket) -> None:
 
 def _fork_one(channel: socket.socket, own: tuple[int, int]) -> bool:
     """Fork a worker, which closes the zygote's own descriptors. False where the daemon has gone."""
-    data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2, _FLAGS)
+    try:
+        data, fds, _, _ = socket.recv_fds(channel, _REQUEST.size, 2, _FLAGS)
+    except ConnectionError:  # with what we have told it and it has not read
+        return False
     if not data or len(fds) != 2:
         return False
     call, uid, own_uid, trusted = _REQUEST.unpack(data)

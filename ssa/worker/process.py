@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import io
 import logging
 import os
 import resource
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -62,7 +65,11 @@ def run(channel: socket.socket, door: socket.socket, uid: int, ids: Ids | None, 
     own = len(os.listdir("/proc/self/fd")) + _OWN
     own_cookie()
     sandbox.name(f"ssad:{uid}")
-    sandbox.enter(ids)
+    with Path(os.devnull).open("r+b", buffering=0) as nothing:
+        sandbox.enter(ids)
+        for number in range(3):  # the log is the daemon's: a worker's lines go through it
+            os.dup2(nothing.fileno(), number)
+    sys.stderr = _Lines()
     process = Process(most, own)
     process.closers.end_lingering()
     free = process.table.free
@@ -190,6 +197,16 @@ class _ToDaemon(logging.Handler):
         if self._dropped and threading.get_ident() == self._loop:
             self._link.outbox.put(messages.Dropped(self._dropped))
             self._dropped = 0
+
+
+class _Lines(io.TextIOBase):
+    """Stands for standard error: what Python itself says there, as of a thread that has failed, goes to the log."""
+
+    def write(self, text: str) -> int:
+        """Log each line."""
+        for line in filter(str.strip, text.splitlines()):
+            logging.getLogger("ssa.daemon").warning("%s", line)
+        return len(text)
 
 
 def _line(record: logging.LogRecord) -> messages.Line:

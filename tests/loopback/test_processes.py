@@ -113,6 +113,17 @@ def test_each_user_has_a_worker_of_an_own_uid_that_may_do_nothing_else(daemon, p
         assert zygote["Threads"] == "1"
 
 
+def test_a_worker_has_no_descriptor_that_the_daemon_was_started_with(daemon, port):
+    with connected(port):
+        _, zygote, worker = daemon.processes()
+        daemons = {os.readlink(f"/proc/{daemon.process.pid}/fd/{number}") for number in range(1, 3)}
+        for pid, standard in ((zygote, 3), (worker, 0)):
+            descriptors = {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+            assert not daemons & {what for number, what in descriptors.items() if number >= standard}
+            pipes = [what for what in descriptors.values() if what.startswith("pipe:")]
+            assert [pipe for pipe in pipes if pipes.count(pipe) == 1 and pipe not in daemons] == []  # both ends are its
+
+
 REFUSED = {
     "open": lambda: Path("/etc/passwd").read_bytes(),
     "list": lambda: os.listdir("/"),
