@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ssa.cli.programs import PROGRAMS, WAYS
 from ssa.errors import REASONS
+from ssa.policy.levels import LEVELS
 from ssa.policy.schema import SETTINGS
 from ssa.protocol.attributes import ATTRIBUTES
 from ssa.protocol.messages import FIELDS, KINDS, Reply, Request
@@ -80,6 +81,21 @@ def settings():
     return markdown(["setting", "type", "default", "stricter", "meaning", "enforced by"], rows)
 
 
+def levels():
+    """The levels of `ssa policy use`."""
+    rows = [
+        (
+            f"`{level.name}`",
+            f"{level.texts['min_version']} up",
+            ", ".join(level.texts["groups"].split()),
+            level.texts["min_rsa_bits"],
+            level.source,
+        )
+        for level in LEVELS.values()
+    ]
+    return markdown(["level", "versions", "groups", "RSA bits", "source"], rows)
+
+
 def _shown(row):
     """A setting's default, if it is short."""
     if not row.default:
@@ -122,7 +138,7 @@ def by_ways(which):
 TABLES = {
     "library.md": {"kinds": kinds, "attributes": attributes, "reasons": reasons},
     "architecture.md": {"layers": layers, "edges": edges},
-    "policy.md": {"settings": settings},
+    "policy.md": {"settings": settings, "levels": levels},
     "examples.md": {"effort": lambda: effort("effort"), "paper": lambda: effort("paper")},
     "programs.md": {
         "matrix": lambda: by_ways("matrix"),

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssa.cli import output
+from ssa.cli import levels, output
 from ssa.cli.failure import Failure, explain
 from ssa.cli.filesystem import FileSystem
 from ssa.cli.verb import Verb
@@ -162,6 +162,11 @@ def _known(tree: FileSystem) -> dict[str, str]:
     return {name: text for name, text in tree.policy().items() if name in SETTINGS}
 
 
+def _use(options: argparse.Namespace) -> int:
+    tree = FileSystem()
+    return levels.use(options, lambda: _known(tree), lambda name, text: _put(tree, SETTINGS[name], text))
+
+
 def _save(options: argparse.Namespace) -> int:
     from ssa.policy import files
 
@@ -277,6 +282,34 @@ The file is written whole or not at all, and keeps its comments, its owner and i
     run=_save,
 )
 
+_USE = Verb(
+    name="use",
+    summary="put a named set of values in force: a level",
+    description="""\
+Shows what a level changes of the policy in force, and puts it in force: all of it, or nothing. `ssa policy levels`
+lists the levels with their sources. Settings that a level does not have stay as they are. A level of your own is a file
+levels.d/NAME.toml beside the policy's file (SSA_CONFIG), with a table [policy] and, above it, source = "...".
+""",
+    examples="""\
+ssa policy use modern --dry-run
+ssa policy use pq && ssa policy save
+""",
+    run=_use,
+    arguments=levels.arguments,
+)
+_LEVELS = Verb(
+    name="levels",
+    summary="list the levels, with their sources",
+    description="""\
+Lists the levels that `ssa policy use` takes: those of ssa, and those of levels.d beside the policy's file.
+""",
+    examples="""\
+ssa policy levels
+ssa policy levels --json | jq '.[] | select(.name == "pq").settings'
+""",
+    run=levels.show_all,
+)
+
 VERB = Verb(
     name="policy",
     summary="show, change, reset and save the policy",
@@ -288,8 +321,9 @@ only make it stricter, and only for itself.
 ssa policy
 ssa policy get min_version
 ssa policy set min_version TLSv1.3
+ssa policy use modern --dry-run
 ssa policy save
 """,
     run=_list,
-    verbs=(_LIST, _GET, _SET, _RESET, _SAVE),
+    verbs=(_LIST, _GET, _SET, _RESET, _USE, _LEVELS, _SAVE),
 )

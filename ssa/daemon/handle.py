@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ssa.ktls.probe import Capabilities
     from ssa.policy.live import LivePolicy
     from ssa.trust import TrustStore
+    from ssa.worker.closing import Closer
     from ssa.worker.records import Application
 
 T = TypeVar("T")
@@ -49,7 +50,8 @@ class Handle:
         liveness: the sockets that it watches.
     """
 
-    def __init__(self, uid: int, pid: int, channel: socket.socket) -> None:
+    def __init__(self, uid: int, pid: int, channel: socket.socket, closer: Closer) -> None:
+        """`closer` closes what it has passed: that can block."""
         self.uid = uid
         self.pid = pid
         self.room = 1  # messages that may wait where another application's connection is put behind them
@@ -67,6 +69,7 @@ class Handle:
         self.groups: set[tuple[int, ...]] = set()  # of its applications
         self.diag: Diag | None = None  # for the network namespace that it has told last
         self.channel = channel
+        self._closer = closer
         self._outbox = Outbox(channel)
         self._inbox = Inbox(channel)
         self._calls = itertools.count(1)
@@ -194,12 +197,16 @@ class Handle:
         packet = self._inbox.read()
         if packet is None:
             return False
-        data, descriptor = packet
-        for message in frames.parse_untrusted(data, messages.TO_DAEMON):
-            self._report(self, message, descriptor)
-            descriptor = None
-        if descriptor is not None:
-            raise frames.BadFrame("a descriptor that nothing asks for")
+        data, descriptors = packet
+        try:
+            told = frames.parse_untrusted(data, messages.TO_DAEMON)
+            if len(descriptors) > min(len(told), 1):
+                raise frames.BadFrame(f"{len(descriptors)} descriptors")
+        except frames.BadFrame:
+            self._closer.close(descriptors)
+            raise
+        for message in told:
+            self._report(self, message, descriptors.pop() if descriptors else None)
         return True
 
     @property
@@ -237,7 +244,7 @@ class Handle:
         self.alive = False
         self.all_told.set()
         self._outbox.close()
-        self.channel.close()
+        self._closer.drop(self.channel)  # with descriptors in packets that nobody has read
         self._has_followed.set()
         for question in self._asked.values():
             question.answered.set()

@@ -13,6 +13,7 @@ import os
 import re
 import threading
 import time
+import weakref
 
 from ssa.worker.watching import MOST
 
@@ -25,10 +26,14 @@ _EPOLL = "anon_inode:[eventpoll]"
 
 
 class Liveness:
-    """The watched sockets of one worker, by inode. For any thread."""
+    """The watched sockets of one worker, by inode. For any thread.
+
+    The sets are closed with it: the worker's sockets of the kernel's TLS, which outlive the worker, refer to it.
+    """
 
     def __init__(self) -> None:
         self._sets: dict[int, tuple[int, int]] = {}  # by number: the epoll set, and its file
+        self._end = weakref.finalize(self, _close, self._sets)
         self._lock = threading.Lock()
         self._seen: frozenset[int] = frozenset()
         self._looked = _NEVER
@@ -67,7 +72,11 @@ class Liveness:
 
     def close(self) -> None:
         """Stop watching."""
-        for descriptors in self._sets.values():
-            for descriptor in descriptors:
-                os.close(descriptor)
-        self._sets.clear()
+        self._end()
+
+
+def _close(sets: dict[int, tuple[int, int]]) -> None:
+    for descriptors in sets.values():
+        for descriptor in descriptors:
+            os.close(descriptor)
+    sets.clear()

@@ -20,7 +20,7 @@ import trio
 from ssa._version import __version__
 from ssa.configfs import mount
 from ssa.credentials import CredentialStore
-from ssa.daemon import log, sd_notify, server, signals, worker_uids, zygote
+from ssa.daemon import checking, log, sd_notify, server, signals, worker_uids, zygote
 from ssa.daemon.doors import Doors
 from ssa.daemon.reloading import Reloader, shown
 from ssa.daemon.rundir import InUse, RunDirectory, make_private
@@ -60,6 +60,7 @@ environment:
 examples:
   ssad                              as root: the daemon of this machine
   ssad --user                       without root: a daemon for your own programs; eval "$(ssa env)" in their shells
+  ssad --check                      check the files that ssad would start with, and start nothing
   ssad --log-level debug            log every handshake
 
 {signals}
@@ -80,6 +81,7 @@ class _Options:
     ready_fd: int | None
     log_level: str
     worker_uids: range
+    check: bool
 
 
 def _parse(arguments: Sequence[str] | None) -> _Options:
@@ -121,6 +123,12 @@ administrator's policy, and gives the keys to the kernel. It stays in the foregr
         help="the least level that is logged (default: info); debug has a line for every handshake",
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check the files that ssad would start with (policy, drop-ins, levels, trust store, credentials), say "
+        "what is wrong with each, and start nothing; exit status 1 if anything is",
+    )
+    parser.add_argument(
         "--worker-uids",
         type=_uids,
         default=worker_uids.DEFAULT,
@@ -130,7 +138,8 @@ administrator's policy, and gives the keys to the kernel. It stays in the foregr
     )
     given = parser.parse_args(arguments)
     run_dir, mount_point, config = _user_defaults() if given.user else _system_defaults()
-    if not given.user and os.geteuid() != 0 and not (given.run_dir or os.environ.get("SSA_RUN_DIR")):
+    is_systems = not given.user and not given.check
+    if is_systems and os.geteuid() != 0 and not (given.run_dir or os.environ.get("SSA_RUN_DIR")):
         parser.error("only root can start the system's daemon; to serve only your own programs: ssad --user")
     return _Options(
         run_dir=given.run_dir or run_dir,
@@ -141,6 +150,7 @@ administrator's policy, and gives the keys to the kernel. It stays in the foregr
         ready_fd=given.ready_fd,
         log_level=given.log_level,
         worker_uids=range(0) if given.user or os.geteuid() != 0 else given.worker_uids,
+        check=given.check,
     )
 
 
@@ -165,6 +175,9 @@ def _user_defaults() -> tuple[Path, Path, Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the process's exit status."""
     options = _parse(arguments)
+    if options.check:
+        avoid = str(mount.without_links(options.mount))
+        return checking.check(options.config, required=options.named, avoid=avoid)
     logging.getLogger().setLevel(options.log_level.upper())
     log.open_standard_streams()  # before their numbers become others'
     forker = zygote.fork()  # first, as there are no threads and no secrets yet

@@ -212,9 +212,9 @@ class Listeners:
         self._listeners: dict[int, LiveListener] = {}
 
     def add(self, record: ListenerRecord, worker: Handle) -> None:
-        """Register a worker's listener."""
+        """Register a worker's listener. One whose number is in use is not registered."""
         known = {column.name: getattr(record, column.name) for column in dataclasses.fields(ListenerRecord)}
-        self._listeners[record.id] = LiveListener(**known, worker=worker)
+        self._listeners.setdefault(record.id, LiveListener(**known, worker=worker))
 
     def remove(self, number: int, worker: Handle) -> None:
         """Remove a worker's listener."""
@@ -265,13 +265,13 @@ class Registry:
         """Register a worker's TLS socket. Its record lasts as long as the watched socket, unless it is forgotten first.
 
         `namespace` is the cookie of its network namespace where the kernel does its TLS. Its program is looked at once
-        more.
+        more. A socket whose number or inode another worker has is not registered.
         """
         known = {name: getattr(record, name) for name in _RECORD}
         known["application"] = shared(confirmed(record.application))
         diag = None if namespace is None else worker.diags.of(namespace)
         live = LiveSocket(**known, worker=worker, inode=inode, diag=diag)
-        if self._is_anothers(inode, worker):
+        if live.id in self._sockets or self._is_anothers(inode, worker):
             worker.tell(messages.Gone((live.id,)))
             return
         self._sockets[live.id], self._inodes[live.id] = live, inode

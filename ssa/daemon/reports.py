@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 from typing import TYPE_CHECKING, Any
 
 from ssa.daemon import who
 from ssa.daemon.state import COUNTERS
 from ssa.ktls.netns import is_namespace
 from ssa.logfmt import fields
+from ssa.suites import SUITES
 from ssa.worker import messages, outbox
 from ssa.worker.frames import BadFrame
 
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
     from ssa.daemon.state import State
     from ssa.ktls.diag import Diag
     from ssa.worker.closing import Closers
-    from ssa.worker.records import Application
+    from ssa.worker.records import Application, SocketRecord
 
 _LOGGERS = {"ssa.daemon", "ssa.relay"}
 _MOST_NUMBER = 1 << 31  # that a socket has
 _MOST_AT_ONCE = 1 << 20  # of what is counted
+_END_OF_TIME = 1 << 33  # seconds since the epoch: the year 2242
 
 
 class Reports:
@@ -97,6 +100,7 @@ class Reports:
         """Register a TLS socket."""
         record = message.record
         self._check(handle, record.id, record.application)
+        _check_record(record)
         handle.liveness.stir()
         if message.namespace and handle.diags.of(message.namespace) is None:
             handle.diag = _diag_by_process(handle, record.pid, message.namespace)
@@ -108,6 +112,9 @@ class Reports:
             raise BadFrame(f"it claims to serve uid {application.uid}")
         if not any(number in granted for granted in handle.granted):
             raise BadFrame(f"the number {number} was not given to it")
+        known = self._state.sockets.record(number, handle) or self._state.listeners.get(number)
+        if known is not None and known.worker is handle:
+            raise BadFrame(f"it has told of the number {number} already")
 
     def forget(self, handle: Handle, message: messages.Forget) -> None:
         """Remove a TLS socket that has ended."""
@@ -117,6 +124,7 @@ class Reports:
         """Register a listener."""
         application = message.record.application
         self._check(handle, message.record.id, application)
+        _check_moment(message.record.opened)
         if handle.is_taken_up and who.has_groups(application):
             handle.groups.add(application.all_groups)
         self._state.listeners.add(message.record, handle)
@@ -208,10 +216,10 @@ class Reports:
             raise BadFrame(f"it claims to serve uid {application.uid}")
 
     def elsewhere(self, handle: Handle, message: messages.Elsewhere) -> None:
-        """Connect it to the worker that has a socket."""
+        """Connect it to the worker that has a socket, unless that one has much to read already."""
         self._check_user(handle, message.application)
         owner = self._state.sockets.owner(message.inode)
-        if owner is None or owner is handle:
+        if owner is None or owner is handle or not owner.has_room:
             handle.tell(messages.Done(message.call))
             return
         ours, theirs = outbox.pair()
@@ -221,6 +229,22 @@ class Reports:
     def answer(self, handle: Handle, message: messages.Looked | messages.Ended) -> None:
         """Take an answer."""
         handle.answer(message)
+
+
+def _check_record(record: SocketRecord) -> None:
+    """Hold what the daemon does more with than show it against what it can be. Raises BadFrame."""
+    _check_moment(record.opened)
+    try:
+        record.key.pack()
+    except (OSError, ValueError, OverflowError, struct.error) as exc:
+        raise BadFrame(f"addresses that no socket has: {exc}") from None
+    if record.suite not in SUITES:
+        raise BadFrame(f"the cipher suite {record.suite!a}")
+
+
+def _check_moment(moment: float) -> None:
+    if not 0 <= moment < _END_OF_TIME:
+        raise BadFrame(f"the time {moment}")
 
 
 def _diag_by_process(handle: Handle, pid: int, cookie: bytes) -> Diag | None:

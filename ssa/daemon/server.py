@@ -43,7 +43,7 @@ async def serve(state: State, workers: Workers, listener: socket.socket) -> None
             await trio.lowlevel.wait_readable(listener)
             await _have_room(workers.table)
             try:
-                for connection in _accepted(listener, workers.nobody):
+                for connection in _accepted(listener, workers.nobody, workers.table):
                     _pass_on(state, workers, connection, nursery)
             except OSError as exc:  # out of descriptors or memory: for now
                 _log.error("no application can be served at the moment: %s", exc.strerror)
@@ -58,11 +58,11 @@ async def _have_room(table: Table) -> None:
         await trio.sleep(_MOMENT)
 
 
-def _accepted(listener: socket.socket, closer: Closer) -> Iterator[socket.socket]:
+def _accepted(listener: socket.socket, closer: Closer, table: Table) -> Iterator[socket.socket]:
     """The next connections. Those that were given up are passed over. Raises OSError."""
     given_up: list[int] = []
     try:
-        for _ in range(_TOGETHER):
+        for _ in range(max(1, min(_TOGETHER, table.unused() // _TOGETHER))):
             connection, _ = listener.accept()
             if _is_given_up(connection):
                 given_up.append(connection.detach())

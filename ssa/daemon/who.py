@@ -24,6 +24,7 @@ from ssa.worker.ipc import UCRED
 from ssa.worker.records import Application
 
 _SO_PEERGROUPS, _SO_PEERPIDFD = 59, 77  # include/uapi/asm-generic/socket.h; the second since Linux 6.5
+_MOST_GROUPS = 4096  # each goes to the worker with each request, and any user can have 65536 (user_namespaces(7))
 _BUFFER = 1024  # bytes that getsockopt of the socket module gives at most
 
 
@@ -108,14 +109,14 @@ _OUR_NAMESPACE = _link("self", "ns/user")
 
 
 def _groups(connection: socket.socket) -> tuple[int, ...]:
-    """The supplementary groups that the process had when it connected."""
+    """The supplementary groups that the process had when it connected: of very many, those with the lowest numbers."""
     try:
         found = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _BUFFER)
     except OSError as exc:
         if exc.errno != errno.ERANGE:
             return ()  # before Linux 4.13: it counts as having none
         found = _many_groups(connection)
-    return struct.unpack(f"={len(found) // _GID}I", found)
+    return struct.unpack(f"={len(found) // _GID}I", found)[:_MOST_GROUPS]
 
 
 _GID = 4  # bytes

@@ -156,7 +156,12 @@ class Workers:
             start.channel.close()
             start.fail(os.strerror(-told.pid))
             return
-        handle = self._adopt(start.uid, told.pid, start.channel)
+        try:
+            handle = self._adopt(start.uid, told.pid, start.channel)
+        except OSError as exc:  # no descriptor is left: the worker finds that nobody wants it
+            start.channel.close()
+            start.fail(exc.strerror or str(exc))
+            return
         try:
             handle.door = self._doors.label(start.door, start.uid, told.pid)
         except OSError as exc:  # it has ended
@@ -166,7 +171,7 @@ class Workers:
         _log.debug("a worker has started %s", fields(worker=handle.pid, uid=handle.uid))
 
     def _adopt(self, uid: int, pid: int, channel: socket.socket) -> Handle:
-        handle = self._handles[uid] = Handle(uid, pid, channel)
+        handle = self._handles[uid] = Handle(uid, pid, channel, self.closers.of(uid))
         handle.room = max(1, min(_MOST_PASSED, self.table.free // 8))
         self._users[pid] = uid
         self.soon(self._follow, handle)

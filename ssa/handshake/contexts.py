@@ -46,6 +46,7 @@ class _Offer:
     session_ttl: int  # seconds; of a server
     only: str | None = None  # the one name that is served: in TLS 1.2 a resumed session has the name it was made with
     datagrams: bool = False  # DTLS
+    tickets: bool = True  # of a client: it asks a server of TLS 1.2 for one
 
     @property
     def versions(self) -> tuple[TLSVersion, ...]:
@@ -133,7 +134,12 @@ def _offer(
     if not suites:
         who = "this kernel" if allowed else f"a {role}"
         raise errors.error("POLICY_DENIED", f"{who} can do none of the cipher suites that the policy allows")
-    return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
+    offer = _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl)
+    return replace(offer, tickets=_asks_for_tickets(role, policy))
+
+
+def _asks_for_tickets(role: Role, policy: Policy) -> bool:
+    return role == "server" or policy.session_tickets == "on"
 
 
 def withheld(policy: Policy, kernel: Capabilities) -> str:
@@ -179,7 +185,8 @@ def _datagram_offer(role: Role, policy: Policy, credentials: tuple[Credential, .
     _check_groups(policy, role, suites)
     if not suites:
         raise errors.error("POLICY_DENIED", "the policy's ciphers leave nothing for DTLS 1.2, done without DHE")
-    return _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl, datagrams=True)
+    offer = _Offer(role, suites, policy.groups, policy.signature_algorithms, credentials, session_ttl, datagrams=True)
+    return replace(offer, tickets=_asks_for_tickets(role, policy))
 
 
 def _library() -> str:
@@ -210,6 +217,8 @@ def _context(offer: _Offer, keylog: Callable[[SSL.Connection, bytes], None]) -> 
         context.set_keylog_callback(keylog)
     for credential in offer.credentials:
         _use(context, credential)
+    if not offer.tickets:
+        context.set_options(SSL.OP_NO_TICKET)
     if offer.role == "server":
         _prepare_server(context, offer)
     return context

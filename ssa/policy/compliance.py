@@ -147,12 +147,14 @@ def unmet_pins(made: Made, policy: Values) -> str:
 
 def unmet_allowed(made: Made, policy: Values) -> str:
     """Report a host that is not among those that are allowed."""
-    return "" if made.connected_to is None else refusal(policy.allowed_hosts, made.connected_to)
+    host = made.connected_to if policy.allowed_hosts else None
+    return "" if host is None else refusal(policy.allowed_hosts, host)
 
 
 def unmet_denied(made: Made, policy: Values) -> str:
     """Report a host that is among those that are denied."""
-    return "" if made.connected_to is None else denial(policy.denied_hosts, made.connected_to)
+    host = made.connected_to if policy.denied_hosts else None
+    return "" if host is None else denial(policy.denied_hosts, host)
 
 
 def unmet_alpn(made: Made, policy: Values) -> str:
@@ -171,6 +173,11 @@ def unmet_ttl(made: Made, policy: Values) -> str:
     if not made.resumed or (policy.session_ttl and made.session_age <= policy.session_ttl):
         return ""
     return f"a session of {made.session_age:.0f} s was resumed, the limit is {policy.session_ttl} s"
+
+
+def unmet_tickets(made: Made, policy: Values) -> str:
+    """Report a session that was resumed."""
+    return "a session was resumed" if made.resumed and policy.session_tickets == "off" else ""
 
 
 def unmet_data_path(made: Made, policy: Values) -> str:

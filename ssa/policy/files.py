@@ -8,6 +8,9 @@
 
 A missing file means the default policy, unless somebody named the file. One unknown key or one bad value refuses the
 whole file: half a policy is not what its administrator wrote.
+
+The files ``policy.d/*.toml`` beside it are drop-ins of the same form, in the order of their names: a setting in a later
+file counts in place of an earlier one's. A list is replaced, not added to.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from ssa.files import Trail, read_regular
+from ssa.policy.levels import Level
 from ssa.policy.schema import SETTINGS, BadValue, Policy
 
 _TABLE = "policy"
+DROP_INS = "policy.d"  # the directory beside the file
+_SOURCE = "source"  # of a level
 _MAX_FILE = 1 << 20  # bytes
 _NOT_THERE = "there is no such file; --config or SSA_CONFIG names it, and an empty file would be the default policy"
 _NUMBER = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
@@ -37,16 +43,37 @@ def load(path: str | os.PathLike[str], *, required: bool = False) -> Policy:
 
 
 def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Policy, str]:
-    """The policy in a file, and the file's name. If there is no file: the default policy, and an empty name.
+    """The policy in a file and its drop-ins, and the names of those files. If there is none: the default policy.
 
     Args:
         path: the file.
         required: the file has to be there, because somebody named it.
 
     Raises:
-        BadValue: the file is refused. The message names the file, the key and the reason.
-        OSError: the file could not be read.
+        BadValue: a file is refused. The message names the file, the key and the reason.
+        OSError: a file could not be read.
     """
+    policy, source = _find(path, required=required)
+    sources = [source] if source else []
+    for name, texts in drop_ins(path):
+        policy = _policy_untrusted(texts, name, policy)
+        sources.append(name)
+    return policy, ", ".join(sources)
+
+
+def drop_ins(path: str | os.PathLike[str]) -> list[tuple[str, dict[str, str]]]:
+    """The drop-ins of a policy's file, in order: the name of each, and its texts. Raises as `find` does."""
+    directory = Path(path).parent / DROP_INS
+    try:
+        found = sorted(file for file in directory.iterdir() if file.suffix == ".toml" and file.name[0] != ".")
+    except FileNotFoundError:
+        if broken := _dangling(directory):
+            raise FileNotFoundError(errno.ENOENT, f"{broken} is a link whose target does not exist") from None
+        return []
+    return [(str(file), _texts_untrusted(_read(str(file)), str(file))) for file in found]
+
+
+def _find(path: str | os.PathLike[str], *, required: bool) -> tuple[Policy, str]:
     name = os.fspath(path)
     try:
         data = _read(name)
@@ -59,21 +86,52 @@ def find(path: str | os.PathLike[str], *, required: bool = False) -> tuple[Polic
     return _policy_untrusted(_texts_untrusted(data, name), name), name
 
 
+def load_level(path: str | os.PathLike[str]) -> Level:
+    """A level of the administrator's own: a file with a table ``[policy]``, and a text `source` that may be left out.
+
+    Raises:
+        BadValue: the file is refused. The message names the file, the key and the reason.
+        OSError: the file could not be read.
+    """
+    name = os.fspath(path)
+    document = _document_untrusted(_read(name), name)
+    source = document.pop(_SOURCE, name)
+    if not isinstance(source, str):
+        raise BadValue(f"{name}: {_SOURCE}: expected a string")
+    texts = _table_untrusted(document, name)
+    _policy_untrusted(texts, name)
+    return Level(Path(name).stem, source, texts)
+
+
 def save(path: str | os.PathLike[str], policy: Policy) -> None:
     """Write a policy to its file. The file is replaced whole or not at all; its comments and its layout stay.
 
     A setting is written if the file has it already, or if its value is not the default.
 
     Raises:
-        BadValue: the present content of the file is refused. It stays as it was.
+        BadValue: the present content of the file is refused, or a drop-in has another value, which would count at the
+            next start. The file stays as it was.
         OSError: the file could not be written. It stays as it was.
     """
     target = Path(os.path.realpath(path))
     before = _read(str(target)) if target.exists() else b""
     written = _texts_untrusted(before, os.fspath(path))
     _policy_untrusted(written, os.fspath(path))
-    changes = {name: policy.text(name) for name in SETTINGS if _differs(name, written, policy)}
+    dropped = _dropped(path, policy)
+    changes = {name: policy.text(name) for name in SETTINGS if name not in dropped and _differs(name, written, policy)}
     _replace(target, _changed(before, written, changes, os.fspath(path)))
+
+
+def _dropped(path: str | os.PathLike[str], policy: Policy) -> set[str]:
+    """The settings that drop-ins have. Raises `BadValue` where one of them would undo the policy."""
+    last = {name: (file, text) for file, texts in drop_ins(path) for name, text in texts.items()}
+    for name, (file, text) in last.items():
+        if _policy_untrusted({name: text}, file, policy) != policy:
+            raise BadValue(
+                f"{path}: {file} has another value of {name}, which would count at the next start: change it there, "
+                f"or take {name} out of it. The file stays as it was"
+            )
+    return set(last)
 
 
 def _changed(before: bytes, written: dict[str, str], changes: dict[str, str], path: str) -> bytes:
@@ -117,20 +175,27 @@ def _dangling(path: Path) -> Path | None:
     return next((step for step in (path, *path.parents) if step.is_symlink() and not step.exists()), None)
 
 
-def _policy_untrusted(texts: dict[str, str], path: str) -> Policy:
+def _policy_untrusted(texts: dict[str, str], path: str, base: Policy | None = None) -> Policy:
     try:
-        return Policy.default().replace_many(texts)
+        return (base or Policy.default()).replace_many(texts)
     except BadValue as bad:
         raise BadValue(f"{path}: {bad}") from None
 
 
 def _texts_untrusted(data: bytes, path: str) -> dict[str, str]:
     """The text of each setting in the file."""
+    return _table_untrusted(_document_untrusted(data, path), path)
+
+
+def _document_untrusted(data: bytes, path: str) -> dict[str, Any]:
     try:
         # A decimal number stays as it is written.
-        document = tomllib.loads(data.decode(), parse_float=str)
+        return tomllib.loads(data.decode(), parse_float=str)
     except (ValueError, RecursionError) as bad:
         raise BadValue(f"{path}: not TOML: {bad}") from None
+
+
+def _table_untrusted(document: dict[str, Any], path: str) -> dict[str, str]:
     strangers = document.keys() - {_TABLE}
     if strangers:
         raise BadValue(f"{path}: {min(strangers)!a} does not belong here, expected a table [{_TABLE}]")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from ssa.policy.parsers import CLIENT_AUTHS, DATA_PATHS, TRUNCATIONS, quoted
+from ssa.policy.parsers import CLIENT_AUTHS, DATA_PATHS, SESSION_TICKETS, TRUNCATIONS, quoted
 
 if TYPE_CHECKING:
     from ssa.suites import TLSVersion
@@ -87,6 +87,13 @@ def narrow_data_path(policy: str, asked: str) -> str:
 def narrow_client_auth(policy: str, asked: str) -> str:
     """The later of `CLIENT_AUTHS`. A request for the earlier one loosens nothing: the policy's counts."""
     return max(policy, asked, key=CLIENT_AUTHS.index)
+
+
+def narrow_tickets(policy: str, asked: str) -> str:
+    """The later of `SESSION_TICKETS`. Raises `Loosening`."""
+    if SESSION_TICKETS.index(asked) < SESSION_TICKETS.index(policy):
+        raise Loosening(f"{asked} asked for, the policy says {policy}")
+    return asked
 
 
 def narrow_truncation(policy: str, asked: str) -> str:

@@ -30,6 +30,7 @@ class BadValue(ValueError):
 SYSTEM_STORE = "system"
 MAX_DEPTH = 100  # OpenSSL's (X509_VERIFY_PARAM_set_depth(3))
 DATA_PATHS: tuple[str, ...] = ("ktls-or-relay", "ktls", "relay")
+SESSION_TICKETS: tuple[str, ...] = ("on", "off")
 TRUNCATIONS: tuple[str, ...] = ("as-program", "error")  # what a stream that was cut is to programs under inject
 CLIENT_AUTHS: tuple[str, ...] = ("as-program", "optional", "required")
 COERCIONS: tuple[str, ...] = ("strict", "fallback")
@@ -44,6 +45,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "x448": ("X448",),
     "SecP256r1MLKEM768": (),
     "SecP384r1MLKEM1024": (),
+    "MLKEM1024": (),
+    "MLKEM768": (),
     "ffdhe2048": (),
     "ffdhe3072": (),
     "ffdhe4096": (),
@@ -51,7 +54,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ffdhe8192": (),
 }
 GROUP_NAMES: tuple[str, ...] = tuple(alias for name, aliases in GROUPS.items() for alias in (name, *aliases))
-# Hybrids of a post-quantum algorithm and a classical one; TLS 1.3 only.
+# Post-quantum algorithms, most as hybrids with a classical one; TLS 1.3 only.
 POST_QUANTUM = frozenset(name for name in GROUPS if "MLKEM" in name)
 # The hybrid is first: traffic that is recorded today must stay secret when there is a quantum computer. secp521r1 is
 # in the list for TLS 1.2, where a server's certificate may only be on a curve of this list (RFC 8422 section 5.1).
@@ -277,6 +280,11 @@ def parse_client_auth_untrusted(text: str) -> str:
 def parse_data_path_untrusted(text: str) -> str:
     """One of `DATA_PATHS`."""
     return _one_of_untrusted(text, DATA_PATHS, "is not a data path")
+
+
+def parse_tickets_untrusted(text: str) -> str:
+    """One of `SESSION_TICKETS`."""
+    return _one_of_untrusted(text, SESSION_TICKETS, "says nothing of tickets")
 
 
 def parse_truncation_untrusted(text: str) -> str:

@@ -39,6 +39,7 @@ class Narrowing:
     alpn: tuple[str, ...] | None = None
     handshake_timeout: float | None = None
     session_ttl: int | None = None
+    session_tickets: str | None = None
     data_path: str | None = None
     truncation: str | None = None
     coercion: str | None = None

@@ -33,7 +33,13 @@ class Values:
     alpn: tuple[str, ...]
     handshake_timeout: float
     session_ttl: int
+    session_tickets: str
     data_path: str
     truncation: str
     coercion: str
     texts: Mapping[str, str] = field(compare=False, repr=False)
+
+    @property
+    def resumable(self) -> int:
+        """The time for which a session may be resumed, in seconds; 0 for never."""
+        return self.session_ttl if self.session_tickets == "on" else 0

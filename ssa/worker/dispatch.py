@@ -42,6 +42,14 @@ async def receive_visit(worker: Worker, guest: User, application: Application, c
 
     Raises OSError.
     """
+    try:
+        with guest.quota.of():
+            await _visit(worker, guest, application, connection)
+    except errors.SSAError as exc:
+        await ipc.send(connection, _refusal(exc))
+
+
+async def _visit(worker: Worker, guest: User, application: Application, connection: socket.socket) -> None:
     packet = await ipc.receive_untrusted(guest, connection)
     if packet is None:
         return

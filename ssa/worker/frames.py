@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import struct
 import types
 import typing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 VERSION = 1  # of the messages; another one is not understood
 MOST = 400 << 10  # bytes of a packet
+TOGETHER = 32  # messages of a packet
 _MOST_BYTES = 16384  # byte strings of a packet
 _HEADER = struct.Struct("<HHI")
 _LENGTH = struct.Struct("<I")
@@ -77,7 +79,7 @@ def parse_untrusted(data: bytes, kinds: Mapping[str, type]) -> list[Any]:
         return [_message(kinds, *entry) for entry in _entries(data)]
     except OtherVersion:
         raise
-    except (ValueError, TypeError, LookupError, RecursionError, struct.error) as exc:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError, struct.error) as exc:
         raise BadFrame(f"{type(exc).__name__}: {exc}") from None
 
 
@@ -97,6 +99,8 @@ def _entries(data: bytes) -> list[Any]:
     if start + length != len(data):
         raise BadFrame("its lengths do not fit")
     entries: list[Any] = json.loads(data[start:end], object_hook=lambda value: found[value["b"]])
+    if len(entries) > TOGETHER:
+        raise BadFrame("too many messages")
     return entries
 
 
@@ -150,7 +154,9 @@ def _integer(value: Any) -> int:
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise TypeError("no number")
-    return float(value)
+    if not math.isfinite(number := float(value)):
+        raise ValueError("no finite number")
+    return number
 
 
 def _of(kind: type) -> Callable[[Any], Any]:

@@ -37,6 +37,8 @@ _PROBE_AGAIN = 1.0  # seconds between two questions whether the kernel has TLS b
 _FEW = 500  # numbers that are left when more are asked for
 _KEPT_FOR_THE_NEXT = (messages.Count, messages.Refused, messages.WasCut, messages.Relays, messages.Line)
 _MOMENT = 0.05  # seconds
+_ROOMY = 256  # descriptors
+_MOMENTS, _MOMENT = 20, 0.001  # how often, and how many seconds, to wait for threads that close
 _KEPT = 64  # trust stores, and groups of users
 
 # Of a task that serves a connection: the trust store that the daemon has looked at for it, and when.
@@ -52,6 +54,7 @@ class Link:
         self.channel = channel
         self.outbox = Outbox(channel)
         self._inbox = Inbox(channel)
+        self._look = 0  # the question of `look_soon` that is not answered yet
         self._last = 0
         self.retires = trio.Event()
         self._calls = itertools.count(1)
@@ -109,7 +112,9 @@ class Link:
 
     def look_soon(self, application: Application) -> None:
         """Have `fresh_credentials` begin in the background."""
-        self.outbox.put(messages.Fresh(0, groups=application.all_groups))
+        if not self._look:  # one at a time, however many strangers make us look
+            self._look = next(self._calls)
+            self.outbox.put(messages.Fresh(self._look, groups=application.all_groups))
 
     def usable(self, application: Application) -> Usable:
         """The administrator's credentials that this user may serve with; the names of the others."""
@@ -216,6 +221,7 @@ class Link:
         told = [(messages.Hello(self._last), None), *self.worker.all_told(), (messages.AllTold(), None)]
         asked = [(question.message, None) for question in self._asked.values()]
         self._numbers.clear()
+        self._look = 0
         self.outbox.attach(channel, [*told, *asked], _KEPT_FOR_THE_NEXT)
 
     async def run(self, serve: Callable[[messages.Serve | messages.Visit, socket.socket], None]) -> bool:
@@ -228,7 +234,8 @@ class Link:
                 continue
             if packet is None:
                 return False
-            data, descriptor = packet
+            data, descriptors = packet
+            descriptor = descriptors[0] if descriptors else None
             try:
                 told = frames.parse_untrusted(data, messages.TO_WORKER)
             except frames.OtherVersion:  # the next ssad's: it leaves us alone
@@ -240,6 +247,17 @@ class Link:
                     _HANDLERS[type(message)](self, message, descriptor)
                 elif descriptor is not None:
                     serve(message, socket.socket(fileno=descriptor))
+                    await self._have_room()
+
+    async def _have_room(self) -> None:
+        """Wait for a moment where few descriptors are left: what is refused is closed meanwhile, and is counted."""
+        if self.worker.quota.unused() > _ROOMY:
+            return
+        await trio.lowlevel.checkpoint()
+        for _ in range(_MOMENTS):
+            if self.worker.quota.left() > 0:
+                return
+            await trio.sleep(_MOMENT)
 
     def policy_is(self, message: messages.PolicyIs, _: int | None) -> None:
         """Put another policy in force."""
@@ -289,7 +307,9 @@ class Link:
         self._answer(message.call, message.application)
 
     def _answer(self, call: int, answer: Any) -> None:
-        if (question := self._asked.get(call)) is not None:
+        if call == self._look:
+            self._look = 0
+        elif (question := self._asked.get(call)) is not None:
             question.answer = answer
             question.answered.set()
         elif isinstance(answer, socket.socket):  # nobody waits for it any more

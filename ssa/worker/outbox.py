@@ -16,10 +16,9 @@ from ssa.worker import frames
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_TOGETHER = 32  # messages of a packet
 _ROOM = 212_992  # bytes for packets that the other end has not read (net.core.wmem_max, as a rule)
 _LEVEL, _RIGHTS = socket.SOL_SOCKET, socket.SCM_RIGHTS
-_ANCILLARY = socket.CMSG_SPACE(4)
+_ANCILLARY = socket.CMSG_SPACE(4 * 253)  # SCM_MAX_FD: what has no room the kernel closes here and now, which may block
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -70,7 +69,7 @@ class Outbox:
                 self._send(batch)
             except BlockingIOError:
                 return False
-            except OSError:
+            except ConnectionError:
                 self._is_broken = True
                 return False
             for _ in batch:
@@ -83,7 +82,7 @@ class Outbox:
         first = self._waiting[0]
         if len(self._waiting) == 1 or first.descriptor is not None:
             return [first]
-        together = itertools.islice(self._waiting, _TOGETHER)
+        together = itertools.islice(self._waiting, frames.TOGETHER)
         return list(itertools.takewhile(lambda waiting: waiting.descriptor is None, together))
 
     def _send(self, batch: list[_Waiting]) -> None:
@@ -129,13 +128,13 @@ class Outbox:
 
 
 class Inbox:
-    """Reads the packets of a channel, each with the descriptor that came with it."""
+    """Reads the packets of a channel, each with the descriptors that came with it."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._room = bytearray(frames.MOST)
 
-    def read(self) -> tuple[bytes, int | None] | None:
+    def read(self) -> tuple[bytes, list[int]] | None:
         """The next packet; None where the other end has gone. Raises BlockingIOError where there is none."""
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         try:
@@ -148,4 +147,4 @@ class Inbox:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         if not size and not fds:
             return None
-        return bytes(self._room[:size]), fds[0] if fds else None
+        return bytes(self._room[:size]), list(fds)

@@ -62,7 +62,7 @@ async def connect(  # noqa: PLR0913 - a handshake is made of its request, what c
     context = worker.contexts.client(policy, kernel, terms.credentials)
     judge = Judge(worker.monitor, terms, hostname, steps.since(began))
     server = Server(application.uid, hostname, connection.key.remote[1], context, policy.alpn, terms.anchors)
-    resumption = worker.sessions.resume(server, policy.session_ttl, judge.trusts)
+    resumption = worker.sessions.resume(server, policy.resumable, judge.trusts)
     engine = ClientEngine(context, steps.sni_of(hostname), policy.alpn, resumption.session)
     handshake = driver.Handshake(engine, sock)
     with steps.ending(sock), resumption:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def check(worker: Worker, request: wire.Check, files: list[int]) -> Reply:
     """Check options without a handshake: the values that the policy leaves of them. Raises `ssa.SSAError`."""
     policy = (await agree(worker, request, files, complete=False)).policy
-    return Reply(session_ttl=policy.session_ttl, version_min=policy.min_version, version_max=policy.max_version)
+    return Reply(session_ttl=policy.resumable, version_min=policy.min_version, version_max=policy.max_version)
 
 
 async def answer(

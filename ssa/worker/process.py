@@ -80,13 +80,24 @@ async def _serve(channel: socket.socket, door: socket.socket, uid: int, limit: i
     link = Link(channel)
     worker = link.worker = Worker(uid, limit, link, process)
     logging.getLogger().addHandler(_ToDaemon(link))
-    owner = _peer(channel)
+    try:
+        await _serve_until_the_end(link, worker, door, _peer(channel))
+    except Exception:
+        worker.log.exception("a fault of ssad's own, which ends this worker")
+        link.outbox.flush()
+        raise
+    worker.stop()
+    worker.close(time.monotonic() + _PATIENCE)
+    process.close()
+
+
+async def _serve_until_the_end(link: Link, worker: Worker, door: socket.socket, owner: int) -> None:
     async with trio.open_nursery() as nursery:
 
         def serve(message: messages.Serve | messages.Visit, connection: socket.socket) -> None:
             nursery.start_soon(_serve_one, worker, message, connection)
 
-        nursery.start_soon(process.run)
+        nursery.start_soon(worker.process.run)
         nursery.start_soon(link.outbox.run)
         nursery.start_soon(_end_when_idle, worker, link, nursery.cancel_scope)
         while not await link.run(serve):
@@ -94,9 +105,6 @@ async def _serve(channel: socket.socket, door: socket.socket, uid: int, limit: i
                 break
             link.attach(following)
         nursery.cancel_scope.cancel()
-    worker.stop()
-    worker.close(time.monotonic() + _PATIENCE)
-    process.close()
 
 
 async def _end_when_idle(worker: Worker, link: Link, scope: trio.CancelScope) -> None:

@@ -7,7 +7,7 @@ the same; `missing` says what a kernel cannot. The process has to have one threa
 - PR_SET_DUMPABLE 0: no process of that uid reads its memory (ptrace(2)).
 - Landlock (Linux 5.13): no file or directory at all. What has no path, such as a file in memory, can be opened again.
 - seccomp: no new socket, connection, program, process or signal, and nothing that changes files, mounts or ids. Of
-  setfsuid(2) the user's and its own uid pass.
+  setfsuid(2) the user's and its own uid pass; of setfsgid(2) any, but its own only where files can be opened.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def enter(ids: Ids | None) -> None:
     if _landlock_version():
         _leave_files()
     if _can_filter():
-        _filter(frozenset() if ids is None else frozenset({ids.own, ids.user}))
+        gid = None if ids is None or _landlock_version() else ids.own
+        _filter(frozenset() if ids is None else frozenset({ids.own, ids.user}), gid)
 
 
 def name(text: str) -> None:
@@ -210,6 +211,22 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "mknod": (133, None),
     "mknodat": (259, 33),
     "utimensat": (280, 88),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "fchmodat2": (452, 452),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "truncate": (76, 45),
+    "inotify_add_watch": (254, 27),
+    "shmget": (29, 194),
+    "shmat": (30, 196),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
@@ -231,13 +248,15 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
 }
 _CLONE, _CLONE3 = (56, 220), 435
 _TGKILL = (234, 131)
-_SETFSUID = (122, 151)
+_SETFSUID, _SETFSGID = (122, 151), (123, 152)
+_SOCKETPAIR, _UNIX = (53, 199), 1
+_DATAGRAMS = 2  # this bit is in SOCK_DGRAM and SOCK_RAW, and not in SOCK_STREAM and SOCK_SEQPACKET
 _CLONE_THREAD = 0x10000
 _X32 = 0x40000000  # the numbers of x86's other interface begin here
 
 # include/uapi/linux/bpf_common.h
 _LOAD, _RETURN, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x20, 0x06, 0x15, 0x35, 0x45
-_NUMBER, _ARCHITECTURE, _FIRST = 0, 4, 16  # offsets in struct seccomp_data
+_NUMBER, _ARCHITECTURE, _FIRST, _SECOND = 0, 4, 16, 24  # offsets in struct seccomp_data
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000  # SECCOMP_RET_*
 
 _Instruction = tuple[int, int, int, int]  # code, where to go if true, and if false: instructions to pass over; value
@@ -251,8 +270,11 @@ def _can_filter() -> bool:
     return _machine() is not None and _libc.prctl(_PR_GET_SECCOMP, 0, 0, 0, 0) >= 0
 
 
-def _program(column: int, architecture: int, uids: frozenset[int], pid: int) -> Iterator[_Instruction]:
-    """The filter, in the order in which the kernel goes through it (Documentation/userspace-api/seccomp_filter.rst)."""
+def _program(column: int, architecture: int, uids: frozenset[int], gid: int | None, pid: int) -> Iterator[_Instruction]:
+    """The filter, in the order in which the kernel goes through it (Documentation/userspace-api/seccomp_filter.rst).
+
+    `gid` is the one that setfsgid(2) may set; None: any.
+    """
     refuse: _Instruction = (_RETURN, 0, 0, _FAIL | errno.EPERM)
     allow: _Instruction = (_RETURN, 0, 0, _ALLOW)
     yield from ((_LOAD, 0, 0, _ARCHITECTURE), (_IF_EQUAL, 1, 0, architecture), refuse)
@@ -264,17 +286,21 @@ def _program(column: int, architecture: int, uids: frozenset[int], pid: int) -> 
     yield from ((_IF_EQUAL, 0, 4, _CLONE[column]), (_LOAD, 0, 0, _FIRST), (_IF_ANY_BIT, 0, 1, _CLONE_THREAD))
     yield from (allow, refuse)
     yield from ((_IF_EQUAL, 0, 4, _TGKILL[column]), (_LOAD, 0, 0, _FIRST), (_IF_EQUAL, 0, 1, pid), allow, refuse)
+    yield from ((_IF_EQUAL, 0, 6, _SOCKETPAIR[column]), (_LOAD, 0, 0, _FIRST), (_IF_EQUAL, 0, 2, _UNIX))
+    yield from ((_LOAD, 0, 0, _SECOND), (_IF_ANY_BIT, 0, 1, _DATAGRAMS), refuse, allow)
+    if gid is not None:
+        yield from ((_IF_EQUAL, 0, 4, _SETFSGID[column]), (_LOAD, 0, 0, _FIRST), (_IF_EQUAL, 0, 1, gid), allow, refuse)
     yield from ((_IF_EQUAL, 0, 2 * len(uids) + 2, _SETFSUID[column]), (_LOAD, 0, 0, _FIRST))
     for uid in sorted(uids):
         yield from ((_IF_EQUAL, 0, 1, uid), allow)
     yield from (refuse, allow)
 
 
-def _filter(uids: frozenset[int]) -> None:
+def _filter(uids: frozenset[int], gid: int | None) -> None:
     machine = _machine()
     if machine is None:
         return
-    program = list(_program(*machine, uids, os.getpid()))
+    program = list(_program(*machine, uids, gid, os.getpid()))
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     whole = struct.pack("=H6xQ", len(program), ctypes.addressof(kept := ctypes.create_string_buffer(code, len(code))))
     _check(_libc.prctl(_PR_SET_SECCOMP, ctypes.c_ulong(_SECCOMP_MODE_FILTER), whole, 0, 0), "seccomp")

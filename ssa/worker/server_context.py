@@ -62,7 +62,7 @@ class Serving:
             self._made_for = made_for
         if (context := self._contexts.get(name)) is None:
             # A client that proves who it is has to do so each time: a session would keep the verdict.
-            ttl = 0 if terms.ask_certificate else terms.policy.session_ttl
+            ttl = 0 if terms.ask_certificate else terms.policy.resumable
             chosen = self._chosen(credentials, name)
             context = self._contexts[name] = self._make(terms.policy, chosen, ttl)
             self._offered[context] = chosen

@@ -125,6 +125,8 @@ def _refuse_unopened(sock: socket.socket, state: int, *, half_closed: bool) -> N
 
 def refuse_host(policy: Policy, hostname: str, address: str) -> None:
     """Refuse a host that programs may not connect to. Raises `ssa.PolicyError`; nothing was sent to it by then."""
+    if not policy.denied_hosts and not policy.allowed_hosts:
+        return
     host = peer(hostname, address)
     for setting, reason in (
         ("denied_hosts", denial(policy.denied_hosts, host)),

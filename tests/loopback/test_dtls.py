@@ -1130,7 +1130,7 @@ def test_the_daemon_is_killed(tmp_path, monkeypatch, pki):
         client_of(listener.getsockname()[1]) as client,
         listener.accept()[0] as accepted,
     ):
-        threading.Timer(0.2, daemon.process.kill).start()
+        threading.Timer(0.2, daemon.kill).start()
         for sock in (client, accepted):
             sock.settimeout(10)
             with pytest.raises(ConnectionAbortedError, match="ssad"):

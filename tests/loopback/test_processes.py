@@ -66,13 +66,22 @@ def status(pid):
 
 def as_user(uid, action):
     """The exit status of an action that a process of that user does."""
+
+    def change():
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        action()
+
+    return as_root(change)
+
+
+def as_root(action):
+    """The exit status of an action that another process does."""
     child = os.fork()
     if child == 0:
         failed = 1
         try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
             action()
             failed = 0
         except BaseException:  # noqa: BLE001 - shown, in the child
@@ -121,7 +130,21 @@ REFUSED = {
     "setresuid": lambda: os.setresuid(0, 0, 0),
     "setgroups": lambda: os.setgroups([0]),
     "chroot": lambda: os.chroot("/"),
+    "a datagram to any process": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"", "/none"),
+    "the same, by another name": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_RAW),
+    "a pair of another family": lambda: socket.socketpair(socket.AF_TIPC, socket.SOCK_SEQPACKET),
+    "shared memory": lambda: _call("shmget", 4242, 4096, 0o1600),
+    "a queue": lambda: _call("msgget", 4242, 0o1600),
+    "the times of a file": lambda: _call("syscall", sandbox._REFUSED["utimes"][0] or 88, b"/dev/null", None),
+    "news of a directory": lambda: _call("inotify_add_watch", sandbox._libc.inotify_init1(0), b"/tmp", 2),
 }
+
+
+def _call(name, *args):
+    """A function of the C library's. Raises OSError."""
+    sandbox._check(getattr(sandbox._libc, name)(*args), name)
+
+
 THEIRS = []  # a TCP socket that was passed to it
 
 
@@ -144,6 +167,30 @@ def test_from_inside_nothing_can_be_had(name):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+@pytest.mark.parametrize("landlock", [True, False])
+def test_without_landlock_it_opens_no_file_of_a_group(landlock, monkeypatch, tmp_path):
+    if not landlock:
+        monkeypatch.setattr(sandbox, "_landlock_version", lambda: 0)
+    tmp_path.joinpath("of a group").touch()
+    os.chown(tmp_path / "of a group", 0, 42)
+    tmp_path.joinpath("of a group").chmod(0o640)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            sandbox.keep_only_ids()
+            sandbox.enter(sandbox.Ids(60_600, OTHER))
+            sandbox._libc.setfsgid(42)
+            Path("of a group").read_bytes()
+        except PermissionError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 @pytest.mark.parametrize(("uid", "becomes"), [(OTHER, True), (60_600, True), (0, False), (1000, False)])
 def test_it_accepts_in_its_own_users_name_only(uid, becomes):
     child = os.fork()
@@ -157,6 +204,20 @@ def test_it_accepts_in_its_own_users_name_only(uid, becomes):
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_process_in_very_many_groups_is_served(daemon, port):
+    def connect():
+        os.setgroups(range(100_000, 165_536))  # as a rootless container's owner can be
+        os.setresgid(OTHER, OTHER, OTHER)
+        os.setresuid(OTHER, OTHER, OTHER)
+        with connected(port) as sock:
+            talk(sock)
+
+    assert as_root(connect) == 0
+    with connected(port) as sock:
+        talk(sock)
+    assert "fault" not in daemon.log
 
 
 def test_no_more_users_at_once_than_there_are_uids(tmp_path_factory, pki, monkeypatch, port):

@@ -1,6 +1,7 @@
 """Settings in force in a real ssad, each with a handshake that passes and one that fails."""
 
 import base64
+import contextlib
 import hashlib
 import socket
 import ssl
@@ -11,9 +12,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 import ssa
+from ssa.cli.main import main
+from ssa.policy.levels import NAMES
 from tests.peers import PKI, Daemon, openssl
 
-CHANGED = ("allowed_hosts", "client_auth", "denied_hosts", "pinned_keys")
+CHANGED = (*reversed(NAMES), "allowed_hosts", "client_auth", "denied_hosts", "pinned_keys", "session_tickets")
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +150,36 @@ def test_a_host_that_is_denied_gets_no_byte(ssad):
         assert connected(port).startswith("POLICY_DENIED denied_hosts: ")
         with listener.accept()[0] as peer:
             assert peer.recv(1) == b""
+
+
+def is_resumed(server):
+    with ssa.create_connection(("127.0.0.1", server), server_hostname="localhost") as sock:
+        sock.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            sock.recv(1)  # the tickets
+        return bool(sock.getsockopt(ssa.IPPROTO_TLS, ssa.TLS_RESUMED_SESSION))
+
+
+def test_session_tickets(ssad, server):
+    is_resumed(server)
+    assert is_resumed(server)
+    ssad.set("session_tickets", "off")
+    assert not is_resumed(server)
+    assert not is_resumed(server)
+    ssad.set("session_tickets", "on")
+    is_resumed(server)
+    assert is_resumed(server)
+
+
+def test_levels(ssad, server, capsys):
+    """Debian's OpenSSL 3.0 has no ML-KEM."""
+    assert main(["policy", "use", "pq", "--dry-run"]) == 0
+    assert connected(server) == "done"
+    assert main(["policy", "use", "pq"]) == 0
+    assert "without x25519 secp256r1" in capsys.readouterr().out
+    assert connected(server).startswith("PEER_ALERT ")
+    assert main(["policy", "use", "intermediate"]) == 0
+    assert connected(server) == "done"
 
 
 def test_a_connection_that_is_denied_by_now_is_named(ssad, server):

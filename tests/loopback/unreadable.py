@@ -40,7 +40,7 @@ class Unreadable(pyfuse3.Operations):
 
 
 def main(mountpoint):
-    pyfuse3.init(Unreadable(), mountpoint, {*pyfuse3.default_options, "fsname=unreadable"})
+    pyfuse3.init(Unreadable(), mountpoint, {*pyfuse3.default_options, "fsname=unreadable", "allow_other"})
     print("ready", flush=True)
     trio.run(pyfuse3.main)
 

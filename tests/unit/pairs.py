@@ -157,7 +157,7 @@ class Kit:
         policy = policy.replace("min_version", version.label).replace("max_version", version.label)
         self._client = cache.client(policy, kernel)
         self._client_with_certificate = cache.client(policy, kernel, client_credentials)
-        self._server = cache.server(policy, kernel, server_credentials, 3600)
+        self._server = cache.server(policy, kernel, server_credentials, min(3600, policy.resumable))
         self._picky = cache.server(policy.replace("groups", "secp384r1"), kernel, server_credentials, 3600)
         self._credentials = server_credentials, client_credentials
         self._plain_contexts = {}

@@ -71,6 +71,7 @@ def test_what_was_made_under_a_policy_meets_it(suite):
         ("handshake_timeout", "0.05", made(), "it took 0.1 s, more than 0.05 s"),
         ("session_ttl", "60", made(resumed=True, session_age=61), "a session of 61 s was resumed, the limit is 60 s"),
         ("session_ttl", "0", made(resumed=True), "a session of 0 s was resumed, the limit is 0 s"),
+        ("session_tickets", "off", made(resumed=True), "a session was resumed"),
         ("data_path", "ktls", made(data_path="relay"), "relay is not ktls"),
         ("data_path", "relay", made(), "ktls is not relay"),
         ("truncation", "error", made(), "as-program is not error"),

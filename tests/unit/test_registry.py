@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import os
 import select
 import socket
@@ -50,6 +51,14 @@ class Worker:
         assert isinstance(message, messages.Gone)
         self.told += message.numbers
         self.liveness.stir()  # its look is good for ten milliseconds
+
+
+@contextlib.contextmanager
+def pair_of(worker):
+    """The inode of a socket that a worker watches, and that is held while the block runs."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield worker.watch(ours)
 
 
 @pytest.fixture
@@ -112,6 +121,22 @@ def test_a_worker_that_names_another_ones_socket_takes_nothing_from_it(registry,
         assert liar.told == [2]
 
 
+def test_a_number_that_another_worker_has_stays_that_ones(registry, worker):
+    liar = Worker()
+    with pair_of(worker) as its, pair_of(liar) as lies:
+        registry.add(record(1, 1000, "relay"), its, None, worker)
+        registry.add(record(1, 1001, "relay"), lies, None, liar)
+        assert liar.told == [1]
+        assert registry.get(1).worker is worker
+
+
+def test_sessions_over_one_socket_are_all_listed(registry, worker):
+    with pair_of(worker) as inode:
+        for number in range(1, 4):
+            registry.add(record(number, 1000, "relay"), inode, None, worker)
+        assert registry.ids() == [1, 2, 3]
+
+
 def test_the_relayed_sockets_of_a_worker_end_with_it(registry, worker):
     pairs = [socket.socketpair() for _ in range(2)]
     with contextlib.ExitStack() as held:
@@ -159,6 +184,18 @@ def test_a_set_is_small_and_goes_when_it_is_empty(worker):
     assert len(worker.sets) == 1
     worker.liveness.stir()
     assert worker.liveness.alive() == set()
+
+
+def test_nothing_is_left_of_a_worker_that_has_ended():
+    gc.collect()
+    before = set(os.listdir("/proc/self/fd"))
+    worker = Worker()
+    with pair_of(worker):
+        pass
+    worker.watching.close()
+    del worker
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_is_no_epoll_set_is_not_taken():

@@ -1,16 +1,19 @@
 """What a worker may tell the daemon. Each claim that is false ends the worker, and changes nothing."""
 
+import array
+import dataclasses
 import os
 import socket
 from types import SimpleNamespace
 
 import pytest
+import trio
 
 from ssa.daemon.handle import Handle
 from ssa.daemon.registry import Listeners, Registry
 from ssa.daemon.reports import Reports
 from ssa.ktls.diag import SocketKey
-from ssa.worker import messages
+from ssa.worker import frames, messages
 from ssa.worker.closing import Closers
 from ssa.worker.frames import BadFrame
 from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
@@ -39,7 +42,13 @@ def handle():
         made = Handle.__new__(Handle)
         made.uid, made.granted, made.groups, made.is_taken_up = UID, [range(1, 1001)], {(UID,)}, False
         made.told = []
-        made.tell = lambda message, *_: made.told.append(message)
+
+        def tell(message, _descriptor=None, then=None):
+            made.told.append(message)
+            if then is not None:
+                then()
+
+        made.tell = tell
         yield made
 
 
@@ -73,10 +82,24 @@ def listener_record(application=OWN, number=7):
     return ListenerRecord(id=number, application=application, local="", hostname="", protocol="TLS", opened=0)
 
 
+def socket_with(**others):
+    return messages.Add(dataclasses.replace(socket_record(), **others), 1, None)
+
+
+def key(*address, family=socket.AF_INET):
+    return SocketKey(family, address, ("127.0.0.1", 2), 0, 0)
+
+
 REFUSAL = Refusal((), 1, "", "NOT_TLS", "peer", "", "", "no_such_counter")
 LIES = {
     "a socket of another user's": messages.Add(socket_record(ANOTHERS), 1, None),
     "a number that it was not given": messages.Add(socket_record(number=1001), 1, None),
+    "a socket of a family that there is not": socket_with(key=key("::1", 1, family=1 << 40)),
+    "a socket with an address that is none": socket_with(key=key("127.0.0.1\0", 1)),
+    "a socket with a port that is none": socket_with(key=key("127.0.0.1", 1 << 16)),
+    "a socket with a suite that there is not": socket_with(suite="TLS_NULL"),
+    "a socket of no time": socket_with(opened=1e300),
+    "a listener of no time": messages.Listens(dataclasses.replace(listener_record(), opened=-1.0)),
     "a listener of another user's": messages.Listens(listener_record(ANOTHERS)),
     "a listener with a number that it was not given": messages.Listens(listener_record(number=0)),
     "a counter that there is not": messages.Count("sockets", 1),
@@ -115,9 +138,53 @@ def test_a_descriptor_that_is_another_thing_is_refused_and_closed(reports, handl
         assert told.read() == b""  # the other end is closed
 
 
+async def made(channel):
+    return Handle(UID, 0, channel, Closers().of(UID))
+
+
+@pytest.mark.parametrize("number", [2, 253])
+@pytest.mark.parametrize(
+    "data",
+    [frames.pack([messages.Watches(1)]), frames.pack([messages.Idle()]), frames.pack([]), b"no packet", b""],
+    ids=["one is asked for", "none is asked for", "no message", "no packet", "nothing"],
+)
+def test_descriptors_that_nothing_asks_for_are_closed(reports, data, number):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    reading, writing = os.pipe()
+    handle = trio.run(made, ours)
+    handle._report = reports.take_untrusted
+    with theirs, open(reading, "rb") as told:
+        theirs.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing] * number))])
+        os.close(writing)
+        with pytest.raises(BadFrame):
+            handle._read_one()
+        assert told.read() == b""  # all copies of the other end are closed
+        handle.close()
+
+
 def test_a_number_of_anothers_is_not_forgotten(reports, state, handle):
     other = Handle.__new__(Handle)
     state.listeners.add(listener_record(ANOTHERS, 2000), other)
     reports.take_untrusted(handle, messages.ListensNoMore(2000), None)
     reports.take_untrusted(handle, messages.Forget(2000), None)
     assert [listener.id for listener in state.listeners.all()] == [2000]
+
+
+def test_a_number_is_told_once(reports, state, handle):
+    state.sockets.add(socket_record(), 1, None, handle)
+    state.listeners.add(listener_record(number=8), handle)
+    for again in (messages.Add(socket_record(), 2, None), messages.Listens(listener_record(number=8))):
+        with pytest.raises(BadFrame, match="already"):
+            reports.take_untrusted(handle, again, None)
+
+
+def test_a_flood_of_visits_does_not_end_who_is_visited(reports, state, handle):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    owner = trio.run(made, ours)
+    owner.kill = pytest.fail
+    state.sockets.owner = lambda _: owner
+    with theirs:
+        for call in range(2000):
+            reports.take_untrusted(handle, messages.Elsewhere(call, OWN, 1), None)
+        assert len(handle.told) == 2000
+        owner.close()

@@ -1,15 +1,21 @@
 """Workers: nothing that one user can make last is another's; and what a worker says is held against what it may say."""
 
+import json
+import logging
 import os
+import select
 import socket
 import struct
 from types import SimpleNamespace
 
 import pytest
+import trio
+import trio.testing
 
 from ssa.errors import SSAError
 from ssa.ktls.diag import SocketKey
-from ssa.worker import frames, messages
+from ssa.protocol import wire
+from ssa.worker import dispatch, frames, messages, outbox, process
 from ssa.worker.records import Application, SocketRecord
 from ssa.worker.service import Worker
 from ssa.worker.user import Process
@@ -45,6 +51,38 @@ def test_a_guest_has_little_and_is_the_same_one_the_next_time(made):
     assert guest is made[0].guest(OTHER)
     assert 0 < guest.quota.limit < made[0].quota.limit
     assert guest.threads is not made[0].threads
+
+
+def test_a_guest_comes_no_more_often_than_it_may_have_descriptors(made):
+    guest, asks = made[0].guest(OTHER), Application(1, OTHER, OTHER, "")
+    pairs = [outbox.pair() for _ in range(guest.quota.limit + 5)]
+
+    async def come():
+        async with trio.open_nursery() as nursery:
+            for _, theirs in pairs:
+                nursery.start_soon(dispatch.receive_visit, made[0], guest, asks, theirs)
+            await trio.testing.wait_all_tasks_blocked()
+            refused = [ours for ours, _ in pairs if select.select([ours], [], [], 0)[0]]
+            assert len(refused) == 5
+            assert wire.parse_untrusted(refused[0].recv(4096), wire.Reply).reason == "OVERLOADED"
+            nursery.cancel_scope.cancel()
+
+    trio.run(come)
+    assert guest.quota.used() == 0
+    for pair in pairs:
+        for end in pair:
+            end.close()
+
+
+def test_the_fault_that_ends_a_worker_is_told(monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    (ours, theirs), (door, _) = outbox.pair(), outbox.pair()
+    ours.send(frames.pack([messages.CredentialsAre((1,))]))  # without their content
+    with pytest.raises(ExceptionGroup):
+        trio.run(process._serve, theirs, door, OTHER, 240, Process(1024, 64))
+    (line,) = frames.parse_untrusted(ours.recv(frames.MOST), messages.TO_DAEMON)
+    assert "ends this worker" in line.text
+    assert "credentials came without their content" in line.trace
 
 
 # --- packets ------------------------------------------------------------------------------------------------------
@@ -113,12 +151,16 @@ def packet(text, *blobs, version=frames.VERSION, length=None):
         packet("[" * 100_000),
         packet(f'[["Forget", [{"9" * 5000}]]]'),
         packet('[["Forget", [NaN]]]'),
+        packet('[["Serve", [[1, 2, 3, "", [], false], "", NaN]]]'),
+        packet('[["Serve", [[1, 2, 3, "", [], false], "", -Infinity]]]'),
+        packet(f'[["Serve", [[1, 2, 3, "", [], false], "", {"9" * 400}]]]'),
+        packet(json.dumps([["Idle", []]] * 33)),
         b"\1\0\xff\xff" + bytes(100),
     ],
 )
 def test_what_is_no_packet_is_refused_and_nothing_else(data):
     with pytest.raises(frames.BadFrame):
-        frames.parse_untrusted(data, messages.TO_DAEMON)
+        frames.parse_untrusted(data, messages.TO_DAEMON | {"Serve": messages.Serve})
 
 
 def test_another_version_is_told():
