@@ -48,7 +48,7 @@ SUPPORTED_VERSIONS = 43
 # Numbers that stand among the cipher suites of a ClientHello and are none (RFC 5746 section 3.3, RFC 7507 section 2)
 SIGNALLING_SUITES = frozenset({0x00FF, 0x5600})
 
-# Named groups (RFC 8446 section 4.2.7; the hybrids are in IANA's registry "TLS Supported Groups")
+# Named groups (RFC 8446 section 4.2.7; those with MLKEM are in IANA's registry "TLS Supported Groups")
 GROUPS = {
     23: "secp256r1",
     24: "secp384r1",
@@ -60,6 +60,8 @@ GROUPS = {
     258: "ffdhe4096",
     259: "ffdhe6144",
     260: "ffdhe8192",
+    0x0201: "MLKEM768",
+    0x0202: "MLKEM1024",
     0x11EB: "SecP256r1MLKEM768",
     0x11EC: "X25519MLKEM768",
     0x11ED: "SecP384r1MLKEM1024",

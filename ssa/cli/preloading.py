@@ -92,7 +92,9 @@ def _check_binary(path: str, begin: bytes, library: Path) -> None:
     with Path(path).open("rb") as file:
         linker = dynamic_linker(file)
     if linker is None:
-        raise Failure("it is linked statically, so nothing can be preloaded into it; --seccomp preloads nothing")
+        raise Failure(
+            "it is linked statically, so nothing can be preloaded into it: `ssa run --seccomp` does without that"
+        )
     if not Path(linker).name.startswith("ld-linux"):
         raise Failure(f"its dynamic linker is {linker}, and {library.name} needs glibc's")
     if changes_user(path):

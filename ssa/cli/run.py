@@ -139,10 +139,9 @@ def _is_for_programs_without_tls(environment: dict[str, str]) -> bool:
 
 def _why_not(path: str, environment: dict[str, str]) -> str:
     """Why nothing would come of a preload: empty if it will."""
-    why = preloading.why_not(path, environment["LD_PRELOAD"].split()[0])
-    if why or _is_for_programs_without_tls(environment) or not preloading.has_own_tls(path):
-        return why
-    return _NOTHING_REPLACES_IT
+    if not _is_for_programs_without_tls(environment) and preloading.has_own_tls(path):
+        return _NOTHING_REPLACES_IT
+    return preloading.why_not(path, environment["LD_PRELOAD"].split()[0])
 
 
 def _supervise(path: str, words: list[str], environment: dict[str, str]) -> int:

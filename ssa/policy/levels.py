@@ -123,7 +123,7 @@ LEVELS: dict[str, Level] = {
             "key exchange by hybrids with ML-KEM only (FIPS 203), which needs TLS 1.3; else as modern",
             lowest="TLSv1.3",
             fits=lambda suite: not _is_ccm(suite),
-            groups=[name for name in GROUPS if name in POST_QUANTUM],
+            groups=[name for name in GROUPS if name in POST_QUANTUM and not name.startswith("ML")],
         ),
         _level(
             "nist",
@@ -142,11 +142,11 @@ LEVELS: dict[str, Level] = {
         ),
         _level(
             "cnsa2",
-            "CNSA 2.0 as far as ssa can: AES-256, SHA-384 or longer, ML-KEM-1024 beside P-384; without ML-DSA, which "
-            "the check of certificates does not know, so signatures are those of CNSA 1.0",
+            "CNSA 2.0 as far as ssa can: AES-256, SHA-384 or longer, ML-KEM-1024, alone or with P-384; without ML-DSA, "
+            "which the check of certificates does not know, so signatures are those of CNSA 1.0",
             lowest="TLSv1.3",
             fits=lambda suite: "AES_256_GCM" in suite.name,
-            groups=("SecP384r1MLKEM1024",),
+            groups=("MLKEM1024", "SecP384r1MLKEM1024"),
             signatures=_LONG_SIGNATURES,
             rsa=3072,
         ),

@@ -45,6 +45,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "x448": ("X448",),
     "SecP256r1MLKEM768": (),
     "SecP384r1MLKEM1024": (),
+    "MLKEM1024": (),
+    "MLKEM768": (),
     "ffdhe2048": (),
     "ffdhe3072": (),
     "ffdhe4096": (),
@@ -52,7 +54,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ffdhe8192": (),
 }
 GROUP_NAMES: tuple[str, ...] = tuple(alias for name, aliases in GROUPS.items() for alias in (name, *aliases))
-# Hybrids of a post-quantum algorithm and a classical one; TLS 1.3 only.
+# Post-quantum algorithms, most as hybrids with a classical one; TLS 1.3 only.
 POST_QUANTUM = frozenset(name for name in GROUPS if "MLKEM" in name)
 # The hybrid is first: traffic that is recorded today must stay secret when there is a quantum computer. secp521r1 is
 # in the list for TLS 1.2, where a server's certificate may only be on a curve of this list (RFC 8422 section 5.1).

@@ -84,11 +84,13 @@ def test_names_in_latin_1_live(tmp_path, monkeypatch):
         options = {"certificate": end_pem, "private_key": end.key_pem}
         with ssa.create_server(("localhost", 0), **options, request_peer_auth=True) as server:
             identities = []
-            threading.Thread(target=lambda: identities.append(accepted_identity(server))).start()
+            accepting = threading.Thread(target=lambda: identities.append(accepted_identity(server)))
+            accepting.start()
             with ssa.create_connection(("localhost", server.getsockname()[1]), timeout=10, **options) as client:
                 client.settimeout(10)
                 number = daemon.sockets()[0]
                 assert client.recv(1) == b"x"
+            accepting.join(10)
             assert identities == [rb"CN=COMPA\xd1IA"]
             assert number
         stranger = factory.root("Stranger")

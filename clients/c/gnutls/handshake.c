@@ -20,7 +20,7 @@ static int socket_below(struct coerced *coerced) {
         return checked_socket(probe_end());
     }
     REAL(gnutls_transport_get_int2)(coerced->session, &reads, &writes);
-    return reads == writes && !coerced->own_push ? checked_socket(reads) : NO_SOCKET;
+    return reads == writes ? checked_socket(reads) : NO_SOCKET;
 }
 
 /* --- the request --- */
@@ -163,6 +163,8 @@ static const char *obstacle(struct coerced *coerced) {
         return "a priority string without any version of TLS";
     if (coerced->role == SERVER && chooses_by_function(coerced))
         return "a server whose certificate a function of GnuTLS's chooses";
+    if (coerced->own_push && !coerced->pull)
+        return "GnuTLS that sends by a function of the program's, as for TCP Fast Open";
     coerced->fd = socket_below(coerced);
     if (coerced->fd == NO_SOCKET)
         return "GnuTLS that is not on a TCP socket";

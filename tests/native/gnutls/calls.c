@@ -2,6 +2,8 @@
 
 #include "calls.h"
 
+#include <sys/uio.h>
+
 gnutls_certificate_credentials_t credentials;
 const char *host, *port, *argument;
 
@@ -126,6 +128,16 @@ static void through_a_pipe(void) {
     say("handshake", shake(session));
 }
 
+static ssize_t own_push(gnutls_transport_ptr_t pointer, const giovec_t *parts, int count) {
+    return writev((int)(intptr_t)pointer, (const struct iovec *)parts, count);
+}
+
+static void through_a_push_function(void) {
+    gnutls_session_t session = new_session(tcp());
+    gnutls_transport_set_vec_push_function(session, own_push);
+    say("handshake", shake(session));
+}
+
 static void datagrams(void) {
     gnutls_session_t session = plain_session(GNUTLS_DATAGRAM | GNUTLS_NONBLOCK);
     gnutls_transport_set_int(session, socket(AF_INET, SOCK_DGRAM, 0));
@@ -166,7 +178,7 @@ static const struct call all[] = {
     {"verify-name", verify_name}, {"anchors", anchors},
     {"revocation", revocation},   {"pipe", through_a_pipe},
     {"datagrams", datagrams},     {"anonymous", anonymous},
-    {"server", server},
+    {"server", server},           {"push", through_a_push_function},
 };
 
 int main(int count, char **words) {

@@ -143,6 +143,7 @@ def test_a_revoked_certificate(ssad, echo, pki, tmp_path):
     ("what", "words"),
     [
         ("pipe", "GnuTLS that is not on a TCP socket"),
+        ("push", "GnuTLS that sends by a function of the program's, as for TCP Fast Open"),
         ("datagrams", "DTLS by GnuTLS"),
         ("anonymous", "a handshake without certificates (anonymous, PSK, SRP)"),
         ("server", "a server that decides by the ClientHello, with GnuTLS"),
