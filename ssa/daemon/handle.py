@@ -38,6 +38,11 @@ _PATIENCE = 2.0  # seconds for a worker to answer a question of the file system'
 _MOST_WAITING = 1000  # messages: a worker that leaves so many unread is stuck
 _HEARD = 64  # packets that are taken at most before something is shown
 _TOGETHER = 8  # packets that are read in one go, before others get their turn
+_HEARD_FOR = 0.05  # seconds for which they are taken at most
+_LONG, _REST = (
+    0.02,
+    4,
+)  # seconds of CPU that no honest packet takes; how many times as long its worker waits for the next one
 
 
 class Handle:
@@ -185,13 +190,16 @@ class Handle:
 
     async def _read(self) -> None:
         for number in itertools.count(1):
+            began = time.thread_time()
             try:
                 if not self._read_one():
                     return
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self.channel)
                 continue
-            if number % _TOGETHER == 0:
+            if (took := time.thread_time() - began) > _LONG:
+                await trio.sleep(took * _REST)
+            elif number % _TOGETHER == 0:
                 await trio.lowlevel.checkpoint()
 
     def _read_one(self) -> bool:
@@ -218,9 +226,10 @@ class Handle:
 
     def hear(self) -> None:
         """Take what it has told by now: what an application knows by its reply has to be shown."""
+        end = time.monotonic() + _HEARD_FOR
         try:
             for _ in range(_HEARD):
-                if not self._read_one():
+                if not self._read_one() or time.monotonic() > end:
                     return
         except BlockingIOError:
             return

@@ -13,7 +13,7 @@ from ssa.daemon.handle import Handle
 from ssa.daemon.registry import Listeners, Registry
 from ssa.daemon.reports import Reports
 from ssa.ktls.diag import SocketKey
-from ssa.worker import frames, messages
+from ssa.worker import frames, messages, outbox
 from ssa.worker.closing import Closers
 from ssa.worker.frames import BadFrame
 from ssa.worker.records import Application, ListenerRecord, Refusal, SocketRecord
@@ -188,3 +188,25 @@ def test_a_flood_of_visits_does_not_end_who_is_visited(reports, state, handle):
             reports.take_untrusted(handle, messages.Elsewhere(call, OWN, 1), None)
         assert len(handle.told) == 2000
         owner.close()
+
+
+def test_packets_that_take_long_leave_the_others_their_time():
+    ours, theirs = outbox.pair()
+    states = tuple(messages.SocketState(number, None, ()) for number in range(15_000))
+    for _ in range(2):
+        theirs.send(frames.pack([messages.Looked(1, states, ())]))
+    turns = []
+
+    async def run():
+        handle = await made(ours)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handle.run, lambda *_: turns.append("its"))
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+                turns.append("another's")
+            nursery.cancel_scope.cancel()
+        handle.close()
+
+    trio.run(run)
+    theirs.close()
+    assert turns.count("its") <= 1
