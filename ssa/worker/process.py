@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -47,6 +48,7 @@ def prepare() -> None:
         with contextlib.suppress(LookupError):
             codecs.lookup(encoding)
     names.normalise("bücher.example")  # loads the tables of IDNA
+    importlib.import_module("cryptography.hazmat.backends.openssl.backend")  # which it imports with the first signature
     frames.prepare(messages.TO_WORKER, messages.TO_DAEMON, messages.CONTENTS)
     Policy.default().replace_many(dict(Policy.default().texts))
     with contextlib.suppress(errors.SSAError):
