@@ -257,7 +257,7 @@ def test_no_more_users_at_once_than_there_are_uids(tmp_path_factory, pki, monkey
 QUICKLY_IDLE = """
 import sys
 from ssa.worker import process
-process._IDLE = 6.0
+process._IDLE = 15.0
 from ssa.daemon import main
 sys.exit(main.main())
 """

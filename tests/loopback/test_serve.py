@@ -493,7 +493,7 @@ def environment(ssad, monkeypatch):
         (("--to", "127.0.0.1:80", "--", "true"), "where is the server?"),
         (("--to", "127.0.0.1:80", "--activation"), "--activation is about a COMMAND"),
         (("--to", "127.0.0.1:80", "--trusted", "ca.pem"), "give --client-certificate too"),
-        (("--to", "127.0.0.1:80", "--listen", "fd://77"), "fd://77: Bad file descriptor"),
+        (("--to", "127.0.0.1:80", "--listen", "fd://7777"), "fd://7777: Bad file descriptor"),
         (("--", "/nowhere/program"), "/nowhere/program: No such file"),
     ],
 )
