@@ -998,7 +998,7 @@ def test_listen_again(server):
         pass
 
 
-SETS = 4 * 3  # epoll sets of at most 64 sockets come and go; each is a descriptor of the worker's and two of the daemon's
+SETS = 4 * 3  # epoll sets of 64 sockets come and go: each is a descriptor of the worker's and two of the daemon's
 
 
 def test_five_hundred_sockets_leave_nothing(ssad, pki):
