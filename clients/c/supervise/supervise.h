@@ -137,7 +137,7 @@ struct held *entry_of_call(struct call *call, int *file); /* of its first argume
 bool is_interrupted(struct call *call);                   /* the caller has a signal, or is dead: and it was answered */
 int answer_address(struct call *call, uint64_t at, uint64_t size_at, const struct sockaddr_storage *address,
                    socklen_t size);
-bool finish_handshake(struct held *held); /* take note of one that is done by now. True: it is */
+bool finish_handshake(struct held *held);           /* take note of one that is done by now. True: it is */
 bool settle_handshake(struct held *held, int file); /* the same, once poll(2) may have told the program; it may wait */
 /* Have ssad make the handshake on a TCP socket, and put what it relays in the place of `file`. The exchange ends. 0 or
  * -1.
