@@ -170,6 +170,7 @@ var reasons = []reason{
 	{"CHAIN_TOO_LONG", syscall.EKEYREJECTED, "unknown_ca", "peer", "chain is longer than the policy allows", "`ssa policy` shows what is allowed"},
 	{"WEAK_KEY", syscall.EKEYREJECTED, "insufficient_security", "peer", "key is weaker than the policy demands", "`ssa policy` shows what is allowed"},
 	{"WEAK_SIGNATURE", syscall.EKEYREJECTED, "insufficient_security", "peer", "signature is weaker than the policy demands", "`ssa policy` shows what is allowed"},
+	{"KEY_NOT_PINNED", syscall.EKEYREJECTED, "bad_certificate", "peer", "host has none of the keys that the policy pins for it", "If the host has got a new key, the policy's pinned_keys have to be changed"},
 	{"BAD_SIGNATURE", syscall.EKEYREJECTED, "decrypt_error", "peer", "certificate's signature is wrong", ""},
 	{"BAD_CERTIFICATE", syscall.EKEYREJECTED, "bad_certificate", "peer", "certificate is not acceptable", ""},
 	{"NO_CERTIFICATE", syscall.ENOKEY, "certificate_required", "peer", "peer sent no certificate", ""},
