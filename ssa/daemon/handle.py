@@ -50,6 +50,7 @@ class Handle:
 
     Attributes:
         pid: of its process.
+        own: the uid that it was given; 0 if an earlier daemon has done so, or if it runs as this daemon does.
         alive: it has not ended.
         is_taken_up: an earlier daemon has started it.
         goes_on: it is of another version, and is left alone.
@@ -60,6 +61,7 @@ class Handle:
         """`closer` closes what it has passed: that can block."""
         self.uid = uid
         self.pid = pid
+        self.own = 0
         self.room = 1  # messages that may wait where another application's connection is put behind them
         self.door = ""  # the name of its door (`ssa.daemon.doors`)
         self.is_taken_up = self.goes_on = False

@@ -111,9 +111,7 @@ class Workers:
     def _start(self, uid: int) -> _Start:
         start = _Start(next(self._calls))
         try:
-            start.own = (
-                worker_uids.free(self._uids, [start.own for start in self._starting.values()]) if self._uids else 0
-            )
+            start.own = worker_uids.free(self._uids, self._taken_uids()) if self._uids else 0
             ours, theirs = outbox.pair()
             try:
                 with theirs, self._doors.make(start.door) as door:
@@ -128,6 +126,11 @@ class Workers:
         start.channel, start.uid = ours, uid
         self._starting[uid] = start
         return start
+
+    def _taken_uids(self) -> list[int]:
+        """The uids that were given to workers. One that was just forked has not set its own yet."""
+        starting = [start.own for start in self._starting.values()]
+        return starting + [handle.own for handle in self._handles.values()]
 
     # --- what becomes of them ---
 
@@ -162,6 +165,7 @@ class Workers:
             start.channel.close()
             start.fail(exc.strerror or str(exc))
             return
+        handle.own = start.own
         try:
             handle.door = self._doors.label(start.door, start.uid, told.pid)
         except OSError as exc:  # it has ended
