@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 
@@ -33,3 +34,17 @@ def charged(log: logging.Logger, uid: int, kind: str = "") -> logging.LoggerAdap
     Lines with a `kind` are counted apart, so that however many there are, they take no other line's place.
     """
     return logging.LoggerAdapter(log, {"uid": uid, "kind": kind})
+
+
+class Lines(io.TextIOBase):
+    """Stands for standard error: each line that Python writes there, such as a warning, becomes one of the log."""
+
+    def __init__(self, log: logging.Logger) -> None:
+        super().__init__()
+        self._log = log
+
+    def write(self, text: str) -> int:
+        """Log each line."""
+        for line in filter(str.strip, text.splitlines()):
+            self._log.warning("%s", line)
+        return len(text)

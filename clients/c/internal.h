@@ -322,6 +322,7 @@ int serve_on(struct connection *connection, int fd);
 
 int set_option(struct connection *connection, int fd, int name, const void *value, socklen_t size);
 int get_option(struct connection *connection, int fd, int name, void *value, socklen_t *size);
+size_t der_length_untrusted(const unsigned char *data, size_t size); /* of the certificate there; 0: there is none */
 
 /* --- records.c: the records of kernel TLS that are no data --- */
 

@@ -167,7 +167,7 @@ static void put_base64(struct writer *writer, const unsigned char *data, size_t 
 }
 
 /* The length of the DER certificate that begins here; 0 where none does. */
-static size_t der_length_untrusted(const unsigned char *data, size_t size) {
+size_t der_length_untrusted(const unsigned char *data, size_t size) {
     if (size < 2 || data[0] != 0x30)
         return 0;
     size_t octets = data[1] & 0x80 ? data[1] & 0x7fU : 0, length = octets ? 0 : data[1];

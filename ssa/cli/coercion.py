@@ -24,6 +24,7 @@ from ssa.cli import left_alone, preload_list
 from ssa.cli.failure import Failure
 from ssa.cli.preloading import dynamic_linker
 from ssa.cli.sealing import sealed
+from ssa.policy.files import sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,14 +118,6 @@ def alone() -> Iterator[None]:
         os.close(directory)
 
 
-def _on_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _directory(path: Path) -> None:
     """Make a directory that everybody can enter, whatever the umask."""
     if not path.is_dir():
@@ -150,7 +143,7 @@ def put(path: Path, content: bytes, mode: int = _READABLE) -> None:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise
-    _on_disk(path.parent)
+    sync_directory(path.parent)
 
 
 def read_preload() -> str:
@@ -166,7 +159,7 @@ def _write_preload(text: str) -> None:
     path = Path(os.path.realpath(PRELOAD))
     if not text:
         path.unlink(missing_ok=True)
-        _on_disk(path.parent)
+        sync_directory(path.parent)
         return
     try:
         mode = stat.S_IMODE(path.stat().st_mode)

@@ -49,12 +49,7 @@ class TrustStores:
 
         Raises `ssa.SSAError` TRUST_STORE when it can't be read any more: then nothing is trusted.
         """
-        store = self._stores.get(source)
-        if store is None:
-            raise errors.error("TRUST_STORE", f"{source}: it was not read yet")
-        if isinstance(store, errors.SSAError):
-            raise errors.error(store.reason, store.detail)
-        return store
+        return trust.good(self._stores.get(source), source)
 
     def found(self, source: str) -> trust.TrustStore | errors.SSAError:
         """What `refresh` found last: the trust store of a source, or the reason why it can't be read."""

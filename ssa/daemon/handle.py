@@ -18,7 +18,7 @@ from ssa.daemon.liveness import Liveness
 from ssa.ktls.netns import Diags
 from ssa.logfmt import charged, fields
 from ssa.worker import contents, frames, messages
-from ssa.worker.outbox import Inbox, Outbox
+from ssa.worker.outbox import Inbox, Outbox, Question
 
 if TYPE_CHECKING:
     import socket
@@ -39,10 +39,8 @@ _MOST_WAITING = 1000  # messages: a worker that leaves so many unread is stuck
 _HEARD = 64  # packets that are taken at most before something is shown
 _TOGETHER = 8  # packets that are read in one go, before others get their turn
 _HEARD_FOR = 0.05  # seconds for which they are taken at most
-_LONG, _REST = (
-    0.02,
-    4,
-)  # seconds of CPU that no honest packet takes; how many times as long its worker waits for the next one
+_LONG = 0.02  # seconds of CPU that no honest packet takes: then the worker has to wait
+_REST = 4  # times as long, for the next one
 
 
 class Handle:
@@ -82,7 +80,7 @@ class Handle:
         self._inbox = Inbox(channel)
         self._calls = itertools.count(1)
         self._report: Callable[[Handle, Any, int | None], None] = _nothing
-        self._asked: dict[int, _Question] = {}
+        self._asked: dict[int, Question] = {}
         self._told_epoch = self._epoch = -1  # of the policy that it was told, and that it has in force
         self._has_followed = trio.Event()
         self._kernel: Capabilities | None = None
@@ -155,7 +153,7 @@ class Handle:
     async def ask(self, make: Callable[[int], Any]) -> Any:
         """Ask it something. Raises OSError ETIMEDOUT where it does not answer, or has ended."""
         call = next(self._calls)
-        question = self._asked[call] = _Question()
+        question = self._asked[call] = Question()
         try:
             self.tell(make(call))
             with trio.move_on_after(_PATIENCE if self.alive else 0):
@@ -169,8 +167,7 @@ class Handle:
     def answer(self, message: Any) -> None:
         """Take an answer. One that comes too late is nobody's."""
         if (question := self._asked.get(message.call)) is not None:
-            question.answer = message
-            question.answered.set()
+            question.settle(message)
 
     # --- its life ---
 
@@ -293,11 +290,3 @@ class Kernel:
             async with self._turn:
                 return await trio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=self._thread)
         raise OSError(errno.ETIMEDOUT, "the kernel does not answer about this user's sockets")
-
-
-class _Question:
-    """A question to a worker."""
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.answer: Any = None

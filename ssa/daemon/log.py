@@ -17,7 +17,6 @@ lines of its own, which begin with a bar, so that no text in it can pass for ano
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import queue
@@ -29,7 +28,7 @@ import traceback
 from datetime import UTC, datetime
 
 from ssa.errors import printable
-from ssa.logfmt import fields
+from ssa.logfmt import Lines, fields
 
 _log = logging.getLogger("ssa.daemon")
 
@@ -49,7 +48,7 @@ def start(level: str) -> Log:
     root = logging.getLogger()
     root.addHandler(log)
     root.setLevel(level.upper())
-    sys.stderr = _Lines()
+    sys.stderr = Lines(_log)
     return log
 
 
@@ -234,13 +233,3 @@ def _is_journal(fd: int) -> bool:
     """True where a descriptor is the stream to the journal that the service manager has made (systemd.exec(5))."""
     status = os.fstat(fd)
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
-
-
-class _Lines(io.TextIOBase):
-    """Stands for standard error: each line that Python writes there, such as a warning, becomes one of the log."""
-
-    def write(self, text: str) -> int:
-        for line in text.splitlines():
-            if line.strip():
-                _log.warning("%s", line)
-        return len(text)

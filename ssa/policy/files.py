@@ -279,7 +279,7 @@ def _replace(target: Path, data: bytes) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except OSError as exc:
         words = _CANNOT_REPLACE.get(exc.errno or 0, exc.strerror)
         raise OSError(exc.errno, words, str(target)) from exc
@@ -307,7 +307,8 @@ def _copy_owner(descriptor: int, target: Path) -> None:
         os.setxattr(descriptor, name, os.getxattr(target, name))
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

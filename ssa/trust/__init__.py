@@ -18,6 +18,17 @@ from ssa.names import normalise
 from ssa.trust.certificate import key_digest
 from ssa.trust.evidence import Evidence, PeerRole, Strength, Verified
 from ssa.trust.quorum import judge, unasked
-from ssa.trust.store import TrustStore
+from ssa.trust.store import TrustStore, good
 
-__all__ = ["Evidence", "PeerRole", "Strength", "TrustStore", "Verified", "judge", "key_digest", "normalise", "unasked"]
+__all__ = [
+    "Evidence",
+    "PeerRole",
+    "Strength",
+    "TrustStore",
+    "Verified",
+    "good",
+    "judge",
+    "key_digest",
+    "normalise",
+    "unasked",
+]

@@ -21,7 +21,7 @@ from cryptography.hazmat.bindings._rust import _openssl
 from OpenSSL import crypto
 
 from ssa import pem
-from ssa.errors import printable
+from ssa.errors import SSAError, error, printable
 from ssa.files import Trail, list_directory, read_regular, settled
 from ssa.trust import der
 from ssa.trust.certificate import Certificate
@@ -251,6 +251,15 @@ class TrustStore:
             if when is None:
                 self._native[role, strict] = store
         return verify(store, leaf, others)
+
+
+def good(store: TrustStore | SSAError | None, source: str) -> TrustStore:
+    """A trust store that was read, or why it was not. Raises `ssa.SSAError` TRUST_STORE: then nothing is trusted."""
+    if store is None:
+        raise error("TRUST_STORE", f"{source}: it was not read yet")
+    if isinstance(store, SSAError):
+        raise error(store.reason, store.detail)
+    return store
 
 
 def verify(store: crypto.X509Store, leaf: Certificate, others: Iterable[Certificate]) -> list[crypto.X509]:

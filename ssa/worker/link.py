@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from ssa import errors
+from ssa import errors, trust
 from ssa.ktls.netns import namespace_of
 from ssa.ktls.probe import Capabilities
 from ssa.policy.schema import Policy
 from ssa.suites import TLSVersion
 from ssa.trust.recent import Recent
 from ssa.worker import contents, frames, messages, neighbours
-from ssa.worker.outbox import Inbox, Outbox
+from ssa.worker.outbox import Inbox, Outbox, Question
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _PROBE_AGAIN = 1.0  # seconds between two questions whether the kernel has TLS by now
 _FEW = 500  # numbers that are left when more are asked for
 _KEPT_FOR_THE_NEXT = (messages.Count, messages.Refused, messages.WasCut, messages.Relays, messages.Line)
-_MOMENT = 0.05  # seconds
+_JUST_NOW = 0.001  # seconds for which a look of the daemon's at a trust store counts
 _ROOMY = 256  # descriptors
 _MOMENTS, _MOMENT = 20, 0.001  # how often, and how many seconds, to wait for threads that close
 _KEPT = 64  # trust stores, and groups of users
@@ -58,7 +58,7 @@ class Link:
         self._last = 0
         self.retires = trio.Event()
         self._calls = itertools.count(1)
-        self._asked: dict[int, _Question] = {}
+        self._asked: dict[int, Question] = {}
         self._policy = Policy.default()
         self._kernel = Capabilities(frozenset(), rekey=False, reason="the daemon has not told it yet")
         self._probed = 0.0
@@ -84,12 +84,9 @@ class Link:
             await self._ask(messages.Fresh(next(self._calls), urgent=urgent))
 
     async def fresh_trust(self, source: str) -> None:
-        """Have a trust store read again where its files may have changed.
-
-        The daemon has looked before it has passed the connection, which is as a rule a moment ago.
-        """
+        """Have a trust store read again where its files may have changed, unless the daemon has just looked."""
         fresh, looked = _looked.get()
-        if source != fresh or time.monotonic() - looked > _MOMENT:
+        if source != fresh or time.monotonic() - looked > _JUST_NOW:
             await self._ask(messages.Fresh(next(self._calls), source))
 
     @staticmethod
@@ -99,12 +96,7 @@ class Link:
 
     def trust_store(self, source: str) -> TrustStore:
         """The trust store as it was read last. Raises `ssa.SSAError` TRUST_STORE."""
-        store = self._stores.get(source)
-        if store is None:
-            raise errors.error("TRUST_STORE", f"{source}: it was not read yet")
-        if isinstance(store, errors.SSAError):
-            raise errors.error(store.reason, store.detail)
-        return store
+        return trust.good(self._stores.get(source), source)
 
     async def fresh_credentials(self, application: Application) -> None:
         """Have the administrator's credentials read again where their files may have changed."""
@@ -203,7 +195,7 @@ class Link:
 
     async def _ask(self, message: Any) -> Any:
         """Ask the daemon, and wait for the answer."""
-        question = self._asked[message.call] = _Question(message)
+        question = self._asked[message.call] = Question(message)
         try:
             self.outbox.put(message)
             await self.outbox.sent()
@@ -310,8 +302,7 @@ class Link:
         if call == self._look:
             self._look = 0
         elif (question := self._asked.get(call)) is not None:
-            question.answer = answer
-            question.answered.set()
+            question.settle(answer)
         elif isinstance(answer, socket.socket):  # nobody waits for it any more
             answer.close()
 
@@ -329,15 +320,6 @@ class Link:
         except OSError as exc:
             failed = exc.errno or errno.EIO
         self.outbox.put(messages.Ended(message.call, failed))
-
-
-class _Question:
-    """A question to the daemon."""
-
-    def __init__(self, message: Any) -> None:
-        self.message = message
-        self.answered = trio.Event()
-        self.answer: Any = None
 
 
 _HANDLERS: dict[type, Callable[[Link, Any, int | None], None]] = {

@@ -148,3 +148,17 @@ class Inbox:
         if not size and not fds:
             return None
         return bytes(self._room[:size]), list(fds)
+
+
+class Question:
+    """A question to the other end. `message` is kept where another end may have to be asked again."""
+
+    def __init__(self, message: Any = None) -> None:
+        self.message = message
+        self.answered = trio.Event()
+        self.answer: Any = None
+
+    def settle(self, answer: Any) -> None:
+        """Take the answer."""
+        self.answer = answer
+        self.answered.set()

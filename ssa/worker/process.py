@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import importlib
-import io
 import logging
 import os
 import resource
@@ -24,6 +23,7 @@ from ssa import errors, names
 from ssa.handshake.contexts import ContextCache
 from ssa.ktls.netns import own_cookie
 from ssa.ktls.probe import Capabilities
+from ssa.logfmt import Lines
 from ssa.policy.schema import Policy
 from ssa.worker import dispatch, frames, ipc, messages, sandbox
 from ssa.worker.link import Link
@@ -71,7 +71,7 @@ def run(channel: socket.socket, door: socket.socket, uid: int, ids: Ids | None, 
         sandbox.enter(ids)
         for number in range(3):  # the log is the daemon's: a worker's lines go through it
             os.dup2(nothing.fileno(), number)
-    sys.stderr = _Lines()
+    sys.stderr = Lines(logging.getLogger("ssa.daemon"))
     process = Process(most, own)
     process.closers.end_lingering()
     free = process.table.free
@@ -199,16 +199,6 @@ class _ToDaemon(logging.Handler):
         if self._dropped and threading.get_ident() == self._loop:
             self._link.outbox.put(messages.Dropped(self._dropped))
             self._dropped = 0
-
-
-class _Lines(io.TextIOBase):
-    """Stands for standard error: what Python itself says there, as of a thread that has failed, goes to the log."""
-
-    def write(self, text: str) -> int:
-        """Log each line."""
-        for line in filter(str.strip, text.splitlines()):
-            logging.getLogger("ssa.daemon").warning("%s", line)
-        return len(text)
 
 
 def _line(record: logging.LogRecord) -> messages.Line:

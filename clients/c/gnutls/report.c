@@ -8,19 +8,6 @@
 
 /* --- the peer's certificates --- */
 
-/* The size of the DER at `data`, with its header; 0 where it is none. */
-static size_t der_size_untrusted(const unsigned char *data, size_t size) {
-    if (size < 2)
-        return 0;
-    size_t octets = data[1] & 0x80 ? data[1] & 0x7f : 0, length = octets ? 0 : data[1];
-    if (octets > 3 || size < 2 + octets)
-        return 0;
-    for (size_t at = 0; at < octets; at++)
-        length = length << 8 | data[2 + at];
-    length += 2 + octets;
-    return length <= size ? length : 0;
-}
-
 static void split_untrusted(struct coerced *coerced, const struct reply_copy *chain) {
     enum { MOST = 64 };
     gnutls_datum_t *peers = calloc(MOST, sizeof *peers);
@@ -28,7 +15,7 @@ static void split_untrusted(struct coerced *coerced, const struct reply_copy *ch
     size_t size;
     if (!peers)
         abort();
-    for (size_t at = 0; count < MOST && (size = der_size_untrusted(chain->data + at, chain->size - at)); at += size)
+    for (size_t at = 0; count < MOST && (size = der_length_untrusted(chain->data + at, chain->size - at)); at += size)
         peers[count++] = (gnutls_datum_t){(unsigned char *)chain->data + at, (unsigned)size};
     coerced->peers = peers;
     coerced->peer_count = count;
