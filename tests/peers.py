@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import select
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +45,19 @@ class PKI:
         cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
         leaf.private_key_pem.write_to_path(key)
         return cert, key
+
+    def revocations(self, *revoked: Path) -> bytes:
+        """The authority's list of revoked certificates, PEM: those in these files."""
+        authority = x509.load_pem_x509_certificate(self.ca.read_bytes())
+        key = serialization.load_pem_private_key(self.authority.private_key_pem.bytes(), None)
+        now = dt.datetime.now(dt.UTC)
+        made = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
+        made = made.last_update(now - dt.timedelta(1)).next_update(now + dt.timedelta(1))
+        for path in revoked:
+            number = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now)
+            made = made.add_revoked_certificate(one.build())
+        return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def as_user(uid: int, action: Callable[[], object], *, gid: int | None = None, groups: tuple[int, ...] = ()) -> str:
@@ -168,6 +184,17 @@ http {{
     location /hello {{ return 200 "hello from nginx\\n"; }}
   }}
 }}
+"""
+
+LIGHTTPD = """
+server.document-root = "{directory}"
+server.port = {port}
+server.bind = "{address}"
+server.modules = ("mod_openssl")
+ssl.engine = "enable"
+ssl.pemfile = "{cert}"
+ssl.privkey = "{key}"
+{extra}
 """
 
 

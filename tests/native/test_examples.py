@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import socket
-import ssl
 import subprocess
 import sys
 import types
@@ -13,6 +12,7 @@ import pytest
 
 from tests import effort, peers
 from tests.native.conftest import PATHS, ROOT
+from tests.native.test_run_tls import client, everything
 from tests.peers import free_port, listens, settled
 
 HTTP_CLIENT = effort.EXAMPLES / "http-client"
@@ -128,23 +128,6 @@ def serving(daemon, pki, name, version, *arguments):
     files = [pki.cert, pki.key] if version == "openssl" else []
     with peers.program(C / name / version, port, *arguments, *files, port=port, env=environment(daemon, pki)):
         yield port
-
-
-@contextlib.contextmanager
-def client(pki, port):
-    context = ssl.create_default_context(cafile=str(pki.ca))
-    with (
-        socket.create_connection(("127.0.0.1", port), 20) as tcp,
-        context.wrap_socket(tcp, server_hostname="localhost", suppress_ragged_eofs=False) as tls,
-    ):
-        yield tls
-
-
-def everything(tls):
-    data = b""
-    while more := tls.recv(65536):
-        data += more
-    return data
 
 
 VERSIONS = pytest.mark.parametrize("version", ["ssa", "openssl"] if "another" in BY else ["ssa"])

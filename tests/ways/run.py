@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 SECONDS = 30
 LONGEST = 200  # characters of what a program says
-LIGHTTPD = """
-server.modules = ("mod_openssl")
-server.document-root = "{directory}"
-server.port = {port}
-server.bind = "127.0.0.1"
-ssl.engine = "enable"
-ssl.pemfile = "{cert}"
-ssl.privkey = "{key}"
-"""
 
 
 @dataclass(frozen=True)
@@ -176,7 +167,7 @@ class Bench:
     def _configure(self, port: int) -> None:
         values = {"port": port, "directory": self.directory, "cert": self.pki.cert, "key": self.pki.key}
         (self.directory / "nginx.conf").write_text(peers.NGINX.format(also="", extra="", **values))
-        (self.directory / "lighttpd.conf").write_text(LIGHTTPD.format(**values))
+        (self.directory / "lighttpd.conf").write_text(peers.LIGHTTPD.format(address="127.0.0.1", extra="", **values))
 
     def _ask(self, port: int) -> tuple[bool, str]:
         context = ssl.create_default_context(cafile=str(self.pki.ca))

@@ -107,18 +107,9 @@ def test_beside_ssa_run(shared, running, server):
     assert handshakes(running) == before + 1
 
 
-LIGHTTPD = """
-server.modules = ("mod_openssl")
-server.document-root = "{directory}"
-server.port = {port}
-server.bind = "127.0.0.1"
-ssl.engine = "enable"
-ssl.pemfile = "{cert}"
-ssl.privkey = "{key}"
-"""
 SERVERS = {  # nginx links libssl; lighttpd loads a module that does
     "nginx": (peers.NGINX, ["/usr/sbin/nginx", "-g", "user root;", "-c"]),
-    "lighttpd": (LIGHTTPD, ["/usr/sbin/lighttpd", "-D", "-f"]),
+    "lighttpd": (peers.LIGHTTPD, ["/usr/sbin/lighttpd", "-D", "-f"]),
 }
 
 
@@ -129,7 +120,7 @@ def test_servers(name, shared, running, pki, tmp_path):
     (tmp_path / "hello").write_text("hello from nginx\n")
     files = {"cert": pki.cert, "key": pki.key, "directory": tmp_path}
     configuration = tmp_path / "configuration"
-    configuration.write_text(template.format(port=port, also="", extra="", **files))
+    configuration.write_text(template.format(port=port, address="127.0.0.1", also="", extra="", **files))
     before = handshakes(running)
     with shared.start(*command, configuration, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:

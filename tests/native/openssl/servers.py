@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.peers import free_port, program, python_server
+from tests.peers import LIGHTTPD, free_port, program, python_server
 
 QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -142,26 +142,15 @@ def mariadb(pki, directory, environment=None, versions=None):
         yield port
 
 
-LIGHTTPD = """
-server.document-root = "{directory}"
-server.port = {port}
-server.bind = "0.0.0.0"
-server.modules = ("mod_openssl")
-server.errorlog = "{directory}/error.log"
-ssl.engine = "enable"
-ssl.pemfile = "{cert}"
-ssl.privkey = "{key}"
-{extra}
-"""
-
-
 @contextlib.contextmanager
 def lighttpd(pki, directory, environment=None, extra=""):
     """lighttpd, which serves its directory."""
     port = free_port()
     directory.mkdir(exist_ok=True)
     configuration = directory / "lighttpd.conf"
-    configuration.write_text(LIGHTTPD.format(directory=directory, port=port, cert=pki.cert, key=pki.key, extra=extra))
+    values = {"directory": directory, "port": port, "address": "0.0.0.0", "cert": pki.cert, "key": pki.key}
+    extra = f'server.errorlog = "{directory}/error.log"\n{extra}'
+    configuration.write_text(LIGHTTPD.format(**values, extra=extra))
     with program("/usr/sbin/lighttpd", "-D", "-f", configuration, port=port, **_options(environment)):
         yield port
 

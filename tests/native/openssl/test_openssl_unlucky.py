@@ -1,13 +1,10 @@
 """unlucky.c, a program that links OpenSSL and knows nothing of ssa: no descriptors, signals, forks; its callbacks."""
 
-import datetime as dt
 import os
 import shutil
 import ssl
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from tests import peers
 from tests.native.conftest import ROOT
@@ -71,16 +68,9 @@ def test_a_callback_accepts_nothing_that_ssad_refuses(what, ssad, echo, stranger
 
 
 def test_its_crls_count(ssad, echo, pki, tmp_path):
-    authority = x509.load_pem_x509_certificate(pki.ca.read_bytes())
-    key = serialization.load_pem_private_key(pki.authority.private_key_pem.bytes(), None)
-    server = x509.load_pem_x509_certificate(pki.cert.read_bytes())
-    now = dt.datetime.now(dt.UTC)
-    made = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
-    made = made.last_update(now - dt.timedelta(1)).next_update(now + dt.timedelta(1))
-    revoked = x509.RevokedCertificateBuilder().serial_number(server.serial_number).revocation_date(now).build()
-    for builder, said in (made, "connected\n"), (made.add_revoked_certificate(revoked), _REVOKED):
-        crl = tmp_path / "crl.pem"
-        crl.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    crl = tmp_path / "crl.pem"
+    for revocations, said in (pki.revocations(), "connected\n"), (pki.revocations(pki.cert), _REVOKED):
+        crl.write_bytes(revocations)
         assert unlucky(ssad, "crl", echo, CA=str(pki.ca), CRL=str(crl))[:2] == (0, said)
 
 

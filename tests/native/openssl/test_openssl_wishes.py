@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import datetime as dt
 import os
 import socket
 import ssl
@@ -108,16 +107,8 @@ def test_cipher_lists_and_versions(ssad, serving):
 
 
 def test_a_revoked_certificate_is_refused(ssad, serving, pki, empty, tmp_path):
-    authority = x509.load_pem_x509_certificate(pki.ca.read_bytes())
-    key = serialization.load_pem_private_key(pki.authority.private_key_pem.bytes(), None)
-    now = dt.datetime.now(dt.UTC)
-    server = x509.load_pem_x509_certificate(pki.cert.read_bytes())
-    made = x509.CertificateRevocationListBuilder().issuer_name(authority.subject)
-    made = made.last_update(now - dt.timedelta(1)).next_update(now + dt.timedelta(1))
-    revoked = x509.RevokedCertificateBuilder().serial_number(server.serial_number).revocation_date(now).build()
-    for name, builder in ("none", made), ("it", made.add_revoked_certificate(revoked)):
-        text = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        (tmp_path / name).write_bytes(text)
+    (tmp_path / "none").write_bytes(pki.revocations())
+    (tmp_path / "it").write_bytes(pki.revocations(pki.cert))
     options = ("--cacert", pki.ca, "--capath", empty, "--crlfile")
     assert curl(ssad, serving("web"), *options, tmp_path / "none").returncode == 0
     refused = curl(ssad, serving("web"), *options, tmp_path / "it")
