@@ -51,7 +51,7 @@ def _median(samples: Samples | None) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Whether a row meets its aim, in a word; empty if there is none."""
+    """A word for a row: "met" or "missed"; empty where it has no aim."""
     return {True: "met", False: "missed", None: ""}[row.met]
 
 

@@ -67,7 +67,7 @@ def _call_rows(pairs: list[Pair], room: int, names: tuple[str | None, str]) -> l
 
 
 def _own(name: str, ours: Samples, plain: Samples, *, rekeyable: bool) -> Row:
-    """What the class adds to a call. The aim is for connections whose keys cannot change."""
+    """A row that compares a call of TLSSocket with socket.socket's. The aim is for connections whose keys are fixed."""
     row = Row.compared(
         f"a TLSSocket's {name}, beside socket.socket's on the same descriptor", "us a call", ours, plain, 1.15, "1.15"
     )

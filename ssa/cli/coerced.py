@@ -97,7 +97,7 @@ def is_left_alone(path: str, patterns: list[str]) -> bool:
 
 
 def _kind(maps: str, path: str, patterns: list[str]) -> str | None:
-    """What a running program is; None: ssa is no matter for it."""
+    """The group that a running program belongs to; None for one that makes no TLS."""
     if is_left_alone(path, patterns):
         return "left_alone"
     if _COERCED in maps:

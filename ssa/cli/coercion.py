@@ -53,7 +53,7 @@ class Library(NamedTuple):
 
 
 def _dst_lib(linker: str) -> str | None:
-    """What $LIB is to a dynamic linker; None if it does not run, or does not tell (glibc 2.33 and later do)."""
+    """The directory that a dynamic linker puts for $LIB; None if it does not run, or tells nothing (as before 2.33)."""
     try:
         told = subprocess.run(  # noqa: S603 - the machine's own
             [linker, "--list-diagnostics"], capture_output=True, text=True, check=False, timeout=_PATIENCE, env={}
@@ -147,7 +147,7 @@ def put(path: Path, content: bytes, mode: int = _READABLE) -> None:
 
 
 def read_preload() -> str:
-    """What /etc/ld.so.preload has; "" where there is none."""
+    """The text of /etc/ld.so.preload; "" where there is no such file."""
     try:
         return os.fsdecode(PRELOAD.read_bytes())
     except FileNotFoundError:
@@ -172,7 +172,7 @@ def _write_preload(text: str) -> None:
 
 
 def _trial(command: list[str], environment: dict[str, str]) -> str:
-    """What is wrong with a program's start: nothing if it ends well and says nothing."""
+    """Start a program. Returns the fault of its start; "" if it ends well and says nothing."""
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=_PATIENCE, env=environment)  # noqa: S603 - ours
     except (OSError, subprocess.TimeoutExpired) as failure:

@@ -33,7 +33,7 @@ def _kind(begin: bytes) -> bytes:
 
 
 def what_is_lost(program: str) -> str:
-    """What no_new_privs takes from a program (PR_SET_NO_NEW_PRIVS, prctl(2)): empty if nothing."""
+    """A warning about a program that no_new_privs takes rights from (PR_SET_NO_NEW_PRIVS, prctl(2)); "" for others."""
     try:
         path, _ = program_of(program)
         return _WITHOUT if changes_user(path) else ""

@@ -52,7 +52,7 @@ class TrustStores:
         return trust.good(self._stores.get(source), source)
 
     def found(self, source: str) -> trust.TrustStore | errors.SSAError:
-        """What `refresh` found last: the trust store of a source, or the reason why it can't be read."""
+        """The trust store of a source, or the reason why it can't be read, as `refresh` found it last."""
         try:
             return self.get(source)
         except errors.SSAError as failure:

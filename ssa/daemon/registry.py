@@ -40,7 +40,7 @@ def _silence() -> OSError:
 
 @dataclass(slots=True)
 class Told:
-    """What a worker has told of a socket or listener when it was asked last."""
+    """A worker's answer about a socket or listener, when it was asked last."""
 
     state: KernelState | OSError = field(default_factory=_silence)
     unmet: Sequence[str] | OSError = field(default_factory=_silence)
@@ -301,7 +301,7 @@ class Registry:
         return list(self._sweep().values())
 
     def ask(self, sockets: Sequence[LiveSocket]) -> list[KernelState | OSError]:
-        """What `look` has found of several sockets."""
+        """The states of several sockets, as `look` found them last."""
         return [live.told.state for live in sockets]
 
     def get(self, socket_id: int) -> LiveSocket | None:

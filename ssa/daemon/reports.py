@@ -1,4 +1,4 @@
-"""What a worker tells and asks the daemon. A worker is not trusted: each claim is checked here."""
+"""The daemon takes what a worker tells and asks. A worker is not trusted: each claim is checked here."""
 
 from __future__ import annotations
 
@@ -108,8 +108,7 @@ class Reports:
         handle.diag = None
 
     def _check(self, handle: Handle, number: int, application: Application) -> None:
-        if application.uid != handle.uid:
-            raise BadFrame(f"it claims to serve uid {application.uid}")
+        self._check_user(handle, application)
         if not any(number in granted for granted in handle.granted):
             raise BadFrame(f"the number {number} was not given to it")
         known = self._state.sockets.record(number, handle) or self._state.listeners.get(number)
@@ -153,16 +152,16 @@ class Reports:
         """Count and log a refusal, on the user's account."""
         refusal = message.refusal
         self.count(handle, messages.Count(refusal.counter, 1))
-        who = {"pid": refusal.pid, "uid": handle.uid, "exe": refusal.exe}
+        asker = {"pid": refusal.pid, "uid": handle.uid, "exe": refusal.exe}
         why = {"reason": refusal.reason, "fault": refusal.fault, "alert": refusal.alert, "detail": refusal.detail}
-        handle.log.info("refused %s", fields(**dict(refusal.asked), **who, **why))
+        handle.log.info("refused %s", fields(**dict(refusal.asked), **asker, **why))
 
     def was_cut(self, handle: Handle, message: messages.WasCut) -> None:
         """Count and log that a peer's stream has ended without close_notify."""
         self._state.count("truncated")
         if (record := self._state.sockets.record(message.number, handle)) is not None:
-            who = {name: getattr(record, name) for name in ("id", "hostname", "local", "remote", "pid", "uid", "exe")}
-            handle.log_of_ends.info("truncated %s", fields(**who))
+            whose = {name: getattr(record, name) for name in ("id", "hostname", "local", "remote", "pid", "uid", "exe")}
+            handle.log_of_ends.info("truncated %s", fields(**whose))
 
     def in_force(self, handle: Handle, message: messages.InForce) -> None:
         """It has put a policy in force."""

@@ -70,7 +70,7 @@ def ask(zygote: socket.socket, call: int, uid: int, own: int, *ends: socket.sock
 
 
 def told(zygote: socket.socket) -> Started | Ended | None:
-    """What the zygote says next; None where it has ended. Raises BlockingIOError."""
+    """The zygote's next message; None where it has ended. Raises BlockingIOError where there is none yet."""
     data = zygote.recv(_ENDED.size, socket.MSG_DONTWAIT)
     if not data:
         return None

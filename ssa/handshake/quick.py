@@ -35,7 +35,7 @@ def is_finished(connection: SSL.Connection) -> bool:
 
 
 def take_out(connection: SSL.Connection) -> bytes:
-    """What OpenSSL wants to send; empty if that is nothing."""
+    """The bytes that OpenSSL wants to send; there may be none."""
     out = cast("Any", connection)._from_ssl  # noqa: SLF001 - as above
     found, buffer = b"", _room("char[]", _PART)
     while (size := _lib.BIO_read(out, buffer, _PART)) > 0:

@@ -156,7 +156,7 @@ LEVELS: dict[str, Level] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a level changes of a setting: its texts before and after."""
+    """A setting that a level changes: its texts before and after."""
 
     name: str
     before: str
@@ -177,7 +177,7 @@ class Change:
 
 
 def changes(present: Mapping[str, str], level: Level) -> list[Change]:
-    """What a level changes of the present texts. Equal values that are written differently are no change."""
+    """The settings that a level changes of the present texts. Equal values written differently are no change."""
     rows = [(SETTINGS[name], text) for name, text in level.texts.items()]
     return [
         Change(row.name, row.show(row.parse(present[row.name])), row.show(row.parse(text)))

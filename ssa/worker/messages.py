@@ -352,7 +352,7 @@ class SocketState:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a listener serves with: names of credentials, and application protocols."""
+    """A listener's credentials, by name, and its application protocols."""
 
     number: int
     credentials: tuple[str, ...]

@@ -81,7 +81,7 @@ def keep(*capabilities: int) -> None:
 
 
 def missing() -> list[str]:
-    """What this kernel lacks of it, in words."""
+    """The parts of the sandbox that this kernel lacks, in words."""
     found = []
     if not _landlock_version():
         found.append("no Landlock: a worker could open the files that every user can")
