@@ -44,7 +44,7 @@ class Doors:
 
     def make(self, name: str) -> socket.socket:
         """A door, which `label` gives its final name. Raises OSError."""
-        self._remove(name)
+        self.remove(name)
         door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             door.bind(self._address(name))
@@ -72,7 +72,7 @@ class Doors:
                 channel.setblocking(False)
                 channel.connect(self._address(name))
             except (OSError, TypeError, ValueError):
-                self._remove(name)
+                self.remove(name)
             else:
                 yield behind, channel
 
@@ -86,10 +86,7 @@ class Doors:
             return False
 
     def remove(self, name: str) -> None:
-        """Remove the door of a worker that has ended."""
-        self._remove(name)
-
-    def _remove(self, name: str) -> None:
+        """Remove a door, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._directory)
 

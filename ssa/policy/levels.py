@@ -86,8 +86,8 @@ def _level(  # noqa: PLR0913 - the settings of a level
     return Level(name, source, {setting: texts[setting] for setting in NAMES})
 
 
-def _is_ccm(suite: Suite) -> bool:
-    return "_CCM" in suite.name
+def _is_no_ccm(suite: Suite) -> bool:
+    return "_CCM" not in suite.name
 
 
 def _is_aes(suite: Suite) -> bool:
@@ -96,6 +96,8 @@ def _is_aes(suite: Suite) -> bool:
 
 _NIST_SIGNATURES = [name for name in SIGNATURE_ALGORITHMS if not name.startswith("ed")]
 _LONG_SIGNATURES = [name for name in _NIST_SIGNATURES if name.endswith(("384", "512")) and "521" not in name]
+
+_OF_MOZILLA = ("X25519MLKEM768", "x25519", "secp256r1", "secp384r1")
 
 LEVELS: dict[str, Level] = {
     level.name: level
@@ -108,21 +110,21 @@ LEVELS: dict[str, Level] = {
         _level(
             "intermediate",
             "Mozilla's Server Side TLS, intermediate, and a post-quantum hybrid before its groups",
-            fits=lambda suite: not _is_ccm(suite),
-            groups=("X25519MLKEM768", "x25519", "secp256r1", "secp384r1"),
+            fits=_is_no_ccm,
+            groups=_OF_MOZILLA,
         ),
         _level(
             "modern",
             "Mozilla's Server Side TLS, modern, and a post-quantum hybrid before its groups",
             lowest="TLSv1.3",
-            fits=lambda suite: not _is_ccm(suite),
-            groups=("X25519MLKEM768", "x25519", "secp256r1", "secp384r1"),
+            fits=_is_no_ccm,
+            groups=_OF_MOZILLA,
         ),
         _level(
             "pq",
             "key exchange by hybrids with ML-KEM only (FIPS 203), which needs TLS 1.3; else as modern",
             lowest="TLSv1.3",
-            fits=lambda suite: not _is_ccm(suite),
+            fits=_is_no_ccm,
             groups=[name for name in GROUPS if name in POST_QUANTUM and not name.startswith("ML")],
         ),
         _level(

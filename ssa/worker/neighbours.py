@@ -59,10 +59,10 @@ def _answer_untrusted(closer: Closer, data: bytes, descriptors: list[int]) -> wi
         reply = wire.parse_untrusted(data, wire.Reply)
         if reply.reason is not None:
             raise errors.error(reply.reason, reply.detail or "", reply.alert)
-    except errors.SSAError:
-        raise
-    except (wire.WireError, KeyError) as exc:
+    except (errors.SSAError, wire.WireError, KeyError) as exc:
         for sock in passed:
             closer.drop(sock)
+        if isinstance(exc, errors.SSAError):
+            raise
         raise errors.error("UNKNOWN_SOCKET", "the worker of its user has ended") from exc
     return Handover(closer, reply, *passed) if passed else reply
